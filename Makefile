@@ -1,0 +1,75 @@
+# Every target sets up what it needs. PYTHON is any Python 3.11 (the builder runs on 3.10 to 3.13).
+PYTHON ?= python3
+CONFIG ?=
+BENCH ?=
+
+# .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does.
+BUILDER := .venv/bin
+DEVICE := .venv-device/bin
+PIP := -m pip --disable-pip-version-check install --quiet
+
+SOURCES := $(wildcard builder/*.py edge_runtime/*.py)
+PICTURES := $(shell find calibration_data -name '*.jpg')
+SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
+SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tflite test check lint types bench clean
+
+help:
+	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
+	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
+	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
+	@echo 'make test               every test, in both environments'
+	@echo 'make check              lint, types and tests: what CI runs'
+	@echo 'make bench              file size, memory and time against what people do today (about 20 minutes)'
+	@echo 'make clean              removes build/ and the environments'
+
+setup: $(BUILDER)/.stamp $(DEVICE)/.stamp
+
+# The stamp is written last: an installation that broke off is done again.
+$(BUILDER)/.stamp: pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(BUILDER)/python $(PIP) -e '.[builder,demo,dev]'
+	@touch $@
+
+$(DEVICE)/.stamp: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-device
+	$(DEVICE)/python $(PIP) -e '.[tflite-runtime,device-test]'
+	@touch $@
+
+ifneq ($(CONFIG),)
+tflite: $(BUILDER)/.stamp
+	$(BUILDER)/builder build $(CONFIG)
+else
+tflite: build/demo.tflite
+	$(BUILDER)/edge-runtime classify build/demo.tflite $(SAMPLES) --top-k 2
+endif
+
+build/demo.tflite: build/demo/.stamp examples/demo.toml $(SOURCES)
+	$(BUILDER)/builder build examples/demo.toml
+
+build/demo/.stamp: $(BUILDER)/.stamp $(wildcard examples/*.py) $(PICTURES)
+	$(BUILDER)/python examples/train_demo_heads.py --output build/demo
+	@touch $@
+
+test: setup
+	$(BUILDER)/python -m pytest tests --ignore tests/device
+	$(BUILDER)/python -m tests.device_files build/device-files
+	$(DEVICE)/python -m pytest tests/device
+
+lint: $(BUILDER)/.stamp
+	$(BUILDER)/ruff check .
+	$(BUILDER)/ruff format --check .
+	$(BUILDER)/vermin --quiet --no-tips --target=3.7- --violations edge_runtime
+
+types: $(BUILDER)/.stamp
+	$(BUILDER)/mypy
+
+check: lint types test
+
+bench: build/demo.tflite
+	$(BUILDER)/python -m benchmarks.bench $(BENCH)
+
+clean:
+	rm -rf build .venv .venv-device

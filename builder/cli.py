@@ -1,0 +1,105 @@
+"""``builder``: parse, build one config, call one function, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from builder.config import DEFAULT_MIN_AGREEMENT, BuildConfig, HeadConfig
+from builder.errors import BuilderError, ConfigError
+from builder.pixels import PREPROCESSING, parse_preprocessing
+from builder.quiet import quiet, terminal
+from edge_runtime.errors import EdgeRuntimeError
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class _Commands(click.Group):
+    """What the user got wrong ends in one line and the error's exit code, not in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BuilderError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except (EdgeRuntimeError, OSError) as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Commands, context_settings=_HELP)
+def main() -> None:
+    """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
+
+
+@main.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--head", "heads", multiple=True, metavar="NAME=MODEL", help="A classifier; repeat for each.")
+@click.option("--labels", multiple=True, metavar="NAME=FILE", help="Its labels; without it the .txt beside the model.")
+@click.option(
+    "--preprocessing", multiple=True, metavar="[NAME=]HOW", help=f"{', '.join(PREPROCESSING)}; for one head or all."
+)
+@click.option("--calibration-data", type=click.Path(path_type=Path), help="Folder of pictures.")
+@click.option(
+    "--verification-data", type=click.Path(path_type=Path), help="Held-out pictures; else a fifth is set aside."
+)
+@click.option("--min-agreement", type=float, default=None, help=f"The gate.  [default: {DEFAULT_MIN_AGREEMENT}]")
+@click.option("--output", type=click.Path(path_type=Path), help="The .tflite file to write.")
+@click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
+def build(config: Path | None, **options: Any) -> None:
+    """Build from the TOML file CONFIG, or from options alone; options win over the file."""
+    chosen = _choose(config, options)
+    with quiet():
+        from builder.pipeline import build as run  # imports TensorFlow: `builder --help` must not wait for it
+        from builder.report import print_summary
+
+    with terminal() as shown, quiet():
+        result = run(chosen, progress=shown)
+    print_summary(result.report)
+
+
+def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
+    heads = _heads(options.pop("heads"), options.pop("labels"), options.pop("preprocessing"))
+    given = {key: value for key, value in options.items() if value is not None}
+    if path is not None:
+        if heads:
+            raise ConfigError("give the heads in the TOML file or by --head, not in both")
+        from dataclasses import replace
+
+        return replace(BuildConfig.from_toml(path), **given)
+    for key in ("output", "calibration_data"):
+        if key not in given:
+            raise ConfigError(f"--{key.replace('_', '-')} is missing; or give a TOML file that says it")
+    return BuildConfig(heads=heads, **given)
+
+
+def _heads(models: tuple[str, ...], labels: tuple[str, ...], preprocessing: tuple[str, ...]) -> tuple[HeadConfig, ...]:
+    paths, label_files = _pairs(models, "--head"), _pairs(labels, "--labels")
+    everywhere = [how for how in preprocessing if "=" not in how]
+    own = _pairs(tuple(how for how in preprocessing if "=" in how), "--preprocessing")
+    for option, names in (("--labels", label_files), ("--preprocessing", own)):
+        unknown = sorted(set(names) - set(paths))
+        if unknown:
+            raise ConfigError(f"{option} {unknown[0]}: no such head; there are: {', '.join(paths) or 'none'}")
+    found = []
+    for name, model in paths.items():
+        how = own.get(name, everywhere[-1] if everywhere else None)
+        transform = None if how is None else parse_preprocessing(how, f"--preprocessing {name}")
+        found.append(HeadConfig(name, Path(model), Path(label_files[name]) if name in label_files else None, transform))
+    return tuple(found)
+
+
+def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        if not separator or not rest:
+            raise ConfigError(f"{option} {value}: expected NAME=FILE")
+        if name in pairs:
+            raise ConfigError(f"{option} {name} is given twice; every head needs a name of its own")
+        pairs[name] = rest
+    return pairs

@@ -1,0 +1,176 @@
+"""What the user chose, from a TOML file or from the command line: one frozen object."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.errors import ConfigError
+from builder.pixels import PixelTransform, parse_preprocessing
+from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, check_head_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_MIN_AGREEMENT = 0.97
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model."""
+
+    name: str
+    model: Path
+    labels: Path | tuple[str, ...] | None = None
+    preprocessing: PixelTransform | None = None
+
+
+@dataclass(frozen=True)
+class ResizeConfig:
+    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``."""
+
+    method: str = "bilinear"
+    antialias: bool = True
+    fit: str = "stretch"
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports."""
+
+    output: Path
+    calibration_data: Path
+    heads: tuple[HeadConfig, ...]
+    verification_data: Path | None = None
+    min_agreement: float = DEFAULT_MIN_AGREEMENT
+    keras_output: Path | None = None
+    report: Path | None = None
+    resize: ResizeConfig = field(default_factory=ResizeConfig)
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise ConfigError("no heads: name at least one classifier, [heads.NAME] in the TOML or --head NAME=MODEL")
+        names = [head.name for head in self.heads]
+        for name in names:
+            try:
+                check_head_name(name)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            if names.count(name) > 1:
+                raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
+        if not 0 <= self.min_agreement <= 1:
+            raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
+
+    @property
+    def report_folder(self) -> Path:
+        return self.report or self.output.parent / "report"
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> BuildConfig:
+        """Read ``path``; paths inside are relative to its folder. Raises ``ConfigError`` naming the key that is wrong."""
+        path = Path(path)
+        try:
+            document = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        try:
+            return _build_config(document, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+_KEYS = (
+    "output",
+    "calibration_data",
+    "verification_data",
+    "min_agreement",
+    "keras_output",
+    "report",
+    "resize",
+    "heads",
+)
+_HEAD_KEYS = ("model", "labels", "preprocessing")
+_RESIZE_KEYS = ("method", "antialias", "fit")
+
+
+def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
+    _check_keys(document, _KEYS, "")
+    heads = _get(document, "heads", dict, "a table [heads.NAME] for each classifier")
+    return BuildConfig(
+        output=_path(document, "output", folder, required=True),
+        calibration_data=_path(document, "calibration_data", folder, required=True),
+        verification_data=_path(document, "verification_data", folder),
+        min_agreement=_number(document.get("min_agreement", DEFAULT_MIN_AGREEMENT)),
+        keras_output=_path(document, "keras_output", folder),
+        report=_path(document, "report", folder),
+        resize=_resize(document.get("resize", {})),
+        heads=tuple(_head(name, table, folder) for name, table in heads.items()),
+    )
+
+
+def _head(name: str, table: Any, folder: Path) -> HeadConfig:
+    where = f"heads.{name}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table, found {table!r}")
+    _check_keys(table, _HEAD_KEYS, f"{where}.")
+    labels = table.get("labels")
+    if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+        labels = tuple(labels)
+    elif labels is not None and not isinstance(labels, str):
+        raise ConfigError(f"{where}.labels: expected a file's name or a list of strings, found {labels!r}")
+    preprocessing = table.get("preprocessing")
+    return HeadConfig(
+        name=name,
+        model=_path(table, "model", folder, required=True, where=f"{where}."),
+        labels=folder / labels if isinstance(labels, str) else labels,
+        preprocessing=None if preprocessing is None else parse_preprocessing(preprocessing, where),
+    )
+
+
+def _resize(table: Any) -> ResizeConfig:
+    if not isinstance(table, dict):
+        raise ConfigError(f"resize: expected a table {{method, antialias, fit}}, found {table!r}")
+    _check_keys(table, _RESIZE_KEYS, "resize.")
+    choices: tuple[tuple[str, tuple[Any, ...]], ...] = (
+        ("method", RESIZE_METHODS),
+        ("fit", RESIZE_FITS),
+        ("antialias", (True, False)),
+    )
+    for key, valid in choices:
+        if key in table and table[key] not in valid:
+            raise ConfigError(f"resize.{key}: expected one of {', '.join(map(str, valid))}, found {table[key]!r}")
+    return ResizeConfig(**table)
+
+
+def _check_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"unknown key {prefix + key!r}; {hint}known here: {', '.join(known)}")
+
+
+def _get(table: Mapping[str, Any], key: str, kind: type, expected: str, where: str = "") -> Any:
+    if not isinstance(table.get(key), kind):
+        raise ConfigError(f"{where}{key}: expected {expected}, found {table.get(key, 'nothing')!r}")
+    return table[key]
+
+
+def _path(table: Mapping[str, Any], key: str, folder: Path, *, required: bool = False, where: str = "") -> Any:
+    if key not in table and not required:
+        return None
+    return folder / _get(table, key, str, "a path", where)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {value!r}")
+    return float(value)

@@ -1,0 +1,35 @@
+"""One family of errors. Each carries the exit code that the command line ends with."""
+
+
+class BuilderError(Exception):
+    """The user's input cannot be used: expected, found, what to do."""
+
+    exit_code = 2
+
+
+class ConfigError(BuilderError, ValueError):
+    """The choices contradict each other, or one of them is not a choice there is."""
+
+
+class ModelFileError(BuilderError, ValueError):
+    """A model file cannot be read, or holds something that is no classifier."""
+
+
+class PicturesError(BuilderError, ValueError):
+    """Calibration or verification pictures are missing, or too many of them are broken."""
+
+
+class NoSharedBackboneError(BuilderError):
+    """The models have no backbone in common; the message says where they part."""
+
+    exit_code = 3
+
+
+class QualityError(BuilderError):
+    """The gate: a finished head does not agree with its original."""
+
+    exit_code = 3
+
+
+class ConversionError(BuilderError, RuntimeError):
+    """A layer cannot be converted or quantized."""

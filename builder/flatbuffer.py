@@ -1,0 +1,227 @@
+"""The one place that knows the TensorFlow Lite schema: read a model into parts, write parts as one model.
+
+A part is one subgraph with what it needs. Parts of several models can be written into one file; equal buffers are stored
+once, and subgraphs may share the very tables of their tensors and operators by offset, which a flatbuffer allows and
+every interpreter reads as if they were copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_IDENTIFIER = b"TFL3"
+_SCHEMA_VERSION = 3
+_ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
+UINT8, INT8 = schema.TensorType.UINT8, schema.TensorType.INT8
+QUANTIZE = schema.BuiltinOperator.QUANTIZE
+
+
+@dataclass
+class Part:
+    """One subgraph. ``operators`` refer to ``tensors`` by index, tensors to ``buffers``, operators to ``codes``."""
+
+    name: str
+    tensors: list[Any]  # schema.TensorT
+    operators: list[Any]  # schema.OperatorT
+    inputs: dict[str, int]  # the signature's name of each input -> tensor
+    outputs: dict[str, int]
+    codes: list[Any]  # schema.OperatorCodeT
+    buffers: list[np.ndarray | None]
+
+    def operator(self, code: int, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+        """A new operator of builtin ``code``, added to ``codes`` where it is not there yet."""
+        op = schema.OperatorT()
+        op.opcodeIndex = self._code_index(code)
+        op.inputs, op.outputs = list(inputs), list(outputs)
+        return op
+
+    def _code_index(self, code: int) -> int:
+        for i, known in enumerate(self.codes):
+            if known.builtinCode == code:
+                return i
+        new = schema.OperatorCodeT()
+        new.builtinCode = code
+        new.deprecatedBuiltinCode = min(code, 127)
+        new.version = 1
+        self.codes.append(new)
+        return len(self.codes) - 1
+
+
+def read_parts(model: bytes) -> dict[str, Part]:
+    """Every signature of ``model`` as a part, by the signature's name."""
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    codes, buffers = list(tree.operatorCodes), [_content(b) for b in tree.buffers]
+    parts = {}
+    for signature in tree.signatureDefs or ():
+        graph, name = tree.subgraphs[signature.subgraphIndex], signature.signatureKey.decode()
+        inputs, outputs = (
+            {t.name.decode(): int(t.tensorIndex) for t in maps} for maps in (signature.inputs, signature.outputs)
+        )
+        operators = [_without_numpy(op) for op in graph.operators]
+        parts[name] = Part(name, list(graph.tensors), operators, inputs, outputs, codes, buffers)
+    return parts
+
+
+def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
+    """A tensor of the same shape and scale as ``like``, of another integer type."""
+    tensor, quantization = schema.TensorT(), schema.QuantizationParametersT()
+    quantization.scale, quantization.zeroPoint = list(like.quantization.scale), [zero_point]
+    tensor.shape, tensor.type, tensor.name, tensor.quantization = list(like.shape), dtype, name, quantization
+    return tensor
+
+
+def scale_and_zero_point(tensor: Any) -> tuple[float, int]:
+    """Of a tensor that is quantized as a whole."""
+    return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+
+
+@dataclass
+class Writer:
+    """Builds one model from the end to the front, as flatbuffers do."""
+
+    builder: Any = field(default_factory=lambda: flatbuffers.Builder(1 << 20))
+    _subgraphs: list[int] = field(default_factory=list)
+    _signatures: list[int] = field(default_factory=list)
+    _codes: dict[tuple[Any, ...], tuple[int, Any]] = field(default_factory=dict)
+    _buffers: list[np.ndarray] = field(default_factory=list)
+    _buffer_index: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, buffers that wait for ``finish`` included."""
+        return int(self.builder.Offset()) + sum(b.nbytes for b in self._buffers)
+
+    def tensors(self, part: Part) -> list[int]:
+        """Offsets of the part's tensor tables, its buffers taken over."""
+        offsets = []
+        for tensor in part.tensors:
+            original, content = tensor.buffer, part.buffers[tensor.buffer]
+            tensor.buffer = self._take(content)
+            offsets.append(tensor.Pack(self.builder))
+            tensor.buffer = original
+        return offsets
+
+    def operators(self, part: Part, where: Mapping[int, int] | None = None) -> list[int]:
+        """Offsets of the part's operator tables; ``where`` says where its tensors are in a subgraph that holds more."""
+        offsets = []
+        for op in part.operators:
+            original = op.opcodeIndex, op.inputs, op.outputs
+            op.opcodeIndex = self._take_code(part.codes[op.opcodeIndex])
+            if where is not None:
+                op.inputs, op.outputs = ([where.get(i, i) for i in indices] for indices in original[1:])
+            offsets.append(op.Pack(self.builder))
+            op.opcodeIndex, op.inputs, op.outputs = original
+        return offsets
+
+    def add_subgraph(
+        self,
+        name: str,
+        tensors: Sequence[int],
+        operators: Sequence[int],
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+    ) -> None:
+        """A subgraph and the signature ``name`` for it, from the offsets of its tables."""
+        b = self.builder
+        self._signatures.append(self._signature(name, len(self._subgraphs), inputs, outputs))
+        parts = (
+            self._vector(tensors, schema.SubGraphStartTensorsVector),
+            self._vector(operators, schema.SubGraphStartOperatorsVector),
+            self._integers(inputs.values()),
+            self._integers(outputs.values()),
+            b.CreateString(name),
+        )
+        schema.SubGraphStart(b)
+        schema.SubGraphAddTensors(b, parts[0])
+        schema.SubGraphAddOperators(b, parts[1])
+        schema.SubGraphAddInputs(b, parts[2])
+        schema.SubGraphAddOutputs(b, parts[3])
+        schema.SubGraphAddName(b, parts[4])
+        self._subgraphs.append(schema.SubGraphEnd(b))
+
+    def finish(self, description: str) -> bytes:
+        b = self.builder
+        buffers = [self._buffer(None), *(self._buffer(content) for content in self._buffers)]
+        codes = [code.Pack(b) for _, code in self._codes.values()]
+        vectors = (
+            self._vector(codes, schema.ModelStartOperatorCodesVector),
+            self._vector(self._subgraphs, schema.ModelStartSubgraphsVector),
+            self._vector(buffers, schema.ModelStartBuffersVector),
+            self._vector(self._signatures, schema.ModelStartSignatureDefsVector),
+            b.CreateString(description),
+        )
+        schema.ModelStart(b)
+        schema.ModelAddVersion(b, _SCHEMA_VERSION)
+        schema.ModelAddOperatorCodes(b, vectors[0])
+        schema.ModelAddSubgraphs(b, vectors[1])
+        schema.ModelAddBuffers(b, vectors[2])
+        schema.ModelAddSignatureDefs(b, vectors[3])
+        schema.ModelAddDescription(b, vectors[4])
+        b.Finish(schema.ModelEnd(b), _IDENTIFIER)
+        return bytes(b.Output())
+
+    def _take(self, content: np.ndarray | None) -> int:
+        """The buffer's index in the file; every tensor without content has buffer 0, and equal contents are one."""
+        if content is None or not content.size:
+            return 0
+        key = hashlib.sha256(content.tobytes()).digest()
+        if key not in self._buffer_index:
+            self._buffers.append(content)
+            self._buffer_index[key] = len(self._buffers)
+        return self._buffer_index[key]
+
+    def _take_code(self, code: Any) -> int:
+        key = (code.builtinCode, code.customCode, code.version)
+        return self._codes.setdefault(key, (len(self._codes), code))[0]
+
+    def _signature(self, name: str, subgraph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> int:
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = name, subgraph
+        signature.inputs, signature.outputs = _tensor_maps(inputs), _tensor_maps(outputs)
+        return int(signature.Pack(self.builder))
+
+    def _buffer(self, content: np.ndarray | None) -> int:
+        b = self.builder
+        if content is not None:
+            b.StartVector(1, content.nbytes, _ALIGNMENT)
+            b.head -= content.nbytes
+            b.Bytes[b.head : b.head + content.nbytes] = content.tobytes()
+            data = b.EndVector()
+        schema.BufferStart(b)
+        if content is not None:
+            schema.BufferAddData(b, data)
+        return int(schema.BufferEnd(b))
+
+    def _vector(self, offsets: Sequence[int], start: Any) -> int:
+        start(self.builder, len(offsets))
+        for offset in reversed(offsets):
+            self.builder.PrependUOffsetTRelative(offset)
+        return int(self.builder.EndVector())
+
+    def _integers(self, values: Any) -> int:
+        return int(self.builder.CreateNumpyVector(np.asarray(list(values), np.int32)))
+
+
+def _tensor_maps(tensors: Mapping[str, int]) -> list[Any]:
+    maps = []
+    for name, index in tensors.items():
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, index
+        maps.append(entry)
+    return maps
+
+
+def _content(buffer: Any) -> np.ndarray | None:
+    return None if buffer.data is None else np.asarray(buffer.data, np.uint8)
+
+
+def _without_numpy(operator: Any) -> Any:
+    operator.inputs, operator.outputs = [int(i) for i in operator.inputs], [int(i) for i in operator.outputs]
+    return operator

@@ -1,0 +1,245 @@
+"""A Keras model as plain data: which layer is called on what, with which weights. Nested models are flattened.
+
+Read from the configuration that Keras itself saves, so that a graph needs no live model and runs nobody's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MODEL_CLASSES = ("Functional", "Model", "Sequential")
+INPUT = -1  # the node index that stands for the model's input
+
+
+class Ref(NamedTuple):
+    """Output ``output`` of node ``node``; node ``INPUT`` is the model's input."""
+
+    node: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of one layer. ``args`` and ``kwargs`` hold a ``Ref`` wherever Keras holds a tensor."""
+
+    layer: str  # names from the outermost model inwards, joined by "/"
+    definition: Mapping[str, Any]  # Keras's serialized layer: module, class_name, config
+    weights: Mapping[str, np.ndarray]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.definition["class_name"])
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        config: Mapping[str, Any] = self.definition["config"]
+        return config
+
+    @property
+    def parameters(self) -> int:
+        return sum(w.size for w in self.weights.values())
+
+    def inputs(self) -> Iterator[Ref]:
+        yield from _refs([self.args, self.kwargs])
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which they can run, and the one output."""
+
+    nodes: tuple[Node, ...]
+    output: Ref
+
+
+Weights = Callable[[tuple[str, ...]], Mapping[str, np.ndarray]]
+
+
+class UnreadableModelError(ValueError):
+    """The model is not a graph of layers with one input and one output."""
+
+
+def read_graph(definition: Mapping[str, Any], weights_of: Weights) -> Graph:
+    """The graph of a serialized Functional or Sequential model.
+
+    ``weights_of``: from the names of a layer, outermost model first, to its weights by name.
+    Raises ``UnreadableModelError``.
+    """
+    nodes: list[Node] = []
+    outputs = _read_model(definition, (), [Ref(INPUT, 0)], nodes, weights_of)
+    if len(outputs) != 1:
+        raise UnreadableModelError(f"expected one output, found {len(outputs)}")
+    return _reachable(Graph(tuple(nodes), outputs[0]))
+
+
+def map_refs(value: Any, change: Callable[[Ref], Any]) -> Any:
+    """``value`` with every ``Ref`` in it replaced; lists, tuples and dicts keep their kind."""
+    if isinstance(value, Ref):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_refs(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: map_refs(item, change) for key, item in value.items()}
+    return value
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _refs(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _refs(item)
+
+
+def _read_model(
+    definition: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
+) -> list[Ref]:
+    if definition.get("class_name") not in MODEL_CLASSES:
+        name = definition.get("class_name")
+        raise UnreadableModelError(
+            f"{name} is a model class of its own; rebuild it with Sequential or keras.Model(inputs, outputs)"
+        )
+    config = definition["config"]
+    if "input_layers" not in config:
+        return _read_sequential(config, path, inputs, nodes, weights_of)
+    return _read_functional(config, path, inputs, nodes, weights_of)
+
+
+def _call(
+    definition: Mapping[str, Any],
+    path: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    nodes: list[Node],
+    weights_of: Weights,
+) -> list[Ref]:
+    """Append the call of one layer, or the inside of a nested model; returns its outputs as far as they are known."""
+    if definition["class_name"] in MODEL_CLASSES:
+        return _read_model(definition, path, list(_refs(args)), nodes, weights_of)
+    nodes.append(Node("/".join(path), definition, weights_of(path), args, kwargs))
+    return [Ref(len(nodes) - 1, 0)]
+
+
+def _read_sequential(
+    config: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
+) -> list[Ref]:
+    current = inputs
+    for layer in config["layers"]:
+        if layer["class_name"] != "InputLayer":
+            name = layer["config"]["name"]
+            current = _call(layer, (*path, name), tuple(current), {}, nodes, weights_of)
+    return current
+
+
+def _read_functional(
+    config: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
+) -> list[Ref]:
+    names = [entry[0] for entry in _histories(config["input_layers"])]
+    if len(names) != len(inputs):
+        raise UnreadableModelError(f"expected {len(inputs)} input, found {len(names)}: {', '.join(names)}")
+    values: dict[tuple[str, int], list[Ref]] = {(name, 0): [ref] for name, ref in zip(names, inputs, strict=True)}
+    pending = [
+        (layer, number, call)
+        for layer in config["layers"]
+        if layer["class_name"] != "InputLayer"
+        for number, call in enumerate(layer["inbound_nodes"])
+    ]
+    while pending:
+        waiting = []
+        for layer, number, call in pending:
+            arguments = [call["args"], call["kwargs"]]
+            if any(_find(values, h) is None for h in _tensor_histories(arguments)):
+                waiting.append((layer, number, call))
+                continue
+            args, kwargs = _with_refs(arguments, values)
+            kwargs.pop("training", None)  # the outermost call decides, and predict() says False
+            name = layer["config"]["name"]
+            values[name, number] = _call(layer, (*path, name), tuple(args), kwargs, nodes, weights_of)
+        if len(waiting) == len(pending):
+            raise UnreadableModelError(f"layer {pending[0][0]['config']['name']} reads a tensor that no layer makes")
+        pending = waiting
+    outputs = [_find(values, entry) for entry in _histories(config["output_layers"])]
+    return [ref for ref in outputs if ref is not None]
+
+
+def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any) -> Ref | None:
+    """The tensor of a Keras history [layer, call, output].
+
+    Keras counts the calls of a nested model from 1 in some places and from 0 in others; with one call they are the same.
+    """
+    name, call, output = history
+    found = values.get((name, call)) or (values.get((name, call - 1)) if call > 0 else None)
+    if found is None:
+        return None
+    return found[output] if output < len(found) else Ref(found[0].node, output)
+
+
+def _histories(structure: Any) -> list[Any]:
+    """[layer, call, output] entries of ``input_layers`` and ``output_layers``, which may be one, a list, or a dict."""
+    if isinstance(structure, dict):
+        structure = list(structure.values())
+    if structure and isinstance(structure[0], str):
+        return [structure]
+    return [entry for item in structure for entry in _histories(item)]
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+
+
+def _tensor_histories(value: Any) -> Iterator[Any]:
+    if _is_tensor(value):
+        yield value["config"]["keras_history"]
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensor_histories(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensor_histories(item)
+
+
+def _with_refs(value: Any, values: Mapping[tuple[str, int], list[Ref]]) -> Any:
+    if _is_tensor(value):
+        return _find(values, value["config"]["keras_history"])
+    if isinstance(value, dict):
+        return {key: _with_refs(item, values) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_refs(item, values) for item in value]
+    return value
+
+
+def _reachable(graph: Graph) -> Graph:
+    """Without the nodes that the output does not need."""
+    needed: set[int] = set()
+    stack = [graph.output.node]
+    while stack:
+        index = stack.pop()
+        if index != INPUT and index not in needed:
+            needed.add(index)
+            stack.extend(ref.node for ref in graph.nodes[index].inputs())
+    return renumber(graph, sorted(needed))
+
+
+def renumber(graph: Graph, keep: list[int], alias: Mapping[Ref, Ref] | None = None) -> Graph:
+    """The graph of the nodes ``keep``, in that order; a ``Ref`` in ``alias`` is read as what it stands for."""
+    place = {old: new for new, old in enumerate(keep)} | {INPUT: INPUT}
+    alias = alias or {}
+
+    def change(ref: Ref) -> Ref:
+        while ref in alias:
+            ref = alias[ref]
+        return Ref(place[ref.node], ref.output)
+
+    nodes = (graph.nodes[i] for i in keep)
+    changed = tuple(
+        Node(n.layer, n.definition, n.weights, map_refs(n.args, change), map_refs(dict(n.kwargs), change)) for n in nodes
+    )
+    return Graph(changed, change(graph.output))

@@ -1,0 +1,108 @@
+"""int8 subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builder.errors import ConversionError
+from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, scale_and_zero_point
+
+END_TO_END = "serving_default"
+BACKBONE = "backbone"
+
+
+@dataclass(frozen=True)
+class LinkedModel:
+    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included."""
+
+    model: bytes
+    backbone_bytes: int
+    head_bytes: Mapping[str, int]
+
+
+def link(parts: Mapping[str, Part]) -> LinkedModel:
+    """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
+
+    Requires one scale and zero point on both sides of the seam. Raises ``ConversionError``.
+    """
+    backbone = take_pixels(parts[BACKBONE])
+    heads = {name: part for name, part in parts.items() if name != BACKBONE}
+    _check_seam(backbone, heads)
+    for name, part in parts.items():
+        _name_tensors(part, name)
+
+    writer = Writer()
+    tables = {BACKBONE: (writer.tensors(backbone), writer.operators(backbone))}
+    backbone_bytes = writer.size
+    tensors, operators = list(tables[BACKBONE][0]), list(tables[BACKBONE][1])
+    outputs, head_bytes = {}, {}
+    for name, part in heads.items():
+        before = writer.size
+        tables[name] = writer.tensors(part), writer.operators(part)
+        where = _places(part, backbone.outputs["features"], len(tensors))
+        tensors += [t for i, t in enumerate(tables[name][0]) if i != part.inputs["features"]]
+        operators += writer.operators(part, where)
+        outputs[name] = where[part.outputs["scores"]]
+        head_bytes[name] = writer.size - before
+    writer.add_subgraph(END_TO_END, tensors, operators, backbone.inputs, outputs)
+    for name, part in {BACKBONE: backbone, **heads}.items():
+        writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
+    return LinkedModel(writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes)
+
+
+def take_pixels(backbone: Part) -> Part:
+    """The backbone with a uint8 ``image`` in front: its QUANTIZE does no more than int8 = uint8 - 128."""
+    index = backbone.inputs["image"]
+    image = backbone.tensors[index]
+    if image.type == UINT8:
+        return backbone
+    if image.type != INT8:
+        raise ConversionError("the backbone's input is not int8; nothing was linked")
+    _, zero_point = scale_and_zero_point(image)
+    pixels = new_tensor(image, name="image", dtype=UINT8, zero_point=zero_point + 128)
+    new_index = len(backbone.tensors)
+    backbone.tensors.append(pixels)
+    backbone.operators.insert(0, backbone.operator(QUANTIZE, [new_index], [index]))
+    backbone.inputs = {"image": new_index}
+    return backbone
+
+
+def _check_seam(backbone: Part, heads: Mapping[str, Part]) -> None:
+    seam = backbone.tensors[backbone.outputs["features"]]
+    for name, part in heads.items():
+        tensor = part.tensors[part.inputs["features"]]
+        same = (tensor.type, list(tensor.shape), scale_and_zero_point(tensor)) == (
+            seam.type, list(seam.shape), scale_and_zero_point(seam)
+        )  # fmt: skip
+        if not same:
+            raise ConversionError(
+                f"head {name}: expected features {list(seam.shape)} with scale and zero point "
+                f"{scale_and_zero_point(seam)}, found {list(tensor.shape)} with {scale_and_zero_point(tensor)}"
+            )
+
+
+def _places(part: Part, features: int, start: int) -> dict[int, int]:
+    """Where a head's tensors are in a subgraph that already has ``start`` of them; its input is the backbone's output."""
+    seam, places = part.inputs["features"], {}
+    for i in range(len(part.tensors)):
+        places[i] = features if i == seam else start + i - (i > seam)
+    return places
+
+
+def _name_tensors(part: Part, prefix: str) -> None:
+    """Short names that a person recognises; the converter's are paths of every operation that was folded in."""
+    roles = {index: name for name, index in {**part.inputs, **part.outputs}.items()}
+    used: set[str] = set()
+    for i, tensor in enumerate(part.tensors):
+        name = roles.get(i) or _short(tensor.name)
+        unique = next(n for n in (name, *(f"{name}_{k}" for k in range(1, len(part.tensors) + 1))) if n not in used)
+        used.add(unique)
+        tensor.name = f"{prefix}/{unique}"
+
+
+def _short(name: bytes | str) -> str:
+    text = name.decode() if isinstance(name, bytes) else name
+    first = text.split(";")[0]
+    return re.sub(r"^[^/]*/", "", first) or "tensor"

@@ -1,0 +1,151 @@
+"""The way through, from Keras files to one ``.tflite``: read this first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from builder.backbone import SharedBackbone, find_backbone
+from builder.calibration import PictureSet, collect
+from builder.config import BuildConfig
+from builder.convert import convert
+from builder.errors import ConfigError, QualityError
+from builder.flatbuffer import read_parts
+from builder.link import LinkedModel, link
+from builder.loading import Classifier, load_classifiers
+from builder.merge import MergedModel, merge, prove
+from builder.progress import Stages
+from builder.quantize import BACKBONE, pin, quantize
+from builder.ranges import measure_ranges
+from builder.report import Report, write_report
+from builder.verify import Quality, verify
+from edge_runtime import __version__
+from edge_runtime.bundle import append_members
+from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+
+_PROOF_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made. ``report``: what ``report.json`` holds, and the folder it was written to."""
+
+    output: Path
+    metadata: Metadata
+    quality: Quality
+    report: Report
+
+
+def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult:
+    """Run every stage. ``progress``: a terminal that shows it.
+
+    The output is replaced only after the finished bytes were verified and passed the gate.
+    Raises ``BuilderError``; then an existing output is as it was.
+    """
+    _check_writable(config)
+    stages = Stages(progress)
+    with stages("load", len(config.heads)) as advance:
+        classifiers = load_classifiers(config.heads, advance)
+    with stages("find"):
+        shared = find_backbone(classifiers)
+    with stages("pictures"):
+        spec = _input_spec(config, classifiers)
+        calibration, verification = collect(config, spec)
+    with stages("merge"):
+        merged = merge(classifiers, shared)
+        proof = prove(classifiers, merged, calibration.pixels[:_PROOF_PICTURES])
+    with stages("convert"):
+        float_model = convert(merged)
+    with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
+        ranges = measure_ranges(float_model, _representative(merged, calibration), advance)
+    with stages("quantize"):
+        int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+    with stages("link"):
+        linked = link(read_parts(int8_model))
+        metadata = _metadata(merged, shared, linked, spec, classifiers, calibration)
+    with _temporary_beside(config.output) as draft:
+        with stages("verify", len(verification.pixels)) as advance:
+            draft.write_bytes(append_members(linked.model, metadata))
+            quality = verify(draft, merged, verification, advance)
+        metadata = replace(metadata, quality=quality.to_json())
+        finished = append_members(linked.model, metadata)
+        report = Report(
+            config, metadata, quality, linked, calibration, verification, proof, len(finished), stages.seconds
+        )
+        write_report(report, config.report_folder)
+        if report.failures:
+            raise QualityError(f"{'; '.join(report.failures)}. See {config.report_folder / 'index.html'}")
+        draft.write_bytes(finished)
+        draft.replace(config.output)
+    if config.keras_output is not None:
+        with _temporary_beside(config.keras_output) as draft:
+            merged.keras_model().save(draft)
+            draft.replace(config.keras_output)
+    return BuildResult(config.output, metadata, quality, report)
+
+
+def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> ImageInput:
+    height, width = classifiers[0].size
+    resize = config.resize
+    return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=resize.fit)
+
+
+def _representative(merged: MergedModel, calibration: PictureSet) -> dict[str, np.ndarray]:
+    """What each signature of the float model is calibrated with: float32 (pictures, ...)."""
+    image = merged.pixels.apply(calibration.pixels) if merged.pixels.is_uniform else calibration.pixels.astype(np.float32)
+    features = merged.features(calibration.pixels)
+    return {BACKBONE: image, **dict.fromkeys(merged.heads, features)}
+
+
+def _metadata(
+    merged: MergedModel,
+    shared: SharedBackbone,
+    linked: LinkedModel,
+    spec: ImageInput,
+    classifiers: tuple[Classifier, ...],
+    calibration: PictureSet,
+) -> Metadata:
+    heads = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name], linked.head_bytes[c.name]) for c in classifiers)
+    built = {
+        "precision": "int8",
+        "parameters": shared.parameters,
+        "calibration_pictures": len(calibration.pixels),
+        "polyhead": __version__,
+        **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
+    }
+    return Metadata(spec, merged.digest, merged.features_shape, heads, len(linked.model), built=built)
+
+
+def _check_writable(config: BuildConfig) -> None:
+    """An hour's work must not end at a folder that cannot be written."""
+    for path in (config.output, config.keras_output, config.report_folder / "report.json"):
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: its folder cannot be written ({error.strerror}); choose another output"
+            ) from error
+    if config.output.is_dir():
+        raise ConfigError(f"{config.output}: expected a file to write, found a folder")
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A name on the same disk with the same suffix; whatever happens, nothing is left there."""
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""Keep the native log of TensorFlow off the terminal; it writes to the process's standard error, past Python."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Callable[[], str]]:
+    """Nothing written to standard error inside is shown; yields a function that returns what it was."""
+    sys.stderr.flush()
+    saved, level = os.dup(2), logging.getLogger("tensorflow").level
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+
+        def said() -> str:
+            log.seek(0)
+            return log.read().decode("utf-8", "replace")
+
+        try:
+            yield said
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            logging.getLogger("tensorflow").setLevel(level)
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[TextIO | None]:
+    """Standard error for progress, where it is a terminal; stays usable while ``quiet`` holds the rest back."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as copy:
+        yield copy

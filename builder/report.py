@@ -1,0 +1,197 @@
+"""What a build did, for a person and for a program: a table, ``report.json``, and one page with plots."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from builder.calibration import PictureSet
+from builder.config import BuildConfig
+from builder.link import LinkedModel
+from builder.report_page import Page, Worst, render
+from builder.verify import Quality
+from edge_runtime.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the stages found out. ``file_bytes``: the finished file. ``proof``: largest float difference seen."""
+
+    config: BuildConfig
+    metadata: Metadata
+    quality: Quality
+    linked: LinkedModel
+    calibration: PictureSet
+    verification: PictureSet
+    proof: float
+    file_bytes: int
+    seconds: Mapping[str, float]
+
+    @property
+    def failures(self) -> list[str]:
+        """Heads that the gate stops, with the reason."""
+        bar = self.config.min_agreement
+        return [
+            f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out pictures, "
+            f"and even {q.interval[1]:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
+            for q in self.quality.heads
+            if not q.passes(bar)
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        bar, found = self.config.min_agreement, []
+        few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
+        if few:
+            found.append(f"too few held-out pictures to prove an agreement of {bar:g}: {', '.join(few)}")
+        for what, pictures in (("calibration", self.calibration), ("verification", self.verification)):
+            if pictures.broken:
+                found.append(f"{len(pictures.broken)} broken {what} pictures left out: {'; '.join(pictures.broken)}")
+        return found
+
+    @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """Adds up to the size of the file. ``tables``: the end-to-end subgraph, signatures, buffers' headers."""
+        parts = {"backbone": self.linked.backbone_bytes, **self.linked.head_bytes}
+        return {
+            **parts,
+            "tables": len(self.linked.model) - sum(parts.values()),
+            "members": self.file_bytes - len(self.linked.model),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "output": str(self.config.output),
+            "passed": not self.failures,
+            "failures": self.failures,
+            "warnings": self.warnings,
+            "bytes": {"total": self.file_bytes, **self.bytes_by_part},
+            "backbone": {
+                "digest": self.metadata.backbone_digest,
+                "features": list(self.metadata.features),
+                "parameters": self.metadata.built["parameters"],
+            },
+            "proof": {"largest_float_difference": self.proof},
+            "calibration": {"pictures": len(self.calibration.pixels), "broken": list(self.calibration.broken)},
+            "verification": {
+                "pictures": len(self.verification.pixels),
+                "broken": list(self.verification.broken),
+                "min_agreement": self.config.min_agreement,
+                **self.quality.to_json(),
+            },
+            "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
+            "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
+        }
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "report.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
+        "index.html": render(_page(report)),
+    }
+    for name, text in files.items():
+        draft = folder / f".{name}.{os.getpid()}"
+        draft.write_text(text, "utf-8")
+        draft.replace(folder / name)
+
+
+def print_summary(report: Report) -> None:
+    """The table on standard output; warnings on standard error."""
+    table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left")
+    for column in (
+        "head",
+        "labels",
+        "bytes",
+        "held-out pictures",
+        "agreement (95 % interval)",
+        "drift mean",
+        "drift max",
+    ):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for head, q in zip(report.metadata.heads, report.quality.heads, strict=True):
+        agreement = f"{q.agreement:.3f} ({q.interval[0]:.3f} to {q.interval[1]:.3f})"
+        table.add_row(
+            head.head_name,
+            str(len(head.labels)),
+            f"{head.bytes:,}",
+            str(q.pictures),
+            agreement,
+            f"{q.drift:.4f}",
+            f"{q.max_drift:.4f}",
+        )
+    Console(width=None if Console().is_terminal else 120).print(table)
+    total = sum(report.seconds.values())
+    print(
+        f"backbone {report.metadata.backbone_digest[:19]}, {report.metadata.built['parameters']:,} parameters, "
+        f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
+        f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
+    )
+    for warning in report.warnings:
+        Console(stderr=True).print(f"warning: {warning}", style="yellow", highlight=False)
+
+
+def _page(report: Report) -> Page:
+    worst = []
+    for head, q in zip(report.metadata.heads, report.quality.heads, strict=True):
+        for c in q.worst:
+            answers = [
+                f"{head.labels[int(scores.argmax())]} {float(scores.max()):.2f}"
+                for scores in (c.float_scores, c.int8_scores)
+            ]
+            source = report.verification.sources[c.picture].path
+            name = f"{source.parent.name}/{source.name}"
+            worst.append(
+                Worst(
+                    head.head_name,
+                    name,
+                    report.verification.pixels[c.picture],
+                    answers[0],
+                    answers[1],
+                    c.drift,
+                    c.agrees,
+                )
+            )
+    worst.sort(key=lambda w: (w.agrees, -w.drift))
+    return Page(
+        title=report.config.output.name,
+        facts=_facts(report),
+        problems=[*report.failures, *report.warnings],
+        bytes_by_part=report.bytes_by_part,
+        heads=report.quality.heads,
+        min_agreement=report.config.min_agreement,
+        worst=tuple(worst[:18]),
+        seconds=report.seconds,
+    )
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    metadata = report.metadata
+    return [
+        ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
+        ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
+        (
+            "backbone",
+            f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
+        ),
+        ("digest", metadata.backbone_digest),
+        (
+            "features",
+            f"{' x '.join(map(str, metadata.features))}, {report.quality.features_snr_db:.1f} dB signal to noise",
+        ),
+        (
+            "input",
+            f"{metadata.input.width} x {metadata.input.height} RGB, {metadata.input.method}, {metadata.input.fit}",
+        ),
+        ("proof", f"originals and merged model differ by at most {report.proof:.1g} in float"),
+        ("calibration", f"{len(report.calibration.pixels)} pictures, {len(report.calibration.broken)} broken"),
+        ("verification", f"{len(report.verification.pixels)} pictures that calibrated nothing"),
+    ]

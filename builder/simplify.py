@@ -1,0 +1,96 @@
+"""What a graph computes at inference: no-ops leave, and leading pixel arithmetic becomes part of the pixel transform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from builder.graph import INPUT, Graph, Node, Ref, renumber
+from builder.pixels import CHANNELS, PixelTransform
+
+_NO_OPS = {
+    "ActivityRegularization",
+    "AlphaDropout",
+    "AutoContrast",
+    "CutMix",
+    "Dropout",
+    "Equalization",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "MixUp",
+    "RandAugment",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+}
+# These change pictures at inference too, whatever their names suggest.
+_ALWAYS_ON = {"RandomCrop", "Equalization", "AutoContrast"}
+
+
+def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
+    """The same function of the pixels with fewer nodes.
+
+    ``transform``: what happens to the pixels before the model. Returns the graph, whose input is now the output of the
+    returned transform: Rescaling and Normalization layers that stood in front have moved into it.
+    """
+    alias = {Ref(i, 0): next(node.inputs()) for i, node in enumerate(graph.nodes) if is_no_op(node)}
+    graph = renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias)
+    while (found := _leading_affine(graph)) is not None:
+        index, scale, offset = found
+        transform = transform.then(scale, offset)
+        keep = [i for i in range(len(graph.nodes)) if i != index]
+        graph = renumber(graph, keep, {Ref(index, 0): Ref(INPUT, 0)})
+    return graph, transform
+
+
+def is_no_op(node: Node) -> bool:
+    """Does this call return its input at inference?"""
+    if node.kind == "Activation":
+        return _activation_name(node.config.get("activation")) == "linear"
+    if node.kind in _ALWAYS_ON:
+        return False
+    return node.kind in _NO_OPS or node.kind.startswith("Random")
+
+
+def activation_of(node: Node) -> str | None:
+    """The name of the activation a node ends with: ``softmax``, ``linear``, ...; None where the layer has none."""
+    if node.kind in ("Softmax", "ReLU", "LeakyReLU", "ELU", "PReLU"):
+        return node.kind.lower()
+    return _activation_name(node.config.get("activation")) if "activation" in node.config else None
+
+
+def _activation_name(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("config")
+    return "linear" if value is None else str(value)
+
+
+def _leading_affine(graph: Graph) -> tuple[int, Any, Any] | None:
+    """(index, scale, offset) of the layer that alone reads the input, where it is affine in each channel."""
+    readers = [i for i, node in enumerate(graph.nodes) if any(ref.node == INPUT for ref in node.inputs())]
+    if len(readers) != 1 or graph.output == Ref(readers[0], 0):
+        return None
+    node = graph.nodes[readers[0]]
+    if node.kind == "Rescaling":
+        scale, offset = node.config["scale"], node.config.get("offset", 0.0)
+    elif node.kind == "Normalization" and node.config.get("axis") in (-1, 3, [-1], [3], None):
+        mean, variance = _moments(node)
+        # As Keras computes it: (x - mean) / max(sqrt(variance), epsilon), and its inverse on request.
+        deviation = np.maximum(np.sqrt(variance), 1e-7)
+        scale, offset = 1 / deviation, -mean / deviation
+        if node.config.get("invert"):
+            scale, offset = deviation, mean
+    else:
+        return None
+    if not all(np.size(v) in (1, CHANNELS) for v in (scale, offset)):
+        return None
+    return readers[0], scale, offset
+
+
+def _moments(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    if node.config.get("mean") is not None:
+        return np.asarray(node.config["mean"], np.float64), np.asarray(node.config["variance"], np.float64)
+    return node.weights["mean"].astype(np.float64), node.weights["variance"].astype(np.float64)

@@ -1,0 +1,142 @@
+"""Compare the finished bytes, run by ``edge_runtime``, with the float originals on pictures that calibrated nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from builder.calibration import PictureSet
+from builder.errors import ConversionError
+from builder.link import END_TO_END
+from builder.merge import MergedModel
+from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.quantization import Quantization
+
+INTERPRETER = "ai_edge_litert"
+_Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+_WORST = 6
+_END_TO_END_PICTURES = 3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One picture and one head: float and int8 scores, float32 (labels,) each."""
+
+    picture: int  # index into the verification pictures
+    float_scores: np.ndarray
+    int8_scores: np.ndarray
+    agrees: bool
+    drift: float  # change of the probability of the label that float puts first
+
+
+@dataclass(frozen=True)
+class HeadQuality:
+    """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first."""
+
+    head_name: str
+    pictures: int
+    agreement: float
+    interval: tuple[float, float]
+    drift: float
+    max_drift: float
+    worst: tuple[Comparison, ...]
+    drifts: tuple[float, ...]
+
+    def passes(self, min_agreement: float) -> bool:
+        """Judged by counting: it fails only where even the upper end of the interval lies below the bar."""
+        return self.interval[1] >= min_agreement
+
+    def can_tell(self, min_agreement: float) -> bool:
+        """Would perfect agreement on so many pictures prove the bar?"""
+        return wilson_interval(self.pictures, self.pictures)[0] >= min_agreement
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``features_snr_db``: signal to noise of the int8 features against the float ones."""
+
+    heads: tuple[HeadQuality, ...]
+    features_snr_db: float
+
+    def to_json(self) -> dict[str, object]:
+        heads = {
+            q.head_name: {
+                "pictures": q.pictures,
+                "agreement": round(q.agreement, 4),
+                "interval": [round(v, 4) for v in q.interval],
+                "drift": round(q.drift, 5),
+                "max_drift": round(q.max_drift, 5),
+            }
+            for q in self.heads
+        }
+        return {"features_snr_db": round(self.features_snr_db, 2), "heads": heads}
+
+
+def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Callable[[], None] = lambda: None) -> Quality:
+    """Run every verification picture through the file at ``path``; each head is judged on the pictures that are its own.
+
+    Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
+    """
+    expected = merged.features(pictures.pixels)
+    with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
+        features = []
+        for pixels in pictures.pixels:
+            features.append(classifier.features(pixels))
+            advance()
+        heads = []
+        for name in classifier.head_names:
+            chosen = pictures.of_head(name)
+            truth = merged.head_scores(name, expected[chosen])
+            found = [classifier.head_scores(features[i], name) for i in chosen]
+            heads.append(_judge(name, chosen, truth, np.stack(found), merged.activations[name]))
+    _check_end_to_end(path, pictures, features)
+    return Quality(tuple(heads), _snr_db(expected, _real_features(path, features)))
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson 1927)."""
+    share, z2 = successes / trials, _Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
+    if activation == "sigmoid":  # each label says yes or no: all of them must say the same
+        agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
+    else:
+        agrees = truth.argmax(1) == found.argmax(1)
+    rows, top = np.arange(len(truth)), truth.argmax(1)
+    drifts = np.abs(truth[rows, top] - found[rows, top])
+    order = np.lexsort((-drifts, agrees))[:_WORST]
+    worst = tuple(Comparison(int(chosen[i]), truth[i], found[i], bool(agrees[i]), float(drifts[i])) for i in order)
+    agreement = float(agrees.mean())
+    interval = wilson_interval(int(agrees.sum()), len(agrees))
+    return HeadQuality(
+        name, len(agrees), agreement, interval, float(drifts.mean()), float(drifts.max()), worst, tuple(drifts.tolist())
+    )
+
+
+def _check_end_to_end(path: Path, pictures: PictureSet, features: list[np.ndarray]) -> None:
+    _, interpreter = open_interpreter(str(path), name=INTERPRETER)
+    whole = interpreter.get_signature_runner(END_TO_END)
+    for pixels, seam in list(zip(pictures.pixels, features, strict=True))[:_END_TO_END_PICTURES]:
+        for name, scores in whole(image=pixels[None]).items():
+            if not np.array_equal(scores, interpreter.get_signature_runner(name)(features=seam)["scores"]):
+                raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")
+
+
+def _real_features(path: Path, features: list[np.ndarray]) -> np.ndarray:
+    _, interpreter = open_interpreter(str(path), name=INTERPRETER)
+    details = interpreter.get_signature_runner("backbone").get_output_details()["features"]
+    return Quantization.of_tensor(details).dequantize(np.concatenate(features))
+
+
+def _snr_db(signal: np.ndarray, noisy: np.ndarray) -> float:
+    noise = float(np.sum((signal - noisy) ** 2))
+    return 10 * math.log10(float(np.sum(signal**2)) / noise) if noise > 0 else math.inf

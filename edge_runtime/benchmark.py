@@ -1,0 +1,54 @@
+"""What this file costs on this device: opening, preparing a picture, the backbone, the heads."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import numpy as np
+
+from edge_runtime.engine import MultiHeadClassifier
+
+
+def benchmark(
+    model_path: str, *, runs: int = 50, interpreter: Optional[str] = None, num_threads: Optional[int] = None
+) -> Mapping[str, Any]:
+    """Median and spread in milliseconds of each part, over ``runs`` interleaved rounds after one that warms up.
+
+    The picture is noise of 640 x 480, which costs no less to resize than a real one.
+    """
+    start = time.perf_counter()
+    classifier = MultiHeadClassifier(model_path, interpreter=interpreter, num_threads=num_threads)
+    opened = time.perf_counter()
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    classifier.classify(picture, heads=[0])
+    answered = time.perf_counter()
+    image = classifier.prepare(picture)
+    features = classifier.features_of(image)
+    parts: Dict[str, Callable[[], object]] = {
+        "preprocess": lambda: classifier.prepare(picture),
+        "backbone": lambda: classifier.features_of(image),
+        "one_head": lambda: classifier.classify_features(features, heads=[0], top_k=1),
+        "all_heads": lambda: classifier.classify_features(features, top_k=1),
+        "picture_all_heads": lambda: classifier.classify(picture, top_k=1),
+    }
+    times: Dict[str, List[float]] = {name: [] for name in parts}
+    for round_number in range(runs + 1):
+        for name, part in parts.items():
+            begin = time.perf_counter()
+            part()
+            if round_number:
+                times[name].append((time.perf_counter() - begin) * 1000)
+    return {
+        "interpreter": classifier.interpreter_name,
+        "heads": len(classifier.head_names),
+        "runs": runs,
+        "open_ms": round((opened - start) * 1000, 3),
+        "open_to_first_answer_ms": round((answered - start) * 1000, 3),
+        "latency_ms": {name: _summary(values) for name, values in times.items()},
+    }
+
+
+def _summary(values: List[float]) -> Mapping[str, float]:
+    low, median, high = np.percentile(values, (5, 50, 95))
+    return {"median": round(float(median), 4), "p5": round(float(low), 4), "p95": round(float(high), 4)}

@@ -1,0 +1,154 @@
+"""``edge-runtime``: a thin coat over ``MultiHeadClassifier``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import click
+
+from edge_runtime.benchmark import benchmark as run_benchmark
+from edge_runtime.bundle import read_metadata
+from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.errors import EdgeRuntimeError, PictureError
+from edge_runtime.interpreter import INTERPRETERS
+from edge_runtime.metadata import FORMAT_VERSION, Metadata
+from edge_runtime.results import ClassificationResult
+
+_interpreter = click.option(
+    "--interpreter",
+    type=click.Choice(list(INTERPRETERS)),
+    help="Which interpreter runs the file; else the first installed.",
+)
+_threads = click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+_file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+
+
+class _Commands(click.Group):
+    """What the user got wrong ends in one line and exit code 2, not in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (EdgeRuntimeError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is wrong
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                ctx.exit(0)
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run a polyhead file: one backbone, many heads, no TensorFlow."""
+    from PIL import Image
+
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large gets an error of our own
+
+
+@main.command()
+@_file
+@_json
+def info(file: str, as_json: bool) -> None:
+    """What is in FILE: heads, labels, sizes, input, what it was built from."""
+    document = describe(read_metadata(file), os.path.getsize(file))
+    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, document))
+
+
+@main.command()
+@_file
+@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
+@click.option("--head", "heads", metavar="NAME", multiple=True, help="Only this head, by name or index; may be repeated.")
+@click.option("--top-k", type=click.IntRange(1), help="At most so many categories a head.")
+@_json
+@_interpreter
+@_threads
+@click.pass_context
+def classify(
+    ctx: click.Context,
+    file: str,
+    pictures: Sequence[str],
+    heads: Sequence[str],
+    top_k: Optional[int],
+    as_json: bool,
+    interpreter: Optional[str],
+    threads: Optional[int],
+) -> None:
+    """Classify each PICTURE with the heads of FILE. A picture that cannot be read is named and the others go on."""
+    broken = 0
+    with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads) as classifier:
+        chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
+        for source in pictures:
+            try:
+                result = classifier.classify(source, heads=chosen, top_k=top_k)
+            except PictureError as error:
+                click.echo(f"error: {error}", err=True)
+                broken += 1
+                continue
+            if as_json:
+                click.echo(json.dumps({"source": source, **result.to_dict()}, ensure_ascii=False))
+            else:
+                click.echo(_result_text(source, result))
+    if broken:
+        ctx.exit(2)
+
+
+@main.command()
+@_file
+@click.option("--runs", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@_json
+@_interpreter
+@_threads
+def benchmark(file: str, runs: int, as_json: bool, interpreter: Optional[str], threads: Optional[int]) -> None:
+    """How long each part of a picture takes on this device."""
+    document = run_benchmark(file, runs=runs, interpreter=interpreter, num_threads=threads)
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    click.echo(f"{file}: {document['heads']} heads, {document['interpreter']}, {runs} runs")
+    click.echo(f"open to first answer  {document['open_to_first_answer_ms']:9.2f} ms")
+    for name, ms in document["latency_ms"].items():
+        click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")
+
+
+def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
+    """The document of ``info --json``; ``size`` is the file's, in bytes."""
+    document = metadata.to_json()
+    heads = [{**item, "labels": list(head.labels)} for item, head in zip(document["heads"], metadata.heads)]
+    fields = {key: document[key] for key in ("input", "backbone", "joint", "quality", "built")}
+    return {"format_version": FORMAT_VERSION, **fields, "heads": heads, "bytes": size}
+
+
+def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:
+    return int(text) if text.isdigit() and text not in names else text
+
+
+def _info_text(file: str, document: Dict[str, Any]) -> str:
+    spec, backbone = document["input"], document["backbone"]
+    antialias = "antialiased" if spec["antialias"] else "not antialiased"
+    lines: List[str] = [
+        f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone",
+        f"input     {spec['width']} x {spec['height']} {spec['color']}, {spec['fit']}, {spec['method']}, {antialias}",
+        f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
+        "heads",
+    ]
+    width = max(len(head["head_name"]) for head in document["heads"])
+    for head in document["heads"]:
+        labels = ", ".join(head["labels"][:8]) + (", ..." if len(head["labels"]) > 8 else "")
+        quality = document["quality"].get("heads", {}).get(head["head_name"])
+        agreement = f", agreement {quality['agreement']:.3f} on {quality['pictures']}" if quality else ""
+        line = f"  {head['head_name']:{width}}  {head['bytes']:7,} bytes, {head['activation']}{agreement}: {labels}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _result_text(source: str, result: ClassificationResult) -> str:
+    lines = [source]
+    for head in result.classifications:
+        best = ", ".join(f"{c.category_name} {c.score:.2f}" for c in head.categories[:5])
+        lines.append(f"  {head.head_name}: {best}")
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""``MultiHeadClassifier``: the backbone runs once for a picture, then only the heads that are asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from edge_runtime.bundle import check_signatures, read_metadata
+from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.preprocess import Picture, image_tensor
+from edge_runtime.quantization import Quantization
+from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
+
+Head = Union[str, int]
+
+
+class MultiHeadClassifier:
+    """An open polyhead file.
+
+    Safe to share between threads: calls wait for each other, since signatures of one interpreter cannot run side by
+    side. For more throughput open one classifier in each thread.
+
+    ``interpreter``: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; without it the first that is installed.
+    ``num_threads``: threads of the interpreter; without it the interpreter's default.
+    Raises ``BundleError``, ``InterpreterError`` and ``OSError``.
+    """
+
+    def __init__(
+        self,
+        model_path: Union[str, "os.PathLike[str]"],
+        *,
+        interpreter: Optional[str] = None,
+        num_threads: Optional[int] = None,
+    ) -> None:
+        path = os.fspath(model_path)
+        self._metadata = read_metadata(path)
+        self._interpreter_name, self._interpreter = open_interpreter(path, name=interpreter, num_threads=num_threads)
+        check_signatures(path, self._metadata, self._interpreter.get_signature_list())
+        self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
+        self._lock = threading.Lock()
+        self._runners: Dict[str, Any] = {}
+        self._seams: Dict[str, Quantization] = {}
+        self._path = path
+        output = self._runner("backbone").get_output_details()["features"]
+        self._features_shape = tuple(int(n) for n in output["shape"])
+        self._features_dtype = output["dtype"]
+        if self._features_shape[1:] != self._metadata.features:
+            raise BundleError(
+                f"{path}: members promise features {self._metadata.features}, the model has {self._features_shape[1:]}"
+            )
+
+    def __enter__(self) -> MultiHeadClassifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory back. The classifier cannot be used afterwards."""
+        with self._lock:
+            self._runners.clear()
+            self._interpreter = None
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._metadata
+
+    @property
+    def interpreter_name(self) -> str:
+        return self._interpreter_name
+
+    @property
+    def head_names(self) -> Tuple[str, ...]:
+        return tuple(self._index)
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """The backbone's input: uint8 (1, height, width, 3), RGB. Raises ``PictureError``."""
+        return image_tensor(picture, self._metadata.input)
+
+    def features(self, picture: Picture) -> np.ndarray:
+        """What the backbone makes of a picture: (1, *features), in the integers of the seam."""
+        return self.features_of(self.prepare(picture))
+
+    def features_of(self, image: np.ndarray) -> np.ndarray:
+        """The same from a tensor that ``prepare`` made."""
+        with self._lock:
+            result: np.ndarray = self._runner("backbone")(image=image)["features"]
+        return result
+
+    def head_scores(self, features: np.ndarray, head: Head) -> np.ndarray:
+        """The probabilities of one head: float32 (labels,). ``features`` as ``features()`` returned them."""
+        if features.shape != self._features_shape or features.dtype != self._features_dtype:
+            raise EdgeRuntimeError(
+                f"expected features of this file, {np.dtype(self._features_dtype)} {self._features_shape}; "
+                f"found {features.dtype} {features.shape}"
+            )
+        name = self._metadata.heads[self._find(head)].head_name
+        with self._lock:
+            raw = self._runner(name)(features=features)["scores"]
+        return self._seams[name].dequantize(raw.reshape(-1))
+
+    def classify_features(
+        self, features: np.ndarray, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
+    ) -> Tuple[Classifications, ...]:
+        """Any heads, on features that were computed before; the backbone does not run."""
+        return tuple(self._classify_head(features, i, top_k) for i in self._select(heads))
+
+    def classify(
+        self, picture: Picture, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
+    ) -> ClassificationResult:
+        """Classify one picture: a path, a PIL image, or uint8 (height, width, 3) RGB.
+
+        ``heads``: names or indices, in the order the answers shall have; without it all of them. ``top_k``: at most so
+        many categories a head. Raises ``PictureError`` and ``UnknownHeadError``.
+        """
+        chosen = self._select(heads)  # a wrong head is refused before any work is done
+        start = time.perf_counter()
+        image = self.prepare(picture)
+        prepared = time.perf_counter()
+        features = self.features_of(image)
+        computed = time.perf_counter()
+        found = tuple(self._classify_head(features, i, top_k) for i in chosen)
+        end = time.perf_counter()
+        seconds = {"preprocess": prepared - start, "backbone": computed - prepared, "heads": end - computed}
+        return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()})
+
+    def _classify_head(self, features: np.ndarray, index: int, top_k: Optional[int]) -> Classifications:
+        head: HeadInfo = self._metadata.heads[index]
+        scores = self.head_scores(features, index)
+        categories: Sequence[Category] = top_categories(scores, head.labels, top_k=top_k)
+        return Classifications(index, head.head_name, tuple(categories))
+
+    def _select(self, heads: Optional[Iterable[Head]]) -> List[int]:
+        if heads is None:
+            return list(range(len(self._index)))
+        if isinstance(heads, (str, int)):
+            heads = [heads]
+        return [self._find(head) for head in heads]
+
+    def _find(self, head: Head) -> int:
+        if isinstance(head, str) and head in self._index:
+            return self._index[head]
+        if isinstance(head, int) and 0 <= head < len(self._index):
+            return head
+        names = list(self._index)
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
+
+    def _runner(self, signature: str) -> Any:
+        """The runner of a signature, made when it is first needed: making all 200 costs more than running one."""
+        if self._interpreter is None:
+            raise EdgeRuntimeError("this classifier is closed; open it again")
+        if signature not in self._runners:
+            runner = self._interpreter.get_signature_runner(signature)
+            if signature in self._index:
+                self._check_head(signature, runner)
+            self._runners[signature] = runner
+        return self._runners[signature]
+
+    def _check_head(self, name: str, runner: Any) -> None:
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        count = len(self._metadata.heads[self._index[name]].labels)
+        if "features" not in inputs or "scores" not in outputs or tuple(outputs["scores"]["shape"]) != (1, count):
+            raise BundleError(f"{self._path}: head {name}: members promise {count} labels, the model has something else")
+        self._seams[name] = Quantization.of_tensor(outputs["scores"])

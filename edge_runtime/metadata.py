@@ -1,0 +1,150 @@
+"""``polyhead.json``: everything the runtime must know that a ``.tflite`` file cannot say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping, Optional, Tuple
+
+from edge_runtime.errors import BundleError
+
+FORMAT_VERSION = 1
+RESERVED_NAMES = ("backbone", "joint", "serving_default")
+HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+RESIZE_FITS = ("stretch", "crop", "pad")
+ACTIVATIONS = ("softmax", "sigmoid")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The picture the backbone takes: uint8 (1, height, width, 3), RGB, and how a larger picture becomes one.
+
+    ``fit``: ``stretch`` ignores the aspect ratio, ``crop`` takes the largest centred part that has it, ``pad`` adds
+    black.
+    """
+
+    height: int
+    width: int
+    method: str = "bilinear"
+    antialias: bool = True
+    fit: str = "stretch"
+    kind: str = "image"
+    color: str = "RGB"
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """One head: its labels in the order of its scores, and what turned its last numbers into probabilities."""
+
+    head_name: str
+    labels: Tuple[str, ...]
+    activation: str = "softmax"
+    bytes: int = 0  # what this head adds to the file
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The contents of ``polyhead.json``, with the labels of ``labels/<head>.txt`` filled in."""
+
+    input: ImageInput
+    backbone_digest: str
+    features: Tuple[int, ...]  # shape without the batch axis
+    heads: Tuple[HeadInfo, ...]
+    model_bytes: int = 0  # length of the flatbuffer before the members
+    joint: Optional[Mapping[str, Any]] = None
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    built: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The member ``polyhead.json``; labels travel in members of their own and only their count stands here."""
+        heads = [
+            {"head_name": h.head_name, "labels": len(h.labels), "activation": h.activation, "bytes": h.bytes}
+            for h in self.heads
+        ]
+        return {
+            "format_version": FORMAT_VERSION,
+            "model_bytes": self.model_bytes,
+            "input": asdict(self.input),
+            "backbone": {"digest": self.backbone_digest, "features": list(self.features)},
+            "heads": heads,
+            "joint": self.joint,
+            "quality": dict(self.quality),
+            "built": dict(self.built),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, labels: Mapping[str, Tuple[str, ...]]) -> Metadata:
+        """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
+        version = _get(document, "format_version", int)
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"polyhead.json: expected format_version {FORMAT_VERSION}, found {version}; "
+                "use the edge_runtime that belongs to the builder that wrote it"
+            )
+        backbone = _get(document, "backbone", dict)
+        heads = tuple(_head(item, labels) for item in _get(document, "heads", list))
+        if not heads or len({h.head_name for h in heads}) != len(heads):
+            raise BundleError("polyhead.json: expected one or more heads with names of their own")
+        return cls(
+            input=_image_input(_get(document, "input", dict)),
+            backbone_digest=_get(backbone, "digest", str),
+            features=tuple(_positive(n, "features") for n in _get(backbone, "features", list)),
+            heads=heads,
+            model_bytes=_get(document, "model_bytes", int),
+            joint=document.get("joint"),
+            quality=_get(document, "quality", dict),
+            built=_get(document, "built", dict),
+        )
+
+
+def check_head_name(name: str) -> None:
+    """Raises ``ValueError`` for a name that cannot be a signature of its own."""
+    if not HEAD_NAME.fullmatch(name):
+        raise ValueError(f"head name {name!r}: expected small letters, digits and _, beginning with a letter")
+    if name in RESERVED_NAMES:
+        raise ValueError(f"head name {name!r} is taken by the file itself; choose another")
+
+
+def _get(document: Any, key: str, kind: type) -> Any:
+    value = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        raise BundleError(f"polyhead.json: expected {key!r} as {kind.__name__}, found {value!r:.60}")
+    return value
+
+
+def _positive(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
+        raise BundleError(f"polyhead.json: expected {what} as a positive number, found {value!r:.60}")
+    return value
+
+
+def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:
+    if value not in valid:
+        raise BundleError(f"polyhead.json: expected {what} as one of {', '.join(valid)}, found {value!r:.60}")
+    return str(value)
+
+
+def _image_input(item: Mapping[str, Any]) -> ImageInput:
+    return ImageInput(
+        height=_positive(item.get("height"), "input height"),
+        width=_positive(item.get("width"), "input width"),
+        method=_choice(item.get("method"), RESIZE_METHODS, "input method"),
+        antialias=_get(item, "antialias", bool),
+        fit=_choice(item.get("fit"), RESIZE_FITS, "input fit"),
+        kind=_choice(item.get("kind"), ("image",), "input kind"),
+        color=_choice(item.get("color"), ("RGB",), "input color"),
+    )
+
+
+def _head(item: Any, labels: Mapping[str, Tuple[str, ...]]) -> HeadInfo:
+    name = _get(item, "head_name", str)
+    try:
+        check_head_name(name)
+    except ValueError as error:
+        raise BundleError(f"polyhead.json: {error}") from error
+    count = _get(item, "labels", int)
+    if len(labels.get(name, ())) != count:
+        raise BundleError(f"labels/{name}.txt: expected {count} labels, found {len(labels.get(name, ()))}")
+    activation = _choice(item.get("activation"), ACTIVATIONS, "activation")
+    return HeadInfo(name, labels[name], activation, _get(item, "bytes", int))

@@ -1,0 +1,119 @@
+"""A picture becomes the backbone's input tensor. Calibration and the device both go through here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Tuple, Union
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from edge_runtime.errors import PictureError
+from edge_runtime.metadata import ImageInput
+
+MAX_PIXELS = 89_478_485  # a quarter of a gigabyte of RGB; Pillow's own threshold for a decompression bomb
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError)
+_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}  # the numbers of Pillow's filters
+_BILINEAR = 2
+
+Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
+
+
+def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
+    """``picture`` as uint8 (1, spec.height, spec.width, 3), RGB.
+
+    ``picture``: a path, a PIL image, or uint8 (height, width, 3) RGB. Raises ``PictureError``.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.shape == (spec.height, spec.width, 3) and picture.dtype == np.uint8:
+            return np.ascontiguousarray(picture)[None]
+        image = _from_array(picture)
+    elif isinstance(picture, Image.Image):
+        image = _rgb(picture, "the picture")
+    else:
+        image = _open(os.fspath(picture), spec)
+    return _fit(image, spec)[None]
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise PictureError(
+            f"expected an array of uint8 (height, width, 3) in RGB order, found {array.dtype} {array.shape}"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _open(path: str, spec: ImageInput) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            if spec.antialias and spec.method != "nearest":
+                # A JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size is kept for the filter to do the rest.
+                image.draft("RGB", (2 * spec.width, 2 * spec.height))
+            return _rgb(image, path)
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path}: {error}: too large to open safely; make it smaller") from error
+    except PictureError:
+        raise
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno:  # the file, not its content: keep the system's words
+            raise PictureError(f"{path}: {error.strerror}") from error
+        raise PictureError(f"{path}: expected a picture, found something that cannot be read as one ({error})") from error
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """Upright, 8 bits, RGB; what is transparent shows white."""
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise PictureError(f"{name}: {image.size[0]} x {image.size[1]} pixels, too large to open safely; make it smaller")
+    image = ImageOps.exif_transpose(image) or image
+    if image.mode == "F":
+        raise PictureError(f"{name}: expected 8 or 16 bits a channel, found floating point; save it as PNG or JPEG")
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        ground.alpha_composite(image)
+        image = ground
+    return image.convert("RGB")
+
+
+def _box(size: Tuple[int, int], spec: ImageInput) -> Tuple[float, float, float, float]:
+    """The part (left, upper, right, lower) of a picture of ``size`` (width, height) that is kept."""
+    width, height = size
+    if spec.fit != "crop":
+        return 0, 0, width, height
+    scale = min(width / spec.width, height / spec.height)
+    left, upper = (width - scale * spec.width) / 2, (height - scale * spec.height) / 2
+    return left, upper, left + scale * spec.width, upper + scale * spec.height
+
+
+def _fit(image: Image.Image, spec: ImageInput) -> np.ndarray:
+    """uint8 (spec.height, spec.width, 3)."""
+    target, ground = (spec.width, spec.height), None
+    if spec.fit == "pad":
+        ground = Image.new("RGB", target)
+        scale = min(spec.width / image.size[0], spec.height / image.size[1])
+        target = (max(1, round(image.size[0] * scale)), max(1, round(image.size[1] * scale)))
+    box = _box(image.size, spec)
+    if image.size != target or box != (0, 0, *target):
+        image = _resize(image, target, box, spec)
+    if ground is not None:
+        ground.paste(image, ((spec.width - target[0]) // 2, (spec.height - target[1]) // 2))
+        image = ground
+    return np.asarray(image)
+
+
+def _resize(
+    image: Image.Image, target: Tuple[int, int], box: Tuple[float, float, float, float], spec: ImageInput
+) -> Image.Image:
+    if spec.antialias or spec.method in ("nearest", "area"):
+        resample: Any = _FILTERS[spec.method]
+        return image.resize(target, resample, box)
+    # Without antialiasing only the pixels nearest to each sample count, as in tf.image.resize: so does an affine
+    # transform.
+    left, upper, right, lower = box
+    matrix = ((right - left) / target[0], 0, left, 0, (lower - upper) / target[1], upper)
+    affine: Any = 0
+    sampling: Any = _FILTERS["bicubic"] if spec.method == "bicubic" else _BILINEAR
+    return image.transform(target, affine, matrix, sampling)

@@ -1,0 +1,36 @@
+"""Affine quantization, ``real = scale * (quantized - zero_point)`` (Jacob et al. 2018, equation 1)."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple
+
+import numpy as np
+
+
+class Quantization(NamedTuple):
+    """How the integers of one tensor stand for real numbers."""
+
+    scale: float
+    zero_point: int
+    dtype: Any  # the numpy dtype of the integers
+
+    @classmethod
+    def of_tensor(cls, details: Mapping[str, Any]) -> Quantization:
+        """From an interpreter's tensor details; a float tensor has scale 0."""
+        scale, zero_point = details["quantization"]
+        return cls(float(scale), int(zero_point), details["dtype"])
+
+    def quantize(self, values: np.ndarray) -> np.ndarray:
+        """Nearest integers, clipped to the range of the dtype; any shape. Floats pass where the tensor is float."""
+        if self.scale == 0:
+            return values.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / np.float32(self.scale)) + self.zero_point
+        clipped: np.ndarray = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+        return clipped
+
+    def dequantize(self, values: np.ndarray) -> np.ndarray:
+        """float32 of the same shape."""
+        if self.scale == 0:
+            return values.astype(np.float32)
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)

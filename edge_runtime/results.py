@@ -1,0 +1,57 @@
+"""What a classification returns, in MediaPipe's names.
+
+``Category(index, score, category_name)`` and ``Classifications(head_index, head_name, categories)`` mean what they mean
+in MediaPipe Tasks' ``ClassificationResult``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+
+class Category(NamedTuple):
+    """One label with its score: a probability in [0, 1]."""
+
+    index: int  # type: ignore[assignment]  # MediaPipe's name for it, and a method of tuple
+    score: float
+    category_name: str
+
+
+class Classifications(NamedTuple):
+    """The categories of one head, in falling order of score."""
+
+    head_index: int
+    head_name: str
+    categories: Tuple[Category, ...]
+
+
+class ClassificationResult(NamedTuple):
+    """What one picture gave: a ``Classifications`` for each head asked for, and milliseconds for each part."""
+
+    classifications: Tuple[Classifications, ...]
+    latency_ms: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as ``classify --json`` prints it, without its source."""
+        return {
+            "classifications": [
+                {
+                    "head_index": c.head_index,
+                    "head_name": c.head_name,
+                    "categories": [category._asdict() for category in c.categories],
+                }
+                for c in self.classifications
+            ],
+            "latency_ms": {part: round(ms, 3) for part, ms in self.latency_ms.items()},
+        }
+
+
+def top_categories(scores: np.ndarray, labels: Sequence[str], *, top_k: Optional[int] = None) -> Tuple[Category, ...]:
+    """The ``top_k`` best labels (all of them without it), best first; equal scores keep the order of the labels.
+
+    ``scores``: float32 (labels,).
+    """
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return tuple(Category(int(i), float(scores[i]), labels[i]) for i in order)
