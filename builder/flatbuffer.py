@@ -57,7 +57,7 @@ class Part:
 def read_parts(model: bytes) -> dict[str, Part]:
     """Every signature of ``model`` as a part, by the signature's name."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    codes, buffers = list(tree.operatorCodes), [_content(b) for b in tree.buffers]
+    codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
     parts = {}
     for signature in tree.signatureDefs or ():
         graph, name = tree.subgraphs[signature.subgraphIndex], signature.signatureKey.decode()
@@ -218,7 +218,10 @@ def _tensor_maps(tensors: Mapping[str, int]) -> list[Any]:
     return maps
 
 
-def _content(buffer: Any) -> np.ndarray | None:
+def _content(buffer: Any, model: bytes) -> np.ndarray | None:
+    """A buffer's bytes, which lie inside the flatbuffer or, in files of some tools, behind it at ``offset``."""
+    if buffer.offset > 1:
+        return np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
     return None if buffer.data is None else np.asarray(buffer.data, np.uint8)
 
 

@@ -36,9 +36,17 @@ class MergedModel:
     def features_shape(self) -> tuple[int, ...]:
         return tuple(int(n) for n in self.backbone.output_shape[1:])
 
+    def device_input(self, pictures: np.ndarray) -> np.ndarray:
+        """What the file's ``image`` stands for, float32, for pixels 0..255 (pictures, height, width, 3).
+
+        Transformed already where one scale and one offset do it, else raw with the transform in the backbone.
+        """
+        return self.pixels.apply(pictures) if self.pixels.is_uniform else pictures.astype(np.float32)
+
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """Float features (pictures, ...) of pixels 0..255 (pictures, height, width, 3)."""
-        return run_float(self.backbone, self.pixels.apply(pictures))
+        found: np.ndarray = self.backbone.predict(self.pixels.apply(pictures), batch_size=32, verbose=0)
+        return found
 
     def head_scores(self, name: str, features: np.ndarray) -> np.ndarray:
         """Float probabilities (pictures, labels) of features (pictures, ...)."""

@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
 from builder.backbone import SharedBackbone, find_backbone
 from builder.calibration import PictureSet, collect
 from builder.config import BuildConfig
@@ -23,7 +21,7 @@ from builder.link import LinkedModel, link
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge, prove
 from builder.progress import Stages
-from builder.quantize import BACKBONE, pin, quantize
+from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from builder.report import Report, write_report
 from builder.verify import Quality, verify
@@ -65,7 +63,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("convert"):
         float_model = convert(merged)
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
-        ranges = measure_ranges(float_model, _representative(merged, calibration), advance)
+        ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
     with stages("quantize"):
         int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
     with stages("link"):
@@ -96,13 +94,6 @@ def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> Ima
     height, width = classifiers[0].size
     resize = config.resize
     return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=resize.fit)
-
-
-def _representative(merged: MergedModel, calibration: PictureSet) -> dict[str, np.ndarray]:
-    """What each signature of the float model is calibrated with: float32 (pictures, ...)."""
-    image = merged.pixels.apply(calibration.pixels) if merged.pixels.is_uniform else calibration.pixels.astype(np.float32)
-    features = merged.features(calibration.pixels)
-    return {BACKBONE: image, **dict.fromkeys(merged.heads, features)}
 
 
 def _metadata(

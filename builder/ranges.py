@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.interpreter import find_interpreter
 
+BACKBONE = "backbone"
 Range = tuple[float, float]  # least and greatest value
 
 
 def measure_ranges(
-    model: bytes, data: Mapping[str, np.ndarray], advance: Callable[[], None] = lambda: None
+    model: bytes, images: np.ndarray, heads: Iterable[str], advance: Callable[[], None] = lambda: None
 ) -> dict[str, Range]:
-    """Run each signature of ``data`` on its samples; returns the range of every float tensor by the tensor's name.
+    """Run the backbone on ``images`` and each head on the features; the range of every float tensor by its name.
 
-    ``data``: float32 (samples, ...) for each signature's one input. ``advance`` is called after each sample.
+    ``images``: float32 (samples, height, width, 3), as the model's ``image`` takes them. ``advance`` is called after
+    each sample of each signature.
     """
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
     found: dict[str, Range] = {}
-    for signature, samples in data.items():
-        runner = interpreter.get_signature_runner(signature)
-        (source,) = runner.get_input_details()
-        subgraph = runner._subgraph_index  # no public name for it; see test_ranges
-        tensors: dict[str, int] = {}
-        for sample in samples:
-            runner(**{source: sample[None]})
-            tensors = tensors or _activations(interpreter, subgraph)
-            for name, index in tensors.items():
-                _widen(found, name, interpreter.get_tensor(index, subgraph))
-            advance()
+    features = _run(interpreter, BACKBONE, images[:, None], found, advance)
+    for head in heads:
+        _run(interpreter, head, features, found, advance)
     return found
+
+
+def _run(
+    interpreter: Any, signature: str, samples: Iterable[np.ndarray], found: dict[str, Range], advance: Callable[[], None]
+) -> list[np.ndarray]:
+    """Run one signature on samples (1, ...), widen ``found`` by what is seen; returns its outputs."""
+    runner = interpreter.get_signature_runner(signature)
+    (source,) = runner.get_input_details()
+    subgraph = runner._subgraph_index  # no public name for it
+    outputs, tensors = [], {}
+    for sample in samples:
+        (output,) = runner(**{source: sample}).values()
+        outputs.append(output)
+        tensors = tensors or _activations(interpreter, subgraph)
+        for name, index in tensors.items():
+            _widen(found, name, interpreter.get_tensor(index, subgraph))
+        advance()
+    return outputs
 
 
 def _activations(interpreter: Any, subgraph: int) -> dict[str, int]:

@@ -1,0 +1,166 @@
+"""Make one variant's files in a process of its own: ``python -m benchmarks.make VARIANT HEADS FOLDER BACKBONE``.
+
+Prints one line of JSON: how long it took from Keras models in memory to finished files, imports excluded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from benchmarks.subject import PIXELS, as_classifier, make_models
+from benchmarks.variants import PICTURES, paths
+from builder.backbone import SharedBackbone, find_backbone
+from builder.convert import convert
+from builder.flatbuffer import Part, Writer, read_parts
+from builder.link import BACKBONE, LinkedModel, link, take_pixels
+from builder.merge import MergedModel, merge
+from builder.quantize import pin, quantize
+from builder.quiet import quiet
+from builder.ranges import measure_ranges
+from edge_runtime.bundle import append_members
+from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+
+MEASURED_CONVERSIONS = 3  # of separate files; the rest are copies of these under other names
+Timed = dict[str, Any]
+
+
+def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
+    """One polyhead file by the stages of ``builder.pipeline``, and the bare backbone of that file beside it.
+
+    Without the stages that only check (proof and verification): nothing is checked in the other variants either.
+    """
+    stages, clock = {}, _Clock()
+    classifiers = [as_classifier(name, model) for name, model in models.items()]
+    stages["read"] = clock.lap()
+    shared = find_backbone(classifiers)
+    stages["find"] = clock.lap()
+    merged = merge(classifiers, shared)
+    stages["merge"] = clock.lap()
+    float_model = convert(merged)
+    stages["convert"] = clock.lap()
+    features = merged.features(pictures)
+    data = {BACKBONE: PIXELS.apply(pictures), **dict.fromkeys(merged.heads, features)}
+    ranges = measure_ranges(float_model, data)
+    stages["calibrate"] = clock.lap()
+    int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+    stages["quantize"] = clock.lap()
+    linked = link(read_parts(int8_model))
+    (target,) = paths(folder, "ours", len(models))
+    target.write_bytes(append_members(linked.model, _metadata(merged, shared, linked, classifiers)))
+    stages["link"] = clock.lap()
+    (bare,) = paths(folder, "bare", len(models))
+    bare.write_bytes(bare_backbone(read_parts(int8_model)[BACKBONE]))
+    weights = {name: sum(int(np.prod(w.shape)) for w in head.weights if w.ndim > 1) for name, head in merged.heads.items()}
+    return {"seconds": sum(stages.values()), "stages": stages, "head_weight_bytes": list(weights.values())}
+
+
+def bare_backbone(part: Part) -> bytes:
+    """A model of the backbone's subgraph alone: uint8 picture in, int8 features out."""
+    part, writer = take_pixels(part), Writer()
+    writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
+    return writer.finish("backbone alone")
+
+
+def make_separate(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
+    """One int8 file a classifier by the TensorFlow converter. ``seconds`` is extrapolated beyond those converted."""
+    targets = paths(folder, "separate", len(models))
+    each = []
+    for target, model in list(zip(targets, models.values(), strict=True))[:MEASURED_CONVERSIONS]:
+        clock = _Clock()
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        target.write_bytes(_to_int8(converter, lambda: ([image] for image in _samples(pictures))))
+        each.append(clock.lap())
+    for i, target in enumerate(targets[len(each) :]):
+        shutil.copyfile(targets[i % len(each)], target)
+    return {"each": each}
+
+
+def separate_seconds(each: list[float], heads: int) -> Timed:
+    """Build time of ``heads`` files from the seconds of those that were converted; later ones cost the median."""
+    measured = each[:heads]
+    rest = heads - len(measured)
+    return {"seconds": sum(measured) + rest * statistics.median(each), "extrapolated_from": len(each) if rest else 0}
+
+
+def make_signatures(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
+    """One file by the TensorFlow converter with one end-to-end signature a classifier."""
+    clock = _Clock()
+    functions = {name: _frozen(model) for name, model in models.items()}
+    with tempfile.TemporaryDirectory(dir=folder) as saved:
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), saved, signatures=functions, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved, signature_keys=list(functions))
+
+        def samples() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+            for name in functions:
+                for image in _samples(pictures):
+                    yield name, {"image": image}
+
+        model = _to_int8(converter, samples)
+    (target,) = paths(folder, "signatures", len(models))
+    target.write_bytes(model)
+    return {"seconds": clock.lap()}
+
+
+def _frozen(model: Any) -> Any:
+    """The converter cannot calibrate a file with several signatures whose weights are variables."""
+    spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
+    live = tf.function(lambda image: model(image, training=False)).get_concrete_function(spec)
+    constant = convert_variables_to_constants_v2(live)
+    return tf.function(lambda image: {"scores": constant(image)[0]}).get_concrete_function(image=spec)
+
+
+def _to_int8(converter: Any, samples: Callable[[], Any]) -> bytes:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    return bytes(converter.convert())
+
+
+def _samples(pictures: np.ndarray) -> Iterator[np.ndarray]:
+    for picture in pictures:
+        yield PIXELS.apply(picture)[None]
+
+
+def _metadata(merged: MergedModel, shared: SharedBackbone, linked: LinkedModel, classifiers: list[Any]) -> Metadata:
+    heads = tuple(HeadInfo(c.name, c.labels, "softmax", linked.head_bytes[c.name]) for c in classifiers)
+    built = {"precision": "int8", "parameters": shared.parameters}
+    return Metadata(ImageInput(*merged.size), merged.digest, merged.features_shape, heads, len(linked.model), built=built)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the clock was made, or since the last lap."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+MAKERS = {"ours": make_ours, "separate": make_separate, "signatures": make_signatures}
+
+
+def main(variant: str, heads: str, folder: str, backbone: str) -> None:
+    with quiet():
+        models = make_models(backbone, int(heads))
+        result = MAKERS[variant](models, np.load(Path(folder) / PICTURES), Path(folder))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,75 @@
+"""What is compared: classifiers on one frozen backbone, as people have them after transfer learning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from builder.loading import Classifier, graph_of
+from builder.pixels import PixelTransform
+from builder.simplify import simplify
+
+BACKBONES = ("efficientnet_lite0", "tiny")  # tiny: only shows that the program runs; its figures mean nothing
+LABELS = ("first", "second", "third", "fourth", "fifth")
+# Outside the model, so that no variant spends time on it: each folds it into the quantization of its input.
+PIXELS = PixelTransform().then(1 / 128, -127 / 128)
+_EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+_SEED = 7
+
+
+def input_size(backbone: str) -> int:
+    """Height and width of the picture the backbone takes."""
+    return 32 if backbone == "tiny" else 224
+
+
+def head_name(index: int) -> str:
+    return f"head_{index:03d}"
+
+
+def make_models(backbone: str, count: int) -> dict[str, Any]:
+    """``count`` Keras classifiers by name; the same base, pooling, and a seeded dense layer each."""
+    base = _base(backbone)
+    rng = np.random.default_rng(_SEED)
+    models = {}
+    for i in range(count):
+        dense = keras.layers.Dense(len(LABELS), activation="softmax", name="scores")
+        layers = [keras.Input(base.input_shape[1:]), base, keras.layers.GlobalAveragePooling2D(), dense]
+        models[head_name(i)] = keras.Sequential(layers, name=head_name(i))
+        limit = np.sqrt(6 / (base.output_shape[-1] + len(LABELS)))  # Glorot and Bengio 2010, equation 16
+        kernel = rng.uniform(-limit, limit, (base.output_shape[-1], len(LABELS)))
+        dense.set_weights([kernel, np.zeros(len(LABELS))])
+    return models
+
+
+def as_classifier(name: str, model: Any) -> Classifier:
+    """What ``builder.loading`` makes of a file, made of a model in memory: 200 files would only measure the disk."""
+    graph, pixels = simplify(graph_of(model), PIXELS)
+    return Classifier(
+        name=name,
+        path=Path(f"{name}.keras"),
+        model=model,
+        graph=graph,
+        pixels=pixels,
+        declared=PIXELS,
+        labels=LABELS,
+        size=tuple(model.input_shape[1:3]),
+        activation="softmax",
+    )
+
+
+def _base(backbone: str) -> Any:
+    if backbone == "tiny":
+        keras.utils.set_random_seed(_SEED)
+        image = keras.Input((input_size(backbone), input_size(backbone), 3))
+        x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
+        return keras.Model(image, keras.layers.Conv2D(16, 3, 2, padding="same", activation="relu")(x))
+    sys.path.insert(0, str(_EXAMPLES))  # the examples are scripts, not a package
+    from efficientnet_lite0 import efficientnet_lite0
+
+    base = efficientnet_lite0(input_size(backbone))
+    base.trainable = False
+    return base

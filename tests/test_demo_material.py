@@ -1,0 +1,250 @@
+"""Laws of the demo pictures that are shipped: what is held out trains nothing, and everything can be read."""
+
+import importlib.util
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DATA = Path(__file__).resolve().parent.parent / "calibration_data"
+CLASSES = {
+    "animals": {"bird", "fish", "insect", "mammal"},
+    "garden": {"flower", "fruit", "tree", "vegetable"},
+    "things": {"coin", "instrument", "roadsign", "tool", "vehicle"},
+}
+TASKS = sorted(CLASSES)
+SIDES = {"training": DATA, "held_out": DATA / "held_out"}
+
+
+def load_script(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+make_pictures = load_script(DATA / "make_pictures.py")
+training = load_script(DATA.parent / "examples" / "train_demo_heads.py")
+
+
+def pictures(side: str, task: str) -> list[Path]:
+    return sorted((SIDES[side] / task).glob("*/*.jpg"))
+
+
+def stamps(side: str, task: str) -> Counter:
+    """(class, stamp) -> number of pictures."""
+    return Counter((path.parent.name, path.stem.rpartition("__")[0]) for path in pictures(side, task))
+
+
+def as_stamp(task: str, label: str, name: str):
+    return make_pictures.Stamp(Path(f"{name}.webp"), task, label)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_stamp_is_both_trained_on_and_held_out(task):
+    assert not stamps("training", task).keys() & stamps("held_out", task).keys()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_stamps_of_one_kind_stay_on_one_side(task):
+    kinds = {
+        side: {(label, make_pictures.kind(as_stamp(task, label, name))) for label, name in stamps(side, task)}
+        for side in SIDES
+    }
+    assert not kinds["training"] & kinds["held_out"]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_class_has_two_stamps_on_each_side(side, task):
+    counts = Counter(label for label, _ in stamps(side, task))
+    assert set(counts) == CLASSES[task]
+    assert min(counts.values()) >= 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_about_three_tenths_of_each_class_are_held_out(task):
+    held_out = Counter(label for label, _ in stamps("held_out", task))
+    trained = Counter(label for label, _ in stamps("training", task))
+    for label in CLASSES[task]:
+        assert 0.15 < held_out[label] / (held_out[label] + trained[label]) < 0.45, label
+
+
+def test_held_out_stamps_have_two_pictures_and_others_one():
+    for task in TASKS:
+        assert set(stamps("training", task).values()) == {1}
+        assert set(stamps("held_out", task).values()) == {2}
+
+
+def test_every_picture_decodes_as_rgb_of_a_known_size():
+    paths = [path for side in SIDES for task in TASKS for path in pictures(side, task)]
+    assert sum("held_out" in path.parts for path in paths) >= 150
+    shapes = set()
+    for path in paths:
+        with Image.open(path) as image:
+            image.load()
+            assert (image.format, image.mode) == ("JPEG", "RGB"), path
+            shapes.add(image.size)
+    assert shapes == set(make_pictures.SIZES)
+
+
+def test_nothing_else_lies_in_the_folders_and_no_picture_is_there_twice():
+    paths = [path for path in DATA.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    shown = [path for side in SIDES for task in TASKS for path in pictures(side, task)]
+    assert {path.name for path in paths} - {path.name for path in shown} == {
+        "LICENSE.GPL-2", "README.md", "make_pictures.py"}  # fmt: skip
+    assert len({path.read_bytes() for path in shown}) == len(shown)
+    assert sum(path.stat().st_size for path in shown) <= 3_300_000
+
+
+def test_readme_counts_what_is_there():
+    rows = re.findall(r"\| ((?:\d+, )+\d+) \|", (DATA / "README.md").read_text(encoding="utf-8"))
+    expected = [", ".join(str(len(pictures(side, task))) for task in TASKS) for side in SIDES]
+    assert rows == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "one", "other", "together"),
+    [
+        ("vehicle", "dumper", "dumper_mirror", True),
+        ("mammal", "lion-2", "lion", True),
+        ("vegetable", "garlic", "garlics", True),
+        ("fruit", "Strawberry2", "strawberry", True),
+        ("flower", "flower1", "flower10", False),
+        ("coin", "005", "005nickel", False),
+        ("mammal", "cow", "capybara", False),
+    ],
+)
+def test_kind_tells_variants_from_others(label, one, other, together):
+    kinds = {make_pictures.kind(as_stamp("any", label, name)) for name in (one, other)}
+    assert (len(kinds) == 1) is together
+
+
+def make_source(folder: Path, names: list[str]) -> Path:
+    """A tiny source: coloured squares as stamps, flat backdrops."""
+    for index, name in enumerate(make_pictures.TRAINING_BACKDROPS + make_pictures.HELD_OUT_BACKDROPS):
+        path = folder / "backdrops" / f"{name}.webp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (index * 20, 90, 10)).save(path)
+    for task in TASKS:
+        for name in names:
+            path = folder / "stamps" / task / "kind" / f"{name}.webp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGBA", (20, 10), (len(name) * 10, 200, 50, 255)).save(path, lossless=True)
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.jpg")}
+
+
+def test_one_stamp_more_changes_no_other_picture(tmp_path):
+    trees = ["oak", "elm", "ash", "yew", "fir", "larch", "birch", "maple"]
+    results = []
+    for run, names in enumerate((trees, ["beech", *trees], trees)):
+        output = tmp_path / f"out{run}"
+        output.mkdir()
+        make_pictures.make_pictures(make_source(tmp_path / f"in{run}", names), output)
+        results.append(contents(output))
+    few, more, again = results
+    assert few == again
+    assert {path.parts[0] for path in few} == {*TASKS, "held_out"}
+    assert few.items() < more.items()
+    assert {path.name.partition("__")[0] for path in more.keys() - few.keys()} == {"beech"}
+
+
+def test_a_source_without_stamps_is_refused_and_old_pictures_stay(tmp_path):
+    old = tmp_path / "animals" / "old.jpg"
+    old.parent.mkdir()
+    old.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError, match="expected stamps"):
+        make_pictures.make_pictures(tmp_path / "nowhere", tmp_path)
+    assert old.read_bytes() == b"old"
+
+
+class FakeModel:
+    """Calls every picture class 0; saves a text, or fails on the way as a full disk would."""
+
+    def __init__(self, *, fails: bool = False):
+        self.fails = fails
+
+    def predict(self, images, verbose):
+        return np.eye(4)[np.zeros(len(images), int)]
+
+    def save(self, path):
+        path.write_text("half")
+        if self.fails:
+            raise OSError("no space left on device")
+
+
+def test_training_ends_before_a_held_out_picture_is_read(tmp_path, monkeypatch):
+    read, read_while_training = [], []
+    load_picture = training.load_picture
+    monkeypatch.setattr(training, "load_picture", lambda path: (read.append(path), load_picture(path))[1])
+
+    def train(task, pictures):
+        read_while_training.extend(read)
+        assert len(pictures.classes) == len(read)
+        return FakeModel()
+
+    monkeypatch.setattr(training, "train", train)
+    result = training.run_task("garden", pictures=DATA, output=tmp_path)
+    assert sorted(read_while_training) == pictures("training", "garden")
+    assert sorted(set(read) - set(read_while_training)) == pictures("held_out", "garden")
+    assert (result["held_out_correct"], result["held_out_pictures"]) == (
+        12,
+        50,
+    )  # all the flowers are class 0
+    assert (tmp_path / "garden.txt").read_text() == "flower\nfruit\ntree\nvegetable\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["garden.json", "garden.keras", "garden.txt"]
+
+
+def test_a_failed_save_leaves_the_old_files_and_no_others(tmp_path):
+    for ending in ("keras", "txt", "json"):
+        (tmp_path / f"garden.{ending}").write_text("old")
+    with pytest.raises(OSError, match="no space"):
+        training.save(FakeModel(fails=True), ("flower",), {"task": "garden"}, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "garden.json": "old", "garden.keras": "old", "garden.txt": "old"}  # fmt: skip
+
+
+def numbered(classes: list[int]):
+    images = np.arange(len(classes), dtype=np.float32)
+    return training.Pictures(images, np.array(classes), tuple("abc"))
+
+
+def test_validation_takes_some_of_each_class_and_shares_none():
+    learned, validated = training.split(numbered([0] * 4 + [1] * 13 + [2] * 7))
+    assert not set(learned.images) & set(validated.images)
+    assert len(learned.images) + len(validated.images) == 24
+    assert np.bincount(learned.classes).tolist() == [3, 10, 5]
+    assert np.bincount(validated.classes).tolist() == [1, 3, 2]
+
+
+def test_every_class_weighs_the_same():
+    classes = np.array([0] * 4 + [1] * 13 + [2] * 7)
+    weights = training.class_weights(classes)
+    sums = [weights[index] * np.sum(classes == index) for index in range(3)]
+    np.testing.assert_allclose(sums, [8.0, 8.0, 8.0])
+
+
+def test_a_missing_task_is_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    arguments = [
+        "train_demo_heads",
+        "--task",
+        "things",
+        "--pictures",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert training.main() == 2
+    error = capsys.readouterr().err
+    assert "expected pictures <class>/*.jpg" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
