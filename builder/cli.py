@@ -48,6 +48,9 @@ def main() -> None:
 )
 @click.option("--min-agreement", type=float, default=None, help=f"The gate.  [default: {DEFAULT_MIN_AGREEMENT}]")
 @click.option("--output", type=click.Path(path_type=Path), help="The .tflite file to write.")
+@click.option(
+    "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
+)
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
 def build(config: Path | None, **options: Any) -> None:

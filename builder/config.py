@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_MIN_AGREEMENT = 0.97
+ROUNDINGS = ("learnt", "nearest")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class ResizeConfig:
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports."""
+    """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
+
+    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer.
+    """
 
     output: Path
     calibration_data: Path
@@ -52,6 +57,7 @@ class BuildConfig:
     keras_output: Path | None = None
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
+    rounding: str = "learnt"
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -64,6 +70,8 @@ class BuildConfig:
                 raise ConfigError(str(error)) from error
             if names.count(name) > 1:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
+        if self.rounding not in ROUNDINGS:
+            raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
 
@@ -95,6 +103,7 @@ _KEYS = (
     "keras_output",
     "report",
     "resize",
+    "rounding",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing")
@@ -112,6 +121,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         keras_output=_path(document, "keras_output", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
+        rounding=document.get("rounding", "learnt"),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),
     )
 
@@ -130,7 +140,7 @@ def _head(name: str, table: Any, folder: Path) -> HeadConfig:
     return HeadConfig(
         name=name,
         model=_path(table, "model", folder, required=True, where=f"{where}."),
-        labels=folder / labels if isinstance(labels, str) else labels,
+        labels=Path(os.path.normpath(folder / labels)) if isinstance(labels, str) else labels,
         preprocessing=None if preprocessing is None else parse_preprocessing(preprocessing, where),
     )
 
@@ -167,7 +177,7 @@ def _get(table: Mapping[str, Any], key: str, kind: type, expected: str, where: s
 def _path(table: Mapping[str, Any], key: str, folder: Path, *, required: bool = False, where: str = "") -> Any:
     if key not in table and not required:
         return None
-    return folder / _get(table, key, str, "a path", where)
+    return Path(os.path.normpath(folder / _get(table, key, str, "a path", where)))
 
 
 def _number(value: Any) -> float:

@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
-UINT8, INT8 = schema.TensorType.UINT8, schema.TensorType.INT8
+FLOAT32, UINT8, INT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8, schema.TensorType.INT8
 QUANTIZE = schema.BuiltinOperator.QUANTIZE
 
 
@@ -28,12 +28,23 @@ class Part:
     """One subgraph. ``operators`` refer to ``tensors`` by index, tensors to ``buffers``, operators to ``codes``."""
 
     name: str
+    subgraph: int  # its index in the model it was read from
     tensors: list[Any]  # schema.TensorT
     operators: list[Any]  # schema.OperatorT
     inputs: dict[str, int]  # the signature's name of each input -> tensor
     outputs: dict[str, int]
     codes: list[Any]  # schema.OperatorCodeT
     buffers: list[np.ndarray | None]
+
+    def activations(self) -> list[int]:
+        """Indices of the float tensors that hold no constant."""
+        constant = (self.buffers[t.buffer] is not None for t in self.tensors)
+        return [i for i, c in enumerate(constant) if not c and self.tensors[i].type == FLOAT32]
+
+    def set_constant(self, tensor: int, values: np.ndarray) -> None:
+        """New content for a constant tensor; others that shared its buffer keep theirs."""
+        self.buffers.append(np.frombuffer(values.tobytes(), np.uint8))
+        self.tensors[tensor].buffer = len(self.buffers) - 1
 
     def operator(self, code: int, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
         """A new operator of builtin ``code``, added to ``codes`` where it is not there yet."""
@@ -65,8 +76,17 @@ def read_parts(model: bytes) -> dict[str, Part]:
             {t.name.decode(): int(t.tensorIndex) for t in maps} for maps in (signature.inputs, signature.outputs)
         )
         operators = [_without_numpy(op) for op in graph.operators]
-        parts[name] = Part(name, list(graph.tensors), operators, inputs, outputs, codes, buffers)
+        parts[name] = Part(name, signature.subgraphIndex, list(graph.tensors), operators, inputs, outputs, codes, buffers)
     return parts
+
+
+_OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def operator_name(part: Part, operator: Any) -> str:
+    """The builtin's name, as ``CONV_2D``."""
+    name: str = _OPERATOR_NAMES[part.codes[operator.opcodeIndex].builtinCode]
+    return name
 
 
 def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:

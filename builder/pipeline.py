@@ -24,12 +24,14 @@ from builder.progress import Stages
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from builder.report import Report, write_report
+from builder.rounding import LayerNoise, round_parts
 from builder.verify import Quality, verify
 from edge_runtime import __version__
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
 
 _PROOF_PICTURES = 4
+_ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/quantization.md
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,18 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
         ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
     with stages("quantize"):
-        int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+        float_parts, parts = (
+            read_parts(float_model),
+            read_parts(quantize(float_model, pin(float_model, ranges, merged.pixels))),
+        )
+    noise: list[LayerNoise] = []
+    if config.rounding == "learnt":
+        with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
+            images = merged.device_input(calibration.pixels[:_ROUNDING_PICTURES])
+            noise = round_parts(float_parts, parts, images, advance)
     with stages("link"):
-        linked = link(read_parts(int8_model))
-        metadata = _metadata(merged, shared, linked, spec, classifiers, calibration)
+        linked = link(parts)
+        metadata = _metadata(config, merged, shared, linked, spec, classifiers, calibration)
     with _temporary_beside(config.output) as draft:
         with stages("verify", len(verification.pixels)) as advance:
             draft.write_bytes(append_members(linked.model, metadata))
@@ -76,7 +86,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         metadata = replace(metadata, quality=quality.to_json())
         finished = append_members(linked.model, metadata)
         report = Report(
-            config, metadata, quality, linked, calibration, verification, proof, len(finished), stages.seconds
+            config, metadata, quality, linked, calibration, verification, proof, noise, len(finished), stages.seconds
         )
         write_report(report, config.report_folder)
         if report.failures:
@@ -97,6 +107,7 @@ def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> Ima
 
 
 def _metadata(
+    config: BuildConfig,
     merged: MergedModel,
     shared: SharedBackbone,
     linked: LinkedModel,
@@ -107,6 +118,7 @@ def _metadata(
     heads = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name], linked.head_bytes[c.name]) for c in classifiers)
     built = {
         "precision": "int8",
+        "rounding": config.rounding,
         "parameters": shared.parameters,
         "calibration_pictures": len(calibration.pixels),
         "polyhead": __version__,

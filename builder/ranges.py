@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.flatbuffer import Part, read_parts
 from edge_runtime.interpreter import find_interpreter
 
 BACKBONE = "backbone"
@@ -23,34 +24,29 @@ def measure_ranges(
     """
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
-    found: dict[str, Range] = {}
-    features = _run(interpreter, BACKBONE, images[:, None], found, advance)
+    parts, found = read_parts(model), dict[str, Range]()
+    features = _run(interpreter, parts[BACKBONE], images[:, None], found, advance)
     for head in heads:
-        _run(interpreter, head, features, found, advance)
+        _run(interpreter, parts[head], features, found, advance)
     return found
 
 
 def _run(
-    interpreter: Any, signature: str, samples: Iterable[np.ndarray], found: dict[str, Range], advance: Callable[[], None]
+    interpreter: Any, part: Part, samples: Iterable[np.ndarray], found: dict[str, Range], advance: Callable[[], None]
 ) -> list[np.ndarray]:
     """Run one signature on samples (1, ...), widen ``found`` by what is seen; returns its outputs."""
-    runner = interpreter.get_signature_runner(signature)
-    (source,) = runner.get_input_details()
-    subgraph = runner._subgraph_index  # no public name for it
-    outputs, tensors = [], {}
+    runner = interpreter.get_signature_runner(part.name)
+    (source,) = part.inputs
+    # Weights must not be among them: a range for a weight would make the quantizer give all its channels one scale.
+    tensors = {part.tensors[i].name.decode(): i for i in part.activations()}
+    outputs = []
     for sample in samples:
         (output,) = runner(**{source: sample}).values()
         outputs.append(output)
-        tensors = tensors or _activations(interpreter, subgraph)
         for name, index in tensors.items():
-            _widen(found, name, interpreter.get_tensor(index, subgraph))
+            _widen(found, name, interpreter.get_tensor(index, part.subgraph))
         advance()
     return outputs
-
-
-def _activations(interpreter: Any, subgraph: int) -> dict[str, int]:
-    details = interpreter.get_tensor_details(subgraph)
-    return {d["name"]: d["index"] for d in details if d["dtype"] == np.float32 and d["name"]}
 
 
 def _widen(found: dict[str, Range], name: str, values: np.ndarray) -> None:

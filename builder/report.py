@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from builder.calibration import PictureSet
 from builder.config import BuildConfig
 from builder.link import LinkedModel
 from builder.report_page import Page, Worst, render
+from builder.rounding import LayerNoise
 from builder.verify import Quality
 from edge_runtime.metadata import Metadata
 
@@ -31,6 +32,7 @@ class Report:
     calibration: PictureSet
     verification: PictureSet
     proof: float
+    noise: Sequence[LayerNoise]
     file_bytes: int
     seconds: Mapping[str, float]
 
@@ -86,6 +88,7 @@ class Report:
                 "min_agreement": self.config.min_agreement,
                 **self.quality.to_json(),
             },
+            "layers": [asdict(layer) for layer in self.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
             "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
         }

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import math
+import re
+import struct
 import zipfile
 import zlib
-from typing import Any, Mapping
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from edge_runtime.errors import BundleError
 from edge_runtime.metadata import Metadata
 
 METADATA_MEMBER = "polyhead.json"
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
-MAX_MEMBER_BYTES = 8 << 20  # a file is untrusted: no member may unpack to more
+MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: its members may not unpack to more, taken together
 MAX_MEMBERS = 10_000
+_END_RECORD = b"PK\5\6"
+_END_RECORD_BYTES = 22  # without a comment, as ``append_members`` writes it
+_LABELS = re.compile(r"labels/([^/]+)\.txt")
+# What zipfile raises on members that are damaged; it has no one error for that.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 REBUILD = "build it again, or copy it again"
 
 
@@ -51,12 +58,15 @@ def read_metadata(path: str) -> Metadata:
             with zipfile.ZipFile(file) as archive:
                 metadata = _read_members(archive)
                 start = min(info.header_offset for info in archive.infolist())
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            file.seek(-_END_RECORD_BYTES, io.SEEK_END)
+            if file.read(len(_END_RECORD)) != _END_RECORD:
+                raise BundleError(f"something was added after the end of the file; {REBUILD}")
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
+        except _DAMAGE as error:
             raise BundleError(
                 f"{path}: no readable members ({error}): not made by polyhead, or cut short; {REBUILD}"
             ) from error
-        except BundleError as error:
-            raise BundleError(f"{path}: {error}") from error
     if start != metadata.model_bytes:
         raise BundleError(f"{path}: expected a model of {metadata.model_bytes} bytes, found {start}; {REBUILD}")
     return metadata
@@ -88,21 +98,35 @@ def _read_members(archive: zipfile.ZipFile) -> Metadata:
         raise BundleError(f"{len(names)} members, more than the {MAX_MEMBERS} that a polyhead file may have")
     if METADATA_MEMBER not in names:
         raise BundleError(f"no member {METADATA_MEMBER}: a .tflite file, but not made by polyhead")
+    if len(set(names)) != len(names):
+        raise BundleError(f"two members have one name; {REBUILD}")
+    texts = _read_texts(archive, [name for name in names if name == METADATA_MEMBER or _LABELS.fullmatch(name)])
     try:
-        document = json.loads(_read(archive, METADATA_MEMBER).decode("utf-8"))
-        labels = {
-            os.path.basename(name)[: -len(".txt")]: tuple(_read(archive, name).decode("utf-8").split("\n")[:-1])
-            for name in names
-            if name.startswith("labels/") and name.endswith(".txt")
-        }
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleError(f"a member is not what it should be ({error}); {REBUILD}") from error
+        document = json.loads(texts.pop(METADATA_MEMBER), parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
+        raise BundleError(f"{METADATA_MEMBER} is not a JSON document ({error}); {REBUILD}") from error
+    labels = {_LABELS.sub(r"\1", name): tuple(text.split("\n")[:-1]) for name, text in texts.items()}
     return Metadata.from_json(document, labels)
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as member:  # the size in the header may lie: read no further than the limit
-        data = member.read(MAX_MEMBER_BYTES + 1)
-    if len(data) > MAX_MEMBER_BYTES:
-        raise BundleError(f"member {name} unpacks to more than {MAX_MEMBER_BYTES} bytes")
-    return data
+def _read_texts(archive: zipfile.ZipFile, names: Iterable[str]) -> Dict[str, str]:
+    texts, room = {}, MAX_UNPACKED_BYTES
+    for name in names:
+        if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleError(f"member {name} is packed in a way that no polyhead file is; {REBUILD}")
+        with archive.open(name) as member:  # the size in the header may lie: read no further than the limit
+            data = member.read(room + 1)
+        room -= len(data)
+        if room < 0:
+            raise BundleError(f"members unpack to more than {MAX_UNPACKED_BYTES} bytes, at {name}")
+        try:
+            texts[name] = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"member {name} is not UTF-8 text ({error}); {REBUILD}") from error
+    return texts
+
+
+def _finite(number: str) -> Optional[float]:
+    """NaN and the infinities are not JSON: null stands for them, which the checks of every field that matters refuse."""
+    value = float(number)
+    return value if math.isfinite(value) else None

@@ -45,9 +45,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run a polyhead file: one backbone, many heads, no TensorFlow."""
-    from PIL import Image
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large gets an error of our own
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture gets an error of our own
 
 
 @main.command()
@@ -89,6 +87,7 @@ def classify(
                 click.echo(f"error: {error}", err=True)
                 broken += 1
                 continue
+            source = click.format_filename(source)  # a name that is not UTF-8 cannot be printed
             if as_json:
                 click.echo(json.dumps({"source": source, **result.to_dict()}, ensure_ascii=False))
             else:
@@ -124,7 +123,7 @@ def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
 
 
 def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:
-    return int(text) if text.isdigit() and text not in names else text
+    return int(text) if text.isdecimal() and text not in names else text
 
 
 def _info_text(file: str, document: Dict[str, Any]) -> str:

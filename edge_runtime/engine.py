@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from edge_runtime.bundle import check_signatures, read_metadata
+from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import HeadInfo, Metadata
@@ -45,15 +45,13 @@ class MultiHeadClassifier:
         self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
         self._lock = threading.Lock()
         self._runners: Dict[str, Any] = {}
-        self._seams: Dict[str, Quantization] = {}
+        self._scores: Dict[str, Quantization] = {}
         self._path = path
-        output = self._runner("backbone").get_output_details()["features"]
-        self._features_shape = tuple(int(n) for n in output["shape"])
-        self._features_dtype = output["dtype"]
-        if self._features_shape[1:] != self._metadata.features:
-            raise BundleError(
-                f"{path}: members promise features {self._metadata.features}, the model has {self._features_shape[1:]}"
-            )
+        spec = self._metadata.input
+        self._image_shape = (1, spec.height, spec.width, 3)
+        self._features_shape = (1, *self._metadata.features)
+        self._seam = self._check_backbone(self._runner("backbone"))
+        self._features_dtype = self._seam.dtype
 
     def __enter__(self) -> MultiHeadClassifier:
         return self
@@ -89,6 +87,11 @@ class MultiHeadClassifier:
 
     def features_of(self, image: np.ndarray) -> np.ndarray:
         """The same from a tensor that ``prepare`` made."""
+        # The interpreter would resize the model to a tensor of another shape, and answer.
+        if image.shape != self._image_shape or image.dtype != np.uint8:
+            raise EdgeRuntimeError(
+                f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
+            )
         with self._lock:
             result: np.ndarray = self._runner("backbone")(image=image)["features"]
         return result
@@ -103,7 +106,7 @@ class MultiHeadClassifier:
         name = self._metadata.heads[self._find(head)].head_name
         with self._lock:
             raw = self._runner(name)(features=features)["scores"]
-        return self._seams[name].dequantize(raw.reshape(-1))
+        return self._scores[name].dequantize(raw.reshape(-1))
 
     def classify_features(
         self, features: np.ndarray, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
@@ -163,9 +166,30 @@ class MultiHeadClassifier:
             self._runners[signature] = runner
         return self._runners[signature]
 
+    def _check_backbone(self, runner: Any) -> Quantization:
+        """The features' quantization, after shapes and types were found to be what the members promise."""
+        image = self._tensor(runner.get_input_details(), "image", self._image_shape, "backbone")
+        if image["dtype"] != np.uint8:
+            raise BundleError(f"{self._path}: expected pixels as uint8, the model takes {np.dtype(image['dtype'])}")
+        return Quantization.of_tensor(
+            self._tensor(runner.get_output_details(), "features", self._features_shape, "backbone")
+        )
+
     def _check_head(self, name: str, runner: Any) -> None:
-        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        features = self._tensor(runner.get_input_details(), "features", self._features_shape, name)
+        if Quantization.of_tensor(features) != self._seam:
+            raise BundleError(
+                f"{self._path}: head {name} reads features otherwise than the backbone writes them; {REBUILD}"
+            )
         count = len(self._metadata.heads[self._index[name]].labels)
-        if "features" not in inputs or "scores" not in outputs or tuple(outputs["scores"]["shape"]) != (1, count):
-            raise BundleError(f"{self._path}: head {name}: members promise {count} labels, the model has something else")
-        self._seams[name] = Quantization.of_tensor(outputs["scores"])
+        scores = self._tensor(runner.get_output_details(), "scores", (1, count), name)
+        self._scores[name] = Quantization.of_tensor(scores)
+
+    def _tensor(self, details: Mapping[str, Any], name: str, shape: Tuple[int, ...], signature: str) -> Mapping[str, Any]:
+        found = tuple(int(n) for n in details[name]["shape"]) if name in details else None
+        if found != shape:
+            raise BundleError(
+                f"{self._path}: {signature}: members promise {name} of shape {shape}, the model has {found}; {REBUILD}"
+            )
+        tensor: Mapping[str, Any] = details[name]
+        return tensor

@@ -92,8 +92,8 @@ class Metadata:
             features=tuple(_positive(n, "features") for n in _get(backbone, "features", list)),
             heads=heads,
             model_bytes=_get(document, "model_bytes", int),
-            joint=document.get("joint"),
-            quality=_get(document, "quality", dict),
+            joint=None if document.get("joint") is None else _get(document, "joint", dict),
+            quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
         )
 
@@ -101,7 +101,7 @@ class Metadata:
 def check_head_name(name: str) -> None:
     """Raises ``ValueError`` for a name that cannot be a signature of its own."""
     if not HEAD_NAME.fullmatch(name):
-        raise ValueError(f"head name {name!r}: expected small letters, digits and _, beginning with a letter")
+        raise ValueError(f"head name {name!r:.60}: expected small letters, digits and _, beginning with a letter")
     if name in RESERVED_NAMES:
         raise ValueError(f"head name {name!r} is taken by the file itself; choose another")
 
@@ -137,13 +137,21 @@ def _image_input(item: Mapping[str, Any]) -> ImageInput:
     )
 
 
+def _quality(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Empty before a build has verified itself; else with figures for each head, of which ``info`` prints two."""
+    for head in (_get(item, "heads", dict) if "heads" in item else {}).values():
+        _get(head, "pictures", int)
+        _get(head, "agreement", float)
+    return item
+
+
 def _head(item: Any, labels: Mapping[str, Tuple[str, ...]]) -> HeadInfo:
     name = _get(item, "head_name", str)
     try:
         check_head_name(name)
     except ValueError as error:
         raise BundleError(f"polyhead.json: {error}") from error
-    count = _get(item, "labels", int)
+    count = _positive(item.get("labels"), f"the number of labels of {name}")
     if len(labels.get(name, ())) != count:
         raise BundleError(f"labels/{name}.txt: expected {count} labels, found {len(labels.get(name, ()))}")
     activation = _choice(item.get("activation"), ACTIVATIONS, "activation")

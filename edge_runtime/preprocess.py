@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Any, Tuple, Union
+import struct
+import zlib
+from typing import Any, Iterator, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from edge_runtime.errors import PictureError
 from edge_runtime.metadata import ImageInput
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte of RGB; Pillow's own threshold for a decompression bomb
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError)
+# What Pillow raises on files that are not what they say: it has no one error for that.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
+    AttributeError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}  # the numbers of Pillow's filters
 _BILINEAR = 2
+_ORIENTATION = 0x0112  # the EXIF tag; which of Pillow's transpositions makes each of its values upright:
+_UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
@@ -30,7 +39,8 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
             return np.ascontiguousarray(picture)[None]
         image = _from_array(picture)
     elif isinstance(picture, Image.Image):
-        image = _rgb(picture, "the picture")
+        with _picture_errors("the picture"):
+            image = _rgb(picture, "the picture")
     else:
         image = _open(os.fspath(picture), spec)
     return _fit(image, spec)[None]
@@ -45,27 +55,36 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _open(path: str, spec: ImageInput) -> Image.Image:
+    with _picture_errors(path), Image.open(path) as image:
+        if spec.antialias and spec.method != "nearest":
+            # A JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size is kept for the filter to do the rest. The
+            # picture may yet be turned by a quarter.
+            side = 2 * max(spec.width, spec.height)
+            image.draft("RGB", (side, side))
+        return _rgb(image, path)
+
+
+@contextlib.contextmanager
+def _picture_errors(name: str) -> Iterator[None]:
+    """What Pillow raises inside becomes a ``PictureError`` of one line that begins with ``name``."""
     try:
-        with Image.open(path) as image:
-            if spec.antialias and spec.method != "nearest":
-                # A JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size is kept for the filter to do the rest.
-                image.draft("RGB", (2 * spec.width, 2 * spec.height))
-            return _rgb(image, path)
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path}: {error}: too large to open safely; make it smaller") from error
+        yield
     except PictureError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"{name}: {error}: too large to open safely; make it smaller") from error
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno:  # the file, not its content: keep the system's words
-            raise PictureError(f"{path}: {error.strerror}") from error
-        raise PictureError(f"{path}: expected a picture, found something that cannot be read as one ({error})") from error
+            raise PictureError(f"{name}: {error.strerror}") from error
+        reason = " ".join(str(error).split())
+        raise PictureError(f"{name}: expected a picture, found something unreadable ({reason})") from error
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     """Upright, 8 bits, RGB; what is transparent shows white."""
     if image.size[0] * image.size[1] > MAX_PIXELS:
         raise PictureError(f"{name}: {image.size[0]} x {image.size[1]} pixels, too large to open safely; make it smaller")
-    image = ImageOps.exif_transpose(image) or image
+    image = _upright(image)
     if image.mode == "F":
         raise PictureError(f"{name}: expected 8 or 16 bits a channel, found floating point; save it as PNG or JPEG")
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
@@ -76,6 +95,19 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         ground.alpha_composite(image)
         image = ground
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned and mirrored as its EXIF says; EXIF that cannot be read says nothing, and is no reason to refuse."""
+    image.load()  # first: Pillow turns a TIFF itself here, and then takes the tag away
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except _BROKEN:
+        return image
+    if orientation not in _UPRIGHT:
+        return image
+    transposition: Any = _UPRIGHT[orientation]
+    return image.transpose(transposition)
 
 
 def _box(size: Tuple[int, int], spec: ImageInput) -> Tuple[float, float, float, float]:

@@ -10,6 +10,8 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edge_runtime.errors import EdgeRuntimeError
+
 
 class Category(NamedTuple):
     """One label with its score: a probability in [0, 1]."""
@@ -51,7 +53,9 @@ class ClassificationResult(NamedTuple):
 def top_categories(scores: np.ndarray, labels: Sequence[str], *, top_k: Optional[int] = None) -> Tuple[Category, ...]:
     """The ``top_k`` best labels (all of them without it), best first; equal scores keep the order of the labels.
 
-    ``scores``: float32 (labels,).
+    ``scores``: float32 (labels,). Raises ``EdgeRuntimeError`` for a ``top_k`` below 1.
     """
+    if top_k is not None and top_k < 1:
+        raise EdgeRuntimeError(f"top_k: expected 1 or more, or None for all labels; found {top_k}")
     order = np.argsort(-scores, kind="stable")[:top_k]
     return tuple(Category(int(i), float(scores[i]), labels[i]) for i in order)

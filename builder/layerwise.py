@@ -1,0 +1,100 @@
+"""Run a subgraph one operator at a time, by the interpreter's own kernels, on many samples.
+
+So the float and the int8 network can be compared behind every operator, and an operator can be changed before those that
+read it run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from builder.flatbuffer import Part, Writer, scale_and_zero_point
+from edge_runtime.interpreter import find_interpreter
+
+Values = dict[int, np.ndarray]  # tensor -> (samples, ...) without the batch axis of 1
+
+
+class Stepper:
+    """One run of ``part`` on samples, operator by operator; holds only the tensors that are still needed.
+
+    ``inputs``: tensor -> (samples, ...) in the tensor's own dtype.
+    """
+
+    def __init__(self, part: Part, inputs: Mapping[int, np.ndarray]) -> None:
+        self._part = part
+        self._values: Values = dict(inputs)
+        self._next = 0
+        self._last_use = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
+        for i in part.outputs.values():
+            self._last_use[i] = len(part.operators)
+
+    def value(self, tensor: int) -> np.ndarray:
+        """The tensor on all samples. Raises ``KeyError`` before it was made and after its last use."""
+        return self._values[tensor]
+
+    def step(self) -> None:
+        """Run the next operator."""
+        op = self._part.operators[self._next]
+        inputs = [i for i in op.inputs if i in self._values]
+        results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
+        self._values.update(zip(op.outputs, results, strict=True))
+        self._next += 1
+        for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
+            del self._values[i]
+
+    def until(self, tensor: int) -> np.ndarray:
+        """Step until ``tensor`` is there."""
+        while tensor not in self._values:
+            self.step()
+        return self._values[tensor]
+
+
+def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
+    """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
+    _, factory = find_interpreter("ai_edge_litert")
+    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=2)
+    interpreter.allocate_tensors()
+    sources = [d["index"] for d in interpreter.get_input_details()]
+    targets = [d["index"] for d in interpreter.get_output_details()]
+    results: list[list[np.ndarray]] = [[] for _ in targets]
+    for sample in zip(*values, strict=True):
+        for index, value in zip(sources, sample, strict=True):
+            interpreter.set_tensor(index, value[None])
+        interpreter.invoke()
+        for result, index in zip(results, targets, strict=True):
+            result.append(interpreter.get_tensor(index)[0])
+    return [np.stack(result) for result in results]
+
+
+def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
+    """float32 of int8 ``values`` of ``tensor``."""
+    scale, zero_point = scale_and_zero_point(part.tensors[tensor])
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
+    """A constant tensor's content in its shape; None for an activation."""
+    content = part.buffers[part.tensors[tensor].buffer]
+    return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
+
+
+def _model_of(part: Part, op: Any, tensors: list[int]) -> bytes:
+    used = list(dict.fromkeys([i for i in (*op.inputs, *op.outputs) if i >= 0]))
+    place = {old: new for new, old in enumerate(used)}
+    small = Part(
+        "operator", 0, [part.tensors[i] for i in used], [op],
+        {f"in{k}": place[i] for k, i in enumerate(tensors)}, {f"out{k}": place[i] for k, i in enumerate(op.outputs)},
+        part.codes, part.buffers,
+    )  # fmt: skip
+    writer = Writer()
+    writer.add_subgraph("operator", writer.tensors(small), writer.operators(small, place), small.inputs, small.outputs)
+    return writer.finish("one operator")
+
+
+def names(part: Part) -> Iterator[tuple[str, int]]:
+    """(name, index) of every tensor, as the file had it."""
+    for i, tensor in enumerate(part.tensors):
+        yield (tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name), i

@@ -1,0 +1,189 @@
+"""Learnt rounding: int8 weights with which each layer, on the inputs it really gets on the device, gives what the float
+network gives.
+
+Layer by layer, from the input on: the layer is refitted by ridge regression from its *quantized* inputs to the *float*
+network's outputs; its weights are rounded one input at a time, the error of each passed on to those not yet rounded
+(GPTQ: Frantar et al. 2022, arXiv 2210.17323, after the optimal brain surgeon, Hassibi and Stork 1993); the bias takes
+up what is left of the mean. Operators, scales and speed stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.flatbuffer import INT8, Part, operator_name, scale_and_zero_point
+from builder.layerwise import Stepper, constant, dequantized, names
+from builder.patches import sample_patches
+
+BACKBONE = "backbone"
+RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
+DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
+LIMIT = 127  # weights are symmetric: -127..127
+BLOCK = 128  # rows whose error is passed on at once; changes speed, not the result
+ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal to noise in dB of the int8 output of one operator against float, all before it included."""
+
+    layer: str
+    kind: str
+    snr_db: float
+
+
+class Observed:
+    """What a layer reads, in float and on the device, with everything that does not depend on its weights.
+
+    ``signal``, ``device``: float32 (groups, rows, taps).
+    """
+
+    def __init__(self, signal: np.ndarray, device: np.ndarray) -> None:
+        self._mean_signal, self._mean_device = signal.mean(1, keepdims=True), device.mean(1, keepdims=True)
+        self._a, self._b = signal - self._mean_signal, device - self._mean_device
+        gram = _products(self._b, self._b)
+        energy = np.maximum(np.mean(np.diagonal(gram, axis1=1, axis2=2), axis=1), 1e-12)[:, None, None]
+        identity = np.eye(gram.shape[1])
+        self._ridge = RIDGE * (1 + gram.shape[1] / signal.shape[1]) * energy
+        self._regular = gram + self._ridge * identity
+        self._order, self._upper = inverse_factor(gram + DAMPING * energy * identity)
+
+    def fit(self, weights: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Integer weights with which the device gives what the signal gives with the float ``weights``.
+
+        ``weights``: (groups, taps, outputs). ``steps``: their scale (groups, outputs). Returns integers -127..127
+        (groups, taps, outputs), and what the bias has to grow by (groups, outputs).
+        """
+        outputs = np.stack([x @ w for x, w in zip(self._a, weights.astype(np.float32), strict=True)])
+        refitted = np.linalg.solve(self._regular, _products(self._b, outputs) + self._ridge * weights)
+        integers = gptq(refitted, steps, self._order, self._upper)
+        target = self._mean_signal.astype(np.float64) @ weights
+        return integers, (target - self._mean_device.astype(np.float64) @ (integers * steps[:, None]))[:, 0]
+
+
+def round_parts(
+    float_parts: Mapping[str, Part],
+    int8_parts: Mapping[str, Part],
+    images: np.ndarray,
+    advance: Callable[[], None] = lambda: None,
+) -> list[LayerNoise]:
+    """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
+
+    ``images``: float32 (samples, height, width, 3), as the float model's ``image`` takes them. Changes ``int8_parts`` in
+    place; returns the noise behind each operator of the backbone.
+    """
+    backbone = int8_parts[BACKBONE]
+    scale, zero_point = scale_and_zero_point(backbone.tensors[backbone.inputs["image"]])
+    pixels = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    truth, device, noise = learn_rounding(float_parts[BACKBONE], backbone, images, pixels, {}, advance)
+    observed: dict[str, Observed] = {}  # heads read the same features: what is known of them is computed once
+    for name, part in int8_parts.items():
+        if name != BACKBONE:
+            learn_rounding(float_parts[name], part, truth, device, observed, advance)
+    return noise
+
+
+def learn_rounding(
+    float_part: Part,
+    int8_part: Part,
+    float_input: np.ndarray,
+    int8_input: np.ndarray,
+    observed: dict[str, Observed],
+    advance: Callable[[], None],
+) -> tuple[np.ndarray, np.ndarray, list[LayerNoise]]:
+    """Give the layers of ``int8_part`` new weights and biases, in place.
+
+    ``float_input``: (samples, ...) float32. ``int8_input``: the same samples as the int8 input tensor holds them.
+    ``observed``: shared by parts with the same input; keeps what is known of dense layers that read it. ``advance`` is
+    called after each operator. Returns the float output, the int8 output, and the noise behind each operator.
+    """
+    float_index, int8_name = dict(names(float_part)), {i: name for name, i in names(int8_part)}
+    (float_source,), (int8_source,) = float_part.inputs.values(), int8_part.inputs.values()
+    float_index[int8_name[int8_source]] = float_source
+    twin = {i: float_index[name] for i, name in int8_name.items() if name in float_index}
+    truth, device = Stepper(float_part, {float_source: float_input}), Stepper(int8_part, {int8_source: int8_input})
+    uses = Counter(i for op in int8_part.operators for i in op.inputs)
+    noise = []
+    for op in int8_part.operators:
+        kind = operator_name(int8_part, op)
+        learnable = kind in ROWS and len(op.inputs) == 3 and all(uses[i] == 1 for i in op.inputs[1:])
+        if learnable and op.inputs[0] in twin and op.inputs[1] in twin:
+            weights = constant(float_part, twin[op.inputs[1]], np.float32)
+            if weights is not None and int8_part.tensors[op.inputs[1]].type == INT8:
+                views = truth.until(twin[op.inputs[0]]), dequantized(int8_part, op.inputs[0], device.value(op.inputs[0]))
+                known = observed if op.inputs[0] == int8_source and kind == "FULLY_CONNECTED" else {}
+                _learn_layer(kind, op, int8_part, weights, views, known)
+        device.step()
+        (result,) = op.outputs
+        if result in twin and int8_part.tensors[result].type == INT8:
+            found = dequantized(int8_part, result, device.value(result))
+            noise.append(LayerNoise(int8_name[result].split(";")[0], kind, snr_db(truth.until(twin[result]), found)))
+        advance()
+    (float_result,), (int8_result,) = float_part.outputs.values(), int8_part.outputs.values()
+    return truth.until(float_result), device.value(int8_result), noise
+
+
+def inverse_factor(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order in which taps are rounded (groups, taps): falling diagonal of the Hessian (groups, taps, taps); and the
+    upper Cholesky factor of its inverse in that order.
+    """
+    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
+    hessian = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
+    return order, np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
+
+
+def gptq(weights: np.ndarray, steps: np.ndarray, order: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Round ``weights`` (groups, taps, outputs) to multiples -127..127 of ``steps`` (groups, outputs).
+
+    ``order``, ``upper``: from ``inverse_factor``; the error of each tap is spread over the taps that are left as the
+    inverse Hessian says. Returns the integers.
+    """
+    left = np.take_along_axis(weights, order[:, :, None], 1)
+    integers, taps = np.empty_like(left), left.shape[1]
+    for start in range(0, taps, BLOCK):
+        end = min(start + BLOCK, taps)
+        errors = np.empty_like(left[:, start:end])
+        for i in range(start, end):
+            integers[:, i] = np.clip(np.rint(left[:, i] / steps), -LIMIT, LIMIT)
+            errors[:, i - start] = (left[:, i] - integers[:, i] * steps) / upper[:, i, i, None]
+            left[:, i + 1 : end] -= upper[:, i, i + 1 : end, None] * errors[:, i - start, None]
+        left[:, end:] -= np.matmul(upper[:, start:end, end:].transpose(0, 2, 1), errors)
+    return np.take_along_axis(integers, np.argsort(order, axis=1)[:, :, None], 1)
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64 ``a.T @ b`` of each group; one by one, since a batch of transposed matrices does not reach BLAS."""
+    return np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
+
+
+def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
+    """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
+    noise = float(np.mean((signal - found) ** 2, dtype=np.float64))
+    return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
+
+
+def _learn_layer(
+    kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: dict[str, Observed]
+) -> None:
+    """New int8 weights and int32 bias for ``op``, from its input in float and, dequantized, on the device."""
+    source, kernel, bias = op.inputs
+    old = constant(part, bias, np.int32)
+    if old is None or weights.shape[-1] != views[0].shape[-1]:
+        return  # a depth multiplier or groups: left as they are
+    if kind not in known:
+        known[kind] = Observed(*sample_patches(kind, op.builtinOptions, weights.shape, views, ROWS[kind]))
+    # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
+    depthwise = kind == "DEPTHWISE_CONV_2D"
+    outputs = weights.shape[3] if depthwise else weights.shape[0]
+    steps = np.broadcast_to(np.asarray(part.tensors[kernel].quantization.scale, np.float64), outputs)
+    matrix = weights.reshape(-1, outputs).T[:, :, None] if depthwise else weights.reshape(outputs, -1).T[None]
+    integers, shift = known[kind].fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
+    rounded = integers[:, :, 0].T if depthwise else integers[0].T
+    part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
+    new = np.rint(old + shift.reshape(-1) / (scale_and_zero_point(part.tensors[source])[0] * steps))
+    part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(np.int32))
