@@ -157,7 +157,13 @@ def _resize(table: Any) -> ResizeConfig:
     for key, valid in choices:
         if key in table and table[key] not in valid:
             raise ConfigError(f"resize.{key}: expected one of {', '.join(map(str, valid))}, found {table[key]!r}")
-    return ResizeConfig(**table)
+    chosen = ResizeConfig(**table)
+    if not chosen.antialias and chosen.method not in ("nearest", "bilinear"):
+        raise ConfigError(
+            f"resize: {chosen.method} without antialiasing is not what the device can do as TensorFlow does it; "
+            "expected bilinear or nearest, or antialias = true"
+        )
+    return chosen
 
 
 def _check_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:

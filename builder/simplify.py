@@ -76,7 +76,7 @@ def _leading_affine(graph: Graph) -> tuple[int, Any, Any] | None:
     node = graph.nodes[readers[0]]
     if node.kind == "Rescaling":
         scale, offset = node.config["scale"], node.config.get("offset", 0.0)
-    elif node.kind == "Normalization" and node.config.get("axis") in (-1, 3, [-1], [3], None):
+    elif node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
         mean, variance = _moments(node)
         # As Keras computes it: (x - mean) / max(sqrt(variance), epsilon), and its inverse on request.
         deviation = np.maximum(np.sqrt(variance), 1e-7)

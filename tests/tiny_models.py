@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder import BuildConfig, BuildResult
 
 SIZE = 32  # height and width in pixels
-FEATURES = 16
+FEATURES = 64
 PREPROCESSING = "tf"  # the tiny base has no Rescaling of its own: x / 127.5 - 1 happens outside
 THREE_HEADS = {"animals": 3, "garden": 4, "things": 2}  # as many labels as no other head has
 
@@ -24,7 +24,7 @@ THREE_HEADS = {"animals": 3, "garden": 4, "things": 2}  # as many labels as no o
 def tiny_base(
     seed: int = 0, size: int = SIZE, *, features: int = FEATURES, pooling: bool = True, name: str = "tiny_base"
 ) -> Any:
-    """A backbone in small: convolution, depthwise block with BatchNormalization and a skip; (size, size, 3) -> (features,).
+    """A backbone in small: convolution, depthwise block, BatchNormalization, a skip; (size, size, 3) -> (features,).
 
     Without ``pooling`` it ends in a map (size / 4, size / 4, features), as ``include_top=False`` does. Equal arguments
     give equal weights, every variable of them: the moving statistics too are drawn from ``seed``.

@@ -1,0 +1,77 @@
+"""Files for ``tests/device``, which runs without TensorFlow: ``python -m tests.device_files build/device-files``.
+
+Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
+dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
+``expected.json`` (the scores that ai-edge-litert gave).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from builder.quiet import quiet
+from edge_runtime import MultiHeadClassifier
+from tests.laws import scores_of
+from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
+
+INTERPRETER = "ai_edge_litert"
+FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "pictures").mkdir(parents=True)
+    pictures = write_pictures(folder / "pictures")
+    arrays, scores = {}, {}
+    for name, heads in FILES.items():
+        path = folder / f"{name}.tflite"
+        build_file(path, heads)
+        with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
+            images = np.concatenate([classifier.prepare(picture) for picture in pictures])
+            features = np.concatenate([classifier.features_of(image[None]) for image in images])
+            answers = [scores_of(classifier.classify_features(row[None])) for row in features]
+        arrays.update({f"{name}/images": images, f"{name}/features": features})
+        scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
+    np.savez_compressed(folder / "expected.npz", **arrays)
+    document = {"interpreter": INTERPRETER, "pictures": [path.name for path in pictures], "scores": scores}
+    (folder / "expected.json").write_text(json.dumps(document), "utf-8")
+
+
+def build_file(path: Path, heads: dict[str, int]) -> None:
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        shutil.copyfile(build_tiny(Path(scratch), heads).output, path)
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Two of each kind; PNG where possible, since decoders of JPEG need not agree to the last bit."""
+    paths = []
+    for number, size in enumerate(((64, 48), (50, 90))):
+        picture = tiny_picture(700 + number, size)
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        alpha = picture.copy()
+        alpha.putalpha(Image.linear_gradient("L").resize(size))
+        kinds = {
+            "rgb.png": (picture, {}),
+            "photo.jpg": (picture, {"quality": 95}),
+            "turned.png": (picture, {"exif": turned}),
+            "grey.png": (picture.convert("L"), {}),
+            "palette.png": (picture.quantize(16), {"transparency": 3}),
+            "alpha.png": (alpha, {}),
+        }
+        for kind, (image, options) in kinds.items():
+            paths.append(folder / f"{number}_{kind}")
+            image.save(paths[-1], **options)
+    return paths
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What the tests of both environments hold the runtime to; imports neither TensorFlow nor the builder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge_runtime import Classifications
+from edge_runtime.results import ClassificationResult
+
+# Interpreters round a requantization differently where it falls between two integers. On the tiny files,
+# tflite-runtime 2.14 and ai-edge-litert 2.3 differ by at most 1 step in the features, and on equal features by 2 of 256
+# in a score; the tolerances are twice that. How far a step of the features moves a score is up to the head's weights.
+SCORE_STEP = 1 / 256
+SCORE_TOLERANCE = 4 * SCORE_STEP
+FEATURE_TOLERANCE = 2  # steps of the seam
+
+
+def scores_of(classifications: Iterable[Classifications]) -> dict[str, np.ndarray]:
+    """Each head's scores in the order of its labels, from categories in the order of their scores."""
+    return {
+        head.head_name: np.asarray([c.score for c in sorted(head.categories, key=lambda c: c.index)], np.float32)
+        for head in classifications
+    }
+
+
+def assert_same_answers(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """The same heads in the same order, and every score within ``SCORE_TOLERANCE``."""
+    assert list(found) == list(expected)
+    for name, scores in expected.items():
+        assert found[name].shape == scores.shape, name
+        assert np.abs(found[name] - scores).max() <= SCORE_TOLERANCE, name
+
+
+def assert_same_features(found: np.ndarray, expected: np.ndarray) -> None:
+    """Within ``FEATURE_TOLERANCE`` everywhere; both int8 (1, features)."""
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= FEATURE_TOLERANCE
+
+
+def assert_well_formed(result: ClassificationResult, labels: dict[str, Sequence[str]]) -> None:
+    """Every category of every head once, in falling order, summing to 1 as a softmax does (to a step a label)."""
+    assert [c.head_name for c in result.classifications] == list(labels)
+    for head in result.classifications:
+        scores = [c.score for c in head.categories]
+        assert {c.category_name for c in head.categories} == set(labels[head.head_name])
+        assert [labels[head.head_name][c.index] for c in head.categories] == [c.category_name for c in head.categories]
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= score <= 1 for score in scores)
+        assert abs(sum(scores) - 1) <= SCORE_STEP * len(scores)
+
+
+def one_line(message: str, path: str | Path) -> bool:
+    """Is it a message for a person: one line, that names the file?"""
+    return str(path) in message and "\n" not in message.strip()

@@ -1,0 +1,210 @@
+"""What counts as the same backbone, and what does not although it nearly is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from builder.backbone import find_backbone, first_difference  # noqa: E402
+from builder.config import HeadConfig  # noqa: E402
+from builder.errors import NoSharedBackboneError  # noqa: E402
+from builder.loading import Classifier, load_classifier  # noqa: E402
+from builder.merge import merge, prove  # noqa: E402
+from builder.pixels import PREPROCESSING, PixelTransform  # noqa: E402
+from tests.tiny_models import FEATURES, seed_weights, tiny_base, tiny_classifier  # noqa: E402
+
+layers = keras.layers
+PIXELS = np.random.default_rng(5).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+
+
+def load(folder: Path, name: str, model: Any, preprocessing: str | PixelTransform | None = "tf") -> Classifier:
+    path = folder / f"{name}.keras"
+    model.save(path)
+    transform = PREPROCESSING[preprocessing] if isinstance(preprocessing, str) else preprocessing
+    return load_classifier(HeadConfig(name, path, tuple(map(str, range(model.output_shape[-1]))), transform))
+
+
+def assert_shares(*classifiers: Classifier) -> None:
+    """They share everything up to the features, and every head computes what its original does."""
+    shared = find_backbone(classifiers)
+    merged = merge(classifiers, shared)
+    assert merged.features_shape == (FEATURES,)
+    assert prove(classifiers, merged, PIXELS) < 1e-5
+
+
+def changed(base: Any, layer: str, weight: str, by: float = 1e-3) -> Any:
+    other = keras.models.clone_model(base)
+    other.set_weights(base.get_weights())
+    variable = next(w for w in other.get_layer(f"tiny_base_{layer}").weights if w.name == weight)
+    value = np.asarray(variable)
+    value[(0,) * value.ndim] += by
+    variable.assign(value)
+    return other
+
+
+def flat(base: Any, labels: int) -> Any:
+    """The same classifier without nesting and under other names."""
+    x = image = keras.Input((32, 32, 3), name="other_image")
+    values = {base.input.name: image}
+    for layer in base.layers[1:]:
+        copy = type(layer).from_config({**layer.get_config(), "name": f"flat_{len(values)}"})
+        x = copy([values["tiny_base_stem_relu"], x] if "add" in layer.name else x)
+        copy.set_weights(layer.get_weights())
+        values[layer.name] = x
+    scores = layers.Dense(labels, activation="softmax")
+    model = keras.Model(image, scores(x))
+    seed_weights(scores, 3)
+    return model
+
+
+def test_two_heads_of_one_base_share_it(tmp_path: Path) -> None:
+    base = tiny_base()
+    assert_shares(load(tmp_path, "a", tiny_classifier(base, 3)), load(tmp_path, "b", tiny_classifier(base, 4, seed=2)))
+
+
+SAME: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "flat layers under other names": lambda base: (flat(base, 4), "tf"),
+    "dropout before the head": lambda base: (tiny_classifier(base, 4, after=[layers.Dropout(0.5)]), "tf"),
+    "a linear activation": lambda base: (tiny_classifier(base, 4, after=[layers.Activation("linear")]), "tf"),
+    "augmentation before the base": lambda base: (
+        tiny_classifier(base, 4, before=[layers.RandomFlip(), layers.RandomZoom(0.1), layers.Rescaling(1 / 127.5, -1)]),
+        None,
+    ),
+    "preprocessing inside": lambda base: (tiny_classifier(base, 4, before=[layers.Rescaling(1 / 127.5, -1)]), None),
+    "preprocessing half inside": lambda base: (tiny_classifier(base, 4, before=[layers.Rescaling(2, -1)]), "unit"),
+    "normalization inside": lambda base: (
+        tiny_classifier(base, 4, before=[layers.Normalization(mean=127.5, variance=127.5**2)]), None
+    ),
+    "a head with a hidden layer": lambda base: (tiny_classifier(base, 4, hidden=8), "tf"),
+    "a head that gives logits": lambda base: (tiny_classifier(base, 4, activation=None), "tf"),
+    "a trainable base": lambda base: (_trainable(tiny_classifier(base, 4)), "tf"),
+}  # fmt: skip
+
+
+def _trainable(model: Any) -> Any:
+    model.trainable = True
+    return model
+
+
+@pytest.mark.parametrize("variant", SAME)
+def test_the_same_function_in_another_shape_matches(tmp_path: Path, variant: str) -> None:
+    base = tiny_base()
+    model, preprocessing = SAME[variant](base)
+    assert_shares(load(tmp_path, "a", tiny_classifier(base, 3)), load(tmp_path, "b", model, preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "words"),
+    [
+        ("top", "kernel", "kernel differs by up to 0.001"),
+        ("stem", "kernel", "kernel differs by up to 0.001"),
+        ("depthwise_bn", "moving_mean", "moving_mean differs by up to 0.001 while gamma, beta, moving_variance agree"),
+        ("depthwise_bn", "moving_variance", "moving_variance differs"),
+        ("top_bn", "gamma", "gamma differs"),
+    ],
+)
+def test_one_changed_weight_is_not_shared(tmp_path: Path, layer: str, weight: str, words: str) -> None:
+    base = tiny_base()
+    ours, theirs = (
+        load(tmp_path, "a", tiny_classifier(base, 3)),
+        load(tmp_path, "b", tiny_classifier(changed(base, layer, weight), 4)),
+    )
+    difference = first_difference(ours, theirs)
+    assert difference is not None
+    assert difference.layer.endswith(f"tiny_base_{layer}")
+    assert words in difference.what
+    seam = merge((ours, theirs), find_backbone((ours, theirs))).features_shape if layer != "stem" else None
+    assert seam != (FEATURES,)  # what lies before the change may be shared, what lies behind it never
+
+
+def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) -> None:
+    ours, theirs = (load(tmp_path, n, tiny_classifier(tiny_base(seed=s), 3)) for n, s in (("a", 0), ("b", 1)))
+    with pytest.raises(NoSharedBackboneError, match=r"a and b share no backbone: they part at layer '.*tiny_base_stem'"):
+        find_backbone((ours, theirs))
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "words"),
+    [("unit", "its pixels enter as"), ("torch", "its pixels enter as"), ("caffe", "channels BGR")],
+)
+def test_other_pixels_are_not_shared(tmp_path: Path, preprocessing: str, words: str) -> None:
+    base = tiny_base()
+    ours, theirs = (load(tmp_path, n, tiny_classifier(base, 3), p) for n, p in (("a", "tf"), ("b", preprocessing)))
+    with pytest.raises(NoSharedBackboneError, match=words):
+        find_backbone((ours, theirs))
+
+
+def test_another_input_size_is_not_shared(tmp_path: Path) -> None:
+    base = tiny_base()
+    larger = tiny_base(size=48)
+    larger.set_weights(base.get_weights())
+    ours, theirs = (load(tmp_path, n, tiny_classifier(b, 3)) for n, b in (("a", base), ("b", larger)))
+    with pytest.raises(NoSharedBackboneError, match="input is 48 x 48, that of a is 32 x 32"):
+        find_backbone((ours, theirs))
+
+
+def test_another_activation_setting_is_not_shared(tmp_path: Path) -> None:
+    def base(limit: float) -> Any:
+        x = image = keras.Input((32, 32, 3))
+        for layer in (layers.Conv2D(4, 3), layers.ReLU(limit), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()):
+            x = layer(x)
+        model = keras.Model(image, x)
+        seed_weights(model, 0)
+        return model
+
+    ours, theirs = (load(tmp_path, n, tiny_classifier(base(limit), 3)) for n, limit in (("a", 6.0), ("b", 5.0)))
+    difference = first_difference(ours, theirs)
+    assert difference is not None
+    assert "max_value is 5.0 where the other has 6.0" in difference.what
+
+
+def test_models_that_are_identical_still_have_a_head_each(tmp_path: Path) -> None:
+    model = tiny_classifier(tiny_base(), 3)
+    assert_shares(load(tmp_path, "a", model), load(tmp_path, "b", model))
+
+
+def test_a_single_classifier_is_split_before_its_last_layer(tmp_path: Path) -> None:
+    assert_shares(load(tmp_path, "a", tiny_classifier(tiny_base(), 3)))
+
+
+def test_a_skip_around_the_features_is_cut_before_the_skip(tmp_path: Path) -> None:
+    """A head that also reads an earlier layer: only a tensor that alone crosses can be the seam."""
+    base = tiny_base(pooling=False)
+    early = keras.Model(base.input, [base.output, base.get_layer("tiny_base_stem_relu").output])
+
+    def both(labels: int, seed: int) -> Any:
+        image = keras.Input((32, 32, 3))
+        late, skip = early(image)
+        x = layers.Concatenate()([layers.GlobalAveragePooling2D()(late), layers.GlobalAveragePooling2D()(skip)])
+        scores = layers.Dense(labels, activation="softmax")
+        model = keras.Model(image, scores(x))
+        seed_weights(scores, seed)
+        return model
+
+    ours, theirs = load(tmp_path, "a", both(3, 1)), load(tmp_path, "b", both(4, 2))
+    merged = merge((ours, theirs), find_backbone((ours, theirs)))
+    assert merged.features_shape == (FEATURES + 8,)
+    assert prove((ours, theirs), merged, PIXELS) < 1e-5
+
+
+def test_a_base_whose_backbone_holds_no_weights_is_no_backbone(tmp_path: Path) -> None:
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, layers.Dense(3, activation="softmax")(layers.Flatten()(layers.AveragePooling2D(8)(image))))
+    with pytest.raises(NoSharedBackboneError, match="no layer with weights before the last one"):
+        find_backbone((load(tmp_path, "a", model),))
+
+
+def test_the_proof_refuses_what_content_alone_would_accept(tmp_path: Path) -> None:
+    """Had the graphs been read wrongly, running the originals would tell."""
+    base = tiny_base()
+    ours = load(tmp_path, "a", tiny_classifier(base, 3))
+    merged = merge((ours,), find_backbone((ours,)))
+    merged.backbone.set_weights(changed(base, "top", "kernel", by=1.0).get_weights())
+    with pytest.raises(NoSharedBackboneError, match="what is not proved is not shared"):
+        prove((ours,), merged, PIXELS)

@@ -1,0 +1,254 @@
+"""The whole tool on tiny models: what a finished file promises, and what a build that fails leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildConfig, BuildResult, build
+from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, PicturesError, QualityError
+from builder.pixels import PREPROCESSING
+from edge_runtime import MultiHeadClassifier
+from edge_runtime.interpreter import open_interpreter
+from tests.tiny_models import THREE_HEADS, build_tiny, save_pictures, tiny_base, tiny_classifier, tiny_config
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_every_head_agrees_with_its_original(tiny: BuildResult) -> None:
+    for head in tiny.quality.heads:
+        assert head.agreement >= 0.75, head.head_name  # a handful of pictures and a network of noise
+        assert head.drift <= 0.05, head.head_name
+    assert tiny.quality.features_snr_db > 20
+    assert tiny.report.proof < 1e-5
+
+
+def test_the_same_inputs_give_the_same_bytes_and_other_places_change_nothing(tiny: BuildResult, tmp_path: Path) -> None:
+    again = build_tiny(tmp_path / "elsewhere")
+    assert again.output.read_bytes() == tiny.output.read_bytes()
+
+
+def test_heads_in_another_order_are_the_same_heads(tiny: BuildResult, tmp_path: Path, tiny_pictures: list[Path]) -> None:
+    config = tiny.report.config
+    turned = build(replace(config, heads=config.heads[::-1], output=tmp_path / "turned.tflite"))
+    assert [h.head_name for h in turned.metadata.heads] == list(THREE_HEADS)[::-1]
+    with MultiHeadClassifier(tiny.output) as first, MultiHeadClassifier(turned.output) as second:
+        for picture in tiny_pictures[:5]:
+            for name in THREE_HEADS:
+                a, b = (c.classify(picture, heads=[name]).classifications[0].categories for c in (first, second))
+                assert a == b
+
+
+def test_the_report_adds_up_and_says_what_the_file_says(tiny: BuildResult) -> None:
+    document = json.loads((tiny.report.config.report_folder / "report.json").read_text())
+    sizes = dict(document["bytes"])
+    assert sizes.pop("total") == tiny.output.stat().st_size == sum(sizes.values())
+    assert document["passed"] is True
+    heads = json.loads(members(tiny.output)["polyhead.json"])["quality"]["heads"]
+    assert {name: document["verification"]["heads"][name] for name in THREE_HEADS} == heads
+    assert len(document["layers"]) > 3
+    page = (tiny.report.config.report_folder / "index.html").read_text()
+    assert all(name in page for name in THREE_HEADS)
+    assert "<script" not in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize("name", ["torch", "caffe", "raw"])
+def test_pixels_that_differ_by_channel_are_still_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest")
+    heads = tuple(replace(h, preprocessing=PREPROCESSING[name]) for h in config.heads)
+    result = build(replace(config, heads=heads))
+    assert result.quality.features_snr_db > 15
+    _, interpreter = open_interpreter(str(result.output))
+    (details,) = interpreter.get_signature_runner("backbone").get_input_details().values()
+    assert details["dtype"] == np.uint8
+
+
+def test_the_merged_keras_model_takes_pixels_and_gives_every_head(tmp_path: Path) -> None:
+    import keras
+
+    config = tiny_config(tmp_path, {"a": 3, "b": 4}, keras_output=tmp_path / "merged.keras", rounding="nearest")
+    build(config)
+    merged = keras.models.load_model(tmp_path / "merged.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    outputs = merged(pixels, training=False)
+    assert list(outputs) == ["a", "b"]
+    for head in config.heads:
+        original = keras.models.load_model(head.model)(pixels / 127.5 - 1, training=False)
+        np.testing.assert_allclose(outputs[head.name], original, atol=1e-5)
+
+
+def test_sigmoid_and_bare_logits_come_out_as_probabilities(tmp_path: Path) -> None:
+    base = tiny_base()
+    result = build_tiny(
+        tmp_path,
+        {
+            "many": tiny_classifier(base, 3, seed=1, activation="sigmoid"),
+            "bare": tiny_classifier(base, 4, seed=2, activation=None),
+        },
+    )
+    assert [h.activation for h in result.metadata.heads] == ["sigmoid", "softmax"]
+    with MultiHeadClassifier(result.output) as classifier:
+        many, bare = classifier.classify(next((tmp_path / "pictures").rglob("*.jpg"))).classifications
+    assert abs(sum(c.score for c in bare.categories) - 1) < 0.02
+    assert all(0 <= c.score <= 1 for c in many.categories)
+
+
+class TestWhatAFailureLeaves:
+    """The old file as it was, and nothing half written."""
+
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> BuildConfig:
+        config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest")
+        config.output.write_bytes(b"the old file")
+        return config
+
+    def assert_refused(self, config: BuildConfig, error: type[BuilderError], words: str) -> str:
+        before = set(config.output.parent.iterdir())
+        with pytest.raises(error, match=words) as caught:
+            build(config)
+        assert config.output.read_bytes() == b"the old file"
+        assert set(config.output.parent.iterdir()) - before <= {config.report_folder}
+        return str(caught.value)
+
+    def test_below_the_gate(self, config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        from builder import verify
+
+        monkeypatch.setattr(verify, "wilson_interval", lambda successes, trials: (0.1, 0.2))
+        message = self.assert_refused(
+            replace(config, min_agreement=0.9), QualityError, "head a: agrees with its original on"
+        )
+        assert "head b" in message
+        document = json.loads((config.report_folder / "report.json").read_text())
+        assert document["passed"] is False
+        assert len(document["failures"]) == 2
+
+    def test_no_shared_backbone(self, config: BuildConfig, tmp_path: Path) -> None:
+        tiny_classifier(tiny_base(seed=9), 4).save(config.heads[1].model)
+        self.assert_refused(config, NoSharedBackboneError, "a and b share no backbone: they part at layer")
+        assert NoSharedBackboneError.exit_code == QualityError.exit_code == 3
+
+    def test_missing_pictures(self, config: BuildConfig, tmp_path: Path) -> None:
+        self.assert_refused(replace(config, calibration_data=tmp_path / "nothing"), PicturesError, "no such folder")
+        (tmp_path / "empty").mkdir()
+        self.assert_refused(replace(config, calibration_data=tmp_path / "empty"), PicturesError, "found none")
+
+    def test_mostly_broken_pictures(self, config: BuildConfig) -> None:
+        for i in range(10):
+            (config.calibration_data / f"broken_{i}.png").write_bytes(b"\x89PNG" + bytes([i]))
+        self.assert_refused(config, PicturesError, r"broken_\d\.png: expected a picture")
+
+    def test_an_output_that_is_a_folder(self, config: BuildConfig, tmp_path: Path) -> None:
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(ConfigError, match="expected a file to write, found a folder"):
+            build(replace(config, output=tmp_path / "taken"))
+
+    def test_an_output_folder_that_cannot_be_written(self, config: BuildConfig, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(ConfigError, match="its folder cannot be written"):
+            build(replace(config, output=tmp_path / "file" / "out.tflite"))
+
+    def test_an_interruption(self, config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("builder.pipeline.verify", interrupted)
+        before = set(config.output.parent.iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            build(config)
+        assert config.output.read_bytes() == b"the old file"
+        assert set(config.output.parent.iterdir()) - before <= {config.report_folder}
+
+
+def test_a_few_broken_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest", pictures=15)
+    (config.calibration_data / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    result = build(config)
+    broken = [*result.report.calibration.broken, *result.report.verification.broken]
+    assert len(broken) == 1
+    assert "broken.jpg" in broken[0]
+    assert any("broken.jpg" in warning for warning in result.report.warnings)
+
+
+def test_verification_pictures_calibrate_nothing_even_under_another_name(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest")
+    held_out = config.calibration_data / "held_out"
+    save_pictures(held_out, {"a": 4, "b": 4}, seed=7)
+    stolen = next(held_out.rglob("*.jpg"))
+    (config.calibration_data / "a" / "stolen.jpg").write_bytes(stolen.read_bytes())
+    result = build(replace(config, verification_data=held_out))
+    calibrating = {p.digest for p in result.report.calibration.sources}
+    assert calibrating.isdisjoint(p.digest for p in result.report.verification.sources)
+    assert len(result.report.verification.sources) == 8
+    assert len(calibrating) == 16
+
+
+class TestCommandLine:
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "builder", *map(str, arguments)], capture_output=True, text=True)
+
+    def test_a_build_from_options_alone(self, tmp_path: Path) -> None:
+        config = tiny_config(tmp_path, {"a": 3})
+        (tmp_path / "a.txt").write_text("x\ny\nz\n")
+        options = ["--preprocessing", "tf", "--min-agreement", 0, "--fast", "--output", config.output]
+        done = self.run(
+            "build", "--head", f"a={config.heads[0].model}", "--calibration-data", config.calibration_data, *options
+        )
+        assert done.returncode == 0, done.stderr
+        assert config.output.is_file()
+        assert "agreement" in done.stdout
+        assert all(line.startswith("warning: ") or line.startswith("  ") for line in done.stderr.splitlines()), (
+            done.stderr
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (["build"], 2, "--output is missing"),
+            (["build", "none.toml"], 2, "none.toml: No such file"),
+            (["build", "--head", "a"], 2, "expected NAME=FILE"),
+            (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),
+            (["build", "--head", "a=x.keras", "--labels", "b=y.txt"], 2, "no such head; there are: a"),
+            (
+                ["build", "--head", "a=none.keras", "--output", "o.tflite", "--calibration-data", "p"],
+                2,
+                "no such model file",
+            ),
+        ],
+    )
+    def test_a_mistake_is_one_line_and_exit_code_2(self, arguments: list[str], code: int, words: str) -> None:
+        done = self.run(*arguments)
+        assert done.returncode == code
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stdout == ""
+
+    def test_ctrl_c_leaves_nothing_and_is_not_success(self, tmp_path: Path) -> None:
+        config = tiny_config(tmp_path, {"a": 3})
+        text = (
+            f'output = "{config.output}"\ncalibration_data = "{config.calibration_data}"\n[heads.a]\nmodel = "a.keras"\n'
+        )
+        (tmp_path / "c.toml").write_text(text + 'labels = ["x", "y", "z"]\npreprocessing = "tf"\n')
+        script = "import builder.pipeline, os, signal; old = builder.pipeline.convert\n"
+        script += "builder.pipeline.convert = lambda m: (os.kill(os.getpid(), signal.SIGINT), old(m))[1]\n"
+        script += "import sys; from builder.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
+        done = subprocess.run([sys.executable, "-c", script, tmp_path / "c.toml"], capture_output=True, text=True)
+        assert done.returncode not in (0, 2, 3, -signal.SIGKILL)
+        assert "Traceback" not in done.stderr
+        assert not config.output.exists()
+        assert not list(tmp_path.glob(".*"))

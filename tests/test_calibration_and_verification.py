@@ -1,0 +1,94 @@
+"""Which pictures are used for what, and how agreement is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builder.calibration import Picture, draw_evenly, find_pictures, read_pictures
+from builder.errors import PicturesError
+from builder.verify import HeadQuality, _judge, wilson_interval
+from edge_runtime.metadata import ImageInput
+from tests.tiny_models import save_pictures
+
+
+def test_each_content_counts_once_and_names_and_places_change_nothing(tmp_path: Path) -> None:
+    first = save_pictures(tmp_path / "a", {"cats": 5, "dogs": 3})
+    (tmp_path / "b" / "cats").mkdir(parents=True)
+    for i, path in enumerate(reversed(first)):
+        (tmp_path / "b" / "cats" / f"{i}{path.suffix}").write_bytes(path.read_bytes())
+        (tmp_path / "b" / f"again_{i}{path.suffix}").write_bytes(path.read_bytes())
+    found = [[p.digest for p in find_pictures(tmp_path / name, ["cats"])] for name in "ab"]
+    assert found[0] == found[1]
+    assert len(found[0]) == 8
+
+
+def test_a_picture_belongs_to_the_head_whose_folder_it_lies_in(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["cats/persian", "dogs", "birds"])
+    heads = {p.path.relative_to(tmp_path).parts[0]: p.head for p in find_pictures(tmp_path, ["cats", "dogs"])}
+    assert heads == {"cats": "cats", "dogs": "dogs", "birds": None}
+
+
+def test_a_large_folder_does_not_outweigh_a_small_one(tmp_path: Path) -> None:
+    pictures = [
+        Picture(tmp_path / f / f"{i}.png", None, f"{i:03d}{f}")
+        for f, n in (("a", 90), ("b", 5), ("c", 30))
+        for i in range(n)
+    ]
+    drawn = draw_evenly(pictures, 30)
+    counts = {f: sum(p.path.parent.name == f for p in drawn) for f in "abc"}
+    assert counts == {"a": 13, "b": 5, "c": 12}
+    assert draw_evenly(list(reversed(pictures)), 30) == drawn
+    assert len(draw_evenly(pictures, 1000)) == 125
+
+
+def test_too_few_readable_pictures_are_refused(tmp_path: Path) -> None:
+    (path,) = save_pictures(tmp_path, {"a": 1})
+    with pytest.raises(PicturesError, match="expected at least 2 pictures that can be read"):
+        read_pictures([Picture(path, None, "x")], ImageInput(8, 8), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(97, 100, 0.9155, 0.9897), (10, 10, 0.7225, 1.0), (0, 20, 0.0, 0.1611), (50, 100, 0.4038, 0.5962)],
+)  # computed with R's prop.test(correct = FALSE), as published by Newcombe 1998 for the Wilson score interval
+def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == (pytest.approx(low, abs=2e-4), pytest.approx(high, abs=2e-4))
+
+
+def quality(agreeing: int, pictures: int) -> HeadQuality:
+    return HeadQuality("a", pictures, agreeing / pictures, wilson_interval(agreeing, pictures), 0.0, 0.0, (), ())
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "pictures", "passes", "can_tell"),
+    [
+        (10, 10, True, False),
+        (9, 10, True, False),
+        (5, 10, False, False),
+        (200, 200, True, True),
+        (190, 200, True, True),
+        (180, 200, False, True),
+    ],
+)
+def test_the_gate_counts(agreeing: int, pictures: int, passes: bool, can_tell: bool) -> None:
+    q = quality(agreeing, pictures)
+    assert (q.passes(0.97), q.can_tell(0.97)) == (passes, can_tell)
+
+
+def test_agreement_and_drift_are_of_the_label_that_float_puts_first() -> None:
+    truth = np.asarray([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]], np.float32)
+    found = np.asarray([[0.45, 0.55], [0.8, 0.2], [0.2, 0.8]], np.float32)
+    q = _judge("a", np.asarray([4, 5, 6]), truth, found, "softmax")
+    assert q.agreement == pytest.approx(2 / 3)
+    assert q.drift == pytest.approx((0.15 + 0.1 + 0) / 3)
+    assert [c.picture for c in q.worst] == [4, 5, 6]  # what changed its answer comes first
+
+
+def test_a_multi_label_head_agrees_where_every_label_does() -> None:
+    truth = np.asarray([[0.9, 0.6], [0.9, 0.4]], np.float32)
+    found = np.asarray([[0.9, 0.4], [0.8, 0.3]], np.float32)
+    assert _judge("a", np.arange(2), truth, found, "sigmoid").agreement == 0.5
+    assert _judge("a", np.arange(2), truth, found, "softmax").agreement == 1.0
