@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,8 +29,6 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     backbone = take_pixels(parts[BACKBONE])
     heads = {name: part for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
-    for name, part in parts.items():
-        _name_tensors(part, name)
 
     writer = Writer()
     tables = {BACKBONE: (writer.tensors(backbone), writer.operators(backbone))}
@@ -61,8 +58,8 @@ def take_pixels(backbone: Part) -> Part:
     if image.type != INT8:
         raise ConversionError("the backbone's input is not int8; nothing was linked")
     _, zero_point = scale_and_zero_point(image)
-    pixels = new_tensor(image, name="image", dtype=UINT8, zero_point=zero_point + 128)
-    new_index = len(backbone.tensors)
+    pixels = new_tensor(image, name=f"{BACKBONE}/image", dtype=UINT8, zero_point=zero_point + 128)
+    image.name, new_index = f"{BACKBONE}/image_int8", len(backbone.tensors)
     backbone.tensors.append(pixels)
     backbone.operators.insert(0, backbone.operator(QUANTIZE, [new_index], [index]))
     backbone.inputs = {"image": new_index}
@@ -89,20 +86,3 @@ def _places(part: Part, features: int, start: int) -> dict[int, int]:
     for i in range(len(part.tensors)):
         places[i] = features if i == seam else start + i - (i > seam)
     return places
-
-
-def _name_tensors(part: Part, prefix: str) -> None:
-    """Short names that a person recognises; the converter's are paths of every operation that was folded in."""
-    roles = {index: name for name, index in {**part.inputs, **part.outputs}.items()}
-    used: set[str] = set()
-    for i, tensor in enumerate(part.tensors):
-        name = roles.get(i) or _short(tensor.name)
-        unique = next(n for n in (name, *(f"{name}_{k}" for k in range(1, len(part.tensors) + 1))) if n not in used)
-        used.add(unique)
-        tensor.name = f"{prefix}/{unique}"
-
-
-def _short(name: bytes | str) -> str:
-    text = name.decode() if isinstance(name, bytes) else name
-    first = text.split(";")[0]
-    return re.sub(r"^[^/]*/", "", first) or "tensor"

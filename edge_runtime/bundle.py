@@ -8,22 +8,20 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 import struct
 import zipfile
 import zlib
-from typing import Any, Dict, Iterable, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 from edge_runtime.errors import BundleError
-from edge_runtime.metadata import Metadata
+from edge_runtime.metadata import HeadInfo, Metadata
 
 METADATA_MEMBER = "polyhead.json"
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
-MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: its members may not unpack to more, taken together
+MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
 MAX_MEMBERS = 10_000
 _END_RECORD = b"PK\5\6"
 _END_RECORD_BYTES = 22  # without a comment, as ``append_members`` writes it
-_LABELS = re.compile(r"labels/([^/]+)\.txt")
 # What zipfile raises on members that are damaged; it has no one error for that.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 REBUILD = "build it again, or copy it again"
@@ -41,7 +39,7 @@ def append_members(model: bytes, metadata: Metadata) -> bytes:
         document = json.dumps(metadata.to_json(), ensure_ascii=False, separators=(",", ":"))
         archive.writestr(_member(METADATA_MEMBER), document)
         for head in metadata.heads:
-            archive.writestr(_member(labels_member(head.head_name)), "".join(f"{label}\n" for label in head.labels))
+            archive.writestr(_member(labels_member(head.head_name)), _labels_text(head))
     return buffer.getvalue()
 
 
@@ -100,30 +98,45 @@ def _read_members(archive: zipfile.ZipFile) -> Metadata:
         raise BundleError(f"no member {METADATA_MEMBER}: a .tflite file, but not made by polyhead")
     if len(set(names)) != len(names):
         raise BundleError(f"two members have one name; {REBUILD}")
-    texts = _read_texts(archive, [name for name in names if name == METADATA_MEMBER or _LABELS.fullmatch(name)])
     try:
-        document = json.loads(texts.pop(METADATA_MEMBER), parse_constant=_finite, parse_float=_finite)
+        document = json.loads(_read_text(archive, METADATA_MEMBER), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
         raise BundleError(f"{METADATA_MEMBER} is not a JSON document ({error}); {REBUILD}") from error
-    labels = {_LABELS.sub(r"\1", name): tuple(text.split("\n")[:-1]) for name, text in texts.items()}
-    return Metadata.from_json(document, labels)
+    metadata = Metadata.from_json(document)
+    for head in metadata.heads:
+        _check_labels(archive, head)
+    return metadata
 
 
-def _read_texts(archive: zipfile.ZipFile, names: Iterable[str]) -> Dict[str, str]:
-    texts, room = {}, MAX_UNPACKED_BYTES
-    for name in names:
-        if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BundleError(f"member {name} is packed in a way that no polyhead file is; {REBUILD}")
-        with archive.open(name) as member:  # the size in the header may lie: read no further than the limit
-            data = member.read(room + 1)
-        room -= len(data)
-        if room < 0:
-            raise BundleError(f"members unpack to more than {MAX_UNPACKED_BYTES} bytes, at {name}")
-        try:
-            texts[name] = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BundleError(f"member {name} is not UTF-8 text ({error}); {REBUILD}") from error
-    return texts
+def _labels_text(head: HeadInfo) -> bytes:
+    return "".join(f"{label}\n" for label in head.labels).encode()
+
+
+def _check_labels(archive: zipfile.ZipFile, head: HeadInfo) -> None:
+    """Other tools read the labels from their own member: it must hold those of ``polyhead.json``.
+
+    The directory's length and checksum tell; opening 200 members would cost more than opening the interpreter.
+    """
+    name, text = labels_member(head.head_name), _labels_text(head)
+    info = archive.NameToInfo.get(name)
+    if info is None or (info.file_size, info.CRC) != (len(text), zlib.crc32(text)):
+        found = "something else" if info else "no such member"
+        raise BundleError(
+            f"{name}: expected the {len(head.labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}"
+        )
+
+
+def _read_text(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BundleError(f"member {name} is packed in a way that no polyhead file is; {REBUILD}")
+    with archive.open(name) as member:  # the size in the header may lie: read no further than the limit
+        data = member.read(MAX_UNPACKED_BYTES + 1)
+    if len(data) > MAX_UNPACKED_BYTES:
+        raise BundleError(f"member {name} unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"member {name} is not UTF-8 text ({error}); {REBUILD}") from error
 
 
 def _finite(number: str) -> Optional[float]:

@@ -117,9 +117,8 @@ def benchmark(file: str, runs: int, as_json: bool, interpreter: Optional[str], t
 def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
     """The document of ``info --json``; ``size`` is the file's, in bytes."""
     document = metadata.to_json()
-    heads = [{**item, "labels": list(head.labels)} for item, head in zip(document["heads"], metadata.heads)]
-    fields = {key: document[key] for key in ("input", "backbone", "joint", "quality", "built")}
-    return {"format_version": FORMAT_VERSION, **fields, "heads": heads, "bytes": size}
+    fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "quality", "built")}
+    return {"format_version": FORMAT_VERSION, **fields, "bytes": size}
 
 
 def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:

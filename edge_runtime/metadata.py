@@ -45,7 +45,7 @@ class HeadInfo:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The contents of ``polyhead.json``, with the labels of ``labels/<head>.txt`` filled in."""
+    """The contents of ``polyhead.json``."""
 
     input: ImageInput
     backbone_digest: str
@@ -57,9 +57,9 @@ class Metadata:
     built: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The member ``polyhead.json``; labels travel in members of their own and only their count stands here."""
+        """The member ``polyhead.json``."""
         heads = [
-            {"head_name": h.head_name, "labels": len(h.labels), "activation": h.activation, "bytes": h.bytes}
+            {"head_name": h.head_name, "labels": list(h.labels), "activation": h.activation, "bytes": h.bytes}
             for h in self.heads
         ]
         return {
@@ -74,7 +74,7 @@ class Metadata:
         }
 
     @classmethod
-    def from_json(cls, document: Any, labels: Mapping[str, Tuple[str, ...]]) -> Metadata:
+    def from_json(cls, document: Any) -> Metadata:
         """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
         version = _get(document, "format_version", int)
         if version != FORMAT_VERSION:
@@ -83,7 +83,7 @@ class Metadata:
                 "use the edge_runtime that belongs to the builder that wrote it"
             )
         backbone = _get(document, "backbone", dict)
-        heads = tuple(_head(item, labels) for item in _get(document, "heads", list))
+        heads = tuple(_head(item) for item in _get(document, "heads", list))
         if not heads or len({h.head_name for h in heads}) != len(heads):
             raise BundleError("polyhead.json: expected one or more heads with names of their own")
         return cls(
@@ -145,14 +145,14 @@ def _quality(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return item
 
 
-def _head(item: Any, labels: Mapping[str, Tuple[str, ...]]) -> HeadInfo:
+def _head(item: Any) -> HeadInfo:
     name = _get(item, "head_name", str)
     try:
         check_head_name(name)
     except ValueError as error:
         raise BundleError(f"polyhead.json: {error}") from error
-    count = _positive(item.get("labels"), f"the number of labels of {name}")
-    if len(labels.get(name, ())) != count:
-        raise BundleError(f"labels/{name}.txt: expected {count} labels, found {len(labels.get(name, ()))}")
+    labels = _get(item, "labels", list)
+    if not labels or not all(isinstance(label, str) and label for label in labels):
+        raise BundleError(f"polyhead.json: expected the labels of {name} as a list of strings, found {labels!r:.60}")
     activation = _choice(item.get("activation"), ACTIVATIONS, "activation")
-    return HeadInfo(name, labels[name], activation, _get(item, "bytes", int))
+    return HeadInfo(name, tuple(labels), activation, _get(item, "bytes", int))

@@ -133,7 +133,7 @@ def test_a_build_that_fails_ends_the_program_unless_it_is_the_one_that_may(tmp_p
 
 
 def test_the_whole_program_on_a_tiny_backbone(tmp_path):
-    arguments = ["--backbone", "tiny", "--heads", "4", "--rounds", "3", "--openings", "1", "--gigabytes", "100"]
+    arguments = ["--backbone", "tiny", "--heads", "4", "--rounds", "3", "--openings", "1", "--gigabytes", "100", "--keep"]
     done = CliRunner().invoke(bench.main, [*arguments, "--output", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "bench.json").read_text())

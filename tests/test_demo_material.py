@@ -5,6 +5,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,9 +76,9 @@ def test_about_three_tenths_of_each_class_are_held_out(task):
         assert 0.15 < held_out[label] / (held_out[label] + trained[label]) < 0.45, label
 
 
-def test_held_out_stamps_have_two_pictures_and_others_one():
-    for task in TASKS:
-        assert set(stamps("training", task).values()) == {1}
+def test_every_stamp_has_as_many_pictures_as_the_others_of_its_task():
+    for task, variants in {"animals": 2, "garden": 2, "things": 3}.items():
+        assert set(stamps("training", task).values()) == {variants}
         assert set(stamps("held_out", task).values()) == {2}
 
 
@@ -99,7 +100,7 @@ def test_nothing_else_lies_in_the_folders_and_no_picture_is_there_twice():
     assert {path.name for path in paths} - {path.name for path in shown} == {
         "LICENSE.GPL-2", "README.md", "make_pictures.py"}  # fmt: skip
     assert len({path.read_bytes() for path in shown}) == len(shown)
-    assert sum(path.stat().st_size for path in shown) <= 3_300_000
+    assert sum(path.stat().st_size for path in paths) <= 3_300_000
 
 
 def test_readme_counts_what_is_there():
@@ -213,17 +214,87 @@ def test_a_failed_save_leaves_the_old_files_and_no_others(tmp_path):
         "garden.json": "old", "garden.keras": "old", "garden.txt": "old"}  # fmt: skip
 
 
-def numbered(classes: list[int]):
-    images = np.arange(len(classes), dtype=np.float32)
-    return training.Pictures(images, np.array(classes), tuple("abc"))
+def shown_twice(stamps_of_class: list[int]):
+    """Two pictures of each stamp, the second ones after all the first."""
+    classes = np.repeat(range(len(stamps_of_class)), stamps_of_class)
+    names = [f"{label}{number}" for label, count in enumerate(stamps_of_class) for number in range(count)]
+    return training.Pictures(np.zeros(2 * len(names)), np.tile(classes, 2), np.tile(names, 2), tuple("abc"))
 
 
-def test_validation_takes_some_of_each_class_and_shares_none():
-    learned, validated = training.split(numbered([0] * 4 + [1] * 13 + [2] * 7))
-    assert not set(learned.images) & set(validated.images)
-    assert len(learned.images) + len(validated.images) == 24
-    assert np.bincount(learned.classes).tolist() == [3, 10, 5]
-    assert np.bincount(validated.classes).tolist() == [1, 3, 2]
+def test_validation_takes_whole_stamps_and_some_of_each_class():
+    pictures = shown_twice([4, 13, 7])
+    validates = training.split(pictures)
+    assert not set(pictures.stamps[validates]) & set(pictures.stamps[~validates])
+    assert np.bincount(pictures.classes[validates]).tolist() == [2 * 1, 2 * 3, 2 * 2]
+    assert np.bincount(pictures.classes[~validates]).tolist() == [2 * 3, 2 * 10, 2 * 5]
+
+
+def test_a_stamp_name_that_two_classes_use_is_two_stamps():
+    pictures = training.Pictures(np.zeros(4), np.array([0, 0, 1, 1]), np.array(["a", "b", "b", "c"]), ("x", "y"))
+    assert training.split(pictures).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pictures_are_loaded_with_their_class_and_stamp(task, monkeypatch):
+    monkeypatch.setattr(training, "load_picture", lambda path: np.zeros(1))
+    loaded = training.load_pictures(DATA / task)
+    pairs = Counter((loaded.labels[index], stamp) for index, stamp in zip(loaded.classes, loaded.stamps, strict=True))
+    assert pairs == stamps("training", task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_two_pictures_of_a_stamp_share_a_backdrop(task, tmp_path):
+    colours = {
+        name: (index * 20, 90, 10)
+        for index, name in enumerate(make_pictures.TRAINING_BACKDROPS + make_pictures.HELD_OUT_BACKDROPS)
+    }
+    backdrops = {name: Image.new("RGB", (64, 48), colour) for name, colour in colours.items()}
+    sides = set()
+    for name in ("oak", "elm", "ash", "yew", "fir", "larch", "birch", "maple"):
+        path = tmp_path / f"{name}.webp"
+        Image.new("RGBA", (20, 10), (len(name) * 10, 200, 50, 255)).save(path, lossless=True)
+        stamp = make_pictures.Stamp(path, task, "kind")
+        corners = [
+            {picture.getpixel((x, y)) for x in (0, picture.width - 1) for y in (0, picture.height - 1)}
+            for _, picture in make_pictures.pictures(stamp, backdrops)
+        ]
+        found = [colours_seen & set(colours.values()) for colours_seen in corners]
+        assert all(len(one) == 1 for one in found)
+        assert len(set.union(*found)) == len(found) >= 2
+        sides.add(make_pictures.is_held_out(stamp))
+    assert sides == {False, True}
+
+
+class FakeHead:
+    """Remembers each training; its validation loss is lowest in the third epoch."""
+
+    def __init__(self):
+        self.fits, self.weights = [], "initial"
+
+    def compile(self, *arguments, **options):
+        pass
+
+    def get_weights(self):
+        return self.weights
+
+    def set_weights(self, weights):
+        self.weights = weights
+
+    def fit(self, features, classes, *, epochs, validation_data=None, **options):
+        self.fits.append((self.weights, sorted(features[:, 0]), epochs, validation_data))
+        self.weights = "trained"
+        return SimpleNamespace(history={"val_loss": [3.0, 2.0, 1.0, 2.0]})
+
+
+def test_the_head_is_trained_again_on_everything_for_as_long_as_validation_says():
+    features = np.array([[0.0, 1, 2, 3], [10, 11, 12, 13]])[..., None]  # two views of four pictures
+    head, validates = FakeHead(), np.array([False, True, False, False])
+    training.fit_head(head, features, np.array([0, 0, 1, 1]), validates)
+    (_, searched, _, (seen, truth)), (weights, learned, epochs, nothing) = head.fits
+    assert searched == [0, 2, 3, 10, 12, 13]
+    assert (seen.tolist(), truth.tolist()) == ([[1.0]], [0]), "what validates is not augmented"
+    assert (weights, epochs, nothing) == ("initial", 3, None)
+    assert learned == sorted(features.ravel())
 
 
 def test_every_class_weighs_the_same():
