@@ -1,13 +1,15 @@
-"""Make one variant's files in a process of its own: ``python -m benchmarks.make VARIANT HEADS FOLDER BACKBONE``.
+"""Make one variant's files in a process of its own: ``python -m benchmarks.make VARIANT HEADS FOLDER BACKBONE GB``.
 
 Prints one line of JSON: how long it took from Keras models in memory to finished files, imports excluded.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import resource
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -27,7 +29,6 @@ from builder.flatbuffer import Part, Writer, read_parts
 from builder.link import BACKBONE, LinkedModel, link, take_pixels
 from builder.merge import MergedModel, merge
 from builder.quantize import pin, quantize
-from builder.quiet import quiet
 from builder.ranges import measure_ranges
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
@@ -50,9 +51,7 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["merge"] = clock.lap()
     float_model = convert(merged)
     stages["convert"] = clock.lap()
-    features = merged.features(pictures)
-    data = {BACKBONE: PIXELS.apply(pictures), **dict.fromkeys(merged.heads, features)}
-    ranges = measure_ranges(float_model, data)
+    ranges = measure_ranges(float_model, merged.device_input(pictures), merged.heads)
     stages["calibrate"] = clock.lap()
     int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
     stages["quantize"] = clock.lap()
@@ -62,8 +61,8 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["link"] = clock.lap()
     (bare,) = paths(folder, "bare", len(models))
     bare.write_bytes(bare_backbone(read_parts(int8_model)[BACKBONE]))
-    weights = {name: sum(int(np.prod(w.shape)) for w in head.weights if w.ndim > 1) for name, head in merged.heads.items()}
-    return {"seconds": sum(stages.values()), "stages": stages, "head_weight_bytes": list(weights.values())}
+    weights = [sum(int(np.prod(w.shape)) for w in head.weights if w.ndim > 1) for head in merged.heads.values()]
+    return {"seconds": sum(stages.values()), "stages": stages, "head_weight_bytes": max(weights)}
 
 
 def bare_backbone(part: Part) -> bytes:
@@ -74,7 +73,7 @@ def bare_backbone(part: Part) -> bytes:
 
 
 def make_separate(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
-    """One int8 file a classifier by the TensorFlow converter. ``seconds`` is extrapolated beyond those converted."""
+    """One int8 file a classifier by the TensorFlow converter; ``each``: seconds of those that were converted."""
     targets = paths(folder, "separate", len(models))
     each = []
     for target, model in list(zip(targets, models.values(), strict=True))[:MEASURED_CONVERSIONS]:
@@ -85,13 +84,6 @@ def make_separate(models: dict[str, Any], pictures: np.ndarray, folder: Path) ->
     for i, target in enumerate(targets[len(each) :]):
         shutil.copyfile(targets[i % len(each)], target)
     return {"each": each}
-
-
-def separate_seconds(each: list[float], heads: int) -> Timed:
-    """Build time of ``heads`` files from the seconds of those that were converted; later ones cost the median."""
-    measured = each[:heads]
-    rest = heads - len(measured)
-    return {"seconds": sum(measured) + rest * statistics.median(each), "extrapolated_from": len(each) if rest else 0}
 
 
 def make_signatures(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
@@ -155,9 +147,12 @@ class _Clock:
 MAKERS = {"ours": make_ours, "separate": make_separate, "signatures": make_signatures}
 
 
-def main(variant: str, heads: str, folder: str, backbone: str) -> None:
-    with quiet():
-        models = make_models(backbone, int(heads))
+def main(variant: str, heads: str, folder: str, backbone: str, gigabytes: str) -> None:
+    resource.setrlimit(
+        resource.RLIMIT_AS, (int(float(gigabytes) * 1e9),) * 2
+    )  # fail here rather than drag the machine down
+    models = make_models(backbone, int(heads))
+    with contextlib.redirect_stdout(io.StringIO()):  # Keras tells of every export
         result = MAKERS[variant](models, np.load(Path(folder) / PICTURES), Path(folder))
     print(json.dumps(result))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks.variants import SIDES
 from builder.loading import Classifier, graph_of
 from builder.pixels import PixelTransform
 from builder.simplify import simplify
 
-BACKBONES = ("efficientnet_lite0", "tiny")  # tiny: only shows that the program runs; its figures mean nothing
 LABELS = ("first", "second", "third", "fourth", "fifth")
 # Outside the model, so that no variant spends time on it: each folds it into the quantization of its input.
 PIXELS = PixelTransform().then(1 / 128, -127 / 128)
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _SEED = 7
-
-
-def input_size(backbone: str) -> int:
-    """Height and width of the picture the backbone takes."""
-    return 32 if backbone == "tiny" else 224
 
 
 def head_name(index: int) -> str:
@@ -64,12 +60,10 @@ def as_classifier(name: str, model: Any) -> Classifier:
 def _base(backbone: str) -> Any:
     if backbone == "tiny":
         keras.utils.set_random_seed(_SEED)
-        image = keras.Input((input_size(backbone), input_size(backbone), 3))
+        image = keras.Input((SIDES[backbone], SIDES[backbone], 3))
         x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
         return keras.Model(image, keras.layers.Conv2D(16, 3, 2, padding="same", activation="relu")(x))
     sys.path.insert(0, str(_EXAMPLES))  # the examples are scripts, not a package
-    from efficientnet_lite0 import efficientnet_lite0
-
-    base = efficientnet_lite0(input_size(backbone))
+    base = importlib.import_module(backbone).efficientnet_lite0(SIDES[backbone])
     base.trainable = False
     return base

@@ -59,14 +59,14 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
     interpreter.allocate_tensors()
     sources = [d["index"] for d in interpreter.get_input_details()]
     targets = [d["index"] for d in interpreter.get_output_details()]
-    results: list[list[np.ndarray]] = [[] for _ in targets]
-    for sample in zip(*values, strict=True):
+    results = [np.empty((len(values[0]), *d["shape"][1:]), d["dtype"]) for d in interpreter.get_output_details()]
+    for n, sample in enumerate(zip(*values, strict=True)):
         for index, value in zip(sources, sample, strict=True):
             interpreter.set_tensor(index, value[None])
         interpreter.invoke()
         for result, index in zip(results, targets, strict=True):
-            result.append(interpreter.get_tensor(index)[0])
-    return [np.stack(result) for result in results]
+            result[n] = interpreter.get_tensor(index)[0]
+    return results
 
 
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:

@@ -11,28 +11,32 @@ SAME = 0  # the schema's Padding
 
 
 def sample_patches(
-    kind: str, options: Any, shape: tuple[int, ...], inputs: Sequence[np.ndarray], rows: int
+    kind: str, options: Any, shape: tuple[int, ...], inputs: Sequence[tuple[np.ndarray, float]], rows: int
 ) -> list[np.ndarray]:
-    """For each of ``inputs`` (the same samples under two views) float32 (groups, rows, taps), at the same places.
+    """For each of ``inputs``, the same samples under several views, (groups, rows, taps) at the same places.
 
-    ``shape``: of the weights as the file has them. A convolution is one group with height x width x channels taps, a
-    depthwise one a group for each channel with height x width taps. At most ``rows`` places, drawn with a fixed seed.
+    ``inputs``: values with what stands for zero in them, which is what lies outside. ``shape``: of the weights as the
+    file has them. A convolution is one group with height x width x channels taps, a depthwise one a group for each
+    channel with height x width taps. At most ``rows`` places, drawn with a fixed seed.
     """
     if kind == "FULLY_CONNECTED":
-        return [_draw(x.reshape(-1, x.shape[-1]), rows)[None] for x in inputs]
+        return [_draw(x.reshape(-1, x.shape[-1]), rows)[None] for x, _ in inputs]
     height, width = shape[1:3]
-    samples, in_height, in_width, _ = inputs[0].shape
+    samples, in_height, in_width, _ = inputs[0][0].shape
     out_y = _positions(in_height, height, options.strideH, options.dilationHFactor, options.padding)
     out_x = _positions(in_width, width, options.strideW, options.dilationWFactor, options.padding)
     places = _draw(np.arange(samples * len(out_y) * len(out_x)), rows)
     n, y, x = np.unravel_index(places, (samples, len(out_y), len(out_x)))
     row, column = out_y[y][:, :, None], out_x[x][:, None, :]  # (rows, height, 1), (rows, 1, width)
-    inside = (row >= 0) & (row < in_height) & (column >= 0) & (column < in_width)
+    outside = (row < 0) | (row >= in_height) | (column < 0) | (column >= in_width)
     at = n[:, None, None], row.clip(0, in_height - 1), column.clip(0, in_width - 1)
-    taken = (np.where(inside[..., None], values[at], 0).astype(np.float32) for values in inputs)
-    if kind == "DEPTHWISE_CONV_2D":
-        return [np.ascontiguousarray(t.reshape(len(places), height * width, -1).transpose(2, 0, 1)) for t in taken]
-    return [t.reshape(1, len(places), -1) for t in taken]
+    patches = []
+    for values, zero in inputs:
+        taken = values[at]
+        taken[outside] = zero
+        by_tap = taken.reshape(len(places), height * width, -1)
+        patches.append(by_tap.transpose(2, 0, 1) if kind == "DEPTHWISE_CONV_2D" else by_tap.reshape(1, len(places), -1))
+    return patches
 
 
 def _draw(items: np.ndarray, most: int) -> np.ndarray:

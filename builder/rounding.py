@@ -24,6 +24,7 @@ BACKBONE = "backbone"
 RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127
+NOISE_SAMPLES = 16  # on which signal to noise is measured
 BLOCK = 128  # rows whose error is passed on at once; changes speed, not the result
 ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
 
@@ -115,14 +116,14 @@ def learn_rounding(
         if learnable and op.inputs[0] in twin and op.inputs[1] in twin:
             weights = constant(float_part, twin[op.inputs[1]], np.float32)
             if weights is not None and int8_part.tensors[op.inputs[1]].type == INT8:
-                views = truth.until(twin[op.inputs[0]]), dequantized(int8_part, op.inputs[0], device.value(op.inputs[0]))
+                views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
                 known = observed if op.inputs[0] == int8_source and kind == "FULLY_CONNECTED" else {}
                 _learn_layer(kind, op, int8_part, weights, views, known)
         device.step()
         (result,) = op.outputs
         if result in twin and int8_part.tensors[result].type == INT8:
-            found = dequantized(int8_part, result, device.value(result))
-            noise.append(LayerNoise(int8_name[result].split(";")[0], kind, snr_db(truth.until(twin[result]), found)))
+            found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
+            noise.append(LayerNoise(int8_name[result], kind, snr_db(truth.until(twin[result])[:NOISE_SAMPLES], found)))
         advance()
     (float_result,), (int8_result,) = float_part.outputs.values(), int8_part.outputs.values()
     return truth.until(float_result), device.value(int8_result), noise
@@ -170,13 +171,16 @@ def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
 def _learn_layer(
     kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: dict[str, Observed]
 ) -> None:
-    """New int8 weights and int32 bias for ``op``, from its input in float and, dequantized, on the device."""
+    """New int8 weights and int32 bias for ``op``, from its input in float and in int8."""
     source, kernel, bias = op.inputs
     old = constant(part, bias, np.int32)
     if old is None or weights.shape[-1] != views[0].shape[-1]:
         return  # a depth multiplier or groups: left as they are
+    scale, zero_point = scale_and_zero_point(part.tensors[source])
     if kind not in known:
-        known[kind] = Observed(*sample_patches(kind, op.builtinOptions, weights.shape, views, ROWS[kind]))
+        inputs = [(views[0], 0.0), (views[1], zero_point)]
+        signal, integers = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
+        known[kind] = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
     # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
     depthwise = kind == "DEPTHWISE_CONV_2D"
     outputs = weights.shape[3] if depthwise else weights.shape[0]
@@ -185,5 +189,5 @@ def _learn_layer(
     integers, shift = known[kind].fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
     rounded = integers[:, :, 0].T if depthwise else integers[0].T
     part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
-    new = np.rint(old + shift.reshape(-1) / (scale_and_zero_point(part.tensors[source])[0] * steps))
+    new = np.rint(old + shift.reshape(-1) / (scale * steps))
     part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(np.int32))

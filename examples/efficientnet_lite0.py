@@ -59,9 +59,7 @@ def load_weights(path: Path) -> State:
     """The state dict, once its bytes are proved to be the published ones (the file name holds their hash)."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(WEIGHTS_SHA256_START):
-        raise TensorFileError(
-            f"{path}: expected a SHA-256 that starts with {WEIGHTS_SHA256_START}, found {digest[:8]}"
-        )
+        raise TensorFileError(f"{path}: expected a SHA-256 that starts with {WEIGHTS_SHA256_START}, found {digest[:8]}")
     return read_state_dict(path)
 
 
@@ -81,17 +79,13 @@ class _Layers:
         return self.apply(layers.BatchNormalization(epsilon=BN_EPSILON, name=name), weights, x)
 
     def conv(self, x: keras.KerasTensor, key: str, *, stride: int = 1, name: str) -> keras.KerasTensor:
-        kernel = self.state[f"{key}.weight"].transpose(
-            2, 3, 1, 0
-        )  # out, in, height, width -> height, width, in, out
+        kernel = self.state[f"{key}.weight"].transpose(2, 3, 1, 0)  # out, in, height, width -> height, width, in, out
         height, _, _, filters = kernel.shape
         layer = layers.Conv2D(filters, height, stride, padding="same", use_bias=False, name=name)
         return self.apply(layer, [kernel], x)
 
     def depthwise(self, x: keras.KerasTensor, key: str, *, stride: int, name: str) -> keras.KerasTensor:
-        kernel = self.state[f"{key}.weight"].transpose(
-            2, 3, 0, 1
-        )  # channels, 1, height, width -> ..., channels, 1
+        kernel = self.state[f"{key}.weight"].transpose(2, 3, 0, 1)  # channels, 1, height, width -> ..., channels, 1
         layer = layers.DepthwiseConv2D(kernel.shape[0], stride, padding="same", use_bias=False, name=name)
         return self.apply(layer, [kernel], x)
 
@@ -105,15 +99,11 @@ def _block(make: _Layers, x: keras.KerasTensor, index: int, stage: Stage, stride
     key, name = f"_blocks.{index}", f"block{index}"
     y = x
     if stage.expansion != 1:
-        y = make.norm(
-            make.conv(y, f"{key}._expand_conv", name=f"{name}_expand"), f"{key}._bn0", f"{name}_expand_bn"
-        )
+        y = make.norm(make.conv(y, f"{key}._expand_conv", name=f"{name}_expand"), f"{key}._bn0", f"{name}_expand_bn")
         y = layers.ReLU(6.0, name=f"{name}_expand_relu")(y)
     y = make.depthwise(y, f"{key}._depthwise_conv", stride=stride, name=f"{name}_depthwise")
     y = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(make.norm(y, f"{key}._bn1", f"{name}_depthwise_bn"))
-    y = make.norm(
-        make.conv(y, f"{key}._project_conv", name=f"{name}_project"), f"{key}._bn2", f"{name}_project_bn"
-    )
+    y = make.norm(make.conv(y, f"{key}._project_conv", name=f"{name}_project"), f"{key}._bn2", f"{name}_project_bn")
     return layers.Add(name=f"{name}_add")([y, x]) if stride == 1 and x.shape[-1] == stage.filters else y
 
 
@@ -125,14 +115,10 @@ def _features(make: _Layers, image: keras.KerasTensor) -> keras.KerasTensor:
         for repeat in range(stage.repeats):
             x = _block(make, x, index, stage, stage.stride if repeat == 0 else 1)
             index += 1
-    return layers.ReLU(6.0, name="top_relu")(
-        make.norm(make.conv(x, "_conv_head", name="top"), "_bn1", "top_bn")
-    )
+    return layers.ReLU(6.0, name="top_relu")(make.norm(make.conv(x, "_conv_head", name="top"), "_bn1", "top_bn"))
 
 
-def efficientnet_lite0(
-    size: int = 224, *, include_top: bool = False, state: State | None = None
-) -> keras.Model:
+def efficientnet_lite0(size: int = 224, *, include_top: bool = False, state: State | None = None) -> keras.Model:
     """A model of float32 pictures (batch, size, size, 3), RGB, each pixel as (p - 127) / 128.
 
     Its output is the last feature map, (batch, size / 32, size / 32, 1280), or with `include_top` the

@@ -101,9 +101,7 @@ class _Machine:
         return self.stack.pop()
 
     def top(self, expected: type) -> list | dict:
-        _expect(
-            bool(self.stack) and type(self.stack[-1]) is expected, f"a {expected.__name__} to put items into"
-        )
+        _expect(bool(self.stack) and type(self.stack[-1]) is expected, f"a {expected.__name__} to put items into")
         return self.stack[-1]
 
     def mark(self) -> None:
@@ -120,9 +118,7 @@ class _Machine:
         self.stack.append(items)
 
     def name(self, name: str) -> None:
-        _expect(
-            name in {known.value for known in _Name}, f"no name but a state dict's own, found {name!r:.80}"
-        )
+        _expect(name in {known.value for known in _Name}, f"no name but a state dict's own, found {name!r:.80}")
         self.stack.append(_Name(name))
 
     def call(self) -> None:
@@ -209,9 +205,7 @@ def _tensor(arguments: tuple) -> _Tensor:
     )
     for sizes in (shape, strides):
         _expect(isinstance(sizes, tuple) and all(map(_is_count, sizes)), "sizes and strides of 0 or more")
-    _expect(
-        len(shape) == len(strides) <= MAX_DIMENSIONS, f"as many strides as sizes, at most {MAX_DIMENSIONS}"
-    )
+    _expect(len(shape) == len(strides) <= MAX_DIMENSIONS, f"as many strides as sizes, at most {MAX_DIMENSIONS}")
     _expect(type(requires_grad) is bool and type(hooks) is dict and not hooks, "a tensor without hooks")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     # The product also keeps a stride of 0 from blowing one element up to any size.
@@ -245,9 +239,7 @@ def _load(stream: io.BytesIO) -> object:
             _expect(len(machine.stack) == 1 and not machine.outer, "one value at the end of a pickle")
             return machine.stack[0]
         machine.step(opcode.name, argument)
-    raise TensorFileError(
-        f"a pickle of more than {MAX_INSTRUCTIONS} instructions: too large for a state dict"
-    )
+    raise TensorFileError(f"a pickle of more than {MAX_INSTRUCTIONS} instructions: too large for a state dict")
 
 
 def _check_start(stream: io.BytesIO) -> None:
@@ -258,17 +250,13 @@ def _check_start(stream: io.BytesIO) -> None:
         found = _load(stream)
         _expect(type(found) is int and found == expected, f"the {what} {expected}")
     system = _load(stream)
-    _expect(
-        type(system) is dict and system.get("little_endian") is True, "a file written in little-endian order"
-    )
+    _expect(type(system) is dict and system.get("little_endian") is True, "a file written in little-endian order")
 
 
 def _read_storages(stream: io.BytesIO, storages: dict[str, _Storage]) -> dict[str, np.ndarray]:
     keys = _load(stream)
     _expect(type(keys) is list and all(type(key) is str for key in keys), "a list of the storages' keys")
-    _expect(
-        len(keys) == len(set(keys)) and set(keys) == set(storages), "each storage of the tensors exactly once"
-    )
+    _expect(len(keys) == len(set(keys)) and set(keys) == set(storages), "each storage of the tensors exactly once")
     arrays = {}
     for key in keys:
         storage = storages[key]

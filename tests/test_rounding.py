@@ -108,12 +108,12 @@ def test_patches_times_weights_are_the_convolution(
     if depthwise:
         kernel = RNG.normal(size=(1, 3, 3, 4)).astype(np.float32)
         expected = tf.nn.depthwise_conv2d(x, kernel[0][..., None], [1, stride, stride, 1], name, dilations=[dilation] * 2)
-        (patches,) = sample_patches("DEPTHWISE_CONV_2D", options, kernel.shape, [x], 10**6)
+        (patches,) = sample_patches("DEPTHWISE_CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
         found = np.einsum("grt,gt->rg", patches, kernel.reshape(9, 4).T)
     else:
         kernel = RNG.normal(size=(5, 3, 3, 4)).astype(np.float32)
         expected = tf.nn.conv2d(x, kernel.transpose(1, 2, 3, 0), stride, name, dilations=dilation)
-        (patches,) = sample_patches("CONV_2D", options, kernel.shape, [x], 10**6)
+        (patches,) = sample_patches("CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
         found = patches[0] @ kernel.reshape(5, -1).T
     np.testing.assert_allclose(found, np.asarray(expected).reshape(found.shape), atol=1e-4)
 
@@ -121,7 +121,7 @@ def test_patches_times_weights_are_the_convolution(
 def test_places_are_drawn_alike_in_both_views_and_no_more_than_asked_for() -> None:
     options = SimpleNamespace(strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1, padding=0)
     x = RNG.normal(size=(3, 9, 9, 2)).astype(np.float32)
-    a, b = sample_patches("CONV_2D", options, (1, 3, 3, 2), [x, 2 * x], 50)
+    a, b = sample_patches("CONV_2D", options, (1, 3, 3, 2), [(x, 0.0), (2 * x, 0.0)], 50)
     assert a.shape == (1, 50, 18)
     np.testing.assert_array_equal(2 * a, b)
 
