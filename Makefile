@@ -68,7 +68,7 @@ types: $(BUILDER)/.stamp
 
 check: lint types test
 
-bench: build/demo.tflite
+bench: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)
 
 clean:
