@@ -130,7 +130,16 @@ def _samples(pictures: np.ndarray) -> Iterator[np.ndarray]:
 def _metadata(merged: MergedModel, shared: SharedBackbone, linked: LinkedModel, classifiers: list[Any]) -> Metadata:
     heads = tuple(HeadInfo(c.name, c.labels, "softmax", linked.head_bytes[c.name]) for c in classifiers)
     built = {"precision": "int8", "parameters": shared.parameters}
-    return Metadata(ImageInput(*merged.size), merged.digest, merged.features_shape, heads, len(linked.model), built=built)
+    return Metadata(
+        ImageInput(*merged.size),
+        merged.digest,
+        merged.features_shape,
+        heads,
+        len(linked.model),
+        linked.seam,
+        linked.scores,
+        built=built,
+    )
 
 
 class _Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,26 @@ def build(config: Path | None, **options: Any) -> None:
     with terminal() as shown, quiet():
         result = run(chosen, progress=shown)
     print_summary(result.report)
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--preprocessing", metavar="HOW", help="How pixels enter all of them, where no layer inside says so.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@click.pass_context
+def inspect(ctx: click.Context, models: tuple[Path, ...], preprocessing: str | None, as_json: bool) -> None:
+    """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
+    transform = None if preprocessing is None else parse_preprocessing(preprocessing, "--preprocessing")
+    with quiet():
+        from builder import inspection
+
+        groups = inspection.inspect(models, transform)
+    document = inspection.to_json(groups)
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        inspection.print_tree(groups)
+    ctx.exit(0 if document["shared"] else 3)
 
 
 def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:

@@ -16,6 +16,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edge_runtime.quantization import Quantization
+
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
@@ -108,6 +110,11 @@ def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
 def scale_and_zero_point(tensor: Any) -> tuple[float, int]:
     """Of a tensor that is quantized as a whole."""
     return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+
+
+def quantization(tensor: Any) -> Quantization:
+    """Of a tensor that is quantized as a whole to int8."""
+    return Quantization(*scale_and_zero_point(tensor), np.dtype("int8"))
 
 
 @dataclass

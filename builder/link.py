@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.errors import ConversionError
-from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, scale_and_zero_point
+from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
+from edge_runtime.quantization import Quantization
 
 END_TO_END = "serving_default"
 BACKBONE = "backbone"
@@ -14,11 +15,15 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True)
 class LinkedModel:
-    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included."""
+    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included.
+    ``seam``, ``scores``: how the features, and the scores of every head, are quantized.
+    """
 
     model: bytes
     backbone_bytes: int
     head_bytes: Mapping[str, int]
+    seam: Quantization
+    scores: Quantization
 
 
 def link(parts: Mapping[str, Part]) -> LinkedModel:
@@ -29,6 +34,10 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     backbone = take_pixels(parts[BACKBONE])
     heads = {name: part for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
+    seam = quantization(backbone.tensors[backbone.outputs["features"]])
+    scores = {name: quantization(part.tensors[part.outputs["scores"]]) for name, part in heads.items()}
+    if len(set(scores.values())) != 1:
+        raise ConversionError(f"expected one scale for the scores of all heads, found {scores}")
 
     writer = Writer()
     tables = {BACKBONE: (writer.tensors(backbone), writer.operators(backbone))}
@@ -46,7 +55,9 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     writer.add_subgraph(END_TO_END, tensors, operators, backbone.inputs, outputs)
     for name, part in {BACKBONE: backbone, **heads}.items():
         writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
-    return LinkedModel(writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes)
+    return LinkedModel(
+        writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes, seam, next(iter(scores.values()))
+    )
 
 
 def take_pixels(backbone: Part) -> Part:

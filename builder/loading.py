@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class Classifier:
     size: tuple[int, int]  # height, width
     activation: str
 
+    @property
+    def outputs(self) -> int:
+        return int(self.model.outputs[0].shape[1])
+
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """The original model's scores, float32 (pictures, labels), for pixels 0..255 (pictures, height, width, 3)."""
         return run_float(self.model, self.declared.apply(pixels))
@@ -65,30 +69,37 @@ def load_classifiers(heads: Iterable[HeadConfig], advance: Callable[[], None] = 
 
 
 def load_classifier(head: HeadConfig) -> Classifier:
-    model = load_model(head.model)
-    size = _input_size(model, head.model)
-    try:
-        graph = graph_of(model)
-    except UnreadableModelError as error:
-        raise ModelFileError(f"{head.model}: {error}") from error
-    declared = head.preprocessing or PixelTransform()
-    simple, pixels = simplify(graph, declared)
-    if head.preprocessing is None and pixels == PixelTransform():
+    """The classifier of one head, with its labels. Raises ``ModelFileError`` and ``ConfigError``."""
+    classifier = read_classifier(head.name, head.model, head.preprocessing)
+    if head.preprocessing is None and classifier.pixels == PixelTransform():
         raise ConfigError(
             f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
             'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
         )
-    outputs = _output_units(model, head.model)
+    return replace(classifier, labels=read_labels(head, classifier.outputs))
+
+
+def read_classifier(name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
+    """The classifier in ``path``, without labels. Raises ``ModelFileError``."""
+    model = load_model(path)
+    size = _input_size(model, path)
+    _check_output(model, path)
+    try:
+        graph = graph_of(model)
+    except UnreadableModelError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    declared = preprocessing or PixelTransform()
+    simple, pixels = simplify(graph, declared)
     return Classifier(
-        name=head.name,
-        path=head.model,
+        name=name,
+        path=path,
         model=model,
         graph=simple,
         pixels=pixels,
         declared=declared,
-        labels=read_labels(head, outputs),
+        labels=(),
         size=size,
-        activation=_activation(simple, head.model),
+        activation=_activation(simple, path),
     )
 
 
@@ -182,12 +193,11 @@ def _input_size(model: Any, path: Path) -> tuple[int, int]:
     return int(shape[1]), int(shape[2])
 
 
-def _output_units(model: Any, path: Path) -> int:
+def _check_output(model: Any, path: Path) -> None:
     outputs = model.outputs
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         shapes = ", ".join(str(tuple(o.shape)) for o in outputs)
         raise ModelFileError(f"{path}: expected one output (batch, labels), found {shapes}; not a classifier")
-    return int(outputs[0].shape[1])
 
 
 def _activation(graph: Graph, path: Path) -> str:

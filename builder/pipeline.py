@@ -124,7 +124,9 @@ def _metadata(
         "polyhead": __version__,
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
-    return Metadata(spec, merged.digest, merged.features_shape, heads, len(linked.model), built=built)
+    return Metadata(
+        spec, merged.digest, merged.features_shape, heads, len(linked.model), linked.seam, linked.scores, built=built
+    )
 
 
 def _check_writable(config: BuildConfig) -> None:

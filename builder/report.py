@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,8 @@ from builder.report_page import Page, Worst, render
 from builder.rounding import LayerNoise
 from builder.verify import Quality
 from edge_runtime.metadata import Metadata
+
+_ROWS = 24  # heads in the table on a terminal
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ def print_summary(report: Report) -> None:
         "drift max",
     ):
         table.add_column(column, justify="left" if column == "head" else "right")
-    for head, q in zip(report.metadata.heads, report.quality.heads, strict=True):
+    ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
+    shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
+    for head, q in shown:
         agreement = f"{q.agreement:.3f} ({q.interval[0]:.3f} to {q.interval[1]:.3f})"
         table.add_row(
             head.head_name,
@@ -131,6 +136,9 @@ def print_summary(report: Report) -> None:
             f"{q.drift:.4f}",
             f"{q.max_drift:.4f}",
         )
+    if len(ordered) > _ROWS:
+        mean = sum(q.agreement for q in report.quality.heads) / len(ordered)
+        table.caption = f"the {_ROWS} heads that agree least; mean agreement of all {len(ordered)}: {mean:.3f}"
     Console(width=None if Console().is_terminal else 120).print(table)
     total = sum(report.seconds.values())
     print(
@@ -139,7 +147,7 @@ def print_summary(report: Report) -> None:
         f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
     )
     for warning in report.warnings:
-        Console(stderr=True).print(f"warning: {warning}", style="yellow", highlight=False)
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
 
 
 def _page(report: Report) -> Page:

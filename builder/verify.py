@@ -13,9 +13,9 @@ from builder.calibration import PictureSet
 from builder.errors import ConversionError
 from builder.link import END_TO_END
 from builder.merge import MergedModel
+from builder.rounding import snr_db
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.quantization import Quantization
 
 INTERPRETER = "ai_edge_litert"
 _Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
@@ -74,7 +74,8 @@ class Quality:
             }
             for q in self.heads
         }
-        return {"features_snr_db": round(self.features_snr_db, 2), "heads": heads}
+        snr = round(self.features_snr_db, 2) if math.isfinite(self.features_snr_db) else None
+        return {"features_snr_db": snr, "heads": heads}
 
 
 def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Callable[[], None] = lambda: None) -> Quality:
@@ -94,8 +95,9 @@ def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Calla
             truth = merged.head_scores(name, expected[chosen])
             found = [classifier.head_scores(features[i], name) for i in chosen]
             heads.append(_judge(name, chosen, truth, np.stack(found), merged.activations[name]))
-    _check_end_to_end(path, pictures, features)
-    return Quality(tuple(heads), _snr_db(expected, _real_features(path, features)))
+        _check_end_to_end(path, pictures, features)
+        real = classifier.metadata.seam.dequantize(np.concatenate(features))
+    return Quality(tuple(heads), snr_db(expected, real))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -129,14 +131,3 @@ def _check_end_to_end(path: Path, pictures: PictureSet, features: list[np.ndarra
         for name, scores in whole(image=pixels[None]).items():
             if not np.array_equal(scores, interpreter.get_signature_runner(name)(features=seam)["scores"]):
                 raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")
-
-
-def _real_features(path: Path, features: list[np.ndarray]) -> np.ndarray:
-    _, interpreter = open_interpreter(str(path), name=INTERPRETER)
-    details = interpreter.get_signature_runner("backbone").get_output_details()["features"]
-    return Quantization.of_tensor(details).dequantize(np.concatenate(features))
-
-
-def _snr_db(signal: np.ndarray, noisy: np.ndarray) -> float:
-    noise = float(np.sum((signal - noisy) ** 2))
-    return 10 * math.log10(float(np.sum(signal**2)) / noise) if noise > 0 else math.inf

@@ -72,11 +72,16 @@ def read_metadata(path: str) -> Metadata:
 
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
     """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
-    expected = {"serving_default", "backbone", *(head.head_name for head in metadata.heads)}
+    head = {"inputs": ["features"], "outputs": ["scores"]}
+    expected = {"serving_default": None, "backbone": {"inputs": ["image"], "outputs": ["features"]}}
+    expected.update((info.head_name, head) for info in metadata.heads)
     if metadata.joint is not None:
-        expected.add("joint")
-    if set(signatures) != expected:
-        missing, strange = sorted(expected - set(signatures)), sorted(set(signatures) - expected)
+        expected["joint"] = head
+    wrong = [name for name in expected if expected[name] and signatures.get(name, expected[name]) != expected[name]]
+    if wrong:
+        raise BundleError(f"{path}: signature {wrong[0]} takes or gives something else than a polyhead file's; {REBUILD}")
+    if set(signatures) != set(expected):
+        missing, strange = sorted(set(expected) - set(signatures)), sorted(set(signatures) - set(expected))
         raise BundleError(
             f"{path}: members and signatures disagree (missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(strange) or 'none'}); {REBUILD}"

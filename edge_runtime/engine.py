@@ -14,7 +14,6 @@ from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
-from edge_runtime.quantization import Quantization
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 
 Head = Union[str, int]
@@ -45,13 +44,12 @@ class MultiHeadClassifier:
         self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
         self._lock = threading.Lock()
         self._runners: Dict[str, Any] = {}
-        self._scores: Dict[str, Quantization] = {}
         self._path = path
         spec = self._metadata.input
         self._image_shape = (1, spec.height, spec.width, 3)
         self._features_shape = (1, *self._metadata.features)
-        self._seam = self._check_backbone(self._runner("backbone"))
-        self._features_dtype = self._seam.dtype
+        self._features_dtype = np.dtype(self._metadata.seam.dtype)
+        self._check_image(self._interpreter.get_input_details())
 
     def __enter__(self) -> MultiHeadClassifier:
         return self
@@ -94,6 +92,7 @@ class MultiHeadClassifier:
             )
         with self._lock:
             result: np.ndarray = self._runner("backbone")(image=image)["features"]
+        self._check_result("backbone", result, self._features_shape, self._features_dtype)
         return result
 
     def head_scores(self, features: np.ndarray, head: Head) -> np.ndarray:
@@ -103,10 +102,11 @@ class MultiHeadClassifier:
                 f"expected features of this file, {np.dtype(self._features_dtype)} {self._features_shape}; "
                 f"found {features.dtype} {features.shape}"
             )
-        name = self._metadata.heads[self._find(head)].head_name
+        info = self._metadata.heads[self._find(head)]
         with self._lock:
-            raw = self._runner(name)(features=features)["scores"]
-        return self._scores[name].dequantize(raw.reshape(-1))
+            raw = self._runner(info.head_name)(features=features)["scores"]
+        self._check_result(info.head_name, raw, (1, len(info.labels)), self._metadata.scores.dtype)
+        return self._metadata.scores.dequantize(raw[0])
 
     def classify_features(
         self, features: np.ndarray, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
@@ -160,36 +160,20 @@ class MultiHeadClassifier:
         if self._interpreter is None:
             raise EdgeRuntimeError("this classifier is closed; open it again")
         if signature not in self._runners:
-            runner = self._interpreter.get_signature_runner(signature)
-            if signature in self._index:
-                self._check_head(signature, runner)
-            self._runners[signature] = runner
+            self._runners[signature] = self._interpreter.get_signature_runner(signature)
         return self._runners[signature]
 
-    def _check_backbone(self, runner: Any) -> Quantization:
-        """The features' quantization, after shapes and types were found to be what the members promise."""
-        image = self._tensor(runner.get_input_details(), "image", self._image_shape, "backbone")
-        if image["dtype"] != np.uint8:
-            raise BundleError(f"{self._path}: expected pixels as uint8, the model takes {np.dtype(image['dtype'])}")
-        return Quantization.of_tensor(
-            self._tensor(runner.get_output_details(), "features", self._features_shape, "backbone")
-        )
-
-    def _check_head(self, name: str, runner: Any) -> None:
-        features = self._tensor(runner.get_input_details(), "features", self._features_shape, name)
-        if Quantization.of_tensor(features) != self._seam:
+    def _check_image(self, inputs: Sequence[Mapping[str, Any]]) -> None:
+        """``inputs``: of subgraph 0, the only one that interpreters before 2.12 describe correctly."""
+        found = [(np.dtype(i["dtype"]).name, tuple(int(n) for n in i["shape"])) for i in inputs]
+        if found != [("uint8", self._image_shape)]:
             raise BundleError(
-                f"{self._path}: head {name} reads features otherwise than the backbone writes them; {REBUILD}"
+                f"{self._path}: members promise image as uint8 {self._image_shape}, the model takes {found}; {REBUILD}"
             )
-        count = len(self._metadata.heads[self._index[name]].labels)
-        scores = self._tensor(runner.get_output_details(), "scores", (1, count), name)
-        self._scores[name] = Quantization.of_tensor(scores)
 
-    def _tensor(self, details: Mapping[str, Any], name: str, shape: Tuple[int, ...], signature: str) -> Mapping[str, Any]:
-        found = tuple(int(n) for n in details[name]["shape"]) if name in details else None
-        if found != shape:
+    def _check_result(self, signature: str, result: np.ndarray, shape: Tuple[int, ...], dtype: Any) -> None:
+        if result.shape != shape or result.dtype != dtype:
             raise BundleError(
-                f"{self._path}: {signature}: members promise {name} of shape {shape}, the model has {found}; {REBUILD}"
+                f"{self._path}: {signature}: members promise {np.dtype(dtype)} {shape}, the model gives "
+                f"{result.dtype} {result.shape}; {REBUILD}"
             )
-        tensor: Mapping[str, Any] = details[name]
-        return tensor

@@ -6,7 +6,10 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Mapping, Optional, Tuple
 
+import numpy as np
+
 from edge_runtime.errors import BundleError
+from edge_runtime.quantization import FLOAT, Quantization
 
 FORMAT_VERSION = 1
 RESERVED_NAMES = ("backbone", "joint", "serving_default")
@@ -52,6 +55,8 @@ class Metadata:
     features: Tuple[int, ...]  # shape without the batch axis
     heads: Tuple[HeadInfo, ...]
     model_bytes: int = 0  # length of the flatbuffer before the members
+    seam: Quantization = FLOAT  # of the features
+    scores: Quantization = FLOAT  # of every head's scores
     joint: Optional[Mapping[str, Any]] = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +71,12 @@ class Metadata:
             "format_version": FORMAT_VERSION,
             "model_bytes": self.model_bytes,
             "input": asdict(self.input),
-            "backbone": {"digest": self.backbone_digest, "features": list(self.features)},
+            "backbone": {
+                "digest": self.backbone_digest,
+                "features": list(self.features),
+                "quantization": _quantization_to_json(self.seam),
+            },
+            "scores": {"quantization": _quantization_to_json(self.scores)},
             "heads": heads,
             "joint": self.joint,
             "quality": dict(self.quality),
@@ -83,15 +93,20 @@ class Metadata:
                 "use the edge_runtime that belongs to the builder that wrote it"
             )
         backbone = _get(document, "backbone", dict)
+        features = tuple(_positive(n, "features") for n in _get(backbone, "features", list))
+        if not features:
+            raise BundleError("polyhead.json: expected features with a shape, found none")
         heads = tuple(_head(item) for item in _get(document, "heads", list))
         if not heads or len({h.head_name for h in heads}) != len(heads):
             raise BundleError("polyhead.json: expected one or more heads with names of their own")
         return cls(
             input=_image_input(_get(document, "input", dict)),
             backbone_digest=_get(backbone, "digest", str),
-            features=tuple(_positive(n, "features") for n in _get(backbone, "features", list)),
+            features=features,
             heads=heads,
             model_bytes=_get(document, "model_bytes", int),
+            seam=_quantization(_get(backbone, "quantization", dict)),
+            scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
             joint=None if document.get("joint") is None else _get(document, "joint", dict),
             quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
@@ -104,6 +119,20 @@ def check_head_name(name: str) -> None:
         raise ValueError(f"head name {name!r:.60}: expected small letters, digits and _, beginning with a letter")
     if name in RESERVED_NAMES:
         raise ValueError(f"head name {name!r} is taken by the file itself; choose another")
+
+
+def _quantization_to_json(quantization: Quantization) -> Mapping[str, Any]:
+    dtype = np.dtype(quantization.dtype).name
+    return {"dtype": dtype, "scale": quantization.scale, "zero_point": quantization.zero_point}
+
+
+def _quantization(item: Mapping[str, Any]) -> Quantization:
+    """Older interpreters tell it wrongly for all subgraphs but the first, so the members say it."""
+    dtype = _choice(item.get("dtype"), ("int8", "uint8", "int16", "float32"), "a quantization's dtype")
+    scale = item.get("scale")
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 <= scale < 1e9:
+        raise BundleError(f"polyhead.json: expected a scale as a number, found {scale!r:.60}")
+    return Quantization(float(scale), _get(item, "zero_point", int), np.dtype(dtype))
 
 
 def _get(document: Any, key: str, kind: type) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,7 @@ class Quantization(NamedTuple):
 
     scale: float
     zero_point: int
-    dtype: Any  # the numpy dtype of the integers
-
-    @classmethod
-    def of_tensor(cls, details: Mapping[str, Any]) -> Quantization:
-        """From an interpreter's tensor details; a float tensor has scale 0."""
-        scale, zero_point = details["quantization"]
-        return cls(float(scale), int(zero_point), details["dtype"])
+    dtype: Any  # the numpy dtype of the integers, or float32 with scale 0
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """Nearest integers, clipped to the range of the dtype; any shape. Floats pass where the tensor is float."""
@@ -34,3 +28,6 @@ class Quantization(NamedTuple):
         if self.scale == 0:
             return values.astype(np.float32)
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+FLOAT = Quantization(0.0, 0, np.dtype("float32"))

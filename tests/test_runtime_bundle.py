@@ -25,6 +25,7 @@ from edge_runtime import (
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
 from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, ImageInput, Metadata, check_head_name
+from edge_runtime.quantization import FLOAT
 from tests.laws import one_line
 from tests.tiny_models import FEATURES, SIZE, THREE_HEADS, label_names
 
@@ -247,9 +248,6 @@ def test_members_and_signatures_disagree(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: replace(m, features=(FEATURES + 1,)), "features"),
-        (lambda m: replace(m, features=(1, FEATURES)), "features"),
-        (lambda m: replace(m, features=()), "features"),
         (lambda m: replace(m, input=replace(m.input, height=2 * SIZE)), "image"),
         (lambda m: replace(m, input=replace(m.input, width=SIZE + 1)), "image"),
     ],
@@ -259,6 +257,25 @@ def test_members_and_tensors_disagree(
 ) -> None:
     """The interpreter would resize the model to a larger picture and answer."""
     assert f"members promise {words}" in refusal(tmp_path, append_members(model, change(metadata)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: replace(m, features=(FEATURES + 1,)),
+        lambda m: replace(m, features=(1, FEATURES)),
+        lambda m: replace(m, seam=FLOAT),
+        lambda m: replace(m, seam=m.seam._replace(dtype="uint8")),
+    ],
+)
+def test_features_that_are_not_what_the_members_promise(
+    tmp_path: Path, model: bytes, metadata: Metadata, change: Callable[[Metadata], Metadata]
+) -> None:
+    path = tmp_path / "file.tflite"
+    path.write_bytes(append_members(model, change(metadata)))
+    with MultiHeadClassifier(path) as classifier, pytest.raises(BundleError, match="backbone: members promise") as caught:
+        classifier.features(np.zeros((SIZE, SIZE, 3), np.uint8))
+    assert one_line(str(caught.value), path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 100])
@@ -292,7 +309,10 @@ def changed(document: dict[str, Any], place: tuple[Any, ...], value: Any) -> dic
 PLACES = [
     ("format_version",), ("model_bytes",), ("input",), ("input", "height"), ("input", "width"), ("input", "method"),
     ("input", "antialias"), ("input", "fit"), ("input", "kind"), ("input", "color"), ("backbone",),
-    ("backbone", "digest"), ("backbone", "features"), ("heads",), ("heads", 0, "head_name"), ("heads", 0, "labels"),
+    ("backbone", "digest"), ("backbone", "features"), ("backbone", "quantization"),
+    ("backbone", "quantization", "dtype"), ("backbone", "quantization", "scale"),
+    ("backbone", "quantization", "zero_point"), ("scores",), ("scores", "quantization"),
+    ("heads",), ("heads", 0, "head_name"), ("heads", 0, "labels"),
     ("heads", 0, "activation"), ("heads", 0, "bytes"), ("quality",), ("quality", "heads"),
     ("quality", "heads", "garden", "agreement"), ("built",),
 ]  # fmt: skip
@@ -300,7 +320,8 @@ WRONG = [..., None, True, "", "1", -1, 1.5, float("nan"), float("inf"), [], [Non
 FINE = {
     ("quality",): [{}, {"a": 1}], ("quality", "heads"): [..., {}], ("quality", "heads", "garden", "agreement"): [1.5],
     ("built",): [{}, {"a": 1}], ("backbone", "digest"): ["", "1", "x\ny"], ("heads", 0, "bytes"): [-1],
-    ("input", "antialias"): [True],
+    ("input", "antialias"): [True], ("backbone", "quantization", "scale"): [1.5],
+    ("backbone", "quantization", "zero_point"): [-1],
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime import Category, ClassificationResult, Classifications, EdgeRuntimeError
-from edge_runtime.quantization import Quantization
+from edge_runtime.quantization import FLOAT, Quantization
 from edge_runtime.results import top_categories
 
 SOFTMAX = Quantization(1 / 256, -128, np.int8)
@@ -85,15 +85,10 @@ def test_integers_do_not_overflow_on_the_way() -> None:
 
 
 def test_a_float_tensor_passes() -> None:
-    quantization = Quantization.of_tensor({"quantization": (0.0, 0), "dtype": np.float32})
+    quantization = FLOAT
     real = np.asarray([0.1, -7.5], np.float32)
     np.testing.assert_array_equal(quantization.quantize(real), real)
     np.testing.assert_array_equal(quantization.dequantize(real), real)
-
-
-def test_details_of_a_tensor() -> None:
-    found = Quantization.of_tensor({"quantization": (np.float32(0.5), np.int32(-3)), "dtype": np.int8, "name": "x"})
-    assert found == Quantization(0.5, -3, np.int8)
 
 
 SCORES = st.lists(st.integers(0, 256).map(lambda step: step / 256), min_size=1, max_size=12)
