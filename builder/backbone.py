@@ -18,6 +18,7 @@ import numpy as np
 from builder.errors import NoSharedBackboneError
 from builder.graph import INPUT, Graph, Node, Ref
 from builder.loading import Classifier
+from builder.simplify import ACTIVATION_LAYERS, activation_of
 
 # Settings of a layer that do not change what it computes at inference.
 _TRAINING_ONLY = (
@@ -72,9 +73,18 @@ def tensor_digests(classifier: Classifier) -> list[str]:
         return f"{source if ref.node == INPUT else digests[ref.node]}.{ref.output}"
 
     for node in classifier.graph.nodes:
-        weights = {name: weight_digest(w) for name, w in node.weights.items()}
-        arguments = _normal(_named([node.args, node.kwargs], digest_of))
-        digests.append(_hash(node.kind, _normal(node.config), sorted(weights.values()), arguments))
+        activation, settings = activation_of(node), _normal(node.config)
+        if node.kind in ACTIVATION_LAYERS and activation is not None:
+            result = digest_of(next(node.inputs()))
+        else:
+            arguments = _normal(_named([node.args, node.kwargs], digest_of))
+            weights = [weight_digest(w) for w in node.weights.values()]
+            if activation is not None:
+                settings.pop("activation")
+            result = f"{_hash(node.kind, settings, weights, arguments)}.0"
+        # An activation is the same function inside a layer and behind it.
+        plain = activation is None or activation == "linear"
+        digests.append(result.rpartition(".")[0] if plain else _hash("activation", activation, result))
     return digests
 
 

@@ -180,6 +180,7 @@ def _page(report: Report) -> Page:
         heads=report.quality.heads,
         min_agreement=report.config.min_agreement,
         worst=tuple(worst[:18]),
+        noise=report.noise,
         seconds=report.seconds,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from builder.rounding import LayerNoise
 from builder.verify import HeadQuality
 
 matplotlib.use("Agg")
@@ -45,6 +47,7 @@ class Page:
     heads: Sequence[HeadQuality]
     min_agreement: float
     worst: Sequence[Worst]
+    noise: Sequence[LayerNoise]
     seconds: Mapping[str, float]
 
 
@@ -60,7 +63,7 @@ td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums; }} th {{ fo
 td {{ overflow-wrap: anywhere; }} img {{ max-width: 100%; height: auto; }}
 .problem {{ background: #fdf0ea; border-left: 4px solid #c1440e; padding: .4rem .8rem; margin: .4rem 0; }}
 .cards {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-.card {{ width: {thumbnail}px; font-size: 12px; line-height: 1.35; }}
+.card {{ width: {thumbnail}px; font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }}
 .card img {{ display: block; border-radius: 4px; margin-bottom: .3rem; }}
 .changed {{ color: #c1440e; font-weight: 600; }}
 </style></head><body>
@@ -71,6 +74,7 @@ td {{ overflow-wrap: anywhere; }} img {{ max-width: 100%; height: auto; }}
 <th class="n">drift mean</th><th class="n">drift max</th></tr>{heads}</table>
 <h2>Bytes by part</h2>{bytes}
 <h2>Pictures that changed most</h2><div class="cards">{worst}</div>
+{noise}
 <h2>Time by stage</h2><table>{seconds}</table>
 </body></html>
 """
@@ -86,6 +90,7 @@ def render(page: Page) -> str:
         quality=_image(_quality_plot(page)),
         heads="".join(_head_row(q) for q in page.heads),
         bytes=_image(_bytes_plot(page.bytes_by_part)),
+        noise=_noise(page.noise),
         worst="".join(_card(w) for w in page.worst),
         seconds="".join(_row([stage], [f"{s:.1f} s"]) for stage, s in page.seconds.items()),
     )
@@ -159,6 +164,22 @@ def _bytes_plot(parts: Mapping[str, int]) -> Any:
     axes.set_xlim(right=max(shown.values()) * 4)
     axes.set_xlabel("bytes (logarithmic)")
     return _tidy(figure)
+
+
+def _noise(layers: Sequence[LayerNoise]) -> str:
+    """Signal to noise behind every operator of the backbone; nothing where rounding was not learnt."""
+    if not layers:
+        return ""
+    figure, axes = plt.subplots(figsize=(11, 3.2))
+    axes.plot([layer.snr_db for layer in layers], color=_GREY, linewidth=1)
+    kinds = dict.fromkeys(layer.kind for layer in layers)
+    for kind, marker in zip(kinds, itertools.cycle("os^Dv*Pd")):
+        at = [(i, layer.snr_db) for i, layer in enumerate(layers) if layer.kind == kind]
+        axes.plot(*zip(*at, strict=True), marker, label=kind.lower(), markersize=5)
+    axes.set_xlabel("operator of the backbone, from the input on")
+    axes.set_ylabel("signal to noise (dB)")
+    axes.legend(frameon=False, ncols=4, fontsize=9)
+    return "<h2>int8 against float behind every operator, on calibration pictures</h2>" + _image(_tidy(figure))
 
 
 def _tidy(figure: Any) -> Any:

@@ -26,6 +26,12 @@ _NO_OPS = {
     "SpatialDropout2D",
     "SpatialDropout3D",
 }
+ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
+_ACTIVATION_LAST = {
+    "Activation", "Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose",
+    "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
+}  # fmt: skip
+_RELUS = {None: "relu", 6: "relu6"}
 # These change pictures at inference too, whatever their names suggest.
 _ALWAYS_ON = {"RandomCrop", "Equalization", "AutoContrast"}
 
@@ -56,10 +62,15 @@ def is_no_op(node: Node) -> bool:
 
 
 def activation_of(node: Node) -> str | None:
-    """The name of the activation a node ends with: ``softmax``, ``linear``, ...; None where the layer has none."""
-    if node.kind in ("Softmax", "ReLU", "LeakyReLU", "ELU", "PReLU"):
-        return node.kind.lower()
-    return _activation_name(node.config.get("activation")) if "activation" in node.config else None
+    """The name of the activation a node ends with: ``softmax``, ``relu6``, ``linear``, ...; None where it has none.
+
+    A layer that is an activation with settings of its own (a leaky ReLU, a softmax over another axis) has no name here.
+    """
+    if node.kind == "Softmax" and node.config.get("axis") == -1:
+        return "softmax"
+    if node.kind == "ReLU" and not node.config.get("negative_slope") and not node.config.get("threshold"):
+        return _RELUS.get(node.config.get("max_value"))
+    return _activation_name(node.config.get("activation")) if node.kind in _ACTIVATION_LAST else None
 
 
 def _activation_name(value: Any) -> str:

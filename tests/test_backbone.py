@@ -68,8 +68,28 @@ def test_two_heads_of_one_base_share_it(tmp_path: Path) -> None:
     assert_shares(load(tmp_path, "a", tiny_classifier(base, 3)), load(tmp_path, "b", tiny_classifier(base, 4, seed=2)))
 
 
+def other_spelling(base: Any, labels: int) -> Any:
+    """The base with its activations inside the layers or behind them, the other way round than it has them."""
+    x = image = keras.Input((32, 32, 3))
+    values = {}
+    for layer in base.layers[1:]:
+        config = {**layer.get_config(), "name": f"own_{len(values)}"}
+        if isinstance(layer, layers.ReLU):
+            x = layers.Activation("relu6" if config["max_value"] == 6 else "relu")(x)
+        else:
+            copy = type(layer).from_config(config)
+            x = copy([values["tiny_base_stem_relu"], x] if "add" in layer.name else x)
+            copy.set_weights(layer.get_weights())
+        values[layer.name] = x
+    scores = layers.Dense(labels)
+    model = keras.Model(image, layers.Softmax()(scores(x)))
+    seed_weights(scores, 3)
+    return model
+
+
 SAME: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "flat layers under other names": lambda base: (flat(base, 4), "tf"),
+    "activations spelt otherwise": lambda base: (other_spelling(base, 4), "tf"),
     "dropout before the head": lambda base: (tiny_classifier(base, 4, after=[layers.Dropout(0.5)]), "tf"),
     "a linear activation": lambda base: (tiny_classifier(base, 4, after=[layers.Activation("linear")]), "tf"),
     "augmentation before the base": lambda base: (
@@ -123,6 +143,20 @@ def test_one_changed_weight_is_not_shared(tmp_path: Path, layer: str, weight: st
     assert seam != (FEATURES,)  # what lies before the change may be shared, what lies behind it never
 
 
+def test_weights_that_changed_places_are_not_shared(tmp_path: Path) -> None:
+    base = tiny_base()
+    swapped = keras.models.clone_model(base)
+    swapped.set_weights(base.get_weights())
+    norm = swapped.get_layer("tiny_base_top_bn")
+    gamma, beta, *rest = norm.get_weights()
+    norm.set_weights([beta, gamma, *rest])
+    ours, theirs = (load(tmp_path, n, tiny_classifier(b, 3)) for n, b in (("a", base), ("b", swapped)))
+    difference = first_difference(ours, theirs)
+    assert difference is not None
+    assert difference.layer.endswith("top_bn")
+    assert "gamma differs" in difference.what
+
+
 def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) -> None:
     ours, theirs = (load(tmp_path, n, tiny_classifier(tiny_base(seed=s), 3)) for n, s in (("a", 0), ("b", 1)))
     with pytest.raises(NoSharedBackboneError, match=r"a and b share no backbone: they part at layer '.*tiny_base_stem'"):
@@ -162,6 +196,27 @@ def test_another_activation_setting_is_not_shared(tmp_path: Path) -> None:
     difference = first_difference(ours, theirs)
     assert difference is not None
     assert "max_value is 5.0 where the other has 6.0" in difference.what
+
+
+def test_an_activation_inside_a_layer_is_the_one_behind_it(tmp_path: Path) -> None:
+    def base(fused: str | None, behind: Any) -> Any:
+        x = image = keras.Input((32, 32, 3))
+        for layer in (layers.Conv2D(4, 3, activation=fused), *behind, layers.GlobalAveragePooling2D()):
+            x = layer(x)
+        model = keras.Model(image, x)
+        seed_weights(model, 0)
+        return model
+
+    fused = load(tmp_path, "a", tiny_classifier(base("relu6", []), 3))
+    behind = load(tmp_path, "b", tiny_classifier(base(None, [layers.ReLU(6.0)]), 4))
+    merged = merge((fused, behind), find_backbone((fused, behind)))
+    assert merged.features_shape == (4,)
+    assert prove((fused, behind), merged, PIXELS) < 1e-5
+    for other in (layers.ReLU(5.0), layers.LeakyReLU(), layers.ReLU(6.0, threshold=0.1)):
+        near = load(tmp_path, "c", tiny_classifier(base(None, [other]), 4))
+        assert first_difference(fused, near) is not None
+        with pytest.raises(NoSharedBackboneError):
+            find_backbone((fused, near))
 
 
 def test_models_that_are_identical_still_have_a_head_each(tmp_path: Path) -> None:
