@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from builder.config import DEFAULT_MIN_AGREEMENT, BuildConfig, HeadConfig
 from builder.errors import BuilderError, ConfigError
-from builder.pixels import PREPROCESSING, parse_preprocessing
+from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
 from builder.quiet import quiet, terminal
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -40,9 +41,7 @@ def main() -> None:
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--head", "heads", multiple=True, metavar="NAME=MODEL", help="A classifier; repeat for each.")
 @click.option("--labels", multiple=True, metavar="NAME=FILE", help="Its labels; without it the .txt beside the model.")
-@click.option(
-    "--preprocessing", multiple=True, metavar="[NAME=]HOW", help=f"{', '.join(PREPROCESSING)}; for one head or all."
-)
+@click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help=f"{', '.join(PREPROCESSING)} or SCALE,OFFSET.")
 @click.option("--calibration-data", type=click.Path(path_type=Path), help="Folder of pictures.")
 @click.option(
     "--verification-data", type=click.Path(path_type=Path), help="Held-out pictures; else a fifth is set aside."
@@ -68,16 +67,16 @@ def build(config: Path | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--preprocessing", metavar="HOW", help="How pixels enter all of them, where no layer inside says so.")
+@click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help="For one, by its file's name, or all.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.pass_context
-def inspect(ctx: click.Context, models: tuple[Path, ...], preprocessing: str | None, as_json: bool) -> None:
+def inspect(ctx: click.Context, models: tuple[Path, ...], preprocessing: tuple[str, ...], as_json: bool) -> None:
     """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
-    transform = None if preprocessing is None else parse_preprocessing(preprocessing, "--preprocessing")
+    transforms = _transforms(preprocessing, [path.stem for path in models])
     with quiet():
         from builder import inspection
 
-        groups = inspection.inspect(models, transform)
+        groups = inspection.inspect([(path, transforms[path.stem]) for path in models])
     document = inspection.to_json(groups)
     if as_json:
         click.echo(json.dumps(document))
@@ -103,18 +102,34 @@ def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
 
 def _heads(models: tuple[str, ...], labels: tuple[str, ...], preprocessing: tuple[str, ...]) -> tuple[HeadConfig, ...]:
     paths, label_files = _pairs(models, "--head"), _pairs(labels, "--labels")
-    everywhere = [how for how in preprocessing if "=" not in how]
-    own = _pairs(tuple(how for how in preprocessing if "=" in how), "--preprocessing")
-    for option, names in (("--labels", label_files), ("--preprocessing", own)):
-        unknown = sorted(set(names) - set(paths))
-        if unknown:
-            raise ConfigError(f"{option} {unknown[0]}: no such head; there are: {', '.join(paths) or 'none'}")
-    found = []
-    for name, model in paths.items():
-        how = own.get(name, everywhere[-1] if everywhere else None)
-        transform = None if how is None else parse_preprocessing(how, f"--preprocessing {name}")
-        found.append(HeadConfig(name, Path(model), Path(label_files[name]) if name in label_files else None, transform))
-    return tuple(found)
+    _check_names(label_files, list(paths), "--labels")
+    transforms = _transforms(preprocessing, list(paths))
+    files = {name: Path(file) for name, file in label_files.items()}
+    return tuple(HeadConfig(name, Path(model), files.get(name), transforms[name]) for name, model in paths.items())
+
+
+def _transforms(values: tuple[str, ...], names: list[str]) -> dict[str, PixelTransform | None]:
+    """What ``--preprocessing`` says of each name: its own ``NAME=HOW``, else the last plain ``HOW``."""
+    own = _pairs(tuple(value for value in values if "=" in value), "--preprocessing")
+    _check_names(own, names, "--preprocessing")
+    everywhere = next((value for value in reversed(values) if "=" not in value), None)
+    chosen = {name: own.get(name, everywhere) for name in names}
+    return {name: None if how is None else _transform(how, f"--preprocessing {name}") for name, how in chosen.items()}
+
+
+def _transform(how: str, where: str) -> PixelTransform:
+    """A name, or two numbers SCALE,OFFSET."""
+    try:
+        scale, offset = (float(part) for part in how.split(","))
+    except ValueError:
+        return parse_preprocessing(how, where)
+    return parse_preprocessing({"scale": scale, "offset": offset}, where)
+
+
+def _check_names(given: Iterable[str], names: list[str], option: str) -> None:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ConfigError(f"{option} {unknown[0]}: no such name; there are: {', '.join(names) or 'none'}")
 
 
 def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:

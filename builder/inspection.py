@@ -31,14 +31,14 @@ class Group:
         return self.classifiers[index].graph.nodes[self.shared.cuts[index] if self.shared else 0 :]
 
 
-def inspect(paths: Sequence[Path], preprocessing: PixelTransform | None = None) -> tuple[Group, ...]:
-    """The models of ``paths`` in groups that share a backbone, in the order of their first models.
+def inspect(models: Sequence[tuple[Path, PixelTransform | None]]) -> tuple[Group, ...]:
+    """The models in groups that share a backbone, in the order of their first models.
 
-    ``preprocessing``: what happens to the pixels outside every model; None takes what the models' own layers say.
+    ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
     Raises ``ModelFileError``.
     """
     groups: list[list[Classifier]] = []
-    for path in paths:
+    for path, preprocessing in models:
         classifier = read_classifier(str(path), path, preprocessing)
         for group in groups:
             if _share((group[0], classifier)) is not None:
@@ -78,7 +78,8 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
 
 def print_tree(groups: Sequence[Group]) -> None:
     """The same for a person, on standard output."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
     for group in groups:
         console.print(_tree(group))
         if group.difference is not None:
@@ -104,8 +105,8 @@ def _tree(group: Group) -> Tree:
     else:
         first, cut = group.classifiers[0], group.shared.cuts[0]
         tree = Tree(
-            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {cut} layers, {group.shared.parameters:,} parameters, "
-            f"{first.size[1]} x {first.size[0]} pixels as {first.pixels}; "
+            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {cut} layers, {group.shared.parameters:,} parameters\n"
+            f"{first.size[1]} x {first.size[0]} as {first.pixels}; "
             f"ends with {escape(first.graph.nodes[cut - 1].layer)}"
         )
     for i, classifier in enumerate(group.classifiers):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -112,30 +113,22 @@ def write_report(report: Report, folder: Path) -> None:
 
 def print_summary(report: Report) -> None:
     """The table on standard output; warnings on standard error."""
-    table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left")
-    for column in (
-        "head",
-        "labels",
-        "bytes",
-        "held-out pictures",
-        "agreement (95 % interval)",
-        "drift mean",
-        "drift max",
-    ):
+    table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("head", "bytes", "pictures", "agreement", "95 % interval", "drift", "max"):
         table.add_column(column, justify="left" if column == "head" else "right")
     ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
     shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
     for head, q in shown:
-        agreement = f"{q.agreement:.3f} ({q.interval[0]:.3f} to {q.interval[1]:.3f})"
-        table.add_row(
-            head.head_name,
-            str(len(head.labels)),
+        interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
+        numbers = (
             f"{head.bytes:,}",
             str(q.pictures),
-            agreement,
+            f"{q.agreement:.3f}",
+            interval,
             f"{q.drift:.4f}",
             f"{q.max_drift:.4f}",
         )
+        table.add_row(head.head_name, *numbers)
     if len(ordered) > _ROWS:
         mean = sum(q.agreement for q in report.quality.heads) / len(ordered)
         table.caption = f"the {_ROWS} heads that agree least; mean agreement of all {len(ordered)}: {mean:.3f}"

@@ -222,7 +222,7 @@ class TestCommandLine:
             (["build", "none.toml"], 2, "none.toml: No such file"),
             (["build", "--head", "a"], 2, "expected NAME=FILE"),
             (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),
-            (["build", "--head", "a=x.keras", "--labels", "b=y.txt"], 2, "no such head; there are: a"),
+            (["build", "--head", "a=x.keras", "--labels", "b=y.txt"], 2, "no such name; there are: a"),
             (
                 ["build", "--head", "a=none.keras", "--output", "o.tflite", "--calibration-data", "p"],
                 2,

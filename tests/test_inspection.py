@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("keras")
 
 from builder.errors import ModelFileError
-from builder.inspection import inspect, to_json
+from builder.inspection import Group, inspect, to_json
 from builder.pixels import PREPROCESSING
 from tests.tiny_models import tiny_base, tiny_classifier
 
@@ -36,12 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def inspected(folder: Path, names: str) -> tuple[Group, ...]:
+    return inspect([(path, TF) for path in paths(folder, names)])
+
+
 def paths(folder: Path, names: str) -> list[Path]:
     return [folder / f"{name}.keras" for name in names]
 
 
 def test_models_that_share_are_one_group(folder: Path) -> None:
-    document = to_json(inspect(paths(folder, "ab"), TF))
+    document = to_json(inspected(folder, "ab"))
     assert document["shared"] is True
     assert document["first_difference"] is None
     assert document["backbone"]["digest"].startswith("sha256:")
@@ -52,25 +56,32 @@ def test_models_that_share_are_one_group(folder: Path) -> None:
 
 @pytest.mark.parametrize(("names", "groups"), [("acbd", [0, 1, 0, 1]), ("cab", [0, 1, 1]), ("a", [0])])
 def test_groups_are_those_that_share(folder: Path, names: str, groups: list[int]) -> None:
-    found = inspect(paths(folder, names), TF)
+    found = inspected(folder, names)
     where = {str(c.path): number for number, group in enumerate(found) for c in group.classifiers}
     assert [where[str(path)] for path in paths(folder, names)] == groups
     assert to_json(found)["shared"] is (len(set(groups)) == 1)
 
 
 def test_the_first_difference_is_named(folder: Path) -> None:
-    difference = to_json(inspect(paths(folder, "ac"), TF))["first_difference"]
+    difference = to_json(inspected(folder, "ac"))["first_difference"]
     assert difference["model"].endswith("c.keras")
     assert difference["layer"].endswith("tiny_base_stem")
     assert "kernel differs by up to" in difference["what"]
-    pixels = to_json(inspect(paths(folder, "ae"), TF))["first_difference"]
+    pixels = to_json(inspected(folder, "ae"))["first_difference"]
     assert "its pixels enter as" in pixels["what"]
 
 
 def test_a_file_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.keras").write_text("nothing")
     with pytest.raises(ModelFileError, match=r"x\.keras"):
-        inspect([*paths(folder, "a"), tmp_path / "x.keras"], TF)
+        inspect([(folder / "a.keras", TF), (tmp_path / "x.keras", TF)])
+
+
+def test_each_model_may_have_pixels_of_its_own(folder: Path) -> None:
+    """e doubles what it is given: with x / 255 - 0.5 outside it sees the pixels that a sees."""
+    options = ["--preprocessing", "tf", "--preprocessing", "e=0.00392156862745098,-0.5"]
+    command = [sys.executable, "-m", "builder", "inspect", *map(str, paths(folder, "ae")), *options, "--json"]
+    assert json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["shared"] is True
 
 
 @pytest.mark.parametrize(("names", "code"), [("ab", 0), ("ac", 3)])
