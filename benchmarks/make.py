@@ -26,12 +26,12 @@ from benchmarks.variants import PICTURES, paths
 from builder.backbone import SharedBackbone, find_backbone
 from builder.convert import convert
 from builder.flatbuffer import Part, Writer, read_parts
-from builder.link import BACKBONE, LinkedModel, link, take_pixels
+from builder.link import LinkedModel, link, take_pixels
 from builder.merge import MergedModel, merge
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from edge_runtime.bundle import append_members
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
 
 MEASURED_CONVERSIONS = 3  # of separate files; the rest are copies of these under other names
 Timed = dict[str, Any]

@@ -16,8 +16,8 @@ from builder.flatbuffer import Part, read_parts, write_parts
 from builder.merge import MergedModel, pixel_layer
 from builder.pixels import CHANNELS
 from builder.quiet import quiet
+from edge_runtime.metadata import BACKBONE
 
-BACKBONE = "backbone"
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from builder.errors import ConversionError
 from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
+from edge_runtime.metadata import BACKBONE, END_TO_END
 from edge_runtime.quantization import Quantization
-
-END_TO_END = "serving_default"
-BACKBONE = "backbone"
 
 
 @dataclass(frozen=True)

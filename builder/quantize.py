@@ -13,8 +13,7 @@ from builder.errors import ConversionError
 from builder.flatbuffer import read_parts
 from builder.pixels import PixelTransform
 from builder.ranges import Range
-
-BACKBONE = "backbone"
+from edge_runtime.metadata import BACKBONE
 
 
 def pin(float_model: bytes, ranges: Mapping[str, Range], pixels: PixelTransform) -> dict[str, Range]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from builder.flatbuffer import Part, read_parts
 from edge_runtime.interpreter import find_interpreter
+from edge_runtime.metadata import BACKBONE
 
-BACKBONE = "backbone"
 Range = tuple[float, float]  # least and greatest value
 
 

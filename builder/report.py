@@ -20,7 +20,7 @@ from builder.link import LinkedModel
 from builder.report_page import Page, Worst, render
 from builder.rounding import LayerNoise
 from builder.verify import Quality
-from edge_runtime.metadata import Metadata
+from edge_runtime.metadata import BACKBONE, Metadata
 
 _ROWS = 24  # heads in the table on a terminal
 
@@ -64,12 +64,15 @@ class Report:
 
     @property
     def bytes_by_part(self) -> dict[str, int]:
-        """Adds up to the size of the file. ``tables``: the end-to-end subgraph, signatures, buffers' headers."""
-        parts = {"backbone": self.linked.backbone_bytes, **self.linked.head_bytes}
+        """Adds up to the size of the file; names with a space are no heads.
+
+        The end-to-end tables include the signatures and the buffers' headers.
+        """
+        parts = {BACKBONE: self.linked.backbone_bytes, **self.linked.head_bytes}
         return {
             **parts,
-            "tables": len(self.linked.model) - sum(parts.values()),
-            "members": self.file_bytes - len(self.linked.model),
+            "end-to-end tables": len(self.linked.model) - sum(parts.values()),
+            "zip members": self.file_bytes - len(self.linked.model),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class Report:
             "passed": not self.failures,
             "failures": self.failures,
             "warnings": self.warnings,
-            "bytes": {"total": self.file_bytes, **self.bytes_by_part},
+            "bytes": {"whole file": self.file_bytes, **self.bytes_by_part},
             "backbone": {
                 "digest": self.metadata.backbone_digest,
                 "features": list(self.metadata.features),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from builder.rounding import LayerNoise
 from builder.verify import HeadQuality
+from edge_runtime.metadata import BACKBONE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -153,9 +154,9 @@ def _quality_plot(page: Page) -> Any:
 def _bytes_plot(parts: Mapping[str, int]) -> Any:
     shown = dict(parts)
     if len(shown) > _MANY:
-        own = [name for name in shown if name not in ("backbone", "tables", "members")]
-        shown = {"backbone": shown["backbone"], f"{len(own)} heads": sum(shown[n] for n in own),
-                 "tables": shown["tables"], "members": shown["members"]}  # fmt: skip
+        heads = [name for name in shown if name != BACKBONE and " " not in name]
+        rest = {name: size for name, size in shown.items() if " " in name}
+        shown = {BACKBONE: shown[BACKBONE], f"{len(heads)} heads": sum(shown[name] for name in heads), **rest}
     figure, axes = plt.subplots(figsize=(11, 0.8 + 0.34 * len(shown)))
     bars = axes.barh(list(shown), list(shown.values()), color=_BLUE)
     axes.bar_label(bars, [f" {n:,}" for n in shown.values()], color="#1d2733")

@@ -19,8 +19,8 @@ import numpy as np
 from builder.flatbuffer import INT8, Part, operator_name, scale_and_zero_point
 from builder.layerwise import Stepper, constant, dequantized, names
 from builder.patches import sample_patches
+from edge_runtime.metadata import BACKBONE
 
-BACKBONE = "backbone"
 RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127

@@ -11,11 +11,11 @@ import numpy as np
 
 from builder.calibration import PictureSet
 from builder.errors import ConversionError
-from builder.link import END_TO_END
 from builder.merge import MergedModel
 from builder.rounding import snr_db
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
+from edge_runtime.metadata import END_TO_END
 
 INTERPRETER = "ai_edge_litert"
 _Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval

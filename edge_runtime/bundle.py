@@ -14,7 +14,7 @@ import zlib
 from typing import Any, Mapping, Optional
 
 from edge_runtime.errors import BundleError
-from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, HeadInfo, Metadata
 
 METADATA_MEMBER = "polyhead.json"
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
@@ -73,10 +73,10 @@ def read_metadata(path: str) -> Metadata:
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
     """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
     head = {"inputs": ["features"], "outputs": ["scores"]}
-    expected = {"serving_default": None, "backbone": {"inputs": ["image"], "outputs": ["features"]}}
+    expected = {END_TO_END: None, BACKBONE: {"inputs": ["image"], "outputs": ["features"]}}
     expected.update((info.head_name, head) for info in metadata.heads)
     if metadata.joint is not None:
-        expected["joint"] = head
+        expected[JOINT] = head
     wrong = [name for name in expected if expected[name] and signatures.get(name, expected[name]) != expected[name]]
     if wrong:
         raise BundleError(f"{path}: signature {wrong[0]} takes or gives something else than a polyhead file's; {REBUILD}")

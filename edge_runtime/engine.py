@@ -12,7 +12,7 @@ import numpy as np
 from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 
@@ -91,8 +91,8 @@ class MultiHeadClassifier:
                 f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
             )
         with self._lock:
-            result: np.ndarray = self._runner("backbone")(image=image)["features"]
-        self._check_result("backbone", result, self._features_shape, self._features_dtype)
+            result: np.ndarray = self._runner(BACKBONE)(image=image)["features"]
+        self._check_result(BACKBONE, result, self._features_shape, self._features_dtype)
         return result
 
     def head_scores(self, features: np.ndarray, head: Head) -> np.ndarray:

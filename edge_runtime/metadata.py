@@ -12,7 +12,8 @@ from edge_runtime.errors import BundleError
 from edge_runtime.quantization import FLOAT, Quantization
 
 FORMAT_VERSION = 1
-RESERVED_NAMES = ("backbone", "joint", "serving_default")
+BACKBONE, JOINT, END_TO_END = "backbone", "joint", "serving_default"  # the signatures that are no head
+RESERVED_NAMES = (BACKBONE, JOINT, END_TO_END)
 HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 RESIZE_FITS = ("stretch", "crop", "pad")
