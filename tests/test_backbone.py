@@ -69,13 +69,14 @@ def test_two_heads_of_one_base_share_it(tmp_path: Path) -> None:
 
 
 def other_spelling(base: Any, labels: int) -> Any:
-    """The base with its activations inside the layers or behind them, the other way round than it has them."""
+    """The base with other layers for its activations, and with noise and Dropout for training behind them."""
     x = image = keras.Input((32, 32, 3))
     values = {}
     for layer in base.layers[1:]:
         config = {**layer.get_config(), "name": f"own_{len(values)}"}
         if isinstance(layer, layers.ReLU):
             x = layers.Activation("relu6" if config["max_value"] == 6 else "relu")(x)
+            x = layers.SpatialDropout2D(0.5)(layers.GaussianNoise(0.1)(x))  # inside the base, where it would part them
         else:
             copy = type(layer).from_config(config)
             x = copy([values["tiny_base_stem_relu"], x] if "add" in layer.name else x)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builder import BuildResult
 from builder.calibration import Picture, draw_evenly, find_pictures, read_pictures
-from builder.errors import PicturesError
-from builder.verify import HeadQuality, _judge, wilson_interval
+from builder.errors import ConversionError, PicturesError
+from builder.verify import HeadQuality, _check_end_to_end, _judge, wilson_interval
+from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import ImageInput
 from tests.tiny_models import save_pictures
 
@@ -85,6 +87,16 @@ def test_agreement_and_drift_are_of_the_label_that_float_puts_first() -> None:
     assert q.agreement == pytest.approx(2 / 3)
     assert q.drift == pytest.approx((0.15 + 0.1 + 0) / 3)
     assert [c.picture for c in q.worst] == [4, 5, 6]  # what changed its answer comes first
+
+
+def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: BuildResult) -> None:
+    """Features that are not the picture's stand for an end-to-end subgraph that is not the backbone and its heads."""
+    pictures = tiny.report.verification
+    with MultiHeadClassifier(tiny.output) as classifier:
+        features = [classifier.features(pixels) for pixels in pictures.pixels]
+    _check_end_to_end(tiny.output, pictures, features)
+    with pytest.raises(ConversionError, match="do not agree"):
+        _check_end_to_end(tiny.output, pictures, [64 - row for row in features])
 
 
 def test_a_multi_label_head_agrees_where_every_label_does() -> None:
