@@ -77,7 +77,7 @@ def inspect(ctx: click.Context, models: tuple[Path, ...], preprocessing: tuple[s
         from builder import inspection
 
         groups = inspection.inspect([(path, transforms[path.stem]) for path in models])
-    document = inspection.to_json(groups)
+        document = inspection.to_json(groups)
     if as_json:
         click.echo(json.dumps(document))
     else:

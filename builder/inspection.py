@@ -15,6 +15,7 @@ from builder.backbone import Difference, SharedBackbone, find_backbone, first_di
 from builder.errors import NoSharedBackboneError
 from builder.graph import Node
 from builder.loading import Classifier, read_classifier
+from builder.merge import backbone_model
 from builder.pixels import PixelTransform
 
 
@@ -65,8 +66,12 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
     ]
     backbone = None
     if first.shared is not None:
-        backbone = {"digest": f"sha256:{first.shared.digest}", "parameters": first.shared.parameters}
-        backbone["layers"] = first.shared.cuts[0]
+        backbone = {
+            "digest": f"sha256:{first.shared.digest}",
+            "parameters": first.shared.parameters,
+            "layers": first.shared.cuts[0],
+            "features": list(backbone_model(first.classifiers[0], first.shared).output_shape[1:]),
+        }
     difference = next((g.difference for g in groups if g.difference is not None), None)
     return {
         "shared": len(groups) == 1 and first.shared is not None,

@@ -64,10 +64,7 @@ class MergedModel:
 def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedModel:
     """Rebuild the shared part once, from the first classifier, and each head from its own."""
     first = classifiers[0]
-    source = keras.Input((*first.size, CHANNELS), name="image")
-    backbone = _rebuild(
-        first.graph, range(shared.cuts[0]), Ref(shared.cuts[0] - 1, 0), {Ref(INPUT, 0): source}, "backbone"
-    )
+    backbone = backbone_model(first, shared)
     heads = {}
     for classifier, cut in zip(classifiers, shared.cuts, strict=True):
         graph, seam = classifier.graph, keras.Input(backbone.output_shape[1:], name="features")
@@ -88,6 +85,12 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         size=first.size,
         digest=f"sha256:{shared.digest}",
     )
+
+
+def backbone_model(first: Classifier, shared: SharedBackbone) -> Any:
+    """The shared part as a Keras model: transformed pixels (n, height, width, 3) -> features."""
+    source, cut = keras.Input((*first.size, CHANNELS), name="image"), shared.cuts[0]
+    return _rebuild(first.graph, range(cut), Ref(cut - 1, 0), {Ref(INPUT, 0): source}, "backbone")
 
 
 def prove(classifiers: Sequence[Classifier], merged: MergedModel, pictures: np.ndarray) -> float:

@@ -14,7 +14,7 @@ pytest.importorskip("keras")
 from builder.errors import ModelFileError
 from builder.inspection import Group, inspect, to_json
 from builder.pixels import PREPROCESSING
-from tests.tiny_models import tiny_base, tiny_classifier
+from tests.tiny_models import FEATURES, tiny_base, tiny_classifier
 
 TF = PREPROCESSING["tf"]
 
@@ -50,6 +50,7 @@ def test_models_that_share_are_one_group(folder: Path) -> None:
     assert document["first_difference"] is None
     assert document["backbone"]["digest"].startswith("sha256:")
     assert document["backbone"]["parameters"] == tiny_base().count_params()
+    assert document["backbone"]["features"] == [FEATURES]
     assert [model["head_parameters"] for model in document["models"]] == [64 * 3 + 3, 64 * 5 + 5 + 5 * 4 + 4]
     assert document["models"][1]["head_layers"] == ["hidden", "scores"]
 
