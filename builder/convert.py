@@ -64,7 +64,6 @@ def _device_backbone(merged: MergedModel) -> Any:
 
 def _frozen(model: Any, source: str, shape: tuple[int, ...], result: str) -> Any:
     """A concrete function whose weights are constants; ``source`` and ``result`` name its input and its output."""
-
     spec = tf.TensorSpec(shape, tf.float32, name=source)
     live = tf.function(lambda tensor: tf.identity(model(tensor, training=False), name=result))
     frozen = convert_variables_to_constants_v2(live.get_concrete_function(spec))

@@ -117,10 +117,14 @@ def graph_of(model: Any) -> Graph:
     """The graph of a live Keras model. Raises ``UnreadableModelError``."""
     definition = keras.saving.serialize_keras_object(model)
 
+    inside: dict[int, dict[str, Any]] = {}  # operations of each model by name; bare ones (keras.ops) are no layers
+
     def weights_of(path: tuple[str, ...]) -> Mapping[str, np.ndarray]:
         layer = model
         for name in path:
-            layer = layer.get_layer(name)
+            if id(layer) not in inside:
+                inside[id(layer)] = {op.name: op for op in getattr(layer, "operations", None) or layer.layers}
+            layer = inside[id(layer)][name]
         return named_weights(layer)
 
     return read_graph(definition, weights_of)

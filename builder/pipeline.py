@@ -67,10 +67,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
         ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
     with stages("quantize"):
-        float_parts, parts = (
-            read_parts(float_model),
-            read_parts(quantize(float_model, pin(float_model, ranges, merged.pixels))),
-        )
+        int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+        float_parts, parts = read_parts(float_model), read_parts(int8_model)
     noise: list[LayerNoise] = []
     if config.rounding == "learnt":
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:

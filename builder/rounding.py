@@ -109,6 +109,7 @@ def learn_rounding(
     twin = {i: float_index[name] for i, name in int8_name.items() if name in float_index}
     truth, device = Stepper(float_part, {float_source: float_input}), Stepper(int8_part, {int8_source: int8_input})
     uses = Counter(i for op in int8_part.operators for i in op.inputs)
+    read = {*uses, *int8_part.outputs.values()}
     noise = []
     for op in int8_part.operators:
         kind = operator_name(int8_part, op)
@@ -120,10 +121,11 @@ def learn_rounding(
                 known = observed if op.inputs[0] == int8_source and kind == "FULLY_CONNECTED" else {}
                 _learn_layer(kind, op, int8_part, weights, views, known)
         device.step()
-        (result,) = op.outputs
-        if result in twin and int8_part.tensors[result].type == INT8:
-            found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
-            noise.append(LayerNoise(int8_name[result], kind, snr_db(truth.until(twin[result])[:NOISE_SAMPLES], found)))
+        for result in op.outputs:
+            if result in twin and result in read and int8_part.tensors[result].type == INT8:
+                found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
+                signal = truth.until(twin[result])[:NOISE_SAMPLES]
+                noise.append(LayerNoise(int8_name[result], kind, snr_db(signal, found)))
         advance()
     (float_result,), (int8_result,) = float_part.outputs.values(), int8_part.outputs.values()
     return truth.until(float_result), device.value(int8_result), noise

@@ -21,7 +21,15 @@ from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, Pic
 from builder.pixels import PREPROCESSING
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
-from tests.tiny_models import THREE_HEADS, build_tiny, save_pictures, tiny_base, tiny_classifier, tiny_config
+from tests.tiny_models import (
+    THREE_HEADS,
+    build_tiny,
+    save_pictures,
+    seed_weights,
+    tiny_base,
+    tiny_classifier,
+    tiny_config,
+)
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -90,6 +98,23 @@ def test_the_merged_keras_model_takes_pixels_and_gives_every_head(tmp_path: Path
     for head in config.heads:
         original = keras.models.load_model(head.model)(pixels / 127.5 - 1, training=False)
         np.testing.assert_allclose(outputs[head.name], original, atol=1e-5)
+
+
+def test_an_operator_with_two_outputs_goes_all_the_way(tmp_path: Path) -> None:
+    """Channels split in two, one half convolved, as in ShuffleNet."""
+    import keras
+    from keras import layers
+
+    x = image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(x)
+    left, right = keras.ops.split(x, 2, axis=-1)
+    x = layers.Concatenate()([layers.Conv2D(4, 1, activation="relu", name="half")(left), right])
+    base = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    seed_weights(base, 0)
+    result = build_tiny(tmp_path, {"a": tiny_classifier(base, 3, seed=1), "b": tiny_classifier(base, 4, seed=2)})
+    assert result.metadata.features == (8,)
+    assert result.quality.features_snr_db > 15
+    assert result.report.noise
 
 
 def test_sigmoid_and_bare_logits_come_out_as_probabilities(tmp_path: Path) -> None:
