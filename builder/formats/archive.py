@@ -1,4 +1,4 @@
-"""``.keras``: a zip archive with the configuration as JSON and the weights as HDF5."""
+"""``.keras``: a zip archive with the configuration as JSON and the weights as HDF5, of Keras 3 or of tf_keras."""
 
 from __future__ import annotations
 
@@ -15,18 +15,34 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
-from builder.formats.limits import MAX_TEXT, check_archive, check_definition, read_dataset, read_hdf5_objects, read_member
-from builder.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, Weights, live_weights, reason_of
-from builder.graph import MODEL_CLASSES
+from builder.formats.definition import check_form, parse_definition
+from builder.formats.differences import MODELS, PARTS
+from builder.formats.keras2 import is_old, modernize
+from builder.formats.limits import (
+    MAX_TEXT,
+    Objects,
+    check_archive,
+    check_definition,
+    hdf5_errors,
+    read_dataset,
+    read_hdf5_objects,
+    read_member,
+)
+from builder.formats.rebuild import build, rebuild
+from builder.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
 
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
 def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model in a ``.keras`` archive of Keras 3 or of tf_keras. Raises ``ModelFileError``."""
-    text, data = _members(path)
-    definition = parse_definition(text, path)
-    check_definition(definition, path, allow_code=allow_code)
+    text, data, version = _members(path)
+    raw = parse_definition(text, path)
+    check_definition(raw, path, allow_code=allow_code)
+    objects = read_hdf5_objects(data, path)
+    if is_old(raw, version):
+        return _of_tf_keras(raw, objects, version, path, allow_code=allow_code)
+    check_form(raw, path)
 
     def original() -> Any:
         try:
@@ -34,73 +50,115 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
         except LOADING_ERRORS as error:
             raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
 
-    weights = stored_weights(definition, read_hdf5_objects(data, path))
-    return StoredModel(path, "Keras 3", definition, weights or live_weights(original()), original)
+    weights = stored_weights(raw, objects, path)
+    if weights is None:
+        datasets = [item for item in objects.values() if isinstance(item, h5py.h5d.DatasetID)]
+        build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
+        weights = live_weights(original())
+    return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
 
 
-def _members(path: Path) -> tuple[bytes, bytes]:
-    """The configuration and the weights."""
+def _of_tf_keras(
+    raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool
+) -> StoredModel:
+    modern = modernize(raw, path, allow_code=allow_code)
+    check_form(modern.definition, path)
+    weights = stored_weights(raw, objects, path)
+    if weights is None:
+        raise ModelFileError(
+            f"{path}: which of its weights belong to which layer cannot be said for certain (layers within layers); "
+            "save the model as .h5 with the Keras that made it"
+        )
+    found = weights
+    return StoredModel(
+        path,
+        f"tf_keras {version}".strip(),
+        modern.definition,
+        found,
+        lambda: rebuild(modern.definition, found, path, allow_code=allow_code),
+        notes=modern.notes,
+    )
+
+
+def _members(path: Path) -> tuple[bytes, bytes, str]:
+    """The configuration, the weights, and the version of Keras that wrote them, or nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path)
-            return read_member(archive, _CONFIG, path, limit=MAX_TEXT), read_member(archive, _WEIGHTS, path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+            text, data = read_member(archive, _CONFIG, path, limit=MAX_TEXT), read_member(archive, _WEIGHTS, path)
+            metadata = read_member(archive, _METADATA, path, limit=MAX_TEXT) if _METADATA in archive.namelist() else b"{}"
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, MemoryError) as error:
         raise ModelFileError(f"{path}: not a whole .keras archive ({reason_of(error)}); copy or save it again") from error
+    return text, data, _version(metadata)
 
 
-def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
-    """The configuration of a model. Raises ``ModelFileError``."""
+def _version(metadata: bytes) -> str:
     try:
-        definition = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: its configuration is no JSON ({error}); save the model again") from error
-    if not isinstance(definition, dict) or not isinstance(definition.get("config"), dict):
-        raise ModelFileError(f"{path}: its configuration is not that of a Keras model; save the model again")
-    definition.pop("compile_config", None)  # losses and metrics may be anybody's code and do not matter here
-    return definition
+        found = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return ""
+    version = found.get("keras_version") if isinstance(found, dict) else None
+    return version if isinstance(version, str) else ""
 
 
-def stored_weights(definition: Mapping[str, Any], objects: Mapping[str, Any]) -> Weights | None:
+def stored_weights(
+    definition: Mapping[str, Any], objects: Objects, path: Path
+) -> dict[LayerPath, list[np.ndarray]] | None:
     """The weights of each layer by where they lie in the file, without building the model.
 
-    None where that cannot be said for certain: layers within layers, or names that do not fit.
+    ``definition``: in the words of the file, after which the groups are called. None where it cannot be said for certain:
+    layers within layers, or names that do not fit.
     """
     datasets: dict[str, list[str]] = {}  # of each group, without what Dropout keeps for its random numbers
     for name, item in objects.items():
-        if isinstance(item, h5py.h5d.DatasetID) and name.startswith("layers/") and "/seed_generator/" not in name:
+        if isinstance(item, h5py.h5d.DatasetID) and name.startswith(_ROOTS) and "/seed_generator/" not in name:
             datasets.setdefault(name.rpartition("/")[0], []).append(name)
+    root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
     found: dict[LayerPath, list[np.ndarray]] = {}
-    for path, group in _groups(definition, (), ""):
-        names = datasets.pop(f"{group}/vars", [])
-        if group not in objects or not _is_called(objects.get(f"{group}/vars"), path[-1]):
+    for place, group, kind in _groups(definition, (), "", root):
+        if group not in objects or not _is_called(objects.get(f"{group}/vars"), place[-1], path):
             return None
+        names = [name for part in ("", *PARTS.get(kind, ())) for name in _ordered(datasets, f"{group}{part and '/'}{part}")]
         if names:
-            ordered = sorted(names, key=lambda name: int(name.rpartition("/")[2]))
-            found[path] = [read_dataset(objects[name]) for name in ordered]
+            found[place] = [read_dataset(objects[name], path) for name in names]
     return None if datasets else found
 
 
-def _is_called(group: Any, name: str) -> bool:
+_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # the second by TensorFlow 2.12
+
+
+def _ordered(datasets: dict[str, list[str]], group: str) -> list[str]:
+    """The datasets of one holder of variables, which are called by numbers; each is given out once."""
+    names = datasets.pop(f"{group}/vars", [])
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _is_called(group: Any, name: str, path: Path) -> bool:
     """Does the layer's group bear its name? Files of Keras before 3.10 do not say."""
-    if group is None or not h5py.h5a.exists(group, b"name"):
-        return True
-    return bool(h5py.Group(group).attrs["name"] == name)
+    with hdf5_errors(path):
+        if not isinstance(group, h5py.h5g.GroupID) or not h5py.h5a.exists(group, b"name"):
+            return True
+        return bool(h5py.Group(group).attrs["name"] == name)
 
 
-def _groups(definition: Mapping[str, Any], path: LayerPath, prefix: str) -> Iterator[tuple[LayerPath, str]]:
-    """(names, HDF5 group) of every layer. Groups are called by class, with a counter, in the order of the layers."""
+def _groups(
+    definition: Mapping[str, Any], path: LayerPath, prefix: str, root: str
+) -> Iterator[tuple[LayerPath, str, str]]:
+    """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the order of the layers."""
     counts: Counter[str] = Counter()
     for layer in definition["config"]["layers"]:
         if ".ops." in f"{layer.get('module')}.":
             continue  # a bare operation holds nothing
         name = _snake_case(layer["class_name"])
-        group = f"{prefix}layers/{name}" + (f"_{counts[name]}" if counts[name] else "")
+        group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1
         inner = (*path, layer["config"]["name"])
-        if layer["class_name"] in MODEL_CLASSES:
-            yield from _groups(layer, inner, f"{group}/")
+        if layer["class_name"] in MODELS:
+            yield from _groups(layer, inner, f"{group}/", root)
         elif layer["class_name"] != "InputLayer":
-            yield inner, group
+            yield inner, group, layer["class_name"]
 
 
 def _snake_case(name: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,20 +17,25 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
-from builder.formats.stored import reason_of
+from builder.formats.stored import LOADING_ERRORS, reason_of
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 4 << 30  # of one file, unpacked: above any classifier that an edge device could hold
 MAX_TEXT = 64 << 20  # of a configuration; EfficientNetV2-XL has 2 MB
 MAX_DEPTH = 64  # of groups within groups, and of models within models
 MAX_OBJECTS = 200_000  # groups and datasets
+MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly shrink at all, and zip reaches 1000
+MAX_NUMBER = 1 << 20  # in a layer's settings: above any width, picture or vocabulary of a classifier for a device
+_SMALL = 64 << 20  # bytes that may be packed as tightly as they like
 
 # Where a class in a configuration may come from; anything else could run what the file brings.
 _MODULES = re.compile(
     r"(keras|tf_keras|tensorflow\.keras)(\.src)?"
     r"(\.(engine|layers|models|ops|initializers|regularizers|constraints|dtype_policies|mixed_precision)(\..*)?)?"
 )
-_PLAIN = ("__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__tuple__", "__bytes__", "__complex__")
+_PLAIN = (
+    "__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__", "__tuple__", "TensorShape", "TypeSpec",
+)  # fmt: skip
 _CODE = ("Lambda", "__lambda__", "__typespec__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
 
 
@@ -40,9 +47,12 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
     size = sum(member.file_size for member in members)
     if size > MAX_BYTES:
         raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB unpacked, found {size / (1 << 30):.1f} GB")
+    packed = sum(member.compress_size for member in members)
+    if size > _SMALL and size > MAX_PACKING * packed:
+        raise ModelFileError(f"{path}: {packed:,} bytes that unpack to {size:,}: expected at most {MAX_PACKING} times as many")
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        if name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
             raise ModelFileError(f"{path}: member {member.filename!r:.60} would leave the archive's folder")
 
 
@@ -61,52 +71,84 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int =
     return data
 
 
-def read_hdf5_objects(data: bytes, path: Path) -> dict[str, h5py.h5d.DatasetID | h5py.h5g.GroupID]:
-    """Every group and dataset of an HDF5 file by its full name, in the file's order.
+Objects = dict[str, h5py.h5d.DatasetID | h5py.h5g.GroupID]  # groups and datasets by their full names
 
-    Raises ``ModelFileError`` for what reaches outside of the file, is too deep, unpacks to too much, or is broken.
+
+def read_hdf5_objects(data: bytes, path: Path) -> Objects:
+    """Every group and dataset of an HDF5 file that is in memory, in the file's order; as ``hdf5_objects``."""
+    with hdf5_errors(path):
+        return hdf5_objects(h5py.File(io.BytesIO(data), "r"), path)
+
+
+@contextlib.contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """What h5py raises on a broken file becomes one ``ModelFileError``."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, MemoryError) as error:
+        raise ModelFileError(f"{path}: not a whole HDF5 file ({reason_of(error)}); copy or save it again") from error
+
+
+def hdf5_objects(file: h5py.File, path: Path) -> Objects:
+    """Every group and dataset of ``file``, "" being the root, in the file's order.
+
+    Raises ``ModelFileError`` for what reaches outside of the file, is too deep, unpacks to too much, or holds no numbers.
     """
-    found: dict[str, Any] = {}
     links: list[tuple[str, int]] = []
 
     def visit(name: bytes, link: Any) -> int | None:
         links.append((name.decode(errors="replace"), link.type))
         return 1 if len(links) > MAX_OBJECTS or name.count(b"/") > MAX_DEPTH else None
 
-    try:
-        file = h5py.File(io.BytesIO(data), "r")
-        if file.id.links.visit(visit, info=True):
-            raise ModelFileError(
-                f"{path}: expected at most {MAX_OBJECTS:,} groups and datasets, {MAX_DEPTH} deep; "
-                f"found more at {links[-1][0]:.80}"
-            )
-        size = 0
-        for name, kind in links:
-            if kind != h5py.h5l.TYPE_HARD:
-                raise ModelFileError(f"{path}: {name:.80} is a link; expected groups and datasets only")
-            found[name] = item = h5py.h5o.open(file.id, name.encode())
-            if isinstance(item, h5py.h5d.DatasetID):
-                size += _size_inside(item, name, path)
-            if size > MAX_BYTES:
-                raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB of weights, found more at {name}")
-    except (OSError, RuntimeError, KeyError, ValueError, UnicodeError) as error:
-        raise ModelFileError(f"{path}: not a whole HDF5 file ({reason_of(error)}); copy or save it again") from error
+    if file.id.links.visit(visit, info=True):
+        raise ModelFileError(
+            f"{path}: expected at most {MAX_OBJECTS:,} groups and datasets, {MAX_DEPTH} deep; found more at {links[-1][0]:.80}"
+        )
+    size = 0
+    found: Objects = {"": file["/"].id}
+    for name, kind in links:
+        if kind != h5py.h5l.TYPE_HARD:
+            raise ModelFileError(f"{path}: {name!r:.80} is a link; expected groups and datasets only")
+        item = h5py.h5o.open(file.id, name.encode())
+        if isinstance(item, h5py.h5d.DatasetID):
+            size += _size_inside(item, name, path)
+        elif not isinstance(item, h5py.h5g.GroupID):
+            raise ModelFileError(f"{path}: {name!r:.80} is a named type; expected groups and datasets only")
+        found[name.replace("\\", "/")] = item  # some versions on Windows wrote the names of groups so
+        if size > MAX_BYTES:
+            raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB of weights, found more at {name!r:.80}")
     return found
 
 
-def read_dataset(dataset: h5py.h5d.DatasetID) -> np.ndarray:
-    """The whole dataset, in the machine's byte order."""
-    values = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    return values
+def read_dataset(dataset: h5py.h5d.DatasetID, path: Path) -> np.ndarray:
+    """The whole dataset in the machine's byte order; numbers of any float type come as float32."""
+    with hdf5_errors(path):
+        values = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return as_float32(values)
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """float16 and float64 as float32; everything else as it is."""
+    return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values
 
 
 def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
-    """Unpacked bytes of a dataset that lies in its own file."""
+    """Unpacked bytes of a dataset of numbers that lies in its own file."""
     plan = dataset.get_create_plist()
     if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
-        raise ModelFileError(f"{path}: dataset {name:.80} lies in other files; save the model in one file")
-    return int(np.prod(dataset.shape, dtype=np.float64)) * int(dataset.dtype.itemsize)
+        raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
+    if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > 8:
+        raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
+    size = math.prod(dataset.shape) * int(dataset.dtype.itemsize)
+    if size > MAX_PACKING * dataset.get_storage_size():
+        raise ModelFileError(
+            f"{path}: dataset {name!r:.80} claims shape {str(dataset.shape):.60}, but the file holds "
+            f"{dataset.get_storage_size():,} bytes of it; copy or save the model again"
+        )
+    return size
 
 
 def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -> None:
@@ -148,10 +190,10 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
         )
     if kind == "function" and isinstance(value.get("config"), str) and hasattr(keras.activations, value["config"]):
         return  # how some versions write an activation
-    custom = isinstance(registered, str) and ">" in registered
+    custom = next((n for n in (registered, kind) if isinstance(n, str) and ">" in n), None)
     if custom or (module is not None and not _MODULES.fullmatch(str(module))):
-        name = registered if custom else f"{module}.{kind}"
-        raise ModelFileError(f"{path}: {layer} is of class {name}, which is none of Keras's own; {trust}")
+        name = custom or f"{module}.{kind}"
+        raise ModelFileError(f"{path}: {layer} is of class {name!r:.120}, which is none of Keras's own; {trust}")
 
 
 def _named(value: Mapping[str, Any], outer: str) -> str:

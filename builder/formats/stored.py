@@ -19,7 +19,7 @@ Weights = Mapping[LayerPath, Sequence[np.ndarray]]  # of each layer that has any
 # What Keras raises on files that are not what they say: it has no error of its own for that.
 LOADING_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError, ImportError, NotImplementedError,
-    zipfile.BadZipFile, UnicodeDecodeError, RecursionError,
+    zipfile.BadZipFile, UnicodeDecodeError, RecursionError, ArithmeticError,
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ class StoredModel:
     weights: Weights
     original: Callable[[], Any]
     origin: Origin = Origin()
+    notes: tuple[str, ...] = ()  # what was read otherwise than it was written, in words, for reports
 
 
 def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
@@ -65,4 +66,6 @@ def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
 
 def reason_of(error: BaseException) -> str:
     """What an error of a library says, on one line of bearable length."""
-    return " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
+    _, _, inner = text.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
+    return inner[:300]
