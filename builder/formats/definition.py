@@ -14,6 +14,7 @@ from builder.graph import MODEL_CLASSES
 # What Keras would act on when it reads a layer, and what no reader here needs: losses and metrics may be anybody's code,
 # and a layer that is told a shape makes its weights at once, as large as the file says.
 _UNUSED = ("compile_config", "build_config")
+_MODEL = ("module", "class_name", "config", "registered_name", "name")  # of all that is told about a whole model
 _FREE_NUMBERS = ("seed",)  # settings whose size costs nothing
 
 
@@ -22,7 +23,7 @@ def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
     try:
         definition = json.loads(text)
         if isinstance(definition, dict) and "class_name" in definition and "config" in definition:
-            found: dict[str, Any] = _without_unused(definition)
+            found: dict[str, Any] = _without_unused({key: definition[key] for key in _MODEL if key in definition})
             return found
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
