@@ -58,9 +58,7 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
 
 
-def _of_tf_keras(
-    raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool
-) -> StoredModel:
+def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool) -> StoredModel:
     modern = modernize(raw, path, allow_code=allow_code)
     check_form(modern.definition, path)
     weights = stored_weights(raw, objects, path)
@@ -120,7 +118,8 @@ def stored_weights(
     for place, group, kind in _groups(definition, (), "", root):
         if group not in objects or not _is_called(objects.get(f"{group}/vars"), place[-1], path):
             return None
-        names = [name for part in ("", *PARTS.get(kind, ())) for name in _ordered(datasets, f"{group}{part and '/'}{part}")]
+        holders = (group, *(f"{group}/{part}" for part in PARTS.get(kind, ())))
+        names = [name for holder in holders for name in _ordered(datasets, holder)]
         if names:
             found[place] = [read_dataset(objects[name], path) for name in names]
     return None if datasets else found
@@ -146,7 +145,7 @@ def _is_called(group: Any, name: str, path: Path) -> bool:
 def _groups(
     definition: Mapping[str, Any], path: LayerPath, prefix: str, root: str
 ) -> Iterator[tuple[LayerPath, str, str]]:
-    """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the order of the layers."""
+    """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the layers' order."""
     counts: Counter[str] = Counter()
     for layer in definition["config"]["layers"]:
         if ".ops." in f"{layer.get('module')}.":

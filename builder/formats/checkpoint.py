@@ -1,7 +1,8 @@
 """TensorFlow's checkpoint ("tensor bundle") from its bytes, in plain Python: a hostile one can only end in an error.
 
-``variables.index`` is a sorted table (that of LevelDB: blocks of entries with shared prefixes, and a footer of 48 bytes that
-points to the block of blocks); each entry is a ``BundleEntryProto`` that says where in ``variables.data-*`` a tensor lies.
+``variables.index`` is a sorted table (that of LevelDB: blocks of entries with shared prefixes, and a footer of 48 bytes
+that points to the block of blocks); each entry is a ``BundleEntryProto`` that says where in ``variables.data-*`` a tensor
+lies.
 Source: tensorflow/core/util/tensor_bundle and tensorflow/core/lib/io/format.h. Checksums are not compared.
 """
 
@@ -143,7 +144,10 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def proto_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of every field of a protocol buffer message: a number, or bytes. Raises ``BrokenCheckpointError``."""
+    """(number, value) of every field of a protocol buffer message: a number, or bytes.
+
+    Raises ``BrokenCheckpointError``.
+    """
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)
@@ -162,5 +166,3 @@ def proto_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise BrokenCheckpointError("a field is cut off")
         yield tag >> 3, data[place : place + size]
         place += size
-
-

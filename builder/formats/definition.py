@@ -40,8 +40,8 @@ def _without_unused(value: Any) -> Any:
 def check_form(definition: Mapping[str, Any], path: Path) -> None:
     """Raises ``ModelFileError`` unless this is a Functional or Sequential model in Keras 3's words.
 
-    That is: named layers, no name twice, calls with ``args`` and ``kwargs`` whose tensors come from layers that are there,
-    and no number that would make a layer huge.
+    That is: named layers, no name twice, calls with ``args`` and ``kwargs`` whose tensors come from layers that are
+    there, and no number that would make a layer huge.
     """
 
     def fail(what: str) -> ModelFileError:

@@ -1,6 +1,6 @@
 """How Keras 1 and 2 wrote what Keras 3 writes otherwise: the one table. ``keras2`` applies it.
 
-Sources: configurations written by tf_keras 2.21, and the ``legacy_layer`` decorators of Keras 2.0 for the words of Keras 1.
+Sources: configurations written by tf_keras 2.21, and Keras 2.0's ``legacy`` interfaces for the words of Keras 1.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ VARIABLES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "Embedding": (("embeddings", None),),
 }
 
-# Where a layer within which other layers lie keeps their weights in a ``.keras`` of tf_keras, in the order of ``get_weights``.
+# Where a layer that holds other layers keeps their weights in a ``.keras`` of tf_keras, in the order of ``get_weights``.
 PARTS: dict[str, tuple[str, ...]] = {
     "MultiHeadAttention": ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
     "Bidirectional": ("forward_layer/cell", "backward_layer/cell"),

@@ -7,6 +7,7 @@ their own names ("conv1/kernel:0").
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from builder.errors import ModelFileError
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import VARIABLES
 from builder.formats.keras2 import is_old, modernize
-from builder.formats.limits import MAX_OBJECTS, MAX_TEXT, Objects, check_definition, hdf5_errors, hdf5_objects, read_dataset
+from builder.formats.limits import (
+    MAX_OBJECTS,
+    MAX_TEXT,
+    Objects,
+    check_definition,
+    hdf5_errors,
+    hdf5_objects,
+    read_dataset,
+)
 from builder.formats.rebuild import rebuild, weights_by_order
 from builder.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
 from builder.graph import MODEL_CLASSES
@@ -30,16 +39,24 @@ Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # of each layer its wei
 def read_hdf5(path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model in an HDF5 file of any Keras. Raises ``ModelFileError``."""
     with hdf5_errors(path), h5py.File(path, "r") as file:
-        text, version = _configuration(file, path)
-        raw = parse_definition(text, path)
-        check_definition(raw, path, allow_code=allow_code)
-        groups = _groups(file, hdf5_objects(file, path), path)
+        return _read(file, path, allow_code=allow_code)
+
+
+def read_hdf5_member(data: bytes, path: Path, *, allow_code: bool = False) -> StoredModel:
+    """As ``read_hdf5``, from the bytes of such a file that lies in the archive ``path``."""
+    with hdf5_errors(path), h5py.File(io.BytesIO(data), "r") as file:
+        return _read(file, path, allow_code=allow_code)
+
+
+def _read(file: h5py.File, path: Path, *, allow_code: bool) -> StoredModel:
+    text, version = _configuration(file, path)
+    raw = parse_definition(text, path)
+    check_definition(raw, path, allow_code=allow_code)
+    groups = _groups(file, hdf5_objects(file, path), path)
     return stored_hdf5(raw, version, groups, path, allow_code=allow_code)
 
 
-def stored_hdf5(
-    raw: Mapping[str, Any], version: str, groups: Groups, path: Path, *, allow_code: bool
-) -> StoredModel:
+def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path, *, allow_code: bool) -> StoredModel:
     """The model of a configuration as the file has it and of the weights of its layers."""
     old = is_old(raw, version)
     notes: tuple[str, ...] = ()
@@ -69,8 +86,11 @@ def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:
     """The configuration and the version of Keras that wrote it, or nothing."""
     text = _text(file, "model_config")
     if text is None:
-        if "layer_names" in file.attrs or "layer_names0" in file.attrs or "_layer_checkpoint_dependencies" in file or (
-            "layers" in file
+        if (
+            "layer_names" in file.attrs
+            or "layer_names0" in file.attrs
+            or "_layer_checkpoint_dependencies" in file
+            or ("layers" in file)
         ):
             raise ModelFileError(
                 f"{path}: weights without an architecture; rebuild the model, load_weights() into it and save the whole "
@@ -124,7 +144,7 @@ def _groups(file: h5py.File, objects: Objects, path: Path) -> Groups:
         for name in _names(h5py.Group(group), "weight_names"):
             dataset = objects.get(f"{prefix}{layer}/{name}")
             if not isinstance(dataset, h5py.h5d.DatasetID):
-                raise ModelFileError(f"{path}: weight {name!r:.80} of layer {layer!r:.80} is not in the file; save it again")
+                raise ModelFileError(f"{path}: weight {name!r:.80} of {layer!r:.80} is not in the file; save it again")
             named.append((name, read_dataset(dataset, path)))
         if layer == "top_level_model_weights" and named:
             raise ModelFileError(f"{path}: the model has weights outside of its layers; build it of layers only")

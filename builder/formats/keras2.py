@@ -1,7 +1,8 @@
-"""A configuration of Keras 1, Keras 2 or tf_keras in Keras 3's words, so that nobody needs the old framework to read it."""
+"""A configuration of Keras 1, Keras 2 or tf_keras in Keras 3's words, so that nobody needs the old framework."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from builder.formats.stored import LOADING_ERRORS, reason_of
 
 _CONSTANT = "_CONSTANT_VALUE"
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
+_Arguments = tuple[list[Any], dict[str, Any]]  # by place and by name
 _HALF = ("float16", "bfloat16", "float64")
 
 
@@ -68,8 +70,10 @@ def _plain(value: Any) -> Any:
         kind = value.get("class_name")
         if kind in ("__tuple__", "TensorShape") and isinstance(value.get("items"), list):
             return [_plain(item) for item in value["items"]]
-        if kind == "__numpy__" and isinstance(value.get("config"), Mapping) and not isinstance(
-            value["config"].get("value"), list
+        if (
+            kind == "__numpy__"
+            and isinstance(value.get("config"), Mapping)
+            and not isinstance(value["config"].get("value"), list)
         ):
             return value["config"]["value"]
         return {key: _plain(item) for key, item in value.items()}
@@ -149,10 +153,8 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
             layers.append(_operation(layer, calls, reader))
             continue
         chain[0]["inbound_nodes"] = [{"args": list(args), "kwargs": kwargs} for args, kwargs in calls]
-        for before, item in zip(chain, chain[1:], strict=False):
-            item["inbound_nodes"] = [
-                {"args": [_tensor(before["name"], i, 0)], "kwargs": {}} for i in range(len(calls))
-            ]
+        for before, item in itertools.pairwise(chain):
+            item["inbound_nodes"] = [{"args": [_tensor(before["name"], i, 0)], "kwargs": {}} for i in range(len(calls))]
         layers += chain
     ends_of = {key: _ends(config[key], tensor) for key in ("input_layers", "output_layers")}
     return {"layers": layers, **ends_of}
@@ -190,7 +192,7 @@ def _tensor(name: str, call: int, output: int) -> dict[str, Any]:
     return {"class_name": "__keras_tensor__", "config": config}
 
 
-def _read_call(node: Any, tensor: Any) -> tuple[list[Any], dict[str, Any]]:
+def _read_call(node: Any, tensor: Any) -> _Arguments:
     """Arguments by place and by name of one call: [[name, call, output, {more}], ...], or one of them alone."""
     if isinstance(node, Mapping) and set(node) == {"args", "kwargs"}:  # Keras 3's words already
         return node["args"], node["kwargs"]
@@ -241,7 +243,7 @@ def _ends(value: Any, tensor: Any) -> Any:
     return ends[0] if len(ends) == 1 else ends
 
 
-def _operation(layer: Mapping[str, Any], calls: list[tuple[list[Any], dict[str, Any]]], reader: _Reader) -> dict[str, Any]:
+def _operation(layer: Mapping[str, Any], calls: list[_Arguments], reader: _Reader) -> dict[str, Any]:
     """A TensorFlow function that was kept as a layer."""
     name = _name(layer)
     if len(calls) != 1:
@@ -254,9 +256,8 @@ def _operation(layer: Mapping[str, Any], calls: list[tuple[list[Any], dict[str, 
         raise reader.fail(name, str(error)) from error
     except KeyError as error:
         raise reader.fail(name, f"argument {error} is missing") from error
-    for tensors in (call.args, call.kwargs):
-        if not any(True for _ in _tensors_in(call.args)):
-            raise reader.fail(name, f"no tensor among its arguments {tensors!r:.60}")
+    if next(_tensors_in(call.args), None) is None:
+        raise reader.fail(name, f"no tensor among its arguments {call.args!r:.60}")
     return {
         "module": call.module,
         "class_name": call.class_name,
@@ -301,7 +302,7 @@ def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
 
 
 def _hard_sigmoid(kind: str, config: dict[str, Any], reader: _Reader) -> list[dict[str, Any]]:
-    """Keras 3's function of this name is another one: relu6(x + 3) / 6, and that of Keras 2 is clip(0.2 x + 0.5, 0, 1)."""
+    """That of Keras 2 is clip(0.2 x + 0.5, 0, 1); Keras 3 has another function of this name, relu6(x + 3) / 6."""
     name = config["name"]
     before = [] if kind == "Activation" else [_defined(kind, {**config, "activation": "linear"}, reader)]
     return [
@@ -359,7 +360,7 @@ def _without_dropped(config: dict[str, Any], kind: str, reader: _Reader) -> dict
         allowed = table.get(key)
         if key not in table:
             kept[key] = value
-        elif allowed is not differences.ANY and value not in allowed:
+        elif allowed is not differences.ANY and value not in (allowed or ()):
             raise reader.fail(config["name"], f"{key} is {value!r:.40}, which Keras 3 does not have")
     return kept
 

@@ -49,7 +49,9 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB unpacked, found {size / (1 << 30):.1f} GB")
     packed = sum(member.compress_size for member in members)
     if size > _SMALL and size > MAX_PACKING * packed:
-        raise ModelFileError(f"{path}: {packed:,} bytes that unpack to {size:,}: expected at most {MAX_PACKING} times as many")
+        raise ModelFileError(
+            f"{path}: {packed:,} bytes that unpack to {size:,}; expected at most {MAX_PACKING} times as many"
+        )
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
@@ -104,7 +106,8 @@ def hdf5_objects(file: h5py.File, path: Path) -> Objects:
 
     if file.id.links.visit(visit, info=True):
         raise ModelFileError(
-            f"{path}: expected at most {MAX_OBJECTS:,} groups and datasets, {MAX_DEPTH} deep; found more at {links[-1][0]:.80}"
+            f"{path}: expected at most {MAX_OBJECTS:,} groups and datasets, {MAX_DEPTH} deep; "
+            f"found more at {links[-1][0]!r:.80}"
         )
     size = 0
     found: Objects = {"": file["/"].id}
@@ -142,10 +145,10 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
         raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
     if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > 8:
         raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
-    size = math.prod(dataset.shape) * int(dataset.dtype.itemsize)
+    size: int = math.prod(dataset.shape) * int(dataset.dtype.itemsize)
     if size > MAX_PACKING * dataset.get_storage_size():
         raise ModelFileError(
-            f"{path}: dataset {name!r:.80} claims shape {str(dataset.shape):.60}, but the file holds "
+            f"{path}: dataset {name!r:.80} claims shape {dataset.shape!s:.60}, but the file holds "
             f"{dataset.get_storage_size():,} bytes of it; copy or save the model again"
         )
     return size

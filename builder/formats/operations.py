@@ -1,4 +1,4 @@
-"""TensorFlow functions that Keras 2 kept as layers (``x / 127.5``, ``tf.nn.relu6(x)``), as layers and operations of Keras 3."""
+"""TensorFlow functions that Keras 2 kept as layers (``x / 127.5``, ``tf.nn.relu6(x)``), in Keras 3's words."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def _only(given: Arguments, *allowed: str) -> None:
 
 def _activation(name: str) -> Callable[[Arguments], Call]:
     def rule(given: Arguments) -> Call:
-        _only(given, "x", *(("beta",) if given.get("beta") == 1.0 else ()), *(("axis",) if given.get("axis") == -1 else ()))
+        plain = [key for key, value in (("beta", 1.0), ("axis", -1)) if given.get(key) == value]
+        _only(given, "x", *plain)
         return _layer("Activation", {"activation": name}, given["x"])
 
     return rule
@@ -183,8 +184,8 @@ def _concat(given: Arguments) -> Call:
 
 def _getitem(given: Arguments) -> Call:
     _only(given, "tensor", "slice_spec")
-    spec = given["slice_spec"]
-    return Call(_NUMPY, "GetItem", {}, [given["tensor"], [_slice(s) for s in (spec if isinstance(spec, list) else [spec])]], {})
+    spec = given["slice_spec"] if isinstance(given["slice_spec"], list) else [given["slice_spec"]]
+    return Call(_NUMPY, "GetItem", {}, [given["tensor"], [_slice(one) for one in spec]], {})
 
 
 def _slice(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From a definition and weights to a live Keras 3 model: for the proof, and where only Keras can say which weight is whose."""
+"""From a definition and weights to a live Keras 3 model: for the proof, and where only Keras knows whose a weight is."""
 
 from __future__ import annotations
 

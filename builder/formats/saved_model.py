@@ -1,7 +1,7 @@
 """A SavedModel folder that Keras 2 or tf_keras wrote: its layers and their weights, without running its graph.
 
-Keras's description of every layer lies in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by the
-number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with its own numbers.
+Keras's description of every layer lies in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by
+the number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with its own numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
     except ModelFileError:
         raise
     except (*LOADING_ERRORS, DecodeError, MemoryError) as error:
-        raise ModelFileError(f"{path}: not a whole SavedModel of Keras ({reason_of(error)}); copy it again, or {_AGAIN}") from error
+        raise ModelFileError(
+            f"{path}: not a whole SavedModel of Keras ({reason_of(error)}); copy it again, or {_AGAIN}"
+        ) from error
     return StoredModel(
         path,
         "Keras 2 SavedModel",
@@ -131,7 +133,8 @@ class _Walk:
 
     def _keys(self) -> dict[int, str]:
         """The key in the checkpoint of every object that is a variable, by its number in the graph."""
-        own = trackable_object_graph_pb2.TrackableObjectGraph.FromString(self.checkpoint.text("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        text = self.checkpoint.text("_CHECKPOINTABLE_OBJECT_GRAPH")
+        own = trackable_object_graph_pb2.TrackableObjectGraph.FromString(text)
         same, pending, keys = {0: 0}, [0], {}
         while pending:
             number = pending.pop()
