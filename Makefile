@@ -8,7 +8,7 @@ BUILDER := .venv/bin
 DEVICE := .venv-device/bin
 PIP := -m pip --disable-pip-version-check install --quiet
 
-SOURCES := $(wildcard builder/*.py edge_runtime/*.py)
+SOURCES := $(shell find builder edge_runtime -name "*.py")
 PICTURES := $(shell find calibration_data -name '*.jpg')
 SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))

@@ -21,6 +21,7 @@ else:
 
 DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "nearest")
+MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,23 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class ResizeConfig:
-    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``."""
+    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
+
+    ``fit``: None takes what the model files say, and ``stretch`` where they say nothing.
+    """
 
     method: str = "bilinear"
     antialias: bool = True
-    fit: str = "stretch"
+    fit: str | None = None
 
 
 @dataclass(frozen=True)
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer.
+    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
+    weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
+    what a model file brings (Lambda layers, classes of its own).
     """
 
     output: Path
@@ -58,6 +64,8 @@ class BuildConfig:
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     rounding: str = "learnt"
+    tolerance: float = 0.0
+    allow_code: bool = False
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -74,6 +82,8 @@ class BuildConfig:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
+        if not 0 <= self.tolerance <= MAX_TOLERANCE:
+            raise ConfigError(f"tolerance: expected a number from 0 to {MAX_TOLERANCE}, found {self.tolerance}")
 
     @property
     def report_folder(self) -> Path:
@@ -104,6 +114,8 @@ _KEYS = (
     "report",
     "resize",
     "rounding",
+    "tolerance",
+    "allow_code",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing")
@@ -117,7 +129,9 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         output=_path(document, "output", folder, required=True),
         calibration_data=_path(document, "calibration_data", folder, required=True),
         verification_data=_path(document, "verification_data", folder),
-        min_agreement=_number(document.get("min_agreement", DEFAULT_MIN_AGREEMENT)),
+        min_agreement=_number(document, "min_agreement", DEFAULT_MIN_AGREEMENT),
+        tolerance=_number(document, "tolerance", 0.0),
+        allow_code=_flag(document, "allow_code"),
         keras_output=_path(document, "keras_output", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
@@ -186,7 +200,15 @@ def _path(table: Mapping[str, Any], key: str, folder: Path, *, required: bool = 
     return Path(os.path.normpath(folder / _get(table, key, str, "a path", where)))
 
 
-def _number(value: Any) -> float:
+def _number(table: Mapping[str, Any], key: str, default: float) -> float:
+    value = table.get(key, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {value!r}")
+        raise ConfigError(f"{key}: expected a number, found {value!r}")
     return float(value)
+
+
+def _flag(table: Mapping[str, Any], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}: expected true or false, found {value!r}")
+    return value

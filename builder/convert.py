@@ -22,15 +22,19 @@ _AT_ONCE = 16  # functions in one conversion: its time grows faster than their n
 
 
 def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
-    """Signatures: ``backbone`` (image -> features) and each head by its name (features -> scores); batch 1, float32.
+    """Signatures: ``backbone`` (image -> the seam) and each head by its name (what it reads of it -> scores); batch 1,
+    float32.
 
     The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
     ``advance`` is called after each conversion. Raises ``ConversionError``.
     """
-    functions = {BACKBONE: lambda: _frozen(_device_backbone(merged), "image", (1, *merged.size, CHANNELS), "features")}
+    functions = {
+        BACKBONE: partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
+    }
     for name, head in merged.heads.items():
-        functions[name] = partial(_frozen, head, "features", (1, *merged.features_shape), "scores")
+        shapes = {tensor.name: merged.seam_shapes[tensor.name] for tensor in head.inputs}
+        functions[name] = partial(_frozen, head, shapes, ["scores"])
     parts: dict[str, Part] = {}
     for start in range(0, len(functions), _AT_ONCE):
         some = list(functions)[start : start + _AT_ONCE]
@@ -62,12 +66,19 @@ def _device_backbone(merged: MergedModel) -> Any:
     return lambda image, training: merged.backbone(layer(image), training=training)
 
 
-def _frozen(model: Any, source: str, shape: tuple[int, ...], result: str) -> Any:
-    """A concrete function whose weights are constants; ``source`` and ``result`` name its input and its output."""
-    spec = tf.TensorSpec(shape, tf.float32, name=source)
-    live = tf.function(lambda tensor: tf.identity(model(tensor, training=False), name=result))
-    frozen = convert_variables_to_constants_v2(live.get_concrete_function(spec))
-    return tf.function(lambda **inputs: {result: frozen(inputs[source])[0]}).get_concrete_function(**{source: spec})
+def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str]) -> Any:
+    """A concrete function whose weights are constants, from inputs of ``shapes`` (no batch axis) to ``results``."""
+    specs = {name: tf.TensorSpec((1, *shape), tf.float32, name=name) for name, shape in shapes.items()}
+
+    def live(*tensors: Any) -> list[Any]:
+        outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        return [tf.identity(tensor, name=name) for tensor, name in zip(outputs, results, strict=True)]
+
+    frozen = convert_variables_to_constants_v2(tf.function(live).get_concrete_function(*specs.values()))
+    return tf.function(
+        lambda **inputs: dict(zip(results, frozen(*(inputs[name] for name in shapes)), strict=True))
+    ).get_concrete_function(**specs)
 
 
 def _name_tensors(part: Part, prefix: str) -> None:

@@ -44,7 +44,7 @@ def test_info_json(tiny_file: Path) -> None:
         "height": 32, "width": 32, "method": "bilinear", "antialias": True, "fit": "stretch", "kind": "image",
         "color": "RGB",
     }  # fmt: skip
-    assert set(document["backbone"]) == {"digest", "features", "quantization"}
+    assert set(document["backbone"]) == {"digest", "features", "seam"}
     assert document["joint"] is None
     assert document["bytes"] == tiny_file.stat().st_size
     assert [head["labels"] for head in document["heads"]] == [list(label_names(n, c)) for n, c in THREE_HEADS.items()]

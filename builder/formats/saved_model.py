@@ -1,7 +1,8 @@
 """A SavedModel folder that Keras 2 or tf_keras wrote: its layers and their weights, without running its graph.
 
 Keras's description of every layer lies in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by
-the number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with its own numbers.
+the number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with numbers of its
+own.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
         if isinstance(layer, keras.Model):
             for inner in layer.layers:
                 collect(inner, (*path, inner.name))
-        elif layer.weights:
+        elif getattr(layer, "weights", None):  # a bare operation has none
             found[path] = [np.asarray(w) for w in layer.weights]
 
     collect(model, ())
