@@ -16,9 +16,11 @@ from builder.flatbuffer import Part, read_parts, write_parts
 from builder.merge import MergedModel, pixel_layer
 from builder.pixels import CHANNELS
 from builder.quiet import quiet
+from builder.stamp import groups, places, stamped, template
 from edge_runtime.metadata import BACKBONE
 
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
+_WORTH_IT = 3  # heads built alike, from which on converting one for all is quicker
 
 
 def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
@@ -29,20 +31,40 @@ def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> 
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
     ``advance`` is called after each conversion. Raises ``ConversionError``.
     """
-    functions = {
-        BACKBONE: partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
-    }
-    for name, head in merged.heads.items():
-        shapes = {tensor.name: merged.seam_shapes[tensor.name] for tensor in head.inputs}
-        functions[name] = partial(_frozen, head, shapes, ["scores"])
+    backbone = partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
+    parts = _parts({BACKBONE: backbone}, advance)
+    heads, templates, single = merged.heads, dict[str, Any](), list[str]()
+    alike = {names[0]: names for names in groups(heads)}
+    for first, names in alike.items():
+        if len(names) < _WORTH_IT:
+            single += names
+        else:
+            templates[first] = template(heads[first])
+    for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}, advance).items():
+        where = places(part, templates[first].get_weights())
+        if where is None:
+            single += alike[first]
+        else:
+            parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
+    parts.update(_parts({name: partial(_head, heads[name]) for name in single}, advance))
+    parts = {name: parts[name] for name in (BACKBONE, *heads)}
+    for name, part in parts.items():
+        _name_tensors(part, name)
+    return write_parts(parts)
+
+
+def _parts(functions: Mapping[str, Callable[[], Any]], advance: Callable[[], None]) -> dict[str, Part]:
+    """Each concrete function converted; equal constants of those converted together are one buffer."""
     parts: dict[str, Part] = {}
     for start in range(0, len(functions), _AT_ONCE):
         some = list(functions)[start : start + _AT_ONCE]
         parts.update(read_parts(_convert({name: functions[name]() for name in some})))
         advance()
-    for name, part in parts.items():
-        _name_tensors(part, name)
-    return write_parts(parts)
+    return parts
+
+
+def _head(head: Any) -> Any:
+    return _frozen(head, {tensor.name: tuple(tensor.shape[1:]) for tensor in head.inputs}, ["scores"])
 
 
 def _convert(functions: Mapping[str, Any]) -> bytes:
