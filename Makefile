@@ -22,7 +22,7 @@ help:
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
 	@echo 'make check              lint, types and tests: what CI runs'
-	@echo 'make bench              file size, memory and time against what people do today (about 20 minutes)'
+	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
 	@echo 'make clean              removes build/ and the environments'
 
 setup: $(BUILDER)/.stamp $(DEVICE)/.stamp
@@ -70,6 +70,7 @@ check: lint types test
 
 bench: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)
+	$(BUILDER)/python -m benchmarks.growth
 
 clean:
 	rm -rf build .venv .venv-device

@@ -39,13 +39,12 @@ class SharedBackbone:
 
 
 def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tuple[int, int, Difference] | None:
-    """The first classifier whose own part is so large that a user would not expect it: (index, parameters, why)."""
-    for i, classifier in enumerate(classifiers):
+    """The first classifier that leaves the first one so early that its own part is large: (index, parameters, why)."""
+    for i, classifier in list(enumerate(classifiers))[1:]:
         own = sum(classifier.graph.nodes[node].parameters for node in shared.head(classifiers, i))
-        if own > LARGE_HEAD * shared.parameters:
-            difference = first_difference(classifiers[0] if i else classifiers[-1], classifier)
-            if difference is not None:
-                return i, own, difference
+        difference = first_difference(classifiers[0], classifier) if own > LARGE_HEAD * shared.parameters else None
+        if difference is not None:
+            return i, own, difference
     return None
 
 
