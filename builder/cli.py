@@ -13,6 +13,7 @@ from builder.config import DEFAULT_MIN_AGREEMENT, MAX_TOLERANCE, BuildConfig, He
 from builder.errors import BuilderError, ConfigError
 from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
 from builder.quiet import quiet, terminal
+from builder.targets import TARGETS
 from edge_runtime.errors import EdgeRuntimeError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -63,6 +64,7 @@ def main() -> None:
 )
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
+@click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
 @_tolerance
 @_allow_code
 def build(config: Path | None, **options: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from builder.errors import ConfigError
 from builder.pixels import PixelTransform, parse_preprocessing
+from builder.targets import TARGETS
 from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, check_head_name
 
 if sys.version_info >= (3, 11):
@@ -52,7 +53,8 @@ class BuildConfig:
 
     ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
     weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
-    what a model file brings (Lambda layers, classes of its own).
+    what a model file brings (Lambda layers, classes of its own). ``target``: a device that the file must run on, see
+    ``targets.TARGETS``.
     """
 
     output: Path
@@ -66,6 +68,7 @@ class BuildConfig:
     rounding: str = "learnt"
     tolerance: float = 0.0
     allow_code: bool = False
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -82,6 +85,8 @@ class BuildConfig:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
+        if self.target is not None and self.target not in TARGETS:
+            raise ConfigError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
         if not 0 <= self.tolerance <= MAX_TOLERANCE:
             raise ConfigError(f"tolerance: expected a number from 0 to {MAX_TOLERANCE}, found {self.tolerance}")
 
@@ -116,6 +121,7 @@ _KEYS = (
     "rounding",
     "tolerance",
     "allow_code",
+    "target",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing")
@@ -132,6 +138,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         min_agreement=_number(document, "min_agreement", DEFAULT_MIN_AGREEMENT),
         tolerance=_number(document, "tolerance", 0.0),
         allow_code=_flag(document, "allow_code"),
+        target=document.get("target"),
         keras_output=_path(document, "keras_output", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),

@@ -10,6 +10,7 @@ import numpy as np
 
 from builder.errors import ConversionError
 from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
+from builder.versions import Version, min_runtime, with_versions
 from edge_runtime.metadata import BACKBONE, END_TO_END, SeamTensor
 from edge_runtime.quantization import Quantization
 
@@ -17,7 +18,8 @@ from edge_runtime.quantization import Quantization
 @dataclass(frozen=True)
 class LinkedModel:
     """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included.
-    ``seam``: the tensors between backbone and heads. ``scores``: how those of every head are quantized.
+    ``seam``: the tensors between backbone and heads. ``scores``: how those of every head are quantized. ``min_runtime``:
+    the oldest TensorFlow Lite, (major, minor), that runs the file, for the sake of ``newest``.
     """
 
     model: bytes
@@ -25,6 +27,8 @@ class LinkedModel:
     head_bytes: Mapping[str, int]
     seam: tuple[SeamTensor, ...]
     scores: Quantization
+    min_runtime: Version
+    newest: str
 
 
 def link(parts: Mapping[str, Part]) -> LinkedModel:
@@ -32,8 +36,8 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
 
     Requires one shape, scale and zero point on both sides of the seam. Raises ``ConversionError``.
     """
-    backbone = take_pixels(parts[BACKBONE])
-    heads = {name: part for name, part in parts.items() if name != BACKBONE}
+    backbone = with_versions(take_pixels(parts[BACKBONE]))
+    heads = {name: with_versions(part) for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
     seam = tuple(_seam_tensor(name, backbone.tensors[i]) for name, i in backbone.outputs.items())
     scores = {name: quantization(part.tensors[part.outputs["scores"]]) for name, part in heads.items()}
@@ -57,7 +61,12 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     for name, part in {BACKBONE: backbone, **heads}.items():
         writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
     return LinkedModel(
-        writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes, seam, next(iter(scores.values()))
+        writer.finish("polyhead: one backbone, many heads"),
+        backbone_bytes,
+        head_bytes,
+        seam,
+        next(iter(scores.values())),
+        *min_runtime([backbone, *heads.values()]),
     )
 
 

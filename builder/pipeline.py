@@ -26,8 +26,10 @@ from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from builder.report import Report, write_report
 from builder.rounding import LayerNoise, round_parts
+from builder.targets import check_target
 from builder.tolerance import align
 from builder.verify import Quality, verify
+from builder.versions import min_runtime
 from edge_runtime import __version__
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
@@ -75,6 +77,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("quantize"):
         int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
         float_parts, parts = read_parts(float_model), read_parts(int8_model)
+        if config.target is not None:
+            check_target(config.target, *min_runtime(parts.values()))
     noise: list[LayerNoise] = []
     if config.rounding == "learnt":
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
@@ -156,7 +160,9 @@ def _metadata(
         "polyhead": __version__,
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
-    return Metadata(spec, merged.digest, linked.seam, heads, len(linked.model), linked.scores, built=built)
+    return Metadata(
+        spec, merged.digest, linked.seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built
+    )
 
 
 def _check_writable(config: BuildConfig) -> None:

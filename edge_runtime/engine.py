@@ -45,7 +45,9 @@ class MultiHeadClassifier:
     ) -> None:
         path = os.fspath(model_path)
         self._metadata = read_metadata(path)
-        self._interpreter_name, self._interpreter = open_interpreter(path, name=interpreter, num_threads=num_threads)
+        self._interpreter_name, self._interpreter = open_interpreter(
+            path, name=interpreter, num_threads=num_threads, min_runtime=self._metadata.min_runtime
+        )
         signatures = self._interpreter.get_signature_list()
         check_signatures(path, self._metadata, signatures)
         self._reads = {head.head_name: signatures[head.head_name]["inputs"] for head in self._metadata.heads}

@@ -19,6 +19,9 @@ HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 RESIZE_FITS = ("stretch", "crop", "pad")
 ACTIVATIONS = ("softmax", "sigmoid")
+# Older interpreters have signatures, but run those of all subgraphs but the first on the wrong tensors, and say nothing:
+# tflite-runtime 2.8.0 and 2.9.1 gave all labels the same probability, 2.10.0 to 2.14.0 answered rightly.
+OLDEST_RUNTIME = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Metadata:
     heads: Tuple[HeadInfo, ...]
     model_bytes: int = 0  # length of the flatbuffer before the members
     scores: Quantization = FLOAT  # of every head's scores
+    min_runtime: Tuple[int, int] = OLDEST_RUNTIME  # TensorFlow Lite (major, minor) that has the operators
     joint: Optional[Mapping[str, Any]] = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +94,7 @@ class Metadata:
                 ],
             },
             "scores": {"quantization": _quantization_to_json(self.scores)},
+            "min_runtime": ".".join(map(str, self.min_runtime)),
             "heads": heads,
             "joint": self.joint,
             "quality": dict(self.quality),
@@ -123,6 +128,7 @@ class Metadata:
             heads=heads,
             model_bytes=_get(document, "model_bytes", int),
             scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
+            min_runtime=_version(_get(document, "min_runtime", str)),
             joint=None if document.get("joint") is None else _get(document, "joint", dict),
             quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
@@ -156,6 +162,13 @@ def _get(document: Any, key: str, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise BundleError(f"polyhead.json: expected {key!r} as {kind.__name__}, found {value!r:.60}")
     return value
+
+
+def _version(text: str) -> Tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
+    if found is None:
+        raise BundleError(f"polyhead.json: expected min_runtime as 2.10, found {text!r:.60}")
+    return int(found[1]), int(found[2])
 
 
 def _positive(value: Any, what: str) -> int:

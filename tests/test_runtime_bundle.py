@@ -322,6 +322,7 @@ PLACES = [
     ("backbone", "seam", 0, "name"), ("backbone", "seam", 0, "shape"), ("backbone", "seam", 0, "quantization"),
     ("backbone", "seam", 0, "quantization", "dtype"), ("backbone", "seam", 0, "quantization", "scale"),
     ("backbone", "seam", 0, "quantization", "zero_point"), ("scores",), ("scores", "quantization"),
+    ("min_runtime",),
     ("heads",), ("heads", 0, "head_name"), ("heads", 0, "labels"),
     ("heads", 0, "activation"), ("heads", 0, "bytes"), ("quality",), ("quality", "heads"),
     ("quality", "heads", "garden", "agreement"), ("built",),
@@ -412,7 +413,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(place=st.sampled_from(PLACES[:23]), value=JSON)
+@given(place=st.sampled_from(PLACES[:24]), value=JSON)
 @example(place=("heads",), value=[None])
 @example(place=("backbone", "features"), value=[2**70])
 def test_no_document_raises_anything_else(

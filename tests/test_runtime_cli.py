@@ -38,7 +38,17 @@ def test_info_json(tiny_file: Path) -> None:
     result = run("info", tiny_file, "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert list(document) == ["format_version", "input", "backbone", "heads", "joint", "quality", "built", "bytes"]
+    assert list(document) == [
+        "format_version",
+        "input",
+        "backbone",
+        "heads",
+        "joint",
+        "min_runtime",
+        "quality",
+        "built",
+        "bytes",
+    ]
     assert document["format_version"] == 1
     assert document["input"] == {
         "height": 32, "width": 32, "method": "bilinear", "antialias": True, "fit": "stretch", "kind": "image",
