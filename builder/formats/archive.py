@@ -17,7 +17,7 @@ import numpy as np
 from builder.errors import ModelFileError
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import MODELS, PARTS
-from builder.formats.keras2 import is_old, modernize
+from builder.formats.keras2 import clean_name, is_old, modernize
 from builder.formats.limits import (
     MAX_TEXT,
     Objects,
@@ -153,7 +153,7 @@ def _groups(
         name = _snake_case(layer["class_name"])
         group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1
-        inner = (*path, layer["config"]["name"])
+        inner = (*path, clean_name(layer["config"]["name"]))
         if layer["class_name"] in MODELS:
             yield from _groups(layer, inner, f"{group}/", root)
         elif layer["class_name"] != "InputLayer":

@@ -19,7 +19,7 @@ import numpy as np
 from builder.errors import ModelFileError
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import VARIABLES
-from builder.formats.keras2 import is_old, modernize
+from builder.formats.keras2 import clean_name, is_old, modernize
 from builder.formats.limits import (
     MAX_OBJECTS,
     MAX_TEXT,
@@ -157,7 +157,8 @@ def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[Layer
     """The weights of each layer by their names; None where these do not say it for certain."""
     layers = {layer["config"]["name"]: layer for layer in definition["config"]["layers"]}
     found: dict[LayerPath, list[np.ndarray]] = {}
-    for group, named in groups:
+    for name_there, named in groups:
+        group = clean_name(name_there)
         layer = layers.get(group)
         if layer is None:
             return None
@@ -187,11 +188,11 @@ def _inside(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mappin
 
 
 def _owner(name: str, owners: Mapping[str, Any]) -> str | None:
-    """The layer that a weight called ``base/conv1/kernel:0`` belongs to: "conv1", which may have a "/" of its own."""
+    """The layer that a weight called ``base/conv1/kernel:0`` belongs to: "conv1", or "base_conv1", once "base/conv1"."""
     scopes = name.split("/")[:-1]
     for length in range(len(scopes), 0, -1):
         for start in range(len(scopes) - length, -1, -1):
-            candidate = "/".join(scopes[start : start + length])
+            candidate = clean_name("/".join(scopes[start : start + length]))
             if candidate in owners:
                 return candidate
     return None

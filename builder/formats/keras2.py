@@ -57,6 +57,11 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
     return Modernized(modern, tuple(reader.notes))
 
 
+def clean_name(name: str) -> str:
+    """The name of a layer as Keras 3 allows it: without the "/" that applications of Keras 2 had ("conv1/bn")."""
+    return name.replace("/", "_")
+
+
 def is_old(definition: Mapping[str, Any], version: str) -> bool:
     """Is the configuration in the words of Keras 1 or 2? ``version``: as the file says, or nothing."""
     if version.split(".")[0].isdecimal():
@@ -91,7 +96,7 @@ def _model(definition: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     if isinstance(config, list):  # Sequential until Keras 2.2.2
         config = {"name": definition.get("name", "sequential"), "layers": config}
     modern = _sequential(config, reader) if kind == "Sequential" else _functional(config, reader)
-    modern["name"] = str(config.get("name") or kind.lower())
+    modern["name"] = clean_name(str(config.get("name") or kind.lower()))
     modern["trainable"] = bool(config.get("trainable", True))
     module = "keras.src.models.sequential" if kind == "Sequential" else "keras.src.models.functional"
     return {"module": module, "class_name": kind, "config": modern, "registered_name": kind}
@@ -113,7 +118,7 @@ def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], reader: _
     shape = _input_shape(first) or config.get("build_input_shape")
     if not shape:
         return []
-    return [_defined("InputLayer", {"batch_shape": shape, "name": f"{_name(first)}_input"}, reader)]
+    return [_defined("InputLayer", {"batch_shape": shape, "name": f"{clean_name(_name(first))}_input"}, reader)]
 
 
 def _input_shape(layer: Mapping[str, Any]) -> Any:
@@ -144,8 +149,11 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
         name, call, output = history[:3]
         if name not in kinds:
             raise ModelFileError(f"{reader.path}: its configuration names a layer {name!r:.80} that is not there")
-        place = int(call) - start[name] + (kinds[name] == "Functional")  # which Keras 3 counts from 1
-        return _tensor(ends.get(name, name), place, int(output))
+        return _tensor(ends.get(name, clean_name(name)), int(call) - start[name], int(output))
+
+    def end(history: Any) -> list[Any]:
+        name, call, output = tensor(history)["config"]["keras_history"]
+        return [name, call + (kinds[history[0]] == "Functional"), output]  # here Keras 3 counts their calls from 1
 
     for layer, chain in pending:
         calls = [_read_call(node, tensor) for node in layer.get("inbound_nodes", ())]
@@ -156,7 +164,7 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
         for before, item in itertools.pairwise(chain):
             item["inbound_nodes"] = [{"args": [_tensor(before["name"], i, 0)], "kwargs": {}} for i in range(len(calls))]
         layers += chain
-    ends_of = {key: _ends(config[key], tensor) for key in ("input_layers", "output_layers")}
+    ends_of = {key: _ends(config[key], end) for key in ("input_layers", "output_layers")}
     return {"layers": layers, **ends_of}
 
 
@@ -232,14 +240,13 @@ def _argument(value: Any, tensor: Any) -> Any:
     return value
 
 
-def _ends(value: Any, tensor: Any) -> Any:
+def _ends(value: Any, end: Any) -> Any:
     """``input_layers`` and ``output_layers``: one [layer, call, output], or several."""
     if _is_history(value):
-        history: list[Any] = tensor(value)["config"]["keras_history"]
-        return history
+        return end(value)
     if isinstance(value, Mapping):
-        return {key: _ends(item, tensor) for key, item in value.items()}
-    ends = [_ends(item, tensor) for item in value]
+        return {key: _ends(item, end) for key, item in value.items()}
+    ends = [_ends(item, end) for item in value]
     return ends[0] if len(ends) == 1 else ends
 
 
@@ -258,6 +265,7 @@ def _operation(layer: Mapping[str, Any], calls: list[_Arguments], reader: _Reade
         raise reader.fail(name, f"argument {error} is missing") from error
     if next(_tensors_in(call.args), None) is None:
         raise reader.fail(name, f"no tensor among its arguments {call.args!r:.60}")
+    name = clean_name(name)
     return {
         "module": call.module,
         "class_name": call.class_name,
@@ -289,10 +297,10 @@ def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
     """One layer, or the layers that compute together what it did."""
     if layer["class_name"] in differences.MODELS:
         model = _model(layer, reader)
-        name = layer.get("name") or model["config"]["name"]
+        name = clean_name(layer.get("name") or model["config"]["name"])
         return [{**model, "config": {**model["config"], "name": name}, "name": name}]
     kind = str(layer["class_name"]).rpartition(">")[2]
-    config = {**layer["config"], "name": _name(layer)}
+    config = {**layer["config"], "name": clean_name(_name(layer))}
     if kind == "Merge":
         kind = differences.MERGE_MODES.get(str(config.get("mode")), "Merge")
         config = {k: v for k, v in config.items() if k in ("name", "concat_axis")}

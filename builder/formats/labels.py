@@ -24,8 +24,8 @@ def read_label_file(path: Path) -> tuple[str, ...]:
 
     ``.txt``: one a line, or ``0 Name`` or ``0: Name``. Numbers in front count as numbers only if every line begins with
     its own place, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``, ``{"name": 0}``
-    (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one column, or an
-    index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
+    (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one
+    column, or an index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
     """
     text = _text(path)
     if path.suffix.lower() == ".json":

@@ -24,6 +24,8 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
             raise ModelFileError(f"{path}: weights for a layer {'/'.join(place)!r:.80} that is not there")
         try:
             layers[place].set_weights(list(values))
+            if hasattr(layers[place], "finalize_state"):  # Normalization computes with copies of its weights
+                layers[place].finalize_state()
         except LOADING_ERRORS as error:
             raise ModelFileError(
                 f"{path}: the weights of layer {'/'.join(place)!r:.80} do not fit it: {reason_of(error)}"
