@@ -15,9 +15,10 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
+from builder.formats.calls import clean_name, layer_name, layers_in
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import MODELS, PARTS
-from builder.formats.keras2 import clean_name, is_old, modernize
+from builder.formats.keras2 import is_old, modernize
 from builder.formats.limits import (
     MAX_TEXT,
     Objects,
@@ -147,13 +148,13 @@ def _groups(
 ) -> Iterator[tuple[LayerPath, str, str]]:
     """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the layers' order."""
     counts: Counter[str] = Counter()
-    for layer in definition["config"]["layers"]:
+    for layer in layers_in(definition):
         if ".ops." in f"{layer.get('module')}.":
             continue  # a bare operation holds nothing
         name = _snake_case(layer["class_name"])
         group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1
-        inner = (*path, clean_name(layer["config"]["name"]))
+        inner = (*path, clean_name(layer_name(layer)))
         if layer["class_name"] in MODELS:
             yield from _groups(layer, inner, f"{group}/", root)
         elif layer["class_name"] != "InputLayer":

@@ -17,9 +17,10 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
+from builder.formats.calls import clean_name
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import VARIABLES
-from builder.formats.keras2 import clean_name, is_old, modernize
+from builder.formats.keras2 import is_old, modernize
 from builder.formats.limits import (
     MAX_OBJECTS,
     MAX_TEXT,

@@ -19,9 +19,10 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from builder.errors import ModelFileError
 from builder.formats import differences
+from builder.formats.calls import clean_name, layer_name, layers_in
 from builder.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
 from builder.formats.definition import check_form, parse_definition
-from builder.formats.keras2 import clean_name, modernize
+from builder.formats.keras2 import modernize
 from builder.formats.limits import as_float32, check_definition
 from builder.formats.members import Members, folder_members
 from builder.formats.rebuild import rebuild
@@ -121,10 +122,9 @@ class _Walk:
         """The object of every layer, by the layer's path."""
         children = {child.node_id for child in self.nodes[number].children if child.local_name.startswith("layer")}
         by_name = {self._name(child): child for child in children}
-        config = definition["config"]
         found: dict[LayerPath, int] = {}
-        for layer in config if isinstance(config, list) else config["layers"]:
-            name = layer.get("name") or layer["config"]["name"]
+        for layer in layers_in(definition):
+            name = layer_name(layer)
             if layer["class_name"] == "InputLayer":
                 continue
             if name not in by_name:
