@@ -16,6 +16,7 @@ import numpy as np
 
 from builder.errors import ModelFileError
 from builder.formats.calls import clean_name, layer_name, layers_in
+from builder.formats.complete import check_complete
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import MODELS, PARTS
 from builder.formats.keras2 import is_old, modernize
@@ -56,6 +57,7 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
         datasets = [item for item in objects.values() if isinstance(item, h5py.h5d.DatasetID)]
         build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
         weights = live_weights(original())
+    check_complete(raw, weights, path)
     return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
 
 
@@ -68,6 +70,7 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
             f"{path}: which of its weights belong to which layer cannot be said for certain (layers within layers); "
             "save the model as .h5 with the Keras that made it"
         )
+    check_complete(modern.definition, weights, path)
     found = weights
     return StoredModel(
         path,

@@ -8,7 +8,7 @@ their own names ("conv1/kernel:0").
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from builder.errors import ModelFileError
 from builder.formats.calls import clean_name
+from builder.formats.complete import layers_within, missing_weights
 from builder.formats.definition import check_form, parse_definition
-from builder.formats.differences import VARIABLES
 from builder.formats.keras2 import is_old, modernize
 from builder.formats.limits import (
     MAX_OBJECTS,
@@ -166,7 +166,7 @@ def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[Layer
         if layer["class_name"] not in MODEL_CLASSES:
             found[(group,)] = [values for _, values in named]
             continue
-        inner = _inside(layer, (group,))
+        inner = layers_within(layer, (group,))
         names = [path[-1] for path in inner]
         if len(set(names)) != len(names):
             return None
@@ -176,16 +176,7 @@ def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[Layer
             if owner is None:
                 return None
             found.setdefault(owners[owner], []).append(values)
-    return found if _is_complete(definition, (), found) else None
-
-
-def _inside(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mapping[str, Any]]:
-    """Every layer within a model, by its path."""
-    found: dict[LayerPath, Mapping[str, Any]] = {}
-    for layer in model["config"]["layers"]:
-        inner = (*path, layer["config"]["name"])
-        found |= _inside(layer, inner) if layer["class_name"] in MODEL_CLASSES else {inner: layer}
-    return found
+    return found if missing_weights(definition, found) is None else None
 
 
 def _owner(name: str, owners: Mapping[str, Any]) -> str | None:
@@ -197,12 +188,3 @@ def _owner(name: str, owners: Mapping[str, Any]) -> str | None:
             if candidate in owners:
                 return candidate
     return None
-
-
-def _is_complete(definition: Mapping[str, Any], path: LayerPath, weights: Mapping[LayerPath, Sequence[Any]]) -> bool:
-    """Has every layer whose weights are known as many as it needs?"""
-    return all(
-        len(weights.get(place, ())) == sum(not switch or layer["config"].get(switch, True) is True for _, switch in own)
-        for place, layer in _inside(definition, path).items()
-        if (own := VARIABLES.get(layer["class_name"])) is not None
-    )

@@ -21,6 +21,7 @@ from builder.errors import ModelFileError
 from builder.formats import differences
 from builder.formats.calls import clean_name, layer_name, layers_in
 from builder.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
+from builder.formats.complete import check_complete
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.keras2 import modernize
 from builder.formats.limits import as_float32, check_definition
@@ -56,6 +57,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         modern = modernize(raw, path, allow_code=allow_code)
         check_form(modern.definition, path)
         weights = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}")).weights(raw)
+        check_complete(modern.definition, weights, path)
     except ModelFileError:
         raise
     except (*LOADING_ERRORS, DecodeError, MemoryError) as error:
