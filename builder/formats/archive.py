@@ -15,6 +15,8 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
+from builder.formats.calls import clean_name, layer_name, layers_in
+from builder.formats.complete import check_complete
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.differences import MODELS, PARTS
 from builder.formats.keras2 import is_old, modernize
@@ -55,6 +57,7 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
         datasets = [item for item in objects.values() if isinstance(item, h5py.h5d.DatasetID)]
         build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
         weights = live_weights(original())
+    check_complete(raw, weights, path)
     return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
 
 
@@ -67,6 +70,7 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
             f"{path}: which of its weights belong to which layer cannot be said for certain (layers within layers); "
             "save the model as .h5 with the Keras that made it"
         )
+    check_complete(modern.definition, weights, path)
     found = weights
     return StoredModel(
         path,
@@ -147,13 +151,13 @@ def _groups(
 ) -> Iterator[tuple[LayerPath, str, str]]:
     """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the layers' order."""
     counts: Counter[str] = Counter()
-    for layer in definition["config"]["layers"]:
+    for layer in layers_in(definition):
         if ".ops." in f"{layer.get('module')}.":
             continue  # a bare operation holds nothing
         name = _snake_case(layer["class_name"])
         group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1
-        inner = (*path, layer["config"]["name"])
+        inner = (*path, clean_name(layer_name(layer)))
         if layer["class_name"] in MODELS:
             yield from _groups(layer, inner, f"{group}/", root)
         elif layer["class_name"] != "InputLayer":

@@ -15,7 +15,7 @@ from builder.graph import MODEL_CLASSES
 # and a layer that is told a shape makes its weights at once, as large as the file says.
 _UNUSED = ("compile_config", "build_config")
 _MODEL = ("module", "class_name", "config", "registered_name", "name")  # of all that is told about a whole model
-_FREE_NUMBERS = ("seed", "shared_object_id")  # settings whose size costs nothing
+_FREE_NUMBERS = ("seed", "shared_object_id")  # whose size costs nothing: the second is an address in memory
 
 
 def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:

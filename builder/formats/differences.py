@@ -99,7 +99,10 @@ DROPPED: dict[str, dict[str, Any]] = {
         "softmax_robust_masking": ANY,
     },
     "Identity": {"factor": ANY, "interpolation": ANY, "seed": ANY},
-    "RandomContrast": {},
+    "SpatialDropout1D": {"trainable": ANY, "noise_shape": ANY},
+    "SpatialDropout2D": {"trainable": ANY, "noise_shape": ANY},
+    "SpatialDropout3D": {"trainable": ANY, "noise_shape": ANY},
+    "Discretization": {"trainable": ANY},
 }
 
 # What a missing setting meant then, where Keras 3 takes something else.
@@ -138,6 +141,9 @@ VARIABLES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "PReLU": (("alpha", None),),
     "Embedding": (("embeddings", None),),
 }
+
+# Names of the weights of layers that a SavedModel does not list them of.
+OBJECTS: dict[str, tuple[str, ...]] = {"Normalization": ("mean", "variance", "count")}
 
 # Where a layer that holds other layers keeps their weights in a ``.keras`` of tf_keras, in the order of ``get_weights``.
 PARTS: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ their own names ("conv1/kernel:0").
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import keras
 import numpy as np
 
 from builder.errors import ModelFileError
+from builder.formats.calls import clean_name
+from builder.formats.complete import layers_within, missing_weights
 from builder.formats.definition import check_form, parse_definition
-from builder.formats.differences import VARIABLES
 from builder.formats.keras2 import is_old, modernize
 from builder.formats.limits import (
     MAX_OBJECTS,
@@ -157,14 +158,15 @@ def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[Layer
     """The weights of each layer by their names; None where these do not say it for certain."""
     layers = {layer["config"]["name"]: layer for layer in definition["config"]["layers"]}
     found: dict[LayerPath, list[np.ndarray]] = {}
-    for group, named in groups:
+    for name_there, named in groups:
+        group = clean_name(name_there)
         layer = layers.get(group)
         if layer is None:
             return None
         if layer["class_name"] not in MODEL_CLASSES:
             found[(group,)] = [values for _, values in named]
             continue
-        inner = _inside(layer, (group,))
+        inner = layers_within(layer, (group,))
         names = [path[-1] for path in inner]
         if len(set(names)) != len(names):
             return None
@@ -174,33 +176,15 @@ def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[Layer
             if owner is None:
                 return None
             found.setdefault(owners[owner], []).append(values)
-    return found if _is_complete(definition, (), found) else None
-
-
-def _inside(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mapping[str, Any]]:
-    """Every layer within a model, by its path."""
-    found: dict[LayerPath, Mapping[str, Any]] = {}
-    for layer in model["config"]["layers"]:
-        inner = (*path, layer["config"]["name"])
-        found |= _inside(layer, inner) if layer["class_name"] in MODEL_CLASSES else {inner: layer}
-    return found
+    return found if missing_weights(definition, found) is None else None
 
 
 def _owner(name: str, owners: Mapping[str, Any]) -> str | None:
-    """The layer that a weight called ``base/conv1/kernel:0`` belongs to: "conv1", which may have a "/" of its own."""
+    """The layer that a weight called ``base/conv1/kernel:0`` belongs to: "conv1", or "base_conv1", once "base/conv1"."""
     scopes = name.split("/")[:-1]
     for length in range(len(scopes), 0, -1):
         for start in range(len(scopes) - length, -1, -1):
-            candidate = "/".join(scopes[start : start + length])
+            candidate = clean_name("/".join(scopes[start : start + length]))
             if candidate in owners:
                 return candidate
     return None
-
-
-def _is_complete(definition: Mapping[str, Any], path: LayerPath, weights: Mapping[LayerPath, Sequence[Any]]) -> bool:
-    """Has every layer whose weights are known as many as it needs?"""
-    return all(
-        len(weights.get(place, ())) == sum(not switch or layer["config"].get(switch, True) is True for _, switch in own)
-        for place, layer in _inside(definition, path).items()
-        if (own := VARIABLES.get(layer["class_name"])) is not None
-    )

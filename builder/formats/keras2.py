@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,20 @@ import keras
 
 from builder.errors import ModelFileError
 from builder.formats import differences
-from builder.formats.operations import UnknownOperationError, is_tensor, translate
+from builder.formats.calls import (
+    Arguments,
+    clean_name,
+    counts_from_one,
+    layer_name,
+    read_call,
+    read_ends,
+    tensor_of,
+    tensors_in,
+)
+from builder.formats.operations import UnknownOperationError, translate
 from builder.formats.stored import LOADING_ERRORS, reason_of
 
-_CONSTANT = "_CONSTANT_VALUE"
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
-_Arguments = tuple[list[Any], dict[str, Any]]  # by place and by name
 _HALF = ("float16", "bfloat16", "float64")
 
 
@@ -91,7 +99,7 @@ def _model(definition: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     if isinstance(config, list):  # Sequential until Keras 2.2.2
         config = {"name": definition.get("name", "sequential"), "layers": config}
     modern = _sequential(config, reader) if kind == "Sequential" else _functional(config, reader)
-    modern["name"] = str(config.get("name") or kind.lower())
+    modern["name"] = clean_name(str(config.get("name") or kind.lower()))
     modern["trainable"] = bool(config.get("trainable", True))
     module = "keras.src.models.sequential" if kind == "Sequential" else "keras.src.models.functional"
     return {"module": module, "class_name": kind, "config": modern, "registered_name": kind}
@@ -113,7 +121,7 @@ def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], reader: _
     shape = _input_shape(first) or config.get("build_input_shape")
     if not shape:
         return []
-    return [_defined("InputLayer", {"batch_shape": shape, "name": f"{_name(first)}_input"}, reader)]
+    return [_defined("InputLayer", {"batch_shape": shape, "name": f"{clean_name(layer_name(first))}_input"}, reader)]
 
 
 def _input_shape(layer: Mapping[str, Any]) -> Any:
@@ -129,123 +137,43 @@ def _input_shape(layer: Mapping[str, Any]) -> Any:
 
 
 def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
-    kinds = {_name(layer): differences.MODELS.get(layer["class_name"], "") for layer in config["layers"]}
-    start = {name: int(bool(kind) and _counts_from_one(name, config)) for name, kind in kinds.items()}
+    kinds = {layer_name(layer): differences.MODELS.get(layer["class_name"], "") for layer in config["layers"]}
+    start = {name: int(bool(kind) and counts_from_one(name, config)) for name, kind in kinds.items()}
     ends: dict[str, str] = {}  # the layer that has taken over the output of another
     layers: list[dict[str, Any]] = []
     pending = []
     for layer in config["layers"]:
         chain = [] if layer["class_name"] in (*_OPERATIONS, "TensorFlowOpLayer") else _chain(layer, reader)
         if chain:
-            ends[_name(layer)] = chain[-1]["name"]
+            ends[layer_name(layer)] = chain[-1]["name"]
         pending.append((layer, chain))
 
     def tensor(history: Any) -> dict[str, Any]:
         name, call, output = history[:3]
         if name not in kinds:
             raise ModelFileError(f"{reader.path}: its configuration names a layer {name!r:.80} that is not there")
-        place = int(call) - start[name] + (kinds[name] == "Functional")  # which Keras 3 counts from 1
-        return _tensor(ends.get(name, name), place, int(output))
+        return tensor_of(ends.get(name, clean_name(name)), int(call) - start[name], int(output))
+
+    def end(history: Any) -> list[Any]:
+        name, call, output = tensor(history)["config"]["keras_history"]
+        return [name, call + (kinds[history[0]] == "Functional"), output]  # here Keras 3 counts their calls from 1
 
     for layer, chain in pending:
-        calls = [_read_call(node, tensor) for node in layer.get("inbound_nodes", ())]
+        calls = [read_call(node, tensor) for node in layer.get("inbound_nodes", ())]
         if not chain:
             layers.append(_operation(layer, calls, reader))
             continue
         chain[0]["inbound_nodes"] = [{"args": list(args), "kwargs": kwargs} for args, kwargs in calls]
         for before, item in itertools.pairwise(chain):
-            item["inbound_nodes"] = [{"args": [_tensor(before["name"], i, 0)], "kwargs": {}} for i in range(len(calls))]
+            item["inbound_nodes"] = [{"args": [tensor_of(before["name"], i, 0)], "kwargs": {}} for i in range(len(calls))]
         layers += chain
-    ends_of = {key: _ends(config[key], tensor) for key in ("input_layers", "output_layers")}
+    ends_of = {key: read_ends(config[key], end) for key in ("input_layers", "output_layers")}
     return {"layers": layers, **ends_of}
 
 
-def _counts_from_one(name: str, config: Mapping[str, Any]) -> bool:
-    """Keras 2 counts the calls of every model that is a layer from 1; some versions did not."""
-    used = [call for other in config["layers"] for call in _used(other.get("inbound_nodes", ()), name)]
-    used += _used(config["output_layers"], name)
-    return bool(used) and min(used) > 0
-
-
-def _used(value: Any, name: str) -> list[int]:
-    if _is_history(value):
-        inner = _used(value[3], name) if len(value) > 3 else []
-        return ([value[1]] if value[0] == name else []) + inner
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [call for item in value for call in _used(item, name)] if isinstance(value, list) else []
-
-
-def _is_history(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) in (3, 4)
-        and isinstance(value[0], str)
-        and all(isinstance(number, int) and not isinstance(number, bool) for number in value[1:3])
-        and (len(value) == 3 or isinstance(value[3], Mapping))
-    )
-
-
-def _tensor(name: str, call: int, output: int) -> dict[str, Any]:
-    """As Keras 3 writes a tensor; its shape is not known here and not asked for."""
-    config = {"shape": [None], "dtype": "float32", "keras_history": [name, call, output]}
-    return {"class_name": "__keras_tensor__", "config": config}
-
-
-def _read_call(node: Any, tensor: Any) -> _Arguments:
-    """Arguments by place and by name of one call: [[name, call, output, {more}], ...], or one of them alone."""
-    if isinstance(node, Mapping) and set(node) == {"args", "kwargs"}:  # Keras 3's words already
-        return node["args"], node["kwargs"]
-    if isinstance(node, list) and len(node) == 1 and _is_entry(node[0]):
-        node = node[0]
-    kwargs: dict[str, Any] = {}
-    first = _structure(node, tensor, kwargs)
-    return [first], kwargs
-
-
-def _is_entry(value: Any) -> bool:
-    constant = isinstance(value, list) and len(value) in (3, 4) and value[0] == _CONSTANT
-    return constant or _is_history(value)
-
-
-def _structure(value: Any, tensor: Any, kwargs: dict[str, Any]) -> Any:
-    """The first argument, with tensors in it; what follows each tensor goes to ``kwargs``."""
-    if _is_entry(value):
-        if len(value) == 4:
-            more = ((k, _argument(v, tensor)) for k, v in value[3].items())
-            kwargs.update({k: v for k, v in more if not (v is None and k in ("mask", "training", "name"))})
-        return _argument(value[2] if value[0] == _CONSTANT else value[:3], tensor)
-    if isinstance(value, Mapping):
-        return {key: _structure(item, tensor, kwargs) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_structure(item, tensor, kwargs) for item in value]
-    raise ValueError(f"an argument {value!r:.60} among the tensors")
-
-
-def _argument(value: Any, tensor: Any) -> Any:
-    if isinstance(value, list) and len(value) == 3 and _is_entry(value):
-        return value[2] if value[0] == _CONSTANT else tensor(value)
-    if isinstance(value, list):
-        return [_argument(item, tensor) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _argument(item, tensor) for key, item in value.items()}
-    return value
-
-
-def _ends(value: Any, tensor: Any) -> Any:
-    """``input_layers`` and ``output_layers``: one [layer, call, output], or several."""
-    if _is_history(value):
-        history: list[Any] = tensor(value)["config"]["keras_history"]
-        return history
-    if isinstance(value, Mapping):
-        return {key: _ends(item, tensor) for key, item in value.items()}
-    ends = [_ends(item, tensor) for item in value]
-    return ends[0] if len(ends) == 1 else ends
-
-
-def _operation(layer: Mapping[str, Any], calls: list[_Arguments], reader: _Reader) -> dict[str, Any]:
+def _operation(layer: Mapping[str, Any], calls: list[Arguments], reader: _Reader) -> dict[str, Any]:
     """A TensorFlow function that was kept as a layer."""
-    name = _name(layer)
+    name = layer_name(layer)
     if len(calls) != 1:
         raise reader.fail(name, f"an operation with {len(calls)} calls")
     try:
@@ -256,8 +184,9 @@ def _operation(layer: Mapping[str, Any], calls: list[_Arguments], reader: _Reade
         raise reader.fail(name, str(error)) from error
     except KeyError as error:
         raise reader.fail(name, f"argument {error} is missing") from error
-    if next(_tensors_in(call.args), None) is None:
+    if next(tensors_in(call.args), None) is None:
         raise reader.fail(name, f"no tensor among its arguments {call.args!r:.60}")
+    name = clean_name(name)
     return {
         "module": call.module,
         "class_name": call.class_name,
@@ -268,31 +197,14 @@ def _operation(layer: Mapping[str, Any], calls: list[_Arguments], reader: _Reade
     }
 
 
-def _tensors_in(value: Any) -> Iterator[Any]:
-    if is_tensor(value):
-        yield value
-    elif isinstance(value, (list, tuple, Mapping)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors_in(item)
-
-
-def _name(layer: Mapping[str, Any]) -> str:
-    config = layer["config"]
-    inner = config.get("name") if isinstance(config, Mapping) else None
-    name = layer.get("name") or inner
-    if not isinstance(name, str):
-        raise ValueError(f"a layer of class {layer['class_name']!r:.60} without a name")
-    return name
-
-
 def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
     """One layer, or the layers that compute together what it did."""
     if layer["class_name"] in differences.MODELS:
         model = _model(layer, reader)
-        name = layer.get("name") or model["config"]["name"]
+        name = clean_name(layer.get("name") or model["config"]["name"])
         return [{**model, "config": {**model["config"], "name": name}, "name": name}]
     kind = str(layer["class_name"]).rpartition(">")[2]
-    config = {**layer["config"], "name": _name(layer)}
+    config = {**layer["config"], "name": clean_name(layer_name(layer))}
     if kind == "Merge":
         kind = differences.MERGE_MODES.get(str(config.get("mode")), "Merge")
         config = {k: v for k, v in config.items() if k in ("name", "concat_axis")}
@@ -381,7 +293,7 @@ def _value(key: str, value: Any, reader: _Reader) -> Any:
             return _model(value, reader)
         chain = _chain(value, reader)
         if len(chain) > 1:
-            raise reader.fail(_name(value), "hard_sigmoid of Keras 2 within another layer")
+            raise reader.fail(layer_name(value), "hard_sigmoid of Keras 2 within another layer")
         return {k: v for k, v in chain[0].items() if k != "name"}
     return value
 

@@ -53,6 +53,7 @@ def is_tensor(value: Any) -> bool:
 
 def translate(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """The call ``tf.<function>(*args, **kwargs)`` in Keras 3's words. Raises ``UnknownOperationError``."""
+    function = function.removeprefix("compat.v1.")  # what some names of version 2 stand for
     rule = _RULES.get(function)
     if rule is None:
         raise UnknownOperationError(f"tf.{function} has no counterpart in the table of operations")
@@ -202,7 +203,8 @@ def _shaped(kind: str, first: str, argument: str, setting: str) -> Callable[[Arg
     """Operations with one tensor and one constant that Keras 3 keeps as a setting."""
 
     def rule(given: Arguments) -> Call:
-        _only(given, first, argument, *(("mode",) if str(given.get("mode")).upper() == "CONSTANT" else ()))
+        plain = [key for key, value in (("mode", "CONSTANT"), ("conjugate", False)) if given.get(key) == value]
+        _only(given, first, argument, *plain)
         config = {setting: given.get(argument)}
         kwargs = {"constant_values": None} if kind == "Pad" else {}
         if kind == "Pad":

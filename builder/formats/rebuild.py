@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from builder.errors import ModelFileError
 from builder.formats.limits import MAX_BYTES
@@ -24,6 +25,8 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
             raise ModelFileError(f"{path}: weights for a layer {'/'.join(place)!r:.80} that is not there")
         try:
             layers[place].set_weights(list(values))
+            if hasattr(layers[place], "finalize_state"):  # Normalization computes with copies of its weights
+                layers[place].finalize_state()
         except LOADING_ERRORS as error:
             raise ModelFileError(
                 f"{path}: the weights of layer {'/'.join(place)!r:.80} do not fit it: {reason_of(error)}"
@@ -34,7 +37,8 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
 def build(definition: Mapping[str, Any], path: Path, numbers: int, *, allow_code: bool = False) -> Any:
     """The model with random weights; ``numbers``: as many as the file has for it. Raises ``ModelFileError``."""
     try:
-        with keras.StatelessScope():  # which makes no weight yet: first see how large they would be
+        # In a graph of its own and without state no weight is made: first see how large they would be.
+        with tf.Graph().as_default(), keras.StatelessScope():
             sketch = _deserialized(definition, allow_code)
             asked = sum(int(np.prod(v.shape, dtype=np.float64)) for v in sketch.weights)
         if asked > numbers + 1024 or asked * 4 > MAX_BYTES:

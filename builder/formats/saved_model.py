@@ -18,9 +18,11 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from builder.errors import ModelFileError
+from builder.formats import differences
+from builder.formats.calls import clean_name, layer_name, layers_in
 from builder.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
+from builder.formats.complete import check_complete
 from builder.formats.definition import check_form, parse_definition
-from builder.formats.differences import MODELS
 from builder.formats.keras2 import modernize
 from builder.formats.limits import as_float32, check_definition
 from builder.formats.members import Members, folder_members
@@ -55,6 +57,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         modern = modernize(raw, path, allow_code=allow_code)
         check_form(modern.definition, path)
         weights = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}")).weights(raw)
+        check_complete(modern.definition, weights, path)
     except ModelFileError:
         raise
     except (*LOADING_ERRORS, DecodeError, MemoryError) as error:
@@ -100,29 +103,36 @@ class _Walk:
         """The weights of each layer that has any."""
         keys, found = self._keys(), {}
         for place, number in self._objects(definition, 0, ()).items():
-            held = {child.local_name: child.node_id for child in self.nodes[number].children}
-            if "variables" not in held:
-                continue
-            names = {child.local_name: child.node_id for child in self.nodes[held["variables"]].children}
-            ordered = [names[name] for name in sorted(names, key=int)]
-            if ordered:
+            if ordered := self._variables(number):
                 found[place] = [as_float32(self.checkpoint.tensor(keys[one])) for one in ordered]
         return found
+
+    def _variables(self, number: int) -> list[int]:
+        """The objects that are the weights of a layer, in the order of ``get_weights``."""
+        held = {child.local_name: child.node_id for child in self.nodes[number].children}
+        if "variables" in held:
+            names = {child.local_name: child.node_id for child in self.nodes[held["variables"]].children}
+            return [names[name] for name in sorted(names, key=int)]
+        variables = {name for name, one in held.items() if self.nodes[one].WhichOneof("kind") == "variable"}
+        kind = json.loads(self.described.get(number, "{}")).get("class_name")
+        known = differences.OBJECTS.get(kind, ())
+        if (variables and not variables >= set(known)) or (variables and not known):
+            raise BrokenCheckpointError(f"layer {self._name(number)!r:.80} does not list its weights")
+        return [held[name] for name in known if name in held]
 
     def _objects(self, definition: Mapping[str, Any], number: int, path: LayerPath) -> dict[LayerPath, int]:
         """The object of every layer, by the layer's path."""
         children = {child.node_id for child in self.nodes[number].children if child.local_name.startswith("layer")}
         by_name = {self._name(child): child for child in children}
-        config = definition["config"]
         found: dict[LayerPath, int] = {}
-        for layer in config if isinstance(config, list) else config["layers"]:
-            name = layer.get("name") or layer["config"]["name"]
+        for layer in layers_in(definition):
+            name = layer_name(layer)
             if layer["class_name"] == "InputLayer":
                 continue
             if name not in by_name:
                 raise BrokenCheckpointError(f"no object for layer {name!r:.80}")
-            inner = (*path, name)
-            if layer["class_name"] in MODELS:
+            inner = (*path, clean_name(name))
+            if layer["class_name"] in differences.MODELS:
                 found |= self._objects(layer, by_name[name], inner)
             else:
                 found[inner] = by_name[name]
