@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -44,9 +45,27 @@ def test_nothing_is_built_to_read_it(tf_keras_files: Path, name: str, kind: str,
         raise AssertionError("a model was built")
 
     monkeypatch.setattr(hdf5, "weights_by_order", build)
-    if (name, kind) == ("shared", ".h5"):
-        pytest.skip("two bases with the same names in it")
     assert read_model(tf_keras_files / f"{name}{kind}").weights
+
+
+def test_names_that_tensorflow_made_unique_are_told_by_order(tf_keras_files: Path, tmp_path: Path) -> None:
+    """TensorFlow 1 called the weights of a model loaded beside another ``conv2d_1/kernel:0``, whatever its layer."""
+    shutil.copy(tf_keras_files / "deep.h5", tmp_path / "deep.h5")
+    with h5py.File(tmp_path / "deep.h5", "r+") as file:
+        group = file["model_weights/outer"]
+        names = [name if isinstance(name, str) else name.decode() for name in group.attrs["weight_names"]]
+        moved = ["/".join([f"{scope}_1" for scope in name.split("/")[:-1]] + name.split("/")[-1:]) for name in names]
+        values = [group[name][...] for name in names]
+        for name in list(group):
+            del group[name]
+        for name, value in zip(moved, values, strict=True):
+            group[name] = value
+        group.attrs["weight_names"] = [name.encode() for name in moved]
+    expected = read_model(tf_keras_files / "deep.h5")
+    model = read_model(tmp_path / "deep.h5")
+    assert set(model.weights) == set(expected.weights)
+    for place, found in model.weights.items():
+        assert all(map(np.array_equal, found, expected.weights[place])), place
 
 
 def test_equal_content_in_three_kinds_of_files(tf_keras_files: Path) -> None:
