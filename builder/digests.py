@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from builder.graph import INPUT, Graph, Node, Ref
@@ -73,7 +73,7 @@ def _digest_of_call(
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if "class_name" in value and "config" in value:
             return [value["class_name"], _plain(value["config"])]
         return {key: _plain(item) for key, item in value.items() if not (key == "mask" and item is None)}
@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 def _named(value: Any, name: Callable[[Ref], str]) -> Any:
     if isinstance(value, Ref):
         return name(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _named(item, name) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_named(item, name) for item in value]

@@ -21,22 +21,22 @@ _FREE_NUMBERS = ("seed", "shared_object_id")  # whose size costs nothing: the se
 def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
     """The configuration of a model. Raises ``ModelFileError``."""
     try:
-        definition = json.loads(text)
+        definition = json.loads(text, object_hook=_without_unused)
         if isinstance(definition, dict) and "class_name" in definition and "config" in definition:
-            found: dict[str, Any] = _without_unused({key: definition[key] for key in _MODEL if key in definition})
-            return found
+            return {key: definition[key] for key in _MODEL if key in definition}
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
         raise ModelFileError(f"{path}: its configuration is no JSON ({reason}); save the model again") from error
     raise ModelFileError(f"{path}: its configuration is not that of a Keras model; save the model again")
 
 
-def _without_unused(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_unused(item) for key, item in value.items() if key not in _UNUSED}
-    return [_without_unused(item) for item in value] if isinstance(value, list) else value
+def _without_unused(table: dict[str, Any]) -> dict[str, Any]:
+    for key in _UNUSED:
+        table.pop(key, None)
+    return table
 
 
+# JSON gives dicts and no other mappings: asking for those is quick, and a model has ten thousand of them.
 def check_form(definition: Mapping[str, Any], path: Path) -> None:
     """Raises ``ModelFileError`` unless this is a Functional or Sequential model in Keras 3's words.
 
@@ -53,8 +53,8 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
             f"{path}: the model is of class {kind!r:.80}; expected Sequential or Functional: rebuild it as "
             "keras.Model(inputs, outputs) and save it again"
         )
-    layers = config.get("layers") if isinstance(config, Mapping) else None
-    if not isinstance(config, Mapping) or not isinstance(layers, list) or not layers:
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(layers, list) or not layers:
         raise fail("has no layers")
     names: set[str] = set()
     for layer in layers:
@@ -86,16 +86,16 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
 
 def _is_named(layer: Any) -> bool:
     return (
-        isinstance(layer, Mapping)
+        isinstance(layer, dict)
         and isinstance(layer.get("class_name"), str)
-        and isinstance(layer.get("config"), Mapping)
+        and isinstance(layer.get("config"), dict)
         and isinstance(layer["config"].get("name"), str)
         and layer["config"]["name"] != ""
     )
 
 
 def _is_call(call: Any) -> bool:
-    return isinstance(call, Mapping) and isinstance(call.get("args"), list) and isinstance(call.get("kwargs"), Mapping)
+    return isinstance(call, dict) and isinstance(call.get("args"), list) and isinstance(call.get("kwargs"), dict)
 
 
 def _is_history(value: Any, names: set[str]) -> bool:
@@ -110,7 +110,7 @@ def _is_history(value: Any, names: set[str]) -> bool:
 
 def _ends(value: Any) -> Iterator[Any]:
     """Every [layer, call, output] of one, a list or a dict of them."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list) and value and not isinstance(value[0], str):
         for item in value:
@@ -120,17 +120,17 @@ def _ends(value: Any) -> Iterator[Any]:
 
 
 def _known(value: Any, names: set[str]) -> bool:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
             config = value.get("config")
-            return isinstance(config, Mapping) and _is_history(config.get("keras_history"), names)
+            return isinstance(config, dict) and _is_history(config.get("keras_history"), names)
         return all(_known(item, names) for item in value.values())
     return all(_known(item, names) for item in value) if isinstance(value, list) else True
 
 
 def _huge(value: Any) -> Any:
     """A number in a layer's settings that no layer has; None where there is none."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = [item for key, item in value.items() if key not in _FREE_NUMBERS]
     if isinstance(value, list):
         return next((found for found in map(_huge, value) if found is not None), None)

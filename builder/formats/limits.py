@@ -165,7 +165,7 @@ def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -
 def _check_value(value: Any, path: Path, layer: str, depth: int, allow_code: bool) -> None:
     if depth > 6 * MAX_DEPTH:  # a nested model costs six levels of its configuration
         raise ModelFileError(f"{path}: the model's configuration is nested too deeply, at {layer}")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if "class_name" in value:
             layer = _named(value, layer)
             if not allow_code:
