@@ -51,7 +51,7 @@ def main(architecture: str, framework: str, folder: Path) -> None:
     np.save(folder / "inputs.npy", inputs)
     shape = (what.size, what.size, 3)
     base = getattr(keras.applications, what.constructor)(include_top=False, weights=None, input_shape=shape)
-    seed_weights(base)
+    seed_weights(base, inputs)
     base.trainable = False
     pooled = keras.layers.GlobalAveragePooling2D()(base.output)
     features = np.asarray(keras.Model(base.input, pooled)(inputs, training=False))
@@ -72,8 +72,12 @@ def classifier(keras: Any, base: Any, labels: int, *, nested: bool) -> Any:
     return keras.Model(source, keras.layers.Dense(labels, activation="softmax", name="scores")(x))
 
 
-def seed_weights(model: Any) -> None:
-    """Every weight drawn anew, so that each batch normalization too has something to get wrong."""
+def seed_weights(model: Any, inputs: np.ndarray) -> None:
+    """Every weight drawn anew, so that each batch normalization too has something to get wrong.
+
+    Its moving statistics are then those of ``inputs``, as in a trained network: with others the layers of a deep one
+    amplify the rounding of float32 until two runs of Keras itself differ by more than what is measured here.
+    """
     rng = np.random.default_rng(0)
     values = []
     for value in model.get_weights():
@@ -86,6 +90,16 @@ def seed_weights(model: Any) -> None:
             near_one = np.allclose(value, 1)  # scales and variances start there, shifts and means at 0
             values.append(rng.uniform(0.7, 1.3, value.shape) if near_one else rng.normal(0, 0.1, value.shape))
     model.set_weights([np.asarray(v, old.dtype) for v, old in zip(values, model.get_weights(), strict=True)])
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    for layer in model.layers:
+        if type(layer).__name__ == "Normalization":
+            layer.finalize_state()  # it computes with what it derives from its weights
+    model(inputs, training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def head_weights(features: np.ndarray, labels: int, seed: int) -> list[np.ndarray]:

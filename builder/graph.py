@@ -214,14 +214,19 @@ def _read_functional(config: Mapping[str, Any], path: Path, inputs: list[Ref], r
         if len(waiting) == len(pending):
             raise UnreadableModelError(f"layer {pending[0][0]['config']['name']} reads a tensor that no layer makes")
         pending = waiting
-    outputs = [_find(values, entry) for entry in _histories(config["output_layers"])]
+    models = {layer["config"]["name"] for layer in config["layers"] if layer["class_name"] in ("Functional", "Model")}
+    # The calls of a nested Functional are counted from 1 here, and from 0 where other layers read them.
+    ends = [
+        (name, call - (name in models and call > 0), output) for name, call, output in _histories(config["output_layers"])
+    ]
+    outputs = [_find(values, entry) for entry in ends]
     return [ref for ref in outputs if ref is not None]
 
 
 def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any) -> Ref | None:
     """The tensor of a Keras history [layer, call, output].
 
-    Keras counts the calls of a nested model from 1 in some places and from 0 in others; with one call they are the same.
+    Keras counts the calls of a nested model from 1 in some places and from 0 in others, see ``_read_functional``.
     """
     name, call, output = history
     found = values.get((name, call)) or (values.get((name, call - 1)) if call > 0 else None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from builder.backbone import SharedBackbone
 from builder.errors import ModelFileError
+from builder.formats.stored import LOADING_ERRORS
 from builder.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.loading import Classifier, check_labels, run_float
 from builder.pixels import CHANNELS, PixelTransform
@@ -128,12 +132,14 @@ def _rebuild(
     names = _unique_names(graph, indices)
     for i in indices:
         node = graph.nodes[i]
+        args, kwargs = (_constants(map_refs(part, values.__getitem__)) for part in (node.args, dict(node.kwargs)))
         if node.layer not in layers:
+            if node.weights or node.kind not in _WITHOUT_WEIGHTS:
+                _check_weights(node, classifier, args, kwargs)
             layers[node.layer] = _layer(node, names[node.layer], classifier)
-        args, kwargs = (map_refs(part, values.__getitem__) for part in (node.args, dict(node.kwargs)))
-        results = _as_list(_call(layers[node.layer], node, _constants(args), _constants(kwargs), classifier))
+        results = _as_list(_call(layers[node.layer], node, args, kwargs, classifier))
         values.update((Ref(i, k), tensor) for k, tensor in enumerate(results))
-        _set_weights(layers[node.layer], node, classifier)
+        _set_weights(layers[node.layer], node)
     tensors = [values[ref] for ref in outputs]
     if softmax:
         tensors = [keras.layers.Softmax(name="probabilities")(tensor) for tensor in tensors]
@@ -162,11 +168,24 @@ def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
 
 
 # What Keras raises on settings that do not fit each other: they come from an untrusted file.
-_UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, ArithmeticError, RuntimeError)
+_UNFIT = (*LOADING_ERRORS, ArithmeticError, MemoryError)
+_WITHOUT_WEIGHTS = (
+    "Activation",
+    "Add",
+    "Concatenate",
+    "Flatten",
+    "Multiply",
+    "ReLU",
+    "Reshape",
+    "Softmax",
+    "ZeroPadding2D",
+)
+_MAX_ELEMENTS = 1 << 28  # of one activation: a gigabyte
 
 
 def _layer(node: Node, name: str, classifier: Classifier) -> Any:
-    definition = {**node.definition, "config": {**node.config, "name": name}}
+    # Keras takes out of a definition what it reads.
+    definition = copy.deepcopy({**node.definition, "config": {**node.config, "name": name}})
     try:
         return keras.saving.deserialize_keras_object(definition, safe_mode=not classifier.allow_code)
     except _UNFIT as error:
@@ -175,20 +194,36 @@ def _layer(node: Node, name: str, classifier: Classifier) -> Any:
 
 def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier) -> Any:
     try:
-        return layer(*args, **kwargs)
+        result = layer(*args, **kwargs)
     except _UNFIT as error:
         raise _unfit(node, classifier, error) from error
+    for tensor in _as_list(result):
+        if math.prod(n or 1 for n in tensor.shape) > _MAX_ELEMENTS:
+            raise ModelFileError(
+                f"{classifier.path}: layer {node.layer!r} ({node.kind}) gives {tuple(tensor.shape)}, more than any "
+                "device holds; save the model again"
+            )
+    return result
 
 
-def _set_weights(layer: Any, node: Node, classifier: Classifier) -> None:
-    own = getattr(layer, "weights", ())  # a bare operation has none
-    found, expected = ([tuple(w.shape) for w in weights] for weights in ([w.value for w in node.weights], own))
+def _check_weights(node: Node, classifier: Classifier, args: Any, kwargs: Any) -> None:
+    """Do the weights in the file fit the layer? Seen on a sketch: in a graph of its own no weight is made."""
+    with tf.Graph().as_default(), keras.StatelessScope():
+        sketch = _layer(node, "sketch", classifier)
+        _call(sketch, node, args, kwargs, classifier)
+        expected = [tuple(w.shape) for w in getattr(sketch, "weights", ())]  # a bare operation has none
+    found = [w.value.shape for w in node.weights]
     if found != expected:
         raise ModelFileError(
             f"{classifier.path}: layer {node.layer!r} ({node.kind}): expected weights of shapes {expected}, found {found}"
         )
+
+
+def _set_weights(layer: Any, node: Node) -> None:
     if node.weights:
         layer.set_weights([weight.value for weight in node.weights])
+    if node.kind == "Normalization":
+        layer.finalize_state()  # what it computes with is derived from its weights
 
 
 def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileError:

@@ -433,3 +433,23 @@ def test_the_proof_refuses_what_content_alone_would_accept(tmp_path: Path) -> No
     merged.backbone.set_weights(changed(base, "top", "kernel", by=1.0).get_weights())
     with pytest.raises(NoSharedBackboneError, match="what is not proved is not shared"):
         prove((ours,), merged, PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_a_base_that_is_called_twice_gives_the_right_one_of_its_outputs(tmp_path: Path, kind: str) -> None:
+    """Keras counts the calls of a nested model in two ways."""
+    tensor = keras.Input((32, 32, 3))
+    stack = [layers.Conv2D(3, 3, padding="same", activation="tanh", name="inner")]
+    inner = keras.Model(tensor, stack[0](tensor)) if kind == "functional" else keras.Sequential([tensor, *stack])
+    seed_weights(inner, 2)
+    image = keras.Input((32, 32, 3))
+    once = inner(image)
+    twice = inner(once)
+    for name, nested in (("first", [once]), ("both", [layers.Add()([once, twice])]), ("second", [twice])):
+        base = keras.Model(image, nested[0])
+        x = own = keras.Input((32, 32, 3))
+        model = keras.Model(own, layers.Dense(3, activation="softmax")(layers.Flatten()(base(x))))
+        seed_weights(model.layers[-1], 1)
+        classifier = load(tmp_path, f"{kind}_{name}", model)
+        merged = merge((classifier,), find_backbone((classifier,)))
+        assert prove((classifier,), merged, PIXELS).difference < 1e-5, name
