@@ -14,7 +14,7 @@ from edge_runtime.capture import Capture, Counts, Frame
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
 from edge_runtime.schedule import HeadPlan, parse_plans
-from edge_runtime.smoothing import Decision, Rule
+from edge_runtime.smoothing import DEFAULT_RULE, Decision, Rule
 from edge_runtime.sources import SourceOptions, open_source, shown_address
 
 STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
@@ -70,10 +70,7 @@ class Heads:
         due = [plan.head_name for plan in self.plans if plan.due(self.answered)]
         self.answered += 1
         start = time.perf_counter()
-        # A frame that was prepared for the model before a reload is prepared anew.
-        spec = self.classifier.metadata.input
-        image = frame.image if frame.spec == spec else frame.shot.tensor(spec)
-        features = self.classifier.features_of(image) if due else None
+        features = self.classifier.features_of(frame.image) if due else None
         computed = time.perf_counter()
         scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in due}
         found = tuple(self._classifications(name, scores[name], top_k) for name in due)
@@ -121,7 +118,7 @@ class Camera:
         source: str = "auto",
         *,
         heads: Sequence[str] = (),
-        rule: Rule = Rule(),  # noqa: B008  # frozen
+        rule: Rule = DEFAULT_RULE,
         size: Optional[Tuple[int, int]] = None,
         fps: Optional[float] = None,
         loop: bool = False,
@@ -179,7 +176,9 @@ class Camera:
     def next(self, *, timeout: float, top_k: Optional[int] = None) -> Optional[Seen]:
         """The newest frame's answers; None where no frame came in ``timeout`` seconds."""
         frame = self._capture.take(timeout)
-        return None if frame is None else self.heads.see(frame, top_k=top_k)
+        if frame is None or frame.spec != self._capture.spec:  # prepared for the model before this one: the next will do
+            return None
+        return self.heads.see(frame, top_k=top_k)
 
     def use(self, classifier: MultiHeadClassifier) -> None:
         """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""

@@ -15,6 +15,7 @@ from edge_runtime.sources import Shot, Source
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds between attempts to open a lost camera: 1, 2, 4, ... 30
 BROKEN_IN_A_ROW = 50  # frames, after which a camera counts as lost
+BLANK_IN_A_ROW = 50  # frames, after which a person is told
 BLANK_CONTRAST = 8  # of 255: a frame with less is no picture (a dead sensor, a closed lid, a night without light)
 
 
@@ -77,7 +78,7 @@ class Capture:
         self._changed = threading.Condition()
         self._waiting: Optional[Frame] = None
         self._ended = False
-        self._broken_in_a_row = 0
+        self._broken_in_a_row = self._blank_in_a_row = 0
         self._lost_since, self._delay = 0.0, FIRST_DELAY
         self._thread = threading.Thread(target=self.run, name="capture", daemon=True)
 
@@ -169,9 +170,18 @@ class Capture:
             return
         self._broken_in_a_row = 0
         if is_blank(image):
-            self.counts.blank += 1
+            self._count_blank()
             return
+        self._blank_in_a_row = 0
         self._put(Frame(self.counts.captured, start, shot, image, spec, (self._clock() - start) * 1000))
+
+    def _count_blank(self) -> None:
+        self.counts.blank += 1
+        self._blank_in_a_row += 1
+        if self._blank_in_a_row == BLANK_IN_A_ROW:
+            self._report(
+                f"{BLANK_IN_A_ROW} frames without contrast: darkness, or a dead camera; answers stay as they are"
+            )
 
     def _put(self, frame: Frame) -> None:
         with self._changed:

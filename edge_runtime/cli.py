@@ -12,6 +12,7 @@ import click
 
 from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import read_metadata
+from edge_runtime.camera_command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.interpreter import INTERPRETERS
@@ -46,6 +47,9 @@ class _Commands(click.Group):
 def main() -> None:
     """Run a polyhead file: one backbone, many heads, no TensorFlow."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture gets an error of our own
+
+
+main.add_command(camera)
 
 
 @main.command()

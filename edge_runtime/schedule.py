@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Sequence, Tuple
 
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
-from edge_runtime.smoothing import Rule
+from edge_runtime.smoothing import DEFAULT_RULE, Rule
 
 _FORM = "expected NAME or NAME:every=N,threshold=P,hysteresis=P,smoothing=W,consensus=K/N"
 _KEYS = ("every", "threshold", "hysteresis", "smoothing", "consensus")
@@ -18,7 +18,7 @@ class HeadPlan:
 
     head_name: str
     every: int = 1
-    rule: Rule = Rule()
+    rule: Rule = DEFAULT_RULE
 
     def due(self, answered: int) -> bool:
         """``answered``: frames answered before this one."""
@@ -45,7 +45,8 @@ def _parse(text: str, head_names: Sequence[str], rule: Rule) -> HeadPlan:
     if name not in head_names:
         shown = ", ".join(head_names[:20]) + (f" and {len(head_names) - 20} more" if len(head_names) > 20 else "")
         raise UnknownHeadError(f"--head {text}: no head {name!r}; this file has {len(head_names)}: {shown}")
-    every, changes = 1, {}  # type: int, Dict[str, Any]
+    every = 1
+    changes: Dict[str, Any] = {}
     for setting in rest.split(",") if colon else []:
         for key, value in _setting(text, setting):
             if key == "every":
@@ -76,6 +77,3 @@ def parse_consensus(text: str) -> Tuple[int, int]:
     """``3/5`` as (3, 5). Raises ``ValueError``."""
     agree, _, of = text.partition("/")
     return int(agree), int(of)
-
-
-RULE_FIELDS = tuple(field.name for field in fields(Rule))

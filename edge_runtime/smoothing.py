@@ -38,9 +38,10 @@ class Rule:
             if not 0 <= value <= 1:
                 raise EdgeRuntimeError(f"{name}: expected 0 to 1, found {value:g}")
         if not 1 <= self.agree <= self.of <= 1000 or 2 * self.agree <= self.of:
-            raise EdgeRuntimeError(
-                f"consensus: expected K/N with K more than half of N, so that one answer can win; found {self.agree}/{self.of}"
-            )
+            raise EdgeRuntimeError(f"consensus: expected K/N with K more than half of N, found {self.agree}/{self.of}")
+
+
+DEFAULT_RULE = Rule()
 
 
 class Decision:

@@ -37,13 +37,17 @@ class OpenCvSource(Source):
             self._capture = self._open(False, (0, 0))
             found, frame = self._call(self._capture.read)
         if not found or not isinstance(frame, np.ndarray):
-            return self._end()
+            self._check_end()
+            return None
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             return Shot(frame)  # what this is not, preparation says
         return Shot(self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB))
 
     def skip(self) -> bool:
-        return bool(self._call(self._capture.grab)) or self._end() is not None
+        found = bool(self._call(self._capture.grab))
+        if not found:
+            self._check_end()
+        return found
 
     def close(self) -> None:
         self._capture.release()
@@ -75,7 +79,8 @@ class OpenCvSource(Source):
         except self._cv2.error as error:
             raise SourceError(f"{self._name}: {' '.join(str(error).split())}") from error
 
-    def _end(self) -> None:
+    def _check_end(self) -> None:
+        """A video ends; a camera does not."""
         if self.live:
             raise SourceError(f"{self._name}: no more pictures")
 

@@ -39,7 +39,9 @@ class PiCamera(Source):
         try:
             self._camera = Picamera2(number)
         except _BROKEN as error:
-            raise SourceError(f"{self._name}: no such camera ({_words(error)}); see rpicam-hello --list-cameras") from error
+            raise SourceError(
+                f"{self._name}: no such camera ({_words(error)}); see rpicam-hello --list-cameras"
+            ) from error
         try:
             self._format = self._start(shown)
         except _BROKEN as error:
@@ -120,7 +122,8 @@ def rgb_of_yuv420(planes: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
     stride = planes.shape[1]
     chroma = planes[height : height * 3 // 2].reshape(2, height // 2, stride // 2)[:, :, : width // 2]
     bands = [Image.fromarray(np.ascontiguousarray(planes[:height, :width]))]
-    bands += [Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.BILINEAR) for plane in chroma]
+    bilinear: Any = 2  # Pillow's number for it; its name has moved
+    bands += [Image.fromarray(np.ascontiguousarray(plane)).resize(size, bilinear) for plane in chroma]
     return np.asarray(Image.merge("YCbCr", bands).convert("RGB"))
 
 
