@@ -6,17 +6,13 @@ off. Servers that buffer what a viewer does not take would hand out old pictures
 
 from __future__ import annotations
 
-import hmac
-import http.cookies
-import ipaddress
 import json
 import os
-import secrets
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
-from urllib.parse import parse_qs
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.live_access import Address, cookie_name, knows_token, names_loopback
 from edge_runtime.live_hub import Hub
 
 VIEWER_TIMEOUT = 10.0  # seconds
@@ -35,43 +31,6 @@ _HEADERS = [
     ),
 ]
 _Start = Callable[[str, List[Tuple[str, str]]], Any]
-
-
-class Address(NamedTuple):
-    host: str
-    port: int
-
-    @property
-    def loopback(self) -> bool:
-        return self.host == "localhost" or _is_loopback(self.host)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """``8080``, ``0.0.0.0:8080`` or ``[::1]:8080``; without a host it is loopback. Raises ``EdgeRuntimeError``."""
-    host, _, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not port.isdecimal() or int(port) > 65535 or (":" in host and not _is_ip(host)):
-        raise EdgeRuntimeError(f"--serve {text}: expected PORT or HOST:PORT, as in 8080, 0.0.0.0:8080 or [::]:8080")
-    return Address(host or "127.0.0.1", int(port))
-
-
-def make_token(path: Optional[str]) -> str:
-    """A token for an address that others can reach: kept in the file at ``path``, made if it is not there."""
-    if path is None:
-        return secrets.token_urlsafe(16)
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            token = file.read().strip()
-        if len(token) < 8:
-            raise EdgeRuntimeError(f"{path}: expected a token of 8 or more characters; delete the file to have one made")
-        return token
-    token = secrets.token_urlsafe(16)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token + "\n")
-    return token
 
 
 class Viewers:
@@ -108,12 +67,12 @@ class Application:
         path = environ.get("PATH_INFO") or "/"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _text(start, "405 Method Not Allowed", "only GET and HEAD")
-        if self._loopback_only and not _names_loopback(environ.get("HTTP_HOST", "")):
+        if self._loopback_only and not names_loopback(environ.get("HTTP_HOST", "")):
             # A page from elsewhere whose name was pointed at this machine must not read the camera.
             return _text(start, "403 Forbidden", "this page is for this machine only: use 127.0.0.1 or localhost")
         if path == "/health":  # tells nothing worth a token
             return self._send_health(start)
-        if self._token is not None and not self._knows_token(environ):
+        if self._token is not None and not knows_token(environ, self._token):
             return _text(start, "401 Unauthorized", "a token is needed: use the address that was printed at the start")
         if path == "/" and "token=" in environ.get("QUERY_STRING", ""):
             return self._send_cookie(environ, start)
@@ -148,7 +107,7 @@ class Application:
 
     def _send_cookie(self, environ: Mapping[str, Any], start: _Start) -> Iterable[bytes]:
         """The token goes from the address, which ends in histories, into a cookie."""
-        cookie = f"{_cookie_name(environ)}={self._token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=31536000"
+        cookie = f"{cookie_name(environ)}={self._token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=31536000"
         start("303 See Other", [*_HEADERS, ("Location", "/"), ("Set-Cookie", cookie), ("Content-Length", "0")])
         return []
 
@@ -184,20 +143,6 @@ class Application:
             else:
                 sequence = newer.sequence
                 yield b"data: " + newer.json() + b"\n\n"
-
-    def _knows_token(self, environ: Mapping[str, Any]) -> bool:
-        given = list(parse_qs(environ.get("QUERY_STRING", "")).get("token", []))
-        scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() == "bearer":
-            given.append(credentials.strip())
-        try:
-            cookie = http.cookies.SimpleCookie(environ.get("HTTP_COOKIE", "")).get(_cookie_name(environ))
-        except http.cookies.CookieError:
-            cookie = None
-        if cookie is not None:
-            given.append(cookie.value)
-        expected = (self._token or "").encode()
-        return any(hmac.compare_digest(text.encode("utf-8", "replace"), expected) for text in given)
 
 
 class _Stream:
@@ -254,24 +199,3 @@ def _reply(start: _Start, status: str, kind: str, body: bytes) -> Iterable[bytes
 
 def _text(start: _Start, status: str, text: str) -> Iterable[bytes]:
     return _reply(start, status, "text/plain; charset=utf-8", (text + "\n").encode())
-
-
-def _cookie_name(environ: Mapping[str, Any]) -> str:
-    return f"edge_runtime_{environ.get('SERVER_PORT', '')}"  # cookies do not tell ports apart
-
-
-def _names_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name.lower() == "localhost" or _is_loopback(name.strip("[]"))
-
-
-def _is_loopback(host: str) -> bool:
-    return _is_ip(host) and ipaddress.ip_address(host).is_loopback
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
