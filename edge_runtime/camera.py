@@ -157,6 +157,9 @@ class Camera:
 
     @property
     def running(self) -> bool:
+        failure = self._capture.failure
+        if failure is not None:
+            raise RuntimeError("the thread that reads the camera has ended") from failure
         return not self._stopped and not self._capture.ended
 
     @property

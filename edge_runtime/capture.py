@@ -69,6 +69,7 @@ class Capture:
         self.spec = spec  # whoever changes the model changes this; frames that are under way keep the old one
         self.counts = Counts()
         self.connected = True
+        self.failure: Optional[BaseException] = None  # what ended the thread, where nobody thought of it
         self.last_sign = clock()  # of life: a picture, or an attempt to get the camera back
         self._source, self._reopen = source, reopen
         self._keep_all, self._interval, self._next_due = keep_all, interval, 0.0
@@ -119,6 +120,9 @@ class Capture:
                 finally:
                     source.close()
                 source = None if reason is None else self._open_again(reason)
+        except BaseException as error:
+            self.failure = error
+            raise
         finally:
             with self._changed:
                 self._ended = True
@@ -149,8 +153,9 @@ class Capture:
             self.last_sign = self._clock()
         if not source.live and self._clock() < self._next_due and self._pause(self._next_due - self._clock()):
             return False
-        # A late frame does not make the next one early.
-        self._next_due = max(self._next_due + self._interval, self._clock())
+        # Frames keep their beat; after a long pause (a suspended process, a lost camera) it begins anew, without a burst.
+        now = self._clock()
+        self._next_due = (self._next_due if now - self._next_due < self._interval else now) + self._interval
         return True
 
     def _receive(self, shot: Shot) -> None:

@@ -103,5 +103,5 @@ def _open(address: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return " ".join(str(reason).split()) or type(error).__name__
+    plain = isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError)
+    return " ".join(str(error.reason if plain else error).split()) or type(error).__name__  # type: ignore[attr-defined]
