@@ -20,7 +20,7 @@ import numpy as np
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 
-INTERVAL = 2.0  # seconds between looks at the file
+INTERVAL = 1.0  # seconds between looks at the file
 CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
 _Stamp = Tuple[int, int, int]
 
