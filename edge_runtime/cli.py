@@ -103,11 +103,20 @@ def classify(
 @main.command()
 @_file
 @click.option("--runs", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--profile", is_flag=True, help="Each step of a camera's frame.")
 @_json
 @_interpreter
 @_threads
-def benchmark(file: str, runs: int, as_json: bool, interpreter: Optional[str], threads: Optional[int]) -> None:
+def benchmark(
+    file: str, runs: int, profile: bool, as_json: bool, interpreter: Optional[str], threads: Optional[int]
+) -> None:
     """How long each part of a picture takes on this device."""
+    if profile:
+        from edge_runtime import profiling
+
+        steps = profiling.profile(file, runs=runs, interpreter=interpreter, num_threads=threads)
+        click.echo(json.dumps(steps) if as_json else profiling.text(file, steps))
+        return
     document = run_benchmark(file, runs=runs, interpreter=interpreter, num_threads=threads)
     if as_json:
         click.echo(json.dumps(document))
