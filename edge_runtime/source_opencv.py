@@ -15,26 +15,27 @@ INSTALL = "pip install 'polyhead[camera]', or apt install python3-opencv"
 
 
 class OpenCvSource(Source):
-    """``address``: a number or ``/dev/video...``, the path of a video, or the address of a stream that FFmpeg reads."""
+    """``address``: a number or a device in ``/dev``, the path of a video, or an address that FFmpeg reads."""
 
     def __init__(self, address: str, options: SourceOptions) -> None:
         self._cv2 = _import_cv2()
         self._name = shown_address(address)
         self._address, self._loop = address, options.loop
-        device = address.isdecimal() or address.startswith("/dev/video")
-        self.live = device or "://" in address
+        self._device = f"/dev/video{address}" if address.isdecimal() else address if address.startswith("/dev/") else ""
+        self.live = bool(self._device) or "://" in address
         if not self.live and not os.path.isfile(address):
             raise SourceError(
                 f"{self._name}: no such file or folder; sources are a camera (picamera2, 0, /dev/video0), a folder, "
                 "a picture, a video, or an address (http, https, rtsp)"
             )
-        self._capture = self._open(device, options.camera_size)
+        self._capture = self._open(options.camera_size)
 
     def read(self, *, show: bool) -> Optional[Shot]:
+        self._check_device()
         found, frame = self._call(self._capture.read)
         if not found and not self.live and self._loop:
             self._capture.release()
-            self._capture = self._open(False, (0, 0))
+            self._capture = self._open((0, 0))
             found, frame = self._call(self._capture.read)
         if not found or not isinstance(frame, np.ndarray):
             self._check_end()
@@ -44,6 +45,7 @@ class OpenCvSource(Source):
         return Shot(self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB))
 
     def skip(self) -> bool:
+        self._check_device()
         found = bool(self._call(self._capture.grab))
         if not found:
             self._check_end()
@@ -52,12 +54,11 @@ class OpenCvSource(Source):
     def close(self) -> None:
         self._capture.release()
 
-    def _open(self, device: bool, size: Tuple[int, int]) -> Any:
-        cv2 = self._cv2
+    def _open(self, size: Tuple[int, int]) -> Any:
+        cv2, device = self._cv2, self._device
         try:
             if device:
-                number = int(self._address) if self._address.isdecimal() else self._address
-                capture = cv2.VideoCapture(number, cv2.CAP_V4L2)
+                capture = cv2.VideoCapture(os.path.realpath(device), cv2.CAP_V4L2)  # udev's names are links
                 capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
                 capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
                 capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's own queue makes pictures old
@@ -78,6 +79,11 @@ class OpenCvSource(Source):
             return method()
         except self._cv2.error as error:
             raise SourceError(f"{self._name}: {' '.join(str(error).split())}") from error
+
+    def _check_device(self) -> None:
+        """Some versions of OpenCV give the last picture again and again when a camera is unplugged."""
+        if self._device and not os.path.exists(self._device):
+            raise SourceError(f"{self._name}: {self._device} is gone")
 
     def _check_end(self) -> None:
         """A video ends; a camera does not."""

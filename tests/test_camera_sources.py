@@ -472,3 +472,114 @@ def test_yuv420_becomes_the_picture_it_was(stride: int) -> None:
     difference = np.abs(found - np.asarray(picture))
     assert difference.mean() < 4  # the last step of a small picture is a box, not a triangle
     assert found.shape == (48, 64, 3)
+
+
+# V4L2 cameras and network streams: OpenCV's part is a stub, since no camera is here.
+
+
+class StubCapture:
+    """What of ``cv2.VideoCapture`` is used."""
+
+    made: ClassVar[list[StubCapture]] = []
+    frame: ClassVar[Any] = np.full((240, 320, 3), (10, 20, 200), np.uint8)
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments, self.settings, self.released = arguments, {}, 0
+        StubCapture.made.append(self)
+
+    def isOpened(self) -> bool:  # noqa: N802  # OpenCV's name
+        return True
+
+    def set(self, name: str, value: int) -> None:
+        self.settings[name] = value
+
+    def read(self) -> tuple[bool, Any]:
+        return self.frame is not None, self.frame
+
+    def grab(self) -> bool:
+        return self.frame is not None
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def cv2(monkeypatch: pytest.MonkeyPatch) -> Any:
+    names = [
+        "CAP_V4L2",
+        "CAP_FFMPEG",
+        "CAP_PROP_FRAME_WIDTH",
+        "CAP_PROP_FRAME_HEIGHT",
+        "CAP_PROP_BUFFERSIZE",
+        "COLOR_BGR2RGB",
+    ]
+    names += ["CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC"]
+    stub = types.SimpleNamespace(**{name: name for name in names}, VideoCapture=StubCapture, error=ZeroDivisionError)
+    stub.cvtColor = lambda frame, _: frame[..., ::-1]
+    monkeypatch.setitem(sys.modules, "cv2", stub)
+    monkeypatch.setattr(StubCapture, "made", [])
+    return stub
+
+
+def test_a_usb_camera_is_asked_for_small_pictures_and_no_queue(cv2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: path == "/dev/video3")
+    source = open_source("3", SourceOptions(ImageInput(224, 224)))
+    assert source.live
+    shot = source.read(show=False)
+    assert shot.picture[0, 0].tolist() == [200, 20, 10]
+    (capture,) = StubCapture.made
+    assert capture.arguments == ("/dev/video3", "CAP_V4L2")
+    assert capture.settings == {"CAP_PROP_FRAME_WIDTH": 320, "CAP_PROP_FRAME_HEIGHT": 240, "CAP_PROP_BUFFERSIZE": 1}
+
+
+def test_an_unplugged_camera_is_lost_though_opencv_gives_its_last_picture(
+    cv2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"/dev/video3"}
+    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: path in there)
+    source = open_source("/dev/video3", OPTIONS)
+    assert source.read(show=False) is not None
+    there.clear()
+    for call in (lambda: source.read(show=False), source.skip):
+        with pytest.raises(SourceError, match="/dev/video3 is gone"):
+            call()
+    source.close()
+    assert StubCapture.made[0].released == 1
+
+
+@pytest.mark.parametrize("address", ["0", "rtsp://user:secret@127.0.0.1/live"])
+def test_a_camera_that_gives_no_more_is_lost_and_does_not_end(
+    cv2: Any, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: True)
+    source = open_source(address, OPTIONS)
+    monkeypatch.setattr(StubCapture, "frame", None)
+    for call in (lambda: source.read(show=False), source.skip):
+        with pytest.raises(SourceError, match="no more pictures") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_network_stream_has_timeouts_where_opencv_knows_them(cv2: Any) -> None:
+    open_source("rtsp://camera/live", OPTIONS)
+    del cv2.CAP_PROP_READ_TIMEOUT_MSEC
+    open_source("rtsp://camera/live", OPTIONS)
+    new, old = (capture.arguments for capture in StubCapture.made)
+    assert new[2] == ["CAP_PROP_OPEN_TIMEOUT_MSEC", 5000, "CAP_PROP_READ_TIMEOUT_MSEC", 5000]
+    assert old == new[:2] == ("rtsp://camera/live", "CAP_FFMPEG")
+
+
+def test_what_opencv_throws_means_lost(cv2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("rtsp://camera/live", OPTIONS)
+    monkeypatch.setattr(StubCapture, "read", lambda _: 1 / 0)
+    with pytest.raises(SourceError):
+        source.read(show=False)
+
+
+@pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
+def test_frames_that_are_none_reach_preparation_which_refuses_them(
+    cv2: Any, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray
+) -> None:
+    monkeypatch.setattr(StubCapture, "frame", frame)
+    with pytest.raises(PictureError, match="expected an array"):
+        open_source("rtsp://camera/live", OPTIONS).read(show=False).tensor(SPEC)
