@@ -81,7 +81,9 @@ def _run(chosen: Any) -> None:
     from edge_runtime.camera import Camera
     from edge_runtime.camera_loop import CameraOptions, Loop, Model
     from edge_runtime.lines import say
+    from edge_runtime.vitals import keep_memory_flat
 
+    keep_memory_flat()  # before there are threads
     options = CameraOptions(**chosen)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(Model(options))

@@ -145,6 +145,13 @@ def test_frames_without_contrast_are_no_pictures(level: int) -> None:
     assert "without contrast" in said[0]
 
 
+def test_a_blank_frame_now_and_then_is_no_news() -> None:
+    blank = np.zeros((60, 60, 3), np.uint8)
+    steps = ([blank] * (BLANK_IN_A_ROW - 1) + [pixels(1)]) * 3
+    capture, said = run(Script(steps, live=False))
+    assert (capture.counts.blank, said) == (3 * (BLANK_IN_A_ROW - 1), [])
+
+
 def test_a_dim_scene_is_not_blank() -> None:
     dim = (pixels(1) // 20).astype(np.uint8)
     assert not is_blank(Shot(dim).tensor(SPEC))
