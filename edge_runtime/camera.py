@@ -140,6 +140,7 @@ class Camera:
             show=show,
             report=report,
         )
+        self._patience = STALLED_AFTER + (1 / fps if fps else 0.0)
         self._stopped = False
         self._capture.start()
 
@@ -174,7 +175,7 @@ class Camera:
     @property
     def stalled(self) -> bool:
         """The driver holds the reading thread: only a new process helps."""
-        return time.monotonic() - self._capture.last_sign > STALLED_AFTER
+        return time.monotonic() - self._capture.last_sign > self._patience
 
     def next(self, *, timeout: float, top_k: Optional[int] = None) -> Optional[Seen]:
         """The newest frame's answers; None where no frame came in ``timeout`` seconds."""

@@ -8,15 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.test_camera_sources import Camera as HttpCamera
+from tests.test_camera_sources import jpeg, multipart
 from tests.test_runtime_cli import refused
 from tests.test_runtime_cli import run as invoke
-from tests.tiny_models import THREE_HEADS
+from tests.tiny_models import THREE_HEADS, tiny_picture
 
 SUMMARY = re.compile(r"(\d+) frames answered .* (\d+) captured, (\d+) dropped, (\d+) broken")
 
@@ -143,6 +146,31 @@ def test_a_reader_that_goes_away_is_no_error(tiny_file: Path, folder: Path) -> N
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+def test_a_camera_that_goes_comes_back_and_a_signal_ends_the_waiting(tiny_file: Path, tmp_path: Path) -> None:
+    kind = "multipart/x-mixed-replace; boundary=b"
+    frames = [jpeg(tiny_picture(i, (64, 48)), tmp_path / "frame.jpg") for i in range(4)]
+    server = HttpCamera((kind, multipart(frames[:2])), (kind, multipart([b"torn", *frames[2:]])))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://me:secret@127.0.0.1:{server.server_address[1]}/"
+    with running(tiny_file, "--source", address, "--json", "--lines", "frame") as process:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if sum("camera lost" in one for one in said) == 2:
+                break
+        process.send_signal(signal.SIGTERM)
+        lines, rest = process.communicate(timeout=20)
+    server.shutdown()
+    server.server_close()
+    assert process.returncode == 0, rest
+    text = "".join(said)
+    assert (text.count("camera lost"), text.count("camera back"), text.count("broken")) == (2, 1, 1)
+    assert "secret" not in text
+    assert [json.loads(line)["source"] for line in lines.splitlines()] == [None] * len(lines.splitlines())
+    assert json.loads(lines.splitlines()[-1])["frame"] == 5
+    assert re.search(r"5 captured, \d dropped, 1 broken, 0 blank; camera lost 2 times", rest)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")

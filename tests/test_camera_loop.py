@@ -155,6 +155,18 @@ def test_the_iteration_ends_when_stopped(tiny_pictures: list[Path]) -> None:
     assert camera.close()
 
 
+@pytest.mark.parametrize(("fps", "patience"), [(None, 45), (0.01, 145)])
+def test_a_camera_without_a_sign_of_life_is_stalled(
+    tiny_pictures: list[Path], monkeypatch: pytest.MonkeyPatch, fps: float | None, patience: float
+) -> None:
+    with Camera(CountingClassifier({"a": [[1.0]]}), str(tiny_pictures[0]), fps=fps) as camera:
+        last = camera._capture.last_sign
+        for age, stalled in ((0, False), (patience - 5, False), (patience + 5, True)):
+            monkeypatch.setattr("edge_runtime.camera.time.monotonic", lambda age=age: last + age)
+            assert camera.stalled == stalled
+        monkeypatch.undo()
+
+
 def test_a_camera_that_is_not_there_to_begin_with_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         Camera(CountingClassifier({"a": [[1.0]]}), str(tmp_path))
