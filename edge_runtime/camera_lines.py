@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional
 from edge_runtime.camera import Event, Heads, Seen
 
 SHOWN_LABELS = 5  # bars of a head on the live page
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def frame_json(seen: Seen, *, fps: float, dropped: int, temperature: Optional[float]) -> str:
@@ -25,7 +26,7 @@ def frame_json(seen: Seen, *, fps: float, dropped: int, temperature: Optional[fl
         "dropped": dropped,
         "temperature": temperature,
     }
-    return json.dumps(document, ensure_ascii=False)
+    return _ENCODE(document)
 
 
 def frame_text(seen: Seen, *, fps: float, dropped: int) -> str:
@@ -34,7 +35,7 @@ def frame_text(seen: Seen, *, fps: float, dropped: int) -> str:
 
 
 def event_json(event: Event) -> str:
-    return json.dumps(event.to_dict(), ensure_ascii=False)
+    return _ENCODE(event.to_dict())
 
 
 def event_text(event: Event) -> str:

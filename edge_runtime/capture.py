@@ -216,5 +216,5 @@ class Capture:
 
 def is_blank(image: np.ndarray) -> bool:
     """Has ``image``, uint8 (1, height, width, 3), less contrast than a picture has? Every 64th pixel is looked at."""
-    some = image[0, ::8, ::8]
+    some = image[0, ::8, ::8].copy()
     return int(some.max()) - int(some.min()) < BLANK_CONTRAST

@@ -49,14 +49,15 @@ class Decision:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
+        self._weight, self._rest = np.float32(rule.smoothing), np.float32(1 - rule.smoothing)
         self.smoothed: Optional[np.ndarray] = None  # float32 (labels,)
         self.answer: Optional[int] = None  # index of the label; None: nothing is sure enough
         self._candidates: Deque[Optional[int]] = deque(maxlen=rule.of)
 
     def update(self, scores: np.ndarray) -> bool:
         """Take the scores of one run, float32 (labels,); has the answer changed?"""
-        past, weight = self.smoothed, np.float32(self.rule.smoothing)
-        self.smoothed = scores if past is None else weight * past + (1 - weight) * scores
+        past = self.smoothed
+        self.smoothed = scores if past is None else self._weight * past + self._rest * scores
         candidate = self._candidate()
         self._candidates.append(candidate)
         if candidate == self.answer or self._candidates.count(candidate) < self.rule.agree:
