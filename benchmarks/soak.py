@@ -203,7 +203,7 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 5), height_ratios=(2, 1))
     frames = [s["answered"] / 1000 for s in samples]
     above.plot(frames, [s["rss_mb"] for s in samples], linewidth=1)
-    above.set(ylabel="resident memory, MB", ylim=(0, None))
+    above.set(ylabel="resident memory, MB", ylim=(0, 1.2 * max(s["rss_mb"] for s in samples)))
     below.plot(frames, [s["descriptors"] for s in samples], linewidth=1, label="descriptors")
     below.plot(frames, [s["threads"] for s in samples], linewidth=1, label="threads")
     below.set(xlabel="frames answered, thousands", ylim=(0, None))
