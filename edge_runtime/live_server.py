@@ -17,6 +17,7 @@ from edge_runtime.live_hub import Hub
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone
+MAX_REQUEST = 16 << 10  # bytes of its header, and of a body, which nobody here needs
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "live_page.html")
 _BOUNDARY = b"frame"
 _HEADERS = [
@@ -177,6 +178,7 @@ class LiveServer:
             (address.host, address.port), application, numthreads=threads, max=threads,
             timeout=VIEWER_TIMEOUT, shutdown_timeout=2, server_name="edge-runtime",
         )  # fmt: skip
+        self._server.max_request_header_size, self._server.max_request_body_size = MAX_REQUEST, MAX_REQUEST
         self._server.error_log = lambda *_, **__: None  # a viewer that goes away is no news
         try:
             self._server.prepare()

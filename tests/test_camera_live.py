@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import signal
 import socket
@@ -196,7 +197,7 @@ def test_a_picture_is_encoded_once_for_all_and_not_at_all_for_nobody(monkeypatch
 def test_pictures_of_every_kind_are_encoded(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     tiny_picture(1, (2000, 1000)).save(path)
-    with Image.open(__import__("io").BytesIO(encode(Shot(str(path))))) as image:
+    with Image.open(io.BytesIO(encode(Shot(str(path))))) as image:
         assert (image.format, image.size) == ("JPEG", (960, 480))
     assert encode(Shot(b"as it came")) == b"as it came"
     assert encode(Shot(pixels(1)))[:2] == b"\xff\xd8"
@@ -336,6 +337,14 @@ def test_streams_end_with_the_hub(live: Any) -> None:
     response = connection.getresponse()
     hub.close()
     assert response.read().startswith(b"--frame")
+
+
+def test_a_request_without_end_is_refused(live: Any) -> None:
+    _, port = live()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert get(port, "/state.json")[0] == 200
 
 
 def test_an_address_in_use_is_said_in_one_line(live: Any) -> None:
