@@ -2,19 +2,20 @@
 PYTHON ?= python3
 CONFIG ?=
 BENCH ?=
+COMPAT ?=
 
 # .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does.
 BUILDER := .venv/bin
 DEVICE := .venv-device/bin
 PIP := -m pip --disable-pip-version-check install --quiet
 
-SOURCES := $(wildcard builder/*.py edge_runtime/*.py)
+SOURCES := $(shell find builder edge_runtime -name "*.py")
 PICTURES := $(shell find calibration_data -name '*.jpg')
 SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tflite test check lint types bench clean
+.PHONY: help setup tflite test check lint types bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -22,7 +23,8 @@ help:
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
 	@echo 'make check              lint, types and tests: what CI runs'
-	@echo 'make bench              file size, memory and time against what people do today (about 20 minutes)'
+	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
+	@echo 'make compat             every architecture in every kind of file, against the original'
 	@echo 'make clean              removes build/ and the environments'
 
 setup: $(BUILDER)/.stamp $(DEVICE)/.stamp
@@ -70,6 +72,10 @@ check: lint types test
 
 bench: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)
+	$(BUILDER)/python -m benchmarks.growth
+
+compat: $(BUILDER)/.stamp
+	$(BUILDER)/python -m benchmarks.compat $(COMPAT)
 
 clean:
 	rm -rf build .venv .venv-device

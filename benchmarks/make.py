@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from benchmarks.subject import PIXELS, as_classifier, make_models
+from benchmarks.subject import PIXELS, as_classifiers, make_models
 from benchmarks.variants import PICTURES, paths
 from builder.backbone import SharedBackbone, find_backbone
 from builder.convert import convert
@@ -43,7 +43,7 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     Without the stages that only check (proof and verification): nothing is checked in the other variants either.
     """
     stages, clock = {}, _Clock()
-    classifiers = [as_classifier(name, model) for name, model in models.items()]
+    classifiers = as_classifiers(models)
     stages["read"] = clock.lap()
     shared = find_backbone(classifiers)
     stages["find"] = clock.lap()
@@ -133,10 +133,9 @@ def _metadata(merged: MergedModel, shared: SharedBackbone, linked: LinkedModel, 
     return Metadata(
         ImageInput(*merged.size),
         merged.digest,
-        merged.features_shape,
+        linked.seam,
         heads,
         len(linked.model),
-        linked.seam,
         linked.scores,
         built=built,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import keras
 import numpy as np
 
 from benchmarks.variants import SIDES
-from builder.loading import Classifier, graph_of
+from builder.formats.stored import StoredModel, live_weights
+from builder.loading import Classifier, Reader
 from builder.pixels import PixelTransform
-from builder.simplify import simplify
 
 LABELS = ("first", "second", "third", "fourth", "fifth")
 # Outside the model, so that no variant spends time on it: each folds it into the quantization of its input.
@@ -41,20 +43,17 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
     return models
 
 
-def as_classifier(name: str, model: Any) -> Classifier:
-    """What ``builder.loading`` makes of a file, made of a model in memory: 200 files would only measure the disk."""
-    graph, pixels = simplify(graph_of(model), PIXELS)
-    return Classifier(
-        name=name,
-        path=Path(f"{name}.keras"),
-        model=model,
-        graph=graph,
-        pixels=pixels,
-        declared=PIXELS,
-        labels=LABELS,
-        size=tuple(model.input_shape[1:3]),
-        activation="softmax",
-    )
+def as_classifiers(models: Mapping[str, Any]) -> list[Classifier]:
+    """What ``builder.loading`` makes of files, made of models in memory: files would only measure the disk."""
+    reader = Reader()
+    return [
+        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=LABELS) for name, model in models.items()
+    ]
+
+
+def _stored(name: str, model: Any) -> StoredModel:
+    definition = keras.saving.serialize_keras_object(model)
+    return StoredModel(Path(f"{name}.keras"), "Keras 3", definition, live_weights(model), lambda: model)
 
 
 def _base(backbone: str) -> Any:

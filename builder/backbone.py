@@ -1,193 +1,122 @@
-"""Find what the classifiers share, by content, and say where they part.
-
-Two tensors are the same when the same function of the pixels makes them: the same kind of layer, with the same settings
-that matter at inference and the same weights, from the same tensors. That is one digest, computed from the input on, so
-that equal digests of a tensor mean equal everything before it. Names, nesting and training-time settings do not enter.
-"""
+"""Find what the classifiers share: every tensor that has one digest in all of them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from builder.difference import Difference, first_difference
+from builder.digests import digest
 from builder.errors import NoSharedBackboneError
-from builder.graph import INPUT, Graph, Node, Ref
+from builder.graph import INPUT, Graph, Ref
 from builder.loading import Classifier
-from builder.simplify import ACTIVATION_LAYERS, activation_of
+from builder.simplify import activation_of
+from edge_runtime.metadata import FEATURES
 
-# Settings of a layer that do not change what it computes at inference.
-_TRAINING_ONLY = (
-    "name", "trainable", "seed", "momentum", "synchronized", "renorm", "batch_input_shape", "build_config",
-    "build_input_shape", "activity_regularizer", "quantization_config", "lora_rank", "lora_alpha", "optional",
-)  # fmt: skip
-_TRAINING_ONLY_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first place, from the input on, at which a model leaves the first one. ``what`` is in plain words."""
-
-    model: str
-    layer: str
-    what: str
+LARGE_HEAD = 0.2  # of the backbone's parameters
+_PIXELS = "pixels"  # stands among the digests of a seam for the model's input
 
 
 @dataclass(frozen=True)
 class SharedBackbone:
-    """Where to cut. ``cuts``: for each classifier, how many nodes of its graph are backbone; the rest are head."""
+    """Where to cut. ``seams``: for each classifier its own tensor for every name of the seam.
+
+    A name that a classifier's head does not read is there too. The deepest tensor is called ``features``, further ones
+    ``features_2``, ``features_3``, from the deepest up.
+    """
 
     digest: str
     parameters: int
-    cuts: tuple[int, ...]
+    seams: tuple[Mapping[str, Ref], ...]
+
+    def head(self, classifiers: Sequence[Classifier], index: int) -> list[int]:
+        """The nodes of one classifier that are its own."""
+        return upstream(classifiers[index].graph, [classifiers[index].graph.output], self.seams[index].values())
+
+    def backbone(self, classifiers: Sequence[Classifier], index: int = 0) -> list[int]:
+        """The nodes of one classifier that are shared."""
+        return upstream(classifiers[index].graph, self.seams[index].values())
+
+
+def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tuple[int, int, Difference] | None:
+    """The first classifier that leaves the first one so early that its own part is large: (index, parameters, why)."""
+    for i, classifier in list(enumerate(classifiers))[1:]:
+        own = sum(classifier.graph.nodes[node].parameters for node in shared.head(classifiers, i))
+        difference = first_difference(classifiers[0], classifier) if own > LARGE_HEAD * shared.parameters else None
+        if difference is not None:
+            return i, own, difference
+    return None
+
+
+def upstream(graph: Graph, outputs: Iterable[Ref], stops: Iterable[Ref] = ()) -> list[int]:
+    """The nodes that ``outputs`` need, in the graph's order, without what lies before ``stops``."""
+    ends, stack, found = set(stops), list(outputs), set[int]()
+    while stack:
+        ref = stack.pop()
+        if ref.node != INPUT and ref not in ends and ref.node not in found:
+            found.add(ref.node)
+            stack.extend(graph.nodes[ref.node].inputs())
+    return sorted(found)
 
 
 def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:
-    """The longest common part from the pixels on that ends in one tensor.
+    """Everything from the pixels on that all classifiers compute alike.
 
-    A tensor can be the seam when nothing but it crosses from before to behind. The last layer with weights, and what
-    follows it, is always left to the head, so that a single classifier has a head too.
-    Raises ``NoSharedBackboneError`` where the models share no layer with weights.
+    The last layer with weights, and what follows it, is always left to the head, so that a single classifier has a head
+    too. Raises ``NoSharedBackboneError`` where they share no layer with weights.
     """
-    digests = [tensor_digests(c) for c in classifiers]
-    candidates = [_cuts(c.graph, d) for c, d in zip(classifiers, digests, strict=True)]
-    common = set.intersection(*(set(found) for found in candidates))
-    first = classifiers[0].graph
-    best = max(common, key=lambda digest: candidates[0][digest], default=None)
-    parameters = sum(n.parameters for n in first.nodes[: candidates[0][best]]) if best else 0
-    if best is None or parameters == 0:
-        raise NoSharedBackboneError(_explain(classifiers, digests))
-    return SharedBackbone(best, parameters, tuple(found[best] for found in candidates))
+    common = set.intersection(*(set(c.digests[: c.graph.head_start]) for c in classifiers))
+    for classifier in classifiers:
+        common -= _torn_apart(classifier.graph, classifier.digests, common)
+    needed = set[str]().union(*(_seam(c.graph, c.digests, common) for c in classifiers))
+    places = [{found: Ref(i, 0) for i, found in enumerate(c.digests)} for c in classifiers]
+    order = [] if _PIXELS in needed else sorted(needed, key=lambda found: -places[0][found].node)
+    names = [FEATURES if i == 0 else f"{FEATURES}_{i + 1}" for i in range(len(order))]
+    seams = tuple({name: place[found] for name, found in zip(names, order, strict=True)} for place in places)
+    shared = SharedBackbone(order[0] if len(order) == 1 else digest(*order), 0, seams)
+    parameters = sum(classifiers[0].graph.nodes[i].parameters for i in shared.backbone(classifiers))
+    if parameters == 0:
+        raise NoSharedBackboneError(_explain(classifiers))
+    return replace(shared, parameters=parameters)
 
 
-def tensor_digests(classifier: Classifier) -> list[str]:
-    """The digest of each node's first output, in the graph's order."""
-    source = _hash("pixels", classifier.size, classifier.pixels.identity)
-    digests: list[str] = []
+def _torn_apart(graph: Graph, digests: Sequence[str], common: set[str]) -> set[str]:
+    """Convolutions whose BatchNormalization is not shared: in the file the two are one operation, and between them
+    each channel has a range of its own.
+    """
+    torn = set[str]()
+    for node, found in zip(graph.nodes, digests, strict=True):
+        if node.kind.endswith("BatchNormalization") and found not in common:
+            torn.update(digests[ref.node] for ref in node.inputs() if ref.node != INPUT and _is_linear(graph, ref))
+    return torn
 
-    def digest_of(ref: Ref) -> str:
-        return f"{source if ref.node == INPUT else digests[ref.node]}.{ref.output}"
 
-    for node in classifier.graph.nodes:
-        activation, settings = activation_of(node), _normal(node.config)
-        if node.kind in ACTIVATION_LAYERS and activation is not None:
-            result = digest_of(next(node.inputs()))
+def _is_linear(graph: Graph, ref: Ref) -> bool:
+    node = graph.nodes[ref.node]
+    return "Conv" in node.kind and activation_of(node) in (None, "linear")
+
+
+def _seam(graph: Graph, digests: Sequence[str], common: set[str]) -> set[str]:
+    """The shared tensors at which a walk back from the output ends, perhaps the pixels themselves."""
+    stack, seen, found = [graph.output], set[Ref](), set[str]()
+    while stack:
+        ref = stack.pop()
+        if ref in seen:
+            continue
+        seen.add(ref)
+        if ref.node == INPUT:
+            found.add(_PIXELS)
+        elif ref.output == 0 and digests[ref.node] in common:
+            found.add(digests[ref.node])
         else:
-            arguments = _normal(_named([node.args, node.kwargs], digest_of))
-            weights = [weight_digest(w) for w in node.weights.values()]
-            if activation is not None:
-                settings.pop("activation")
-            result = f"{_hash(node.kind, settings, weights, arguments)}.0"
-        # An activation is the same function inside a layer and behind it.
-        plain = activation is None or activation == "linear"
-        digests.append(result.rpartition(".")[0] if plain else _hash("activation", activation, result))
-    return digests
+            stack.extend(graph.nodes[ref.node].inputs())
+    return found
 
 
-def first_difference(first: Classifier, other: Classifier) -> Difference | None:
-    """Where ``other`` leaves ``first``; None where all of it is the same."""
-    ours, theirs = tensor_digests(first), tensor_digests(other)
-    place = next((i for i, digest in enumerate(theirs) if digest not in set(ours)), None)
-    if place is None:
-        return None
-    node = other.graph.nodes[place]
-    if first.size != other.size:
-        return Difference(
-            other.name, node.layer, f"input is {_size(other.size)}, that of {first.name} is {_size(first.size)}"
-        )
-    if first.pixels.identity != other.pixels.identity:
-        what = f"its pixels enter as {other.pixels}, those of {first.name} as {first.pixels}"
-        return Difference(other.name, node.layer, what)
-    counterpart = next((i for i, digest in enumerate(ours) if digest not in set(theirs)), len(ours) - 1)
-    return Difference(other.name, node.layer, _describe(first.graph.nodes[counterpart], node))
-
-
-def weight_digest(weight: np.ndarray) -> str:
-    """Content of a weight: dtype, shape and every byte."""
-    header = f"{weight.dtype}{weight.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(weight).tobytes()).hexdigest()
-
-
-def _cuts(graph: Graph, digests: Sequence[str]) -> dict[str, int]:
-    """Digest of every tensor that alone crosses a boundary, with the number of nodes before that boundary."""
-    last_use: dict[Ref, int] = {graph.output: len(graph.nodes)}
-    for i, node in enumerate(graph.nodes):
-        for ref in node.inputs():
-            last_use[ref] = max(last_use.get(ref, 0), i)
-    head_start = max((i for i, node in enumerate(graph.nodes) if node.parameters), default=0)
-    cuts: dict[str, int] = {}
-    for boundary in range(1, head_start + 1):
-        crossing = [ref for ref, use in last_use.items() if ref.node < boundary <= use]
-        if len(crossing) == 1 and crossing[0] == Ref(boundary - 1, 0):
-            cuts[digests[boundary - 1]] = boundary
-    return cuts
-
-
-def _explain(classifiers: Sequence[Classifier], digests: Sequence[Sequence[str]]) -> str:
+def _explain(classifiers: Sequence[Classifier]) -> str:
+    first = classifiers[0]
     for other in classifiers[1:]:
-        difference = first_difference(classifiers[0], other)
+        difference = first_difference(first, other)
         if difference is not None:
-            return (
-                f"{classifiers[0].name} and {difference.model} share no backbone: they part at layer "
-                f"{difference.layer!r}: {difference.what}. Train both heads on the same frozen base"
-            )
-    return f"{classifiers[0].name}: no layer with weights before the last one, so there is no backbone to share"
-
-
-def _describe(ours: Node, theirs: Node) -> str:
-    if ours.kind != theirs.kind:
-        return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
-    settings, others = _normal(theirs.config), _normal(ours.config)
-    for key in sorted(set(settings) | set(others)):
-        if settings.get(key) != others.get(key):
-            return f"{key} is {settings.get(key)!r} where the other has {others.get(key)!r}"
-    changed = [_weight_difference(name, ours.weights.get(name), w) for name, w in theirs.weights.items()]
-    told = [text for text in changed if text]
-    same = [name for name, text in zip(theirs.weights, changed, strict=True) if not text]
-    if told:
-        return ", ".join(told) + (f" while {', '.join(same)} agree" if same else "")
-    return "it reads other tensors"
-
-
-def _weight_difference(name: str, ours: np.ndarray | None, theirs: np.ndarray) -> str:
-    if ours is None:
-        return f"{name} is missing in the other"
-    if ours.shape != theirs.shape:
-        return f"{name} has shape {theirs.shape} where the other has {ours.shape}"
-    if np.array_equal(ours, theirs):
-        return ""
-    return f"{name} differs by up to {np.max(np.abs(ours.astype(np.float64) - theirs)):.3g}"
-
-
-def _normal(value: Any) -> Any:
-    """A layer's configuration without what does not matter at inference, in one spelling."""
-    if isinstance(value, Mapping):
-        if "class_name" in value and "config" in value:
-            return [value["class_name"], _normal(value["config"])]
-        kept = ((k, v) for k, v in value.items() if k not in _TRAINING_ONLY and not k.endswith(_TRAINING_ONLY_SUFFIXES))
-        return {key: _normal(item) for key, item in kept if not (key == "mask" and item is None)}
-    if isinstance(value, (list, tuple)):
-        return [_normal(item) for item in value]
-    return value
-
-
-def _named(value: Any, name: Any) -> Any:
-    if isinstance(value, Ref):
-        return name(value)
-    if isinstance(value, Mapping):
-        return {key: _named(item, name) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_named(item, name) for item in value]
-    return value
-
-
-def _hash(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]}"
+            return f"{first.name} and {other.name} share no backbone: they part at layer {difference}"
+    return f"{first.name}: no layer with weights before the last one, so there is no backbone to share"

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from builder.config import DEFAULT_MIN_AGREEMENT, BuildConfig, HeadConfig
+from builder.config import DEFAULT_MIN_AGREEMENT, MAX_TOLERANCE, BuildConfig, HeadConfig
 from builder.errors import BuilderError, ConfigError
 from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
 from builder.quiet import quiet, terminal
+from builder.targets import TARGETS
 from edge_runtime.errors import EdgeRuntimeError
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -30,6 +31,16 @@ class _Commands(click.Group):
         except (EdgeRuntimeError, OSError) as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+
+
+_tolerance = click.option(
+    "--tolerance",
+    type=click.FloatRange(0, MAX_TOLERANCE),
+    help="Take weights for equal that differ by no more than this share; float16 needs 0.0005.  [default: 0]",
+)
+_allow_code = click.option(
+    "--allow-code", is_flag=True, default=None, help="Run code that a model file brings. Only for files you trust."
+)
 
 
 @click.group(cls=_Commands, context_settings=_HELP)
@@ -53,6 +64,9 @@ def main() -> None:
 )
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
+@click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
+@_tolerance
+@_allow_code
 def build(config: Path | None, **options: Any) -> None:
     """Build from the TOML file CONFIG, or from options alone; options win over the file."""
     chosen = _choose(config, options)
@@ -69,14 +83,24 @@ def build(config: Path | None, **options: Any) -> None:
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help="For one, by its file's name, or all.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@_tolerance
+@_allow_code
 @click.pass_context
-def inspect(ctx: click.Context, models: tuple[Path, ...], preprocessing: tuple[str, ...], as_json: bool) -> None:
+def inspect(
+    ctx: click.Context,
+    models: tuple[Path, ...],
+    preprocessing: tuple[str, ...],
+    as_json: bool,
+    tolerance: float | None,
+    allow_code: bool | None,
+) -> None:
     """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
     transforms = _transforms(preprocessing, [path.stem for path in models])
     with quiet():
         from builder import inspection
 
-        groups = inspection.inspect([(path, transforms[path.stem]) for path in models])
+        chosen = [(path, transforms[path.stem]) for path in models]
+        groups = inspection.inspect(chosen, tolerance=tolerance or 0.0, allow_code=bool(allow_code))
         document = inspection.to_json(groups)
     if as_json:
         click.echo(json.dumps(document))

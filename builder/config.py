@@ -12,6 +12,7 @@ from typing import Any
 
 from builder.errors import ConfigError
 from builder.pixels import PixelTransform, parse_preprocessing
+from builder.targets import TARGETS
 from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, check_head_name
 
 if sys.version_info >= (3, 11):
@@ -21,6 +22,7 @@ else:
 
 DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "nearest")
+MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,24 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class ResizeConfig:
-    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``."""
+    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
+
+    ``fit``: None takes what the model files say, and ``stretch`` where they say nothing.
+    """
 
     method: str = "bilinear"
     antialias: bool = True
-    fit: str = "stretch"
+    fit: str | None = None
 
 
 @dataclass(frozen=True)
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer.
+    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
+    weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
+    what a model file brings (Lambda layers, classes of its own). ``target``: a device that the file must run on, see
+    ``targets.TARGETS``.
     """
 
     output: Path
@@ -58,6 +66,9 @@ class BuildConfig:
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     rounding: str = "learnt"
+    tolerance: float = 0.0
+    allow_code: bool = False
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -74,6 +85,10 @@ class BuildConfig:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
+        if self.target is not None and self.target not in TARGETS:
+            raise ConfigError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
+        if not 0 <= self.tolerance <= MAX_TOLERANCE:
+            raise ConfigError(f"tolerance: expected a number from 0 to {MAX_TOLERANCE}, found {self.tolerance}")
 
     @property
     def report_folder(self) -> Path:
@@ -104,6 +119,9 @@ _KEYS = (
     "report",
     "resize",
     "rounding",
+    "tolerance",
+    "allow_code",
+    "target",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing")
@@ -117,7 +135,10 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         output=_path(document, "output", folder, required=True),
         calibration_data=_path(document, "calibration_data", folder, required=True),
         verification_data=_path(document, "verification_data", folder),
-        min_agreement=_number(document.get("min_agreement", DEFAULT_MIN_AGREEMENT)),
+        min_agreement=_number(document, "min_agreement", DEFAULT_MIN_AGREEMENT),
+        tolerance=_number(document, "tolerance", 0.0),
+        allow_code=_flag(document, "allow_code"),
+        target=document.get("target"),
         keras_output=_path(document, "keras_output", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
@@ -186,7 +207,15 @@ def _path(table: Mapping[str, Any], key: str, folder: Path, *, required: bool = 
     return Path(os.path.normpath(folder / _get(table, key, str, "a path", where)))
 
 
-def _number(value: Any) -> float:
+def _number(table: Mapping[str, Any], key: str, default: float) -> float:
+    value = table.get(key, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {value!r}")
+        raise ConfigError(f"{key}: expected a number, found {value!r}")
     return float(value)
+
+
+def _flag(table: Mapping[str, Any], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}: expected true or false, found {value!r}")
+    return value

@@ -16,29 +16,55 @@ from builder.flatbuffer import Part, read_parts, write_parts
 from builder.merge import MergedModel, pixel_layer
 from builder.pixels import CHANNELS
 from builder.quiet import quiet
+from builder.stamp import groups, places, stamped, template
 from edge_runtime.metadata import BACKBONE
 
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
+_WORTH_IT = 3  # heads built alike, from which on converting one for all is quicker
 
 
 def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
-    """Signatures: ``backbone`` (image -> features) and each head by its name (features -> scores); batch 1, float32.
+    """Signatures: ``backbone`` (image -> the seam) and each head by its name (what it reads of it -> scores); batch 1,
+    float32.
 
     The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
     ``advance`` is called after each conversion. Raises ``ConversionError``.
     """
-    functions = {BACKBONE: lambda: _frozen(_device_backbone(merged), "image", (1, *merged.size, CHANNELS), "features")}
-    for name, head in merged.heads.items():
-        functions[name] = partial(_frozen, head, "features", (1, *merged.features_shape), "scores")
+    backbone = partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
+    parts = _parts({BACKBONE: backbone}, advance)
+    heads, templates, single = merged.heads, dict[str, Any](), list[str]()
+    alike = {names[0]: names for names in groups(heads)}
+    for first, names in alike.items():
+        if len(names) < _WORTH_IT:
+            single += names
+        else:
+            templates[first] = template(heads[first])
+    for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}, advance).items():
+        where = places(part, templates[first].get_weights())
+        if where is None:
+            single += alike[first]
+        else:
+            parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
+    parts.update(_parts({name: partial(_head, heads[name]) for name in single}, advance))
+    parts = {name: parts[name] for name in (BACKBONE, *heads)}
+    for name, part in parts.items():
+        _name_tensors(part, name)
+    return write_parts(parts)
+
+
+def _parts(functions: Mapping[str, Callable[[], Any]], advance: Callable[[], None]) -> dict[str, Part]:
+    """Each concrete function converted; equal constants of those converted together are one buffer."""
     parts: dict[str, Part] = {}
     for start in range(0, len(functions), _AT_ONCE):
         some = list(functions)[start : start + _AT_ONCE]
         parts.update(read_parts(_convert({name: functions[name]() for name in some})))
         advance()
-    for name, part in parts.items():
-        _name_tensors(part, name)
-    return write_parts(parts)
+    return parts
+
+
+def _head(head: Any) -> Any:
+    return _frozen(head, {tensor.name: tuple(tensor.shape[1:]) for tensor in head.inputs}, ["scores"])
 
 
 def _convert(functions: Mapping[str, Any]) -> bytes:
@@ -62,12 +88,19 @@ def _device_backbone(merged: MergedModel) -> Any:
     return lambda image, training: merged.backbone(layer(image), training=training)
 
 
-def _frozen(model: Any, source: str, shape: tuple[int, ...], result: str) -> Any:
-    """A concrete function whose weights are constants; ``source`` and ``result`` name its input and its output."""
-    spec = tf.TensorSpec(shape, tf.float32, name=source)
-    live = tf.function(lambda tensor: tf.identity(model(tensor, training=False), name=result))
-    frozen = convert_variables_to_constants_v2(live.get_concrete_function(spec))
-    return tf.function(lambda **inputs: {result: frozen(inputs[source])[0]}).get_concrete_function(**{source: spec})
+def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str]) -> Any:
+    """A concrete function whose weights are constants, from inputs of ``shapes`` (no batch axis) to ``results``."""
+    specs = {name: tf.TensorSpec((1, *shape), tf.float32, name=name) for name, shape in shapes.items()}
+
+    def live(*tensors: Any) -> list[Any]:
+        outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        return [tf.identity(tensor, name=name) for tensor, name in zip(outputs, results, strict=True)]
+
+    frozen = convert_variables_to_constants_v2(tf.function(live).get_concrete_function(*specs.values()))
+    return tf.function(
+        lambda **inputs: dict(zip(results, frozen(*(inputs[name] for name in shapes)), strict=True))
+    ).get_concrete_function(**specs)
 
 
 def _name_tensors(part: Part, prefix: str) -> None:

@@ -31,5 +31,11 @@ class QualityError(BuilderError):
     exit_code = 3
 
 
+class TargetError(BuilderError):
+    """The file needs a newer interpreter than the device has that it is for."""
+
+    exit_code = 3
+
+
 class ConversionError(BuilderError, RuntimeError):
     """A layer cannot be converted or quantized."""

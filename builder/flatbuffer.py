@@ -21,7 +21,8 @@ from edge_runtime.quantization import Quantization
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
-FLOAT32, UINT8, INT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8, schema.TensorType.INT8
+FLOAT32, UINT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8
+INT8, INT16 = schema.TensorType.INT8, schema.TensorType.INT16
 QUANTIZE = schema.BuiltinOperator.QUANTIZE
 
 
@@ -110,6 +111,12 @@ def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
 def scale_and_zero_point(tensor: Any) -> tuple[float, int]:
     """Of a tensor that is quantized as a whole."""
     return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+
+
+def is_per_channel(tensor: Any) -> bool:
+    """Has each channel of the tensor a scale of its own?"""
+    scale = None if tensor.quantization is None else tensor.quantization.scale
+    return scale is not None and len(scale) > 1
 
 
 def quantization(tensor: Any) -> Quantization:

@@ -5,7 +5,8 @@ Read from the configuration that Keras itself saves, so that a graph needs no li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,13 +23,33 @@ class Ref(NamedTuple):
     output: int
 
 
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One array. ``digest``: of its dtype, its shape and every byte."""
+
+    value: np.ndarray
+    digest: str
+
+
+class WeightPool:
+    """Arrays by content: of 200 models with one base, the base's weights are in memory once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Weight] = {}
+
+    def add(self, value: np.ndarray) -> Weight:
+        header = f"{value.dtype}{value.shape}".encode()
+        digest = hashlib.sha256(header + np.ascontiguousarray(value).tobytes()).hexdigest()
+        return self._known.setdefault(digest, Weight(value, digest))
+
+
 @dataclass(frozen=True)
 class Node:
     """One call of one layer. ``args`` and ``kwargs`` hold a ``Ref`` wherever Keras holds a tensor."""
 
     layer: str  # names from the outermost model inwards, joined by "/"
     definition: Mapping[str, Any]  # Keras's serialized layer: module, class_name, config
-    weights: Mapping[str, np.ndarray]
+    weights: tuple[Weight, ...]  # in the order of ``get_weights``
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
@@ -43,7 +64,7 @@ class Node:
 
     @property
     def parameters(self) -> int:
-        return sum(w.size for w in self.weights.values())
+        return sum(w.value.size for w in self.weights)
 
     def inputs(self) -> Iterator[Ref]:
         yield from _refs([self.args, self.kwargs])
@@ -56,25 +77,63 @@ class Graph:
     nodes: tuple[Node, ...]
     output: Ref
 
+    @property
+    def head_start(self) -> int:
+        """The last node with weights: it and what follows is always the head's."""
+        return max((i for i, node in enumerate(self.nodes) if node.weights), default=0)
 
-Weights = Callable[[tuple[str, ...]], Mapping[str, np.ndarray]]
+
+Path = tuple[str, ...]  # names of the models around a layer, outermost child first, and its own
 
 
 class UnreadableModelError(ValueError):
     """The model is not a graph of layers with one input and one output."""
 
 
-def read_graph(definition: Mapping[str, Any], weights_of: Weights) -> Graph:
+class _Reader(NamedTuple):
+    """What a walk through a definition carries along."""
+
+    nodes: list[Node]
+    weights: Mapping[Path, Sequence[np.ndarray]]
+    pool: WeightPool
+    canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def read_graph(
+    definition: Mapping[str, Any],
+    weights: Mapping[Path, Sequence[np.ndarray]],
+    *,
+    pool: WeightPool,
+    canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Graph:
     """The graph of a serialized Functional or Sequential model.
 
-    ``weights_of``: from the names of a layer, outermost model first, to its weights by name.
-    Raises ``UnreadableModelError``.
+    ``weights``: of each layer that has any. ``canonical``: a layer's definition in the one spelling that all models are
+    compared in. Raises ``UnreadableModelError``.
     """
-    nodes: list[Node] = []
-    outputs = _read_model(definition, (), [Ref(INPUT, 0)], nodes, weights_of)
+    reader = _Reader([], weights, pool, canonical)
+    outputs = _read_model(definition, (), [Ref(INPUT, 0)], reader)
     if len(outputs) != 1:
-        raise UnreadableModelError(f"expected one output, found {len(outputs)}")
-    return _reachable(Graph(tuple(nodes), outputs[0]))
+        raise UnreadableModelError(f"expected one output (batch, labels), found {len(outputs)}; not a classifier")
+    return _reachable(Graph(tuple(reader.nodes), outputs[0]))
+
+
+def input_shapes(definition: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The shape of each input of a serialized model, batch axis and all; None where it is left open."""
+    config = definition["config"]
+    if "input_layers" in config:
+        names = [entry[0] for entry in _histories(config["input_layers"])]
+        return [_shape_of(layer) for name in names for layer in config["layers"] if layer["config"]["name"] == name]
+    first = config["layers"][0] if config["layers"] else definition
+    if first["class_name"] in MODEL_CLASSES and first["config"].get("layers"):
+        return input_shapes(first)
+    shape = _shape_of(first) or (definition.get("build_config") or {}).get("input_shape")
+    return [tuple(shape)] if shape else []
+
+
+def _shape_of(layer: Mapping[str, Any]) -> tuple[Any, ...]:
+    config = layer["config"]
+    return tuple(config.get("batch_shape") or config.get("batch_input_shape") or ())
 
 
 def map_refs(value: Any, change: Callable[[Ref], Any]) -> Any:
@@ -99,9 +158,7 @@ def _refs(value: Any) -> Iterator[Ref]:
             yield from _refs(item)
 
 
-def _read_model(
-    definition: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
-) -> list[Ref]:
+def _read_model(definition: Mapping[str, Any], path: Path, inputs: list[Ref], reader: _Reader) -> list[Ref]:
     if definition.get("class_name") not in MODEL_CLASSES:
         name = definition.get("class_name")
         raise UnreadableModelError(
@@ -109,39 +166,30 @@ def _read_model(
         )
     config = definition["config"]
     if "input_layers" not in config:
-        return _read_sequential(config, path, inputs, nodes, weights_of)
-    return _read_functional(config, path, inputs, nodes, weights_of)
+        return _read_sequential(config, path, inputs, reader)
+    return _read_functional(config, path, inputs, reader)
 
 
 def _call(
-    definition: Mapping[str, Any],
-    path: tuple[str, ...],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    nodes: list[Node],
-    weights_of: Weights,
+    definition: Mapping[str, Any], path: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any], reader: _Reader
 ) -> list[Ref]:
     """Append the call of one layer, or the inside of a nested model; returns its outputs as far as they are known."""
     if definition["class_name"] in MODEL_CLASSES:
-        return _read_model(definition, path, list(_refs(args)), nodes, weights_of)
-    nodes.append(Node("/".join(path), definition, weights_of(path), args, kwargs))
-    return [Ref(len(nodes) - 1, 0)]
+        return _read_model(definition, path, list(_refs(args)), reader)
+    weights = tuple(map(reader.pool.add, reader.weights.get(path, ())))
+    reader.nodes.append(Node("/".join(path), reader.canonical(definition), weights, args, kwargs))
+    return [Ref(len(reader.nodes) - 1, 0)]
 
 
-def _read_sequential(
-    config: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
-) -> list[Ref]:
+def _read_sequential(config: Mapping[str, Any], path: Path, inputs: list[Ref], reader: _Reader) -> list[Ref]:
     current = inputs
     for layer in config["layers"]:
         if layer["class_name"] != "InputLayer":
-            name = layer["config"]["name"]
-            current = _call(layer, (*path, name), tuple(current), {}, nodes, weights_of)
+            current = _call(layer, (*path, layer["config"]["name"]), tuple(current), {}, reader)
     return current
 
 
-def _read_functional(
-    config: Mapping[str, Any], path: tuple[str, ...], inputs: list[Ref], nodes: list[Node], weights_of: Weights
-) -> list[Ref]:
+def _read_functional(config: Mapping[str, Any], path: Path, inputs: list[Ref], reader: _Reader) -> list[Ref]:
     names = [entry[0] for entry in _histories(config["input_layers"])]
     if len(names) != len(inputs):
         raise UnreadableModelError(f"expected {len(inputs)} input, found {len(names)}: {', '.join(names)}")
@@ -162,7 +210,7 @@ def _read_functional(
             args, kwargs = _with_refs(arguments, values)
             kwargs.pop("training", None)  # the outermost call decides, and predict() says False
             name = layer["config"]["name"]
-            values[name, number] = _call(layer, (*path, name), tuple(args), kwargs, nodes, weights_of)
+            values[name, number] = _call(layer, (*path, name), tuple(args), kwargs, reader)
         if len(waiting) == len(pending):
             raise UnreadableModelError(f"layer {pending[0][0]['config']['name']} reads a tensor that no layer makes")
         pending = waiting

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from builder.backbone import Difference, SharedBackbone, find_backbone, first_difference
+from builder.backbone import SharedBackbone, early_difference, find_backbone
+from builder.difference import Difference, first_difference
 from builder.errors import NoSharedBackboneError
 from builder.graph import Node
-from builder.loading import Classifier, read_classifier
+from builder.loading import Classifier, Reader
 from builder.merge import backbone_model
 from builder.pixels import PixelTransform
+from builder.tolerance import align
 
 
 @dataclass(frozen=True)
@@ -29,26 +31,43 @@ class Group:
 
     def head(self, index: int) -> tuple[Node, ...]:
         """The nodes of the classifier at ``index`` that are its own."""
-        return self.classifiers[index].graph.nodes[self.shared.cuts[index] if self.shared else 0 :]
+        nodes = self.classifiers[index].graph.nodes
+        return nodes if self.shared is None else tuple(nodes[i] for i in self.shared.head(self.classifiers, index))
+
+    def backbone(self) -> tuple[Node, ...]:
+        """The shared nodes, as the first classifier has them."""
+        indices = () if self.shared is None else self.shared.backbone(self.classifiers)
+        return tuple(self.classifiers[0].graph.nodes[i] for i in indices)
 
 
-def inspect(models: Sequence[tuple[Path, PixelTransform | None]]) -> tuple[Group, ...]:
+def inspect(
+    models: Sequence[tuple[Path, PixelTransform | None]], *, tolerance: float = 0.0, allow_code: bool = False
+) -> tuple[Group, ...]:
     """The models in groups that share a backbone, in the order of their first models.
 
     ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
-    Raises ``ModelFileError``.
+    ``tolerance``, ``allow_code``: as in ``BuildConfig``. Raises ``ModelFileError``.
     """
-    groups: list[list[Classifier]] = []
+    reader, groups = Reader(allow_code=allow_code), list[list[Classifier]]()
     for path, preprocessing in models:
-        classifier = read_classifier(str(path), path, preprocessing)
+        classifier = reader.read(str(path), path, preprocessing)
         for group in groups:
-            if _share((group[0], classifier)) is not None:
-                group.append(classifier)
+            (_, near), _ = align((group[0], classifier), tolerance)
+            if _share((group[0], near)) is not None:
+                group.append(near)
                 break
         else:
             groups.append([classifier])
-    first = groups[0][0]
-    return tuple(Group(tuple(g), _share(g), None if g[0] is first else first_difference(first, g[0])) for g in groups)
+    return tuple(_group(members, groups[0][0]) for members in groups)
+
+
+def _group(members: Sequence[Classifier], first: Classifier) -> Group:
+    """``difference``: where another group begins to differ, or where this one's models part early."""
+    shared = _share(members)
+    if members[0] is not first:
+        return Group(tuple(members), shared, first_difference(first, members[0]))
+    early = early_difference(members, shared) if shared is not None else None
+    return Group(tuple(members), shared, early[2] if early else None)
 
 
 def to_json(groups: Sequence[Group]) -> dict[str, Any]:
@@ -69,8 +88,8 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
         backbone = {
             "digest": f"sha256:{first.shared.digest}",
             "parameters": first.shared.parameters,
-            "layers": first.shared.cuts[0],
-            "features": list(backbone_model(first.classifiers[0], first.shared).output_shape[1:]),
+            "layers": len(first.backbone()),
+            "features": _seam_shapes(first)[0],
         }
     difference = next((g.difference for g in groups if g.difference is not None), None)
     return {
@@ -81,6 +100,12 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
+def _seam_shapes(group: Group) -> list[list[int]]:
+    """Of every tensor between backbone and heads, without the batch axis."""
+    outputs = backbone_model(group.classifiers, group.shared).outputs if group.shared is not None else ()
+    return [list(tensor.shape[1:]) for tensor in outputs]
+
+
 def print_tree(groups: Sequence[Group]) -> None:
     """The same for a person, on standard output."""
     console = Console(highlight=False)
@@ -89,12 +114,12 @@ def print_tree(groups: Sequence[Group]) -> None:
         console.print(_tree(group))
         if group.difference is not None:
             console.print(
-                f"  parts from {escape(str(groups[0].classifiers[0].path))} at {escape(group.difference.layer)}:"
+                f"  {escape(group.difference.model)} parts from {escape(str(groups[0].classifiers[0].path))} at "
+                f"{escape(group.difference.layer)}:\n  {escape(group.difference.what)}.\n"
+                f"  {escape(group.difference.advice)}."
             )
-            console.print(f"  {escape(group.difference.what)}")
     if len(groups) > 1:
-        console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each, or train again")
-        console.print("the heads of one group on the frozen base of another (base.trainable = False, training=False).")
+        console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each of them.")
 
 
 def _share(classifiers: Sequence[Classifier]) -> SharedBackbone | None:
@@ -108,15 +133,17 @@ def _tree(group: Group) -> Tree:
     if group.shared is None:
         tree = Tree("no backbone")
     else:
-        first, cut = group.classifiers[0], group.shared.cuts[0]
+        first = group.classifiers[0]
+        ends = [first.graph.nodes[ref.node].layer for ref in group.shared.seams[0].values()]
         tree = Tree(
-            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {cut} layers, {group.shared.parameters:,} parameters\n"
-            f"{first.size[1]} x {first.size[0]} as {first.pixels}; "
-            f"ends with {escape(first.graph.nodes[cut - 1].layer)}"
+            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {len(group.backbone())} layers, "
+            f"{group.shared.parameters:,} parameters\n{first.size[1]} x {first.size[0]} as {first.pixels}; "
+            f"ends with {escape(' and '.join(ends))}"
         )
     for i, classifier in enumerate(group.classifiers):
         nodes = group.head(i)
-        branch = tree.add(f"{escape(str(classifier.path))}: {sum(n.parameters for n in nodes):,} parameters of its own")
+        own = sum(n.parameters for n in nodes)
+        branch = tree.add(f"{escape(str(classifier.path))} ({classifier.kind}): {own:,} parameters of its own")
         for node in nodes[:12]:
             parameters = f", {node.parameters:,} parameters" if node.parameters else ""
             branch.add(f"{escape(node.layer)} ({node.kind}{parameters})")

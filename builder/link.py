@@ -4,35 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from builder.errors import ConversionError
 from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
-from edge_runtime.metadata import BACKBONE, END_TO_END
+from builder.versions import Version, min_runtime, with_versions
+from edge_runtime.metadata import BACKBONE, END_TO_END, SeamTensor
 from edge_runtime.quantization import Quantization
 
 
 @dataclass(frozen=True)
 class LinkedModel:
     """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included.
-    ``seam``, ``scores``: how the features, and the scores of every head, are quantized.
+    ``seam``: the tensors between backbone and heads. ``scores``: how those of every head are quantized. ``min_runtime``:
+    the oldest TensorFlow Lite, (major, minor), that runs the file, for the sake of ``newest``.
     """
 
     model: bytes
     backbone_bytes: int
     head_bytes: Mapping[str, int]
-    seam: Quantization
+    seam: tuple[SeamTensor, ...]
     scores: Quantization
+    min_runtime: Version
+    newest: str
 
 
 def link(parts: Mapping[str, Part]) -> LinkedModel:
     """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
 
-    Requires one scale and zero point on both sides of the seam. Raises ``ConversionError``.
+    Requires one shape, scale and zero point on both sides of the seam. Raises ``ConversionError``.
     """
-    backbone = take_pixels(parts[BACKBONE])
-    heads = {name: part for name, part in parts.items() if name != BACKBONE}
+    backbone = with_versions(take_pixels(parts[BACKBONE]))
+    heads = {name: with_versions(part) for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
-    seam = quantization(backbone.tensors[backbone.outputs["features"]])
+    seam = tuple(_seam_tensor(name, backbone.tensors[i]) for name, i in backbone.outputs.items())
     scores = {name: quantization(part.tensors[part.outputs["scores"]]) for name, part in heads.items()}
     if len(set(scores.values())) != 1:
         raise ConversionError(f"expected one scale for the scores of all heads, found {scores}")
@@ -45,8 +52,8 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     for name, part in heads.items():
         before = writer.size
         tables[name] = writer.tensors(part), writer.operators(part)
-        where = _places(part, backbone.outputs["features"], len(tensors))
-        tensors += [t for i, t in enumerate(tables[name][0]) if i != part.inputs["features"]]
+        where = _places(part, backbone.outputs, len(tensors))
+        tensors += [t for i, t in enumerate(tables[name][0]) if i not in part.inputs.values()]
         operators += writer.operators(part, where)
         outputs[name] = where[part.outputs["scores"]]
         head_bytes[name] = writer.size - before
@@ -54,7 +61,12 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     for name, part in {BACKBONE: backbone, **heads}.items():
         writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
     return LinkedModel(
-        writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes, seam, next(iter(scores.values()))
+        writer.finish("polyhead: one backbone, many heads"),
+        backbone_bytes,
+        head_bytes,
+        seam,
+        next(iter(scores.values())),
+        *min_runtime([backbone, *heads.values()]),
     )
 
 
@@ -75,23 +87,26 @@ def take_pixels(backbone: Part) -> Part:
     return backbone
 
 
+def _seam_tensor(name: str, tensor: Any) -> SeamTensor:
+    return SeamTensor(name, tuple(int(n) for n in tensor.shape[1:]), quantization(tensor))
+
+
+def _in_words(tensor: SeamTensor) -> str:
+    q = tensor.quantization
+    return f"{tensor.name} {tensor.shape} as {np.dtype(q.dtype)} with scale {q.scale:.6g} and zero point {q.zero_point}"
+
+
 def _check_seam(backbone: Part, heads: Mapping[str, Part]) -> None:
-    seam = backbone.tensors[backbone.outputs["features"]]
     for name, part in heads.items():
-        tensor = part.tensors[part.inputs["features"]]
-        same = (tensor.type, list(tensor.shape), scale_and_zero_point(tensor)) == (
-            seam.type, list(seam.shape), scale_and_zero_point(seam)
-        )  # fmt: skip
-        if not same:
-            raise ConversionError(
-                f"head {name}: expected features {list(seam.shape)} with scale and zero point "
-                f"{scale_and_zero_point(seam)}, found {list(tensor.shape)} with {scale_and_zero_point(tensor)}"
-            )
+        for tensor, i in part.inputs.items():
+            found = _seam_tensor(tensor, part.tensors[i])
+            expected = _seam_tensor(tensor, backbone.tensors[backbone.outputs[tensor]])
+            if found != expected:
+                raise ConversionError(f"head {name}: expected {_in_words(expected)}, found {_in_words(found)}")
 
 
-def _places(part: Part, features: int, start: int) -> dict[int, int]:
-    """Where a head's tensors are in a subgraph that already has ``start`` of them; its input is the backbone's output."""
-    seam, places = part.inputs["features"], {}
-    for i in range(len(part.tensors)):
-        places[i] = features if i == seam else start + i - (i > seam)
-    return places
+def _places(part: Part, seam: Mapping[str, int], start: int) -> dict[int, int]:
+    """Where a head's tensors are in a subgraph that already has ``start`` of them; what it reads is there as ``seam``."""
+    places = {i: seam[name] for name, i in part.inputs.items()}
+    own = [i for i in range(len(part.tensors)) if i not in places]
+    return {**places, **{i: start + k for k, i in enumerate(own)}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +10,37 @@ import keras
 import numpy as np
 
 from builder.backbone import SharedBackbone
-from builder.errors import BuilderError, NoSharedBackboneError
+from builder.errors import ModelFileError
 from builder.graph import INPUT, Graph, Node, Ref, map_refs
-from builder.loading import Classifier, run_float
+from builder.loading import Classifier, check_labels, run_float
 from builder.pixels import CHANNELS, PixelTransform
 
-PROOF_TOLERANCE = 1e-4  # on probabilities: two float programs of one function differ by rounding only
+Features = Mapping[str, np.ndarray]  # float (pictures, ...) for every name of the seam
 
 
 @dataclass(frozen=True)
 class MergedModel:
-    """``backbone``: transformed pixels (n, height, width, 3) -> ``features``; each head: features -> scores (n, labels).
+    """``backbone``: transformed pixels (n, height, width, 3) -> the tensors of the seam; each head: those of them that it
+    reads -> scores (n, labels).
 
     Every head ends in probabilities, also where the original gave bare logits.
     """
 
     pixels: PixelTransform
     backbone: Any  # keras.Model
-    heads: dict[str, Any]  # keras.Model of each head, in the user's order
+    heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
     activations: dict[str, str]
     size: tuple[int, int]
     digest: str
+    seam: tuple[str, ...]  # names of the backbone's outputs
 
     @property
-    def features_shape(self) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.backbone.output_shape[1:])
+    def seam_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Without the batch axis."""
+        return {
+            name: tuple(int(n) for n in tensor.shape[1:])
+            for name, tensor in zip(self.seam, self.backbone.outputs, strict=True)
+        }
 
     def device_input(self, pictures: np.ndarray) -> np.ndarray:
         """What the file's ``image`` stands for, float32, for pixels 0..255 (pictures, height, width, 3).
@@ -43,40 +49,41 @@ class MergedModel:
         """
         return self.pixels.apply(pictures) if self.pixels.is_uniform else pictures.astype(np.float32)
 
-    def features(self, pictures: np.ndarray) -> np.ndarray:
-        """Float features (pictures, ...) of pixels 0..255 (pictures, height, width, 3)."""
-        found: np.ndarray = self.backbone.predict(self.pixels.apply(pictures), batch_size=32, verbose=0)
-        return found
+    def features(self, pictures: np.ndarray) -> Features:
+        """Float tensors of the seam for pixels 0..255 (pictures, height, width, 3)."""
+        found = self.backbone.predict(self.pixels.apply(pictures), batch_size=32, verbose=0)
+        return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
 
-    def head_scores(self, name: str, features: np.ndarray) -> np.ndarray:
-        """Float probabilities (pictures, labels) of features (pictures, ...)."""
-        return run_float(self.heads[name], features)
+    def head_scores(self, name: str, features: Features) -> np.ndarray:
+        """Float probabilities (pictures, labels)."""
+        head = self.heads[name]
+        return run_float(head, *(features[tensor.name] for tensor in head.inputs))
 
     def keras_model(self) -> Any:
         """Pixels 0..255 in, one named output for each head; plain Keras, loadable without this project."""
         image = keras.Input((*self.size, CHANNELS), name="image")
-        x = pixel_layer(self.pixels)(image)
-        features = self.backbone(x)
-        outputs = {name: head(features) for name, head in self.heads.items()}
+        seam = dict(zip(self.seam, _as_list(self.backbone(pixel_layer(self.pixels)(image))), strict=True))
+        outputs = {name: head([seam[t.name] for t in head.inputs]) for name, head in self.heads.items()}
         return keras.Model(image, outputs, name="polyhead")
 
 
 def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedModel:
-    """Rebuild the shared part once, from the first classifier, and each head from its own."""
+    """Rebuild the shared part once, from the first classifier, and each head from its own.
+
+    Raises ``ModelFileError`` and ``ConfigError`` where a head has no output for each of its labels.
+    """
     first = classifiers[0]
-    backbone = backbone_model(first, shared)
+    backbone = backbone_model(classifiers, shared)
+    names = tuple(shared.seams[0])
+    shapes = {name: tensor.shape[1:] for name, tensor in zip(names, backbone.outputs, strict=True)}
     heads = {}
-    for classifier, cut in zip(classifiers, shared.cuts, strict=True):
-        graph, seam = classifier.graph, keras.Input(backbone.output_shape[1:], name="features")
-        nodes = range(cut, len(graph.nodes))
-        heads[classifier.name] = _rebuild(
-            graph,
-            nodes,
-            graph.output,
-            {Ref(cut - 1, 0): seam},
-            classifier.name,
-            softmax=classifier.activation == "linear",
-        )
+    for i, classifier in enumerate(classifiers):
+        nodes, seam = shared.head(classifiers, i), shared.seams[i]
+        read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
+        inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
+        head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, softmax=classifier.activation == "linear")
+        check_labels(classifier, head.output_shape)
+        heads[classifier.name] = head
     return MergedModel(
         pixels=first.pixels,
         backbone=backbone,
@@ -84,35 +91,15 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         activations={c.name: "sigmoid" if c.activation == "sigmoid" else "softmax" for c in classifiers},
         size=first.size,
         digest=f"sha256:{shared.digest}",
+        seam=names,
     )
 
 
-def backbone_model(first: Classifier, shared: SharedBackbone) -> Any:
-    """The shared part as a Keras model: transformed pixels (n, height, width, 3) -> features."""
-    source, cut = keras.Input((*first.size, CHANNELS), name="image"), shared.cuts[0]
-    return _rebuild(first.graph, range(cut), Ref(cut - 1, 0), {Ref(INPUT, 0): source}, "backbone")
-
-
-def prove(classifiers: Sequence[Classifier], merged: MergedModel, pictures: np.ndarray) -> float:
-    """Run every original beside its share of the merged model; returns the largest difference of a probability.
-
-    ``pictures``: pixels 0..255 (pictures, height, width, 3). Raises ``NoSharedBackboneError`` above ``PROOF_TOLERANCE``.
-    """
-    features = merged.features(pictures)
-    worst = 0.0
-    for classifier in classifiers:
-        original = classifier.predict(pictures)
-        if classifier.activation == "linear":
-            original = np.asarray(keras.ops.softmax(original))
-        distance = float(np.max(np.abs(original - merged.head_scores(classifier.name, features))))
-        if not distance <= PROOF_TOLERANCE:
-            raise NoSharedBackboneError(
-                f"{classifier.name}: by content its base is the shared one, but run on {len(pictures)} pictures its "
-                f"probabilities differ by up to {distance:.2g} from {classifier.path.name}; what is not proved is not "
-                "shared"
-            )
-        worst = max(worst, distance)
-    return worst
+def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
+    """The shared part as a Keras model: transformed pixels (n, height, width, 3) -> the tensors of the seam."""
+    source = keras.Input((*classifiers[0].size, CHANNELS), name="image")
+    nodes, outputs = shared.backbone(classifiers), list(shared.seams[0].values())
+    return _rebuild(classifiers[0], nodes, outputs, {Ref(INPUT, 0): source}, name="backbone")
 
 
 def pixel_layer(transform: PixelTransform) -> Any:
@@ -128,45 +115,85 @@ def pixel_layer(transform: PixelTransform) -> Any:
 
 
 def _rebuild(
-    graph: Graph, indices: range, output: Ref, values: dict[Ref, Any], name: str, *, softmax: bool = False
+    classifier: Classifier,
+    indices: Sequence[int],
+    outputs: Sequence[Ref],
+    inputs: Mapping[Ref, Any],
+    *,
+    name: str = "",
+    softmax: bool = False,
 ) -> Any:
-    """A Keras model of the nodes ``indices`` of ``graph``, fed by the tensors in ``values``."""
-    source = next(iter(values.values()))
-    layers: dict[str, Any] = {}
+    """A Keras model of some nodes of a classifier, fed by the tensors in ``inputs``."""
+    graph, values, layers = classifier.graph, dict(inputs), dict[str, Any]()
     names = _unique_names(graph, indices)
     for i in indices:
         node = graph.nodes[i]
         if node.layer not in layers:
-            layers[node.layer] = _layer(node, names[node.layer])
+            layers[node.layer] = _layer(node, names[node.layer], classifier)
         args, kwargs = (map_refs(part, values.__getitem__) for part in (node.args, dict(node.kwargs)))
-        result = layers[node.layer](*_constants(args), **_constants(kwargs))
-        for k, tensor in enumerate(result if isinstance(result, (list, tuple)) else [result]):
-            values[Ref(i, k)] = tensor
-        _set_weights(layers[node.layer], node)
-    tensor = values[output]
+        results = _as_list(_call(layers[node.layer], node, _constants(args), _constants(kwargs), classifier))
+        values.update((Ref(i, k), tensor) for k, tensor in enumerate(results))
+        _set_weights(layers[node.layer], node, classifier)
+    tensors = [values[ref] for ref in outputs]
     if softmax:
-        tensor = keras.layers.Softmax(name="probabilities")(tensor)
-    return keras.Model(source, tensor, name=name)
+        tensors = [keras.layers.Softmax(name="probabilities")(tensor) for tensor in tensors]
+    sources = list(inputs.values())
+    return keras.Model(_one_or_all(sources), _one_or_all(tensors), name=name or classifier.name)
 
 
-def _unique_names(graph: Graph, indices: range) -> dict[str, str]:
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
     """The layer's own name where no other in this part has it, else the whole path."""
     paths = dict.fromkeys(graph.nodes[i].layer for i in indices)
     own = [path.rsplit("/", 1)[-1] for path in paths]
     return {
         path: name
-        if own.count(name) == 1 and name not in ("image", "features", "probabilities")
+        if own.count(name) == 1 and name not in ("image", "probabilities") and not name.startswith("features")
         else path.replace("/", "_")
         for path, name in zip(paths, own, strict=True)
     }
 
 
-def _layer(node: Node, name: str) -> Any:
+# What Keras raises on settings that do not fit each other: they come from an untrusted file.
+_UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, ArithmeticError, RuntimeError)
+
+
+def _layer(node: Node, name: str, classifier: Classifier) -> Any:
     definition = {**node.definition, "config": {**node.config, "name": name}}
     try:
-        return keras.saving.deserialize_keras_object(definition, safe_mode=True)
-    except (ValueError, TypeError) as error:
-        raise BuilderError(f"layer {node.layer!r} ({node.kind}) cannot be rebuilt: {error}") from error
+        return keras.saving.deserialize_keras_object(definition, safe_mode=not classifier.allow_code)
+    except _UNFIT as error:
+        raise _unfit(node, classifier, error) from error
+
+
+def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier) -> Any:
+    try:
+        return layer(*args, **kwargs)
+    except _UNFIT as error:
+        raise _unfit(node, classifier, error) from error
+
+
+def _set_weights(layer: Any, node: Node, classifier: Classifier) -> None:
+    own = getattr(layer, "weights", ())  # a bare operation has none
+    found, expected = ([tuple(w.shape) for w in weights] for weights in ([w.value for w in node.weights], own))
+    if found != expected:
+        raise ModelFileError(
+            f"{classifier.path}: layer {node.layer!r} ({node.kind}): expected weights of shapes {expected}, found {found}"
+        )
+    if node.weights:
+        layer.set_weights([weight.value for weight in node.weights])
+
+
+def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelFileError(f"{classifier.path}: layer {node.layer!r} ({node.kind}) cannot be rebuilt: {reason}")
 
 
 def _constants(value: Any) -> Any:
@@ -178,8 +205,3 @@ def _constants(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_constants(item) for item in value)
     return value
-
-
-def _set_weights(layer: Any, node: Node) -> None:
-    if node.weights:
-        layer.set_weights(list(node.weights.values()))

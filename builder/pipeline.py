@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-from builder.backbone import SharedBackbone, find_backbone
+from builder.backbone import SharedBackbone, early_difference, find_backbone
 from builder.calibration import PictureSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
@@ -19,13 +19,17 @@ from builder.errors import ConfigError, QualityError
 from builder.flatbuffer import read_parts
 from builder.link import LinkedModel, link
 from builder.loading import Classifier, load_classifiers
-from builder.merge import MergedModel, merge, prove
+from builder.merge import MergedModel, merge
 from builder.progress import Stages
+from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from builder.report import Report, write_report
 from builder.rounding import LayerNoise, round_parts
+from builder.targets import check_target
+from builder.tolerance import align
 from builder.verify import Quality, verify
+from builder.versions import min_runtime
 from edge_runtime import __version__
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
@@ -53,15 +57,19 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     _check_writable(config)
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
-        classifiers = load_classifiers(config.heads, advance)
-    with stages("find"):
+        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code)
+    with stages("find", len(classifiers)) as advance:
+        classifiers, apart = align(classifiers, config.tolerance, advance)
         shared = find_backbone(classifiers)
     with stages("pictures"):
         spec = _input_spec(config, classifiers)
         calibration, verification = collect(config, spec)
     with stages("merge"):
         merged = merge(classifiers, shared)
-        proof = prove(classifiers, merged, calibration.pixels[:_PROOF_PICTURES])
+    proven = to_prove(classifiers)
+    with stages("prove", len(proven)) as advance:
+        limit = LOOSE_TOLERANCE if apart else TOLERANCE
+        proof = prove(proven, merged, calibration.pixels[:_PROOF_PICTURES], advance, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
@@ -69,6 +77,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("quantize"):
         int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
         float_parts, parts = read_parts(float_model), read_parts(int8_model)
+        if config.target is not None:
+            check_target(config.target, *min_runtime(parts.values()))
     noise: list[LayerNoise] = []
     if config.rounding == "learnt":
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
@@ -84,7 +94,18 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         metadata = replace(metadata, quality=quality.to_json())
         finished = append_members(linked.model, metadata)
         report = Report(
-            config, metadata, quality, linked, calibration, verification, proof, noise, len(finished), stages.seconds
+            config=config,
+            metadata=metadata,
+            quality=quality,
+            linked=linked,
+            calibration=calibration,
+            verification=verification,
+            proof=proof,
+            apart=apart,
+            notes=_notes(classifiers, shared),
+            noise=noise,
+            file_bytes=len(finished),
+            seconds=stages.seconds,
         )
         write_report(report, config.report_folder)
         if report.failures:
@@ -101,7 +122,24 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
 def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> ImageInput:
     height, width = classifiers[0].size
     resize = config.resize
-    return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=resize.fit)
+    known = {c.fit: c.name for c in classifiers if c.fit is not None}
+    if resize.fit is None and len(known) > 1:
+        (one, name), (other, other_name) = list(known.items())[:2]
+        raise ConfigError(f"{name} was trained on pictures made to fit by {one}, {other_name} by {other}; set resize.fit")
+    fit = resize.fit or next(iter(known), "stretch")
+    return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=fit)
+
+
+def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple[str, ...]:
+    """What a user would not expect."""
+    found = early_difference(classifiers, shared)
+    if found is None:
+        return ()
+    index, own, difference = found
+    return (
+        f"{classifiers[index].name} has {own:,} parameters of its own beside {shared.parameters:,} shared ones: the "
+        f"models part at {difference}",
+    )
 
 
 def _metadata(
@@ -123,7 +161,7 @@ def _metadata(
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
     return Metadata(
-        spec, merged.digest, merged.features_shape, heads, len(linked.model), linked.seam, linked.scores, built=built
+        spec, merged.digest, linked.seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built
     )
 
 

@@ -55,9 +55,17 @@ class PixelTransform:
         return f"{_rounded(span)} {ends} {self.order}"
 
     def __str__(self) -> str:
-        scale, offset = ([f"{v:.6g}" for v in dict.fromkeys(values)] for values in (self.scale, self.offset))
+        scale, offset = _written(self.scale), _written(self.offset)
+        factor = "" if scale == "1" else f" * {scale}"
+        shift = "" if offset == "0" else f" - {offset[1:]}" if offset.startswith("-") else f" + {offset}"
         swapped = "" if self.order == (0, 1, 2) else f", channels {''.join('RGB'[i] for i in self.order)}"
-        return f"pixel * {', '.join(scale)} + {', '.join(offset)}{swapped}"
+        return f"pixel{factor}{shift}{swapped}"
+
+
+def _written(values: tuple[float, ...]) -> str:
+    """One number where all channels have the same, else one for each in brackets."""
+    numbers = [f"{v:.6g}" for v in dict.fromkeys(values)]
+    return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
 
 def _rounded(value: float) -> str:

@@ -24,11 +24,11 @@ def pin(float_model: bytes, ranges: Mapping[str, Range], pixels: PixelTransform)
     parts = read_parts(float_model)
     names = {name: [t.name.decode() for t in part.tensors] for name, part in parts.items()}
     backbone = parts[BACKBONE]
-    seam = ranges[names[BACKBONE][backbone.outputs["features"]]]
+    seam = {tensor: ranges[names[BACKBONE][i]] for tensor, i in backbone.outputs.items()}
     pinned = {**ranges, names[BACKBONE][backbone.inputs["image"]]: pixel_range(pixels)}
     for name, part in parts.items():
         if name != BACKBONE:
-            pinned[names[name][part.inputs["features"]]] = seam
+            pinned.update((names[name][i], seam[tensor]) for tensor, i in part.inputs.items())
     return pinned
 
 

@@ -12,6 +12,7 @@ from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 Range = tuple[float, float]  # least and greatest value
+Sample = dict[str, np.ndarray]  # (1, ...) by the name of an input or output
 
 
 def measure_ranges(
@@ -25,24 +26,22 @@ def measure_ranges(
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
     parts, found = read_parts(model), dict[str, Range]()
-    features = _run(interpreter, parts[BACKBONE], images[:, None], found, advance)
+    features = _run(interpreter, parts[BACKBONE], ({"image": image[None]} for image in images), found, advance)
     for head in heads:
         _run(interpreter, parts[head], features, found, advance)
     return found
 
 
 def _run(
-    interpreter: Any, part: Part, samples: Iterable[np.ndarray], found: dict[str, Range], advance: Callable[[], None]
-) -> list[np.ndarray]:
-    """Run one signature on samples (1, ...), widen ``found`` by what is seen; returns its outputs."""
+    interpreter: Any, part: Part, samples: Iterable[Sample], found: dict[str, Range], advance: Callable[[], None]
+) -> list[Sample]:
+    """Run one signature on samples, widen ``found`` by what is seen; returns its outputs."""
     runner = interpreter.get_signature_runner(part.name)
-    (source,) = part.inputs
     # Weights must not be among them: a range for a weight would make the quantizer give all its channels one scale.
     tensors = {part.tensors[i].name.decode(): i for i in part.activations()}
     outputs = []
     for sample in samples:
-        (output,) = runner(**{source: sample}).values()
-        outputs.append(output)
+        outputs.append(runner(**{name: sample[name] for name in part.inputs}))
         for name, index in tensors.items():
             _widen(found, name, interpreter.get_tensor(index, part.subgraph))
         advance()

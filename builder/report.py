@@ -17,6 +17,7 @@ from rich.table import Table
 from builder.calibration import PictureSet
 from builder.config import BuildConfig
 from builder.link import LinkedModel
+from builder.proof import Proof
 from builder.report_page import Page, Worst, render
 from builder.rounding import LayerNoise
 from builder.verify import Quality
@@ -27,7 +28,11 @@ _ROWS = 24  # heads in the table on a terminal
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the stages found out. ``file_bytes``: the finished file. ``proof``: largest float difference seen."""
+    """Everything the stages found out.
+
+    ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
+    equal, relative to the largest of each tensor. ``file_bytes``: the finished file.
+    """
 
     config: BuildConfig
     metadata: Metadata
@@ -35,7 +40,9 @@ class Report:
     linked: LinkedModel
     calibration: PictureSet
     verification: PictureSet
-    proof: float
+    proof: Proof
+    apart: float
+    notes: tuple[str, ...]
     noise: Sequence[LayerNoise]
     file_bytes: int
     seconds: Mapping[str, float]
@@ -53,7 +60,7 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        bar, found = self.config.min_agreement, []
+        bar, found = self.config.min_agreement, list(self.notes)
         few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
         if few:
             found.append(f"too few held-out pictures to prove an agreement of {bar:g}: {', '.join(few)}")
@@ -84,10 +91,15 @@ class Report:
             "bytes": {"whole file": self.file_bytes, **self.bytes_by_part},
             "backbone": {
                 "digest": self.metadata.backbone_digest,
-                "features": list(self.metadata.features),
+                "features": list(self.metadata.seam[0].shape),
                 "parameters": self.metadata.built["parameters"],
             },
-            "proof": {"largest_float_difference": self.proof},
+            "proof": {
+                "largest_float_difference": self.proof.difference,
+                "models_run": self.proof.models,
+                "pictures": self.proof.pictures,
+                "weights_apart": self.apart,
+            },
             "calibration": {"pictures": len(self.calibration.pixels), "broken": list(self.calibration.broken)},
             "verification": {
                 "pictures": len(self.verification.pixels),
@@ -181,6 +193,17 @@ def _page(report: Report) -> Page:
     )
 
 
+def _seam_text(metadata: Metadata) -> str:
+    return " and ".join(" x ".join(map(str, tensor.shape)) for tensor in metadata.seam)
+
+
+def _proof_text(report: Report) -> str:
+    proof, heads = report.proof, len(report.metadata.heads)
+    which = f"all {heads} models" if proof.models == heads else f"one model of each structure ({proof.models} of {heads})"
+    loose = f"; weights up to {report.apart:.2g} apart taken as equal" if report.apart else ""
+    return f"{which} run: at most {proof.difference:.1g} from the merged one in float{loose}"
+
+
 def _facts(report: Report) -> list[tuple[str, str]]:
     metadata = report.metadata
     return [
@@ -191,15 +214,12 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
         ),
         ("digest", metadata.backbone_digest),
-        (
-            "features",
-            f"{' x '.join(map(str, metadata.features))}, {report.quality.features_snr_db:.1f} dB signal to noise",
-        ),
+        ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
         (
             "input",
             f"{metadata.input.width} x {metadata.input.height} RGB, {metadata.input.method}, {metadata.input.fit}",
         ),
-        ("proof", f"originals and merged model differ by at most {report.proof:.1g} in float"),
+        ("proof", _proof_text(report)),
         ("calibration", f"{len(report.calibration.pixels)} pictures, {len(report.calibration.broken)} broken"),
         ("verification", f"{len(report.verification.pixels)} pictures that calibrated nothing"),
     ]

@@ -26,6 +26,7 @@ DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127
 NOISE_SAMPLES = 16  # on which signal to noise is measured
 BLOCK = 128  # rows whose error is passed on at once; changes speed, not the result
+Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
 ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
 
 
@@ -81,8 +82,10 @@ def round_parts(
     backbone = int8_parts[BACKBONE]
     scale, zero_point = scale_and_zero_point(backbone.tensors[backbone.inputs["image"]])
     pixels = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
-    truth, device, noise = learn_rounding(float_parts[BACKBONE], backbone, images, pixels, {}, advance)
-    observed: dict[str, Observed] = {}  # heads read the same features: what is known of them is computed once
+    truth, device, noise = learn_rounding(
+        float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance
+    )
+    observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     for name, part in int8_parts.items():
         if name != BACKBONE:
             learn_rounding(float_parts[name], part, truth, device, observed, advance)
@@ -92,22 +95,24 @@ def round_parts(
 def learn_rounding(
     float_part: Part,
     int8_part: Part,
-    float_input: np.ndarray,
-    int8_input: np.ndarray,
-    observed: dict[str, Observed],
+    float_inputs: Samples,
+    int8_inputs: Samples,
+    observed: dict[tuple[str, str], Observed],
     advance: Callable[[], None],
-) -> tuple[np.ndarray, np.ndarray, list[LayerNoise]]:
+) -> tuple[Samples, Samples, list[LayerNoise]]:
     """Give the layers of ``int8_part`` new weights and biases, in place.
 
-    ``float_input``: (samples, ...) float32. ``int8_input``: the same samples as the int8 input tensor holds them.
-    ``observed``: shared by parts with the same input; keeps what is known of dense layers that read it. ``advance`` is
-    called after each operator. Returns the float output, the int8 output, and the noise behind each operator.
+    ``float_inputs``: (samples, ...) float32 for each input that the part has, perhaps for more. ``int8_inputs``: the same
+    samples as the int8 input tensors hold them. ``observed``: shared by parts with the same inputs; keeps what is known
+    of dense layers that read them. ``advance`` is called after each operator. Returns the float outputs, the int8
+    outputs, and the noise behind each operator.
     """
     float_index, int8_name = dict(names(float_part)), {i: name for name, i in names(int8_part)}
-    (float_source,), (int8_source,) = float_part.inputs.values(), int8_part.inputs.values()
-    float_index[int8_name[int8_source]] = float_source
     twin = {i: float_index[name] for i, name in int8_name.items() if name in float_index}
-    truth, device = Stepper(float_part, {float_source: float_input}), Stepper(int8_part, {int8_source: int8_input})
+    twin.update((int8_part.inputs[name], float_part.inputs[name]) for name in int8_part.inputs)
+    sources = {i: name for name, i in int8_part.inputs.items()}
+    truth = Stepper(float_part, {i: float_inputs[name] for name, i in float_part.inputs.items()})
+    device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
     uses = Counter(i for op in int8_part.operators for i in op.inputs)
     read = {*uses, *int8_part.outputs.values()}
     noise = []
@@ -118,8 +123,11 @@ def learn_rounding(
             weights = constant(float_part, twin[op.inputs[1]], np.float32)
             if weights is not None and int8_part.tensors[op.inputs[1]].type == INT8:
                 views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
-                known = observed if op.inputs[0] == int8_source and kind == "FULLY_CONNECTED" else {}
-                _learn_layer(kind, op, int8_part, weights, views, known)
+                source = sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
+                known = observed.get((kind, source)) if source else None
+                known = _learn_layer(kind, op, int8_part, weights, views, known)
+                if source and known is not None:
+                    observed[kind, source] = known
         device.step()
         for result in op.outputs:
             if result in twin and result in read and int8_part.tensors[result].type == INT8:
@@ -127,8 +135,11 @@ def learn_rounding(
                 signal = truth.until(twin[result])[:NOISE_SAMPLES]
                 noise.append(LayerNoise(int8_name[result], kind, snr_db(signal, found)))
         advance()
-    (float_result,), (int8_result,) = float_part.outputs.values(), int8_part.outputs.values()
-    return truth.until(float_result), device.value(int8_result), noise
+    return (
+        {name: truth.until(i) for name, i in float_part.outputs.items()},
+        {name: device.value(i) for name, i in int8_part.outputs.items()},
+        noise,
+    )
 
 
 def inverse_factor(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,25 +182,26 @@ def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
 
 
 def _learn_layer(
-    kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: dict[str, Observed]
-) -> None:
-    """New int8 weights and int32 bias for ``op``, from its input in float and in int8."""
+    kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: Observed | None
+) -> Observed | None:
+    """New int8 weights and int32 bias for ``op``, from its input in float and in int8; returns what was seen of it."""
     source, kernel, bias = op.inputs
     old = constant(part, bias, np.int32)
     if old is None or weights.shape[-1] != views[0].shape[-1]:
-        return  # a depth multiplier or groups: left as they are
+        return None  # a depth multiplier or groups: left as they are
     scale, zero_point = scale_and_zero_point(part.tensors[source])
-    if kind not in known:
+    if known is None:
         inputs = [(views[0], 0.0), (views[1], zero_point)]
         signal, integers = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
-        known[kind] = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
+        known = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
     # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
     depthwise = kind == "DEPTHWISE_CONV_2D"
     outputs = weights.shape[3] if depthwise else weights.shape[0]
     steps = np.broadcast_to(np.asarray(part.tensors[kernel].quantization.scale, np.float64), outputs)
     matrix = weights.reshape(-1, outputs).T[:, :, None] if depthwise else weights.reshape(outputs, -1).T[None]
-    integers, shift = known[kind].fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
+    integers, shift = known.fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
     rounded = integers[:, :, 0].T if depthwise else integers[0].T
     part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
     new = np.rint(old + shift.reshape(-1) / (scale * steps))
     part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(np.int32))
+    return known

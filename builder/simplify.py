@@ -104,4 +104,5 @@ def _leading_affine(graph: Graph) -> tuple[int, Any, Any] | None:
 def _moments(node: Node) -> tuple[np.ndarray, np.ndarray]:
     if node.config.get("mean") is not None:
         return np.asarray(node.config["mean"], np.float64), np.asarray(node.config["variance"], np.float64)
-    return node.weights["mean"].astype(np.float64), node.weights["variance"].astype(np.float64)
+    mean, variance = (weight.value.astype(np.float64) for weight in node.weights[:2])
+    return mean, variance

@@ -13,7 +13,7 @@ from builder.calibration import PictureSet
 from builder.errors import ConversionError
 from builder.merge import MergedModel
 from builder.rounding import snr_db
-from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.engine import Features, MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import END_TO_END
 
@@ -92,12 +92,13 @@ def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Calla
         heads = []
         for name in classifier.head_names:
             chosen = pictures.of_head(name)
-            truth = merged.head_scores(name, expected[chosen])
+            truth = merged.head_scores(name, {tensor: values[chosen] for tensor, values in expected.items()})
             found = [classifier.head_scores(features[i], name) for i in chosen]
             heads.append(_judge(name, chosen, truth, np.stack(found), merged.activations[name]))
         _check_end_to_end(path, pictures, features)
-        real = classifier.metadata.seam.dequantize(np.concatenate(features))
-    return Quality(tuple(heads), snr_db(expected, real))
+        seam = classifier.metadata.seam[0]
+        real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
+    return Quality(tuple(heads), snr_db(expected[seam.name], real))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -124,10 +125,12 @@ def _judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, 
     )
 
 
-def _check_end_to_end(path: Path, pictures: PictureSet, features: list[np.ndarray]) -> None:
+def _check_end_to_end(path: Path, pictures: PictureSet, features: list[Features]) -> None:
     _, interpreter = open_interpreter(str(path), name=INTERPRETER)
     whole = interpreter.get_signature_runner(END_TO_END)
+    reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}
     for pixels, seam in list(zip(pictures.pixels, features, strict=True))[:_END_TO_END_PICTURES]:
         for name, scores in whole(image=pixels[None]).items():
-            if not np.array_equal(scores, interpreter.get_signature_runner(name)(features=seam)["scores"]):
+            alone = interpreter.get_signature_runner(name)(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})
+            if not np.array_equal(scores, alone["scores"]):
                 raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")

@@ -11,7 +11,7 @@ import math
 import struct
 import zipfile
 import zlib
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Set
 
 from edge_runtime.errors import BundleError
 from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, HeadInfo, Metadata
@@ -72,20 +72,31 @@ def read_metadata(path: str) -> Metadata:
 
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
     """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
-    head = {"inputs": ["features"], "outputs": ["scores"]}
-    expected = {END_TO_END: None, BACKBONE: {"inputs": ["image"], "outputs": ["features"]}}
-    expected.update((info.head_name, head) for info in metadata.heads)
+    seam = {tensor.name for tensor in metadata.seam}
+    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {"image"}, seam)}
+    fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
     if metadata.joint is not None:
-        expected[JOINT] = head
-    wrong = [name for name in expected if expected[name] and signatures.get(name, expected[name]) != expected[name]]
-    if wrong:
-        raise BundleError(f"{path}: signature {wrong[0]} takes or gives something else than a polyhead file's; {REBUILD}")
+        fits[JOINT] = lambda signature: _is_head(signature, seam)
+    expected = list(fits)
+    for name, signature in signatures.items():
+        if name in fits and not fits[name](signature):
+            raise BundleError(f"{path}: signature {name} takes or gives something else than a polyhead file's; {REBUILD}")
     if set(signatures) != set(expected):
         missing, strange = sorted(set(expected) - set(signatures)), sorted(set(signatures) - set(expected))
         raise BundleError(
             f"{path}: members and signatures disagree (missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(strange) or 'none'}); {REBUILD}"
         )
+
+
+def _is(signature: Mapping[str, Any], inputs: Set[str], outputs: Set[str]) -> bool:
+    return set(signature["inputs"]) == inputs and set(signature["outputs"]) == outputs
+
+
+def _is_head(signature: Mapping[str, Any], seam: Set[str]) -> bool:
+    """It reads one tensor of the seam or more, and gives scores."""
+    read = set(signature["inputs"])
+    return bool(read) and read <= seam and list(signature["outputs"]) == ["scores"]
 
 
 def _member(name: str) -> zipfile.ZipInfo:

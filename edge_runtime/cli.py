@@ -130,7 +130,7 @@ def benchmark(
 def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
     """The document of ``info --json``; ``size`` is the file's, in bytes."""
     document = metadata.to_json()
-    fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "quality", "built")}
+    fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
     return {"format_version": FORMAT_VERSION, **fields, "bytes": size}
 
 
@@ -145,6 +145,7 @@ def _info_text(file: str, document: Dict[str, Any]) -> str:
         f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone",
         f"input     {spec['width']} x {spec['height']} {spec['color']}, {spec['fit']}, {spec['method']}, {antialias}",
         f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
+        f"runs on   TensorFlow Lite {document['min_runtime']} and newer: tflite-runtime, any ai-edge-litert",
         "heads",
     ]
     width = max(len(head["head_name"]) for head in document["heads"])

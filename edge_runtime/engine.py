@@ -12,11 +12,17 @@ import numpy as np
 from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 
 Head = Union[str, int]
+Features = Union[np.ndarray, Dict[str, np.ndarray]]
+
+
+def by_name(features: Features) -> Dict[str, np.ndarray]:
+    """The tensors of the seam by their names, also where there is only one."""
+    return features if isinstance(features, dict) else {FEATURES: features}
 
 
 class MultiHeadClassifier:
@@ -39,16 +45,19 @@ class MultiHeadClassifier:
     ) -> None:
         path = os.fspath(model_path)
         self._metadata = read_metadata(path)
-        self._interpreter_name, self._interpreter = open_interpreter(path, name=interpreter, num_threads=num_threads)
-        check_signatures(path, self._metadata, self._interpreter.get_signature_list())
+        self._interpreter_name, self._interpreter = open_interpreter(
+            path, name=interpreter, num_threads=num_threads, min_runtime=self._metadata.min_runtime
+        )
+        signatures = self._interpreter.get_signature_list()
+        check_signatures(path, self._metadata, signatures)
+        self._reads = {head.head_name: signatures[head.head_name]["inputs"] for head in self._metadata.heads}
         self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
         self._lock = threading.Lock()
         self._runners: Dict[str, Any] = {}
         self._path = path
         spec = self._metadata.input
         self._image_shape = (1, spec.height, spec.width, 3)
-        self._features_shape = (1, *self._metadata.features)
-        self._features_dtype = np.dtype(self._metadata.seam.dtype)
+        self._seam = {t.name: ((1, *t.shape), np.dtype(t.quantization.dtype)) for t in self._metadata.seam}
         self._check_image(self._interpreter.get_input_details())
 
     def __enter__(self) -> MultiHeadClassifier:
@@ -79,11 +88,14 @@ class MultiHeadClassifier:
         """The backbone's input: uint8 (1, height, width, 3), RGB. Raises ``PictureError``."""
         return image_tensor(picture, self._metadata.input)
 
-    def features(self, picture: Picture) -> np.ndarray:
-        """What the backbone makes of a picture: (1, *features), in the integers of the seam."""
+    def features(self, picture: Picture) -> Features:
+        """What the backbone makes of a picture: (1, *shape) in the integers of the seam.
+
+        Where heads read more than one tensor of the backbone, an array by the name of each.
+        """
         return self.features_of(self.prepare(picture))
 
-    def features_of(self, image: np.ndarray) -> np.ndarray:
+    def features_of(self, image: np.ndarray) -> Features:
         """The same from a tensor that ``prepare`` made."""
         # The interpreter would resize the model to a tensor of another shape, and answer.
         if image.shape != self._image_shape or image.dtype != np.uint8:
@@ -91,25 +103,22 @@ class MultiHeadClassifier:
                 f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
             )
         with self._lock:
-            result: np.ndarray = self._runner(BACKBONE)(image=image)["features"]
-        self._check_result(BACKBONE, result, self._features_shape, self._features_dtype)
-        return result
+            results: Dict[str, np.ndarray] = self._runner(BACKBONE)(image=image)
+        for name, result in results.items():
+            self._check_result(BACKBONE, result, *self._seam[name])
+        return results if len(results) > 1 else results[FEATURES]
 
-    def head_scores(self, features: np.ndarray, head: Head) -> np.ndarray:
+    def head_scores(self, features: Features, head: Head) -> np.ndarray:
         """The probabilities of one head: float32 (labels,). ``features`` as ``features()`` returned them."""
-        if features.shape != self._features_shape or features.dtype != self._features_dtype:
-            raise EdgeRuntimeError(
-                f"expected features of this file, {np.dtype(self._features_dtype)} {self._features_shape}; "
-                f"found {features.dtype} {features.shape}"
-            )
         info = self._metadata.heads[self._find(head)]
+        inputs = {name: self._seam_tensor(features, name) for name in self._reads[info.head_name]}
         with self._lock:
-            raw = self._runner(info.head_name)(features=features)["scores"]
+            raw = self._runner(info.head_name)(**inputs)["scores"]
         self._check_result(info.head_name, raw, (1, len(info.labels)), self._metadata.scores.dtype)
         return self._metadata.scores.dequantize(raw[0])
 
     def classify_features(
-        self, features: np.ndarray, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
+        self, features: Features, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
     ) -> Tuple[Classifications, ...]:
         """Any heads, on features that were computed before; the backbone does not run."""
         return tuple(self._classify_head(features, i, top_k) for i in self._select(heads))
@@ -133,11 +142,19 @@ class MultiHeadClassifier:
         seconds = {"preprocess": prepared - start, "backbone": computed - prepared, "heads": end - computed}
         return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()})
 
-    def _classify_head(self, features: np.ndarray, index: int, top_k: Optional[int]) -> Classifications:
+    def _classify_head(self, features: Features, index: int, top_k: Optional[int]) -> Classifications:
         head: HeadInfo = self._metadata.heads[index]
         scores = self.head_scores(features, index)
         categories: Sequence[Category] = top_categories(scores, head.labels, top_k=top_k)
         return Classifications(index, head.head_name, tuple(categories))
+
+    def _seam_tensor(self, features: Features, name: str) -> np.ndarray:
+        shape, dtype = self._seam[name]
+        found = by_name(features).get(name)
+        if found is None or found.shape != shape or found.dtype != dtype:
+            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
+            raise EdgeRuntimeError(f"expected {name} of this file, {dtype} {shape}; found {what}")
+        return found
 
     def _select(self, heads: Optional[Iterable[Head]]) -> List[int]:
         if heads is None:

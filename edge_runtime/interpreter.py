@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any, Optional
+import re
+from typing import Any, Optional, Tuple
 
 from edge_runtime.errors import InterpreterError
 
@@ -46,12 +47,35 @@ def find_interpreter(name: Optional[str] = None) -> tuple[str, Any]:
     raise InterpreterError(f"no interpreter is installed ({'; '.join(reasons)}); try: {INSTALL['ai_edge_litert']}")
 
 
-def open_interpreter(path: str, *, name: Optional[str] = None, num_threads: Optional[int] = None) -> tuple[str, Any]:
+def check_runtime(name: str, needed: Tuple[int, int]) -> None:
+    """Raises ``InterpreterError`` where the interpreter called ``name`` is older than the TensorFlow Lite ``needed``.
+
+    ai-edge-litert counts its versions anew; all of them are newer than TensorFlow 2.17.
+    """
+    if name == "ai_edge_litert":
+        return
+    told = str(getattr(importlib.import_module(name), "__version__", ""))
+    found = re.match(r"(\d+)\.(\d+)", told)
+    if found is not None and (int(found[1]), int(found[2])) < needed:
+        raise InterpreterError(
+            f"{name} {told} is too old: this file needs TensorFlow Lite {needed[0]}.{needed[1]} or newer; "
+            f"try: {INSTALL[name]}"
+        )
+
+
+def open_interpreter(
+    path: str,
+    *,
+    name: Optional[str] = None,
+    num_threads: Optional[int] = None,
+    min_runtime: Tuple[int, int] = (0, 0),
+) -> tuple[str, Any]:
     """Open the model file at ``path``, mapped into memory rather than read; returns (interpreter's name, interpreter).
 
-    Raises ``InterpreterError`` where the interpreter refuses the file.
+    Raises ``InterpreterError`` where the interpreter refuses the file, or is older than ``min_runtime``.
     """
     found, factory = find_interpreter(name)
+    check_runtime(found, min_runtime)
     try:
         return found, factory(model_path=os.fspath(path), num_threads=num_threads)
     except (ValueError, RuntimeError) as error:

@@ -13,11 +13,15 @@ from edge_runtime.quantization import FLOAT, Quantization
 
 FORMAT_VERSION = 1
 BACKBONE, JOINT, END_TO_END = "backbone", "joint", "serving_default"  # the signatures that are no head
+FEATURES = "features"  # the tensor between backbone and heads, or the deepest of several
 RESERVED_NAMES = (BACKBONE, JOINT, END_TO_END)
 HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 RESIZE_FITS = ("stretch", "crop", "pad")
 ACTIVATIONS = ("softmax", "sigmoid")
+# Older interpreters have signatures, but run those of all subgraphs but the first on the wrong tensors, and say nothing:
+# tflite-runtime 2.8.0 and 2.9.1 gave all labels the same probability, 2.10.0 to 2.14.0 answered rightly.
+OLDEST_RUNTIME = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class SeamTensor:
+    """One tensor between backbone and heads. ``shape``: without the batch axis."""
+
+    name: str
+    shape: Tuple[int, ...]
+    quantization: Quantization = FLOAT
+
+
+@dataclass(frozen=True)
 class HeadInfo:
     """One head: its labels in the order of its scores, and what turned its last numbers into probabilities."""
 
@@ -53,11 +66,11 @@ class Metadata:
 
     input: ImageInput
     backbone_digest: str
-    features: Tuple[int, ...]  # shape without the batch axis
+    seam: Tuple[SeamTensor, ...]  # ``features``, and what else heads read of the backbone
     heads: Tuple[HeadInfo, ...]
     model_bytes: int = 0  # length of the flatbuffer before the members
-    seam: Quantization = FLOAT  # of the features
     scores: Quantization = FLOAT  # of every head's scores
+    min_runtime: Tuple[int, int] = OLDEST_RUNTIME  # TensorFlow Lite (major, minor) that has the operators
     joint: Optional[Mapping[str, Any]] = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
@@ -74,10 +87,14 @@ class Metadata:
             "input": asdict(self.input),
             "backbone": {
                 "digest": self.backbone_digest,
-                "features": list(self.features),
-                "quantization": _quantization_to_json(self.seam),
+                "features": list(self.seam[0].shape),
+                "seam": [
+                    {"name": t.name, "shape": list(t.shape), "quantization": _quantization_to_json(t.quantization)}
+                    for t in self.seam
+                ],
             },
             "scores": {"quantization": _quantization_to_json(self.scores)},
+            "min_runtime": ".".join(map(str, self.min_runtime)),
             "heads": heads,
             "joint": self.joint,
             "quality": dict(self.quality),
@@ -94,20 +111,24 @@ class Metadata:
                 "use the edge_runtime that belongs to the builder that wrote it"
             )
         backbone = _get(document, "backbone", dict)
-        features = tuple(_positive(n, "features") for n in _get(backbone, "features", list))
-        if not features:
-            raise BundleError("polyhead.json: expected features with a shape, found none")
+        seam = tuple(_seam_tensor(item) for item in _get(backbone, "seam", list))
+        if not seam or seam[0].name != FEATURES or len({t.name for t in seam}) != len(seam):
+            raise BundleError(f"polyhead.json: expected a seam that begins with {FEATURES!r}, each name once")
+        if _get(backbone, "features", list) != list(seam[0].shape):
+            raise BundleError(
+                f"polyhead.json: expected features {list(seam[0].shape)} as in the seam, found another shape"
+            )
         heads = tuple(_head(item) for item in _get(document, "heads", list))
         if not heads or len({h.head_name for h in heads}) != len(heads):
             raise BundleError("polyhead.json: expected one or more heads with names of their own")
         return cls(
             input=_image_input(_get(document, "input", dict)),
             backbone_digest=_get(backbone, "digest", str),
-            features=features,
+            seam=seam,
             heads=heads,
             model_bytes=_get(document, "model_bytes", int),
-            seam=_quantization(_get(backbone, "quantization", dict)),
             scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
+            min_runtime=_version(_get(document, "min_runtime", str)),
             joint=None if document.get("joint") is None else _get(document, "joint", dict),
             quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
@@ -143,10 +164,24 @@ def _get(document: Any, key: str, kind: type) -> Any:
     return value
 
 
+def _version(text: str) -> Tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
+    if found is None:
+        raise BundleError(f"polyhead.json: expected min_runtime as 2.10, found {text!r:.60}")
+    return int(found[1]), int(found[2])
+
+
 def _positive(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
         raise BundleError(f"polyhead.json: expected {what} as a positive number, found {value!r:.60}")
     return value
+
+
+def _seam_tensor(item: Any) -> SeamTensor:
+    shape = tuple(_positive(n, "features") for n in _get(item, "shape", list))
+    if not shape:
+        raise BundleError("polyhead.json: expected features with a shape, found none")
+    return SeamTensor(_get(item, "name", str), shape, _quantization(_get(item, "quantization", dict)))
 
 
 def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:

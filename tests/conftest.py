@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,3 +32,16 @@ def tiny_file(tiny: BuildResult) -> Path:
 def tiny_pictures(tiny: BuildResult) -> list[Path]:
     """The pictures that ``tiny`` was built with, in a fixed order."""
     return sorted(p for p in (tiny.output.parent / "pictures").rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="session")
+def tf_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that ``tests.tf_keras_files`` writes, in a process of its own. Read it; never write to it."""
+    if importlib.util.find_spec("tf_keras") is None:  # never imported here: it and Keras 3 share TensorFlow's state
+        pytest.skip("tf_keras is not installed")
+    folder = tmp_path_factory.mktemp("tf_keras")
+    command = [sys.executable, "-m", "tests.tf_keras_files", str(folder)]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"tf_keras could not write its files:\n{done.stderr[-2000:]}")
+    return folder

@@ -11,12 +11,15 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.backbone import find_backbone, first_difference  # noqa: E402
+from builder.backbone import early_difference, find_backbone  # noqa: E402
 from builder.config import HeadConfig  # noqa: E402
+from builder.difference import first_difference  # noqa: E402
 from builder.errors import NoSharedBackboneError  # noqa: E402
-from builder.loading import Classifier, load_classifier  # noqa: E402
-from builder.merge import merge, prove  # noqa: E402
+from builder.loading import Classifier, load_classifiers  # noqa: E402
+from builder.merge import merge  # noqa: E402
 from builder.pixels import PREPROCESSING, PixelTransform  # noqa: E402
+from builder.proof import ALL_UP_TO, prove, to_prove  # noqa: E402
+from builder.tolerance import align  # noqa: E402
 from tests.tiny_models import FEATURES, seed_weights, tiny_base, tiny_classifier  # noqa: E402
 
 layers = keras.layers
@@ -27,15 +30,16 @@ def load(folder: Path, name: str, model: Any, preprocessing: str | PixelTransfor
     path = folder / f"{name}.keras"
     model.save(path)
     transform = PREPROCESSING[preprocessing] if isinstance(preprocessing, str) else preprocessing
-    return load_classifier(HeadConfig(name, path, tuple(map(str, range(model.output_shape[-1]))), transform))
+    labels = tuple(map(str, range(model.output_shape[-1])))
+    return load_classifiers([HeadConfig(name, path, labels, transform)])[0]
 
 
 def assert_shares(*classifiers: Classifier) -> None:
     """They share everything up to the features, and every head computes what its original does."""
     shared = find_backbone(classifiers)
     merged = merge(classifiers, shared)
-    assert merged.features_shape == (FEATURES,)
-    assert prove(classifiers, merged, PIXELS) < 1e-5
+    assert merged.seam_shapes["features"] == (FEATURES,)
+    assert prove(classifiers, merged, PIXELS).difference < 1e-5
 
 
 def changed(base: Any, layer: str, weight: str, by: float = 1e-3) -> Any:
@@ -140,7 +144,7 @@ def test_one_changed_weight_is_not_shared(tmp_path: Path, layer: str, weight: st
     assert difference is not None
     assert difference.layer.endswith(f"tiny_base_{layer}")
     assert words in difference.what
-    seam = merge((ours, theirs), find_backbone((ours, theirs))).features_shape if layer != "stem" else None
+    seam = merge((ours, theirs), find_backbone((ours, theirs))).seam_shapes["features"] if layer != "stem" else None
     assert seam != (FEATURES,)  # what lies before the change may be shared, what lies behind it never
 
 
@@ -160,7 +164,10 @@ def test_weights_that_changed_places_are_not_shared(tmp_path: Path) -> None:
 
 def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) -> None:
     ours, theirs = (load(tmp_path, n, tiny_classifier(tiny_base(seed=s), 3)) for n, s in (("a", 0), ("b", 1)))
-    with pytest.raises(NoSharedBackboneError, match=r"a and b share no backbone: they part at layer '.*tiny_base_stem'"):
+    with pytest.raises(
+        NoSharedBackboneError,
+        match=r"a and b share no backbone: they part at layer \S*tiny_base_stem: .* two checkpoints",
+    ):
         find_backbone((ours, theirs))
 
 
@@ -211,8 +218,8 @@ def test_an_activation_inside_a_layer_is_the_one_behind_it(tmp_path: Path) -> No
     fused = load(tmp_path, "a", tiny_classifier(base("relu6", []), 3))
     behind = load(tmp_path, "b", tiny_classifier(base(None, [layers.ReLU(6.0)]), 4))
     merged = merge((fused, behind), find_backbone((fused, behind)))
-    assert merged.features_shape == (4,)
-    assert prove((fused, behind), merged, PIXELS) < 1e-5
+    assert merged.seam_shapes["features"] == (4,)
+    assert prove((fused, behind), merged, PIXELS).difference < 1e-5
     for other in (layers.ReLU(5.0), layers.LeakyReLU(), layers.ReLU(6.0, threshold=0.1)):
         near = load(tmp_path, "c", tiny_classifier(base(None, [other]), 4))
         assert first_difference(fused, near) is not None
@@ -229,24 +236,186 @@ def test_a_single_classifier_is_split_before_its_last_layer(tmp_path: Path) -> N
     assert_shares(load(tmp_path, "a", tiny_classifier(tiny_base(), 3)))
 
 
-def test_a_skip_around_the_features_is_cut_before_the_skip(tmp_path: Path) -> None:
-    """A head that also reads an earlier layer: only a tensor that alone crosses can be the seam."""
+def two_level(base: Any, labels: int, seed: int, *, early: bool = True) -> Any:
+    """A head with a layer of its own on each of two layers of the base, or on the last one only."""
+    inner = keras.Model(base.input, [base.output, base.get_layer("tiny_base_stem_relu").output])
+    image = keras.Input((32, 32, 3))
+    late, skip = inner(image)
+    x = layers.GlobalAveragePooling2D()(late)
+    if early:
+        own = layers.Conv2D(4, 1, name="own")
+        x = layers.Concatenate()([x, layers.GlobalAveragePooling2D()(own(skip))])
+        seed_weights(own, seed + 100)
+    scores = layers.Dense(labels, activation="softmax")
+    model = keras.Model(image, scores(x))
+    seed_weights(scores, seed)
+    return model
+
+
+def test_a_head_may_read_several_tensors_of_the_base(tmp_path: Path) -> None:
     base = tiny_base(pooling=False)
-    early = keras.Model(base.input, [base.output, base.get_layer("tiny_base_stem_relu").output])
+    ours, theirs, plain = (
+        load(tmp_path, "a", two_level(base, 3, 1)),
+        load(tmp_path, "b", two_level(base, 4, 2)),
+        load(tmp_path, "c", two_level(base, 2, 3, early=False)),
+    )
+    shared = find_backbone((ours, theirs, plain))
+    merged = merge((ours, theirs, plain), shared)
+    assert merged.seam_shapes == {"features": (FEATURES,), "features_2": (16, 16, 8)}
+    assert [[tensor.name for tensor in head.inputs] for head in merged.heads.values()] == [
+        ["features", "features_2"], ["features", "features_2"], ["features"]
+    ]  # fmt: skip
+    assert prove((ours, theirs, plain), merged, PIXELS).difference < 1e-5
+    # What both compute alike is shared beyond the base: here the pooling of both tensors and the layer between.
+    alike = two_level(base, 3, 1)
+    merged = merge((ours, ours), find_backbone((ours, load(tmp_path, "d", alike))))
+    assert merged.seam_shapes == {"features": (FEATURES + 4,)}
 
-    def both(labels: int, seed: int) -> Any:
-        image = keras.Input((32, 32, 3))
-        late, skip = early(image)
-        x = layers.Concatenate()([layers.GlobalAveragePooling2D()(late), layers.GlobalAveragePooling2D()(skip)])
-        scores = layers.Dense(labels, activation="softmax")
-        model = keras.Model(image, scores(x))
-        seed_weights(scores, seed)
-        return model
 
-    ours, theirs = load(tmp_path, "a", both(3, 1)), load(tmp_path, "b", both(4, 2))
-    merged = merge((ours, theirs), find_backbone((ours, theirs)))
-    assert merged.features_shape == (FEATURES + 8,)
-    assert prove((ours, theirs), merged, PIXELS) < 1e-5
+def test_a_base_whose_last_block_was_trained_on_is_shared_up_to_there(tmp_path: Path) -> None:
+    base = tiny_base()
+    models = tiny_classifier(base, 3), tiny_classifier(changed(base, "top", "kernel"), 4)
+    pair = tuple(load(tmp_path, name, model) for name, model in zip("ab", models, strict=True))
+    shared = find_backbone(pair)
+    merged = merge(pair, shared)
+    assert merged.seam_shapes == {"features": (16, 16, 8)}
+    assert prove(pair, merged, PIXELS).difference < 1e-5
+    found = early_difference(pair, shared)
+    assert found is not None
+    assert found[2].layer.endswith("tiny_base_top")
+    assert "trained on from here" in found[2].advice
+
+
+def test_a_convolution_is_not_torn_from_its_normalization(tmp_path: Path) -> None:
+    """In the file they are one operation; the tensor between them would be the worst of seams."""
+    base = tiny_base()
+    pair = tuple(
+        load(tmp_path, name, tiny_classifier(other, 3))
+        for name, other in (("a", base), ("b", changed(base, "top_bn", "moving_mean")))
+    )
+    assert merge(pair, find_backbone(pair)).seam_shapes == {"features": (16, 16, 8)}
+    first = tuple(
+        load(tmp_path, name, tiny_classifier(other, 3))
+        for name, other in (("c", base), ("d", changed(base, "stem_bn", "moving_mean")))
+    )
+    with pytest.raises(NoSharedBackboneError, match="run in training mode"):
+        find_backbone(first)
+
+
+def padded(size: int, padding: Any, kernel: int = 3, strides: int = 2, seed: int = 0) -> Any:
+    """A strided convolution with ``same`` padding, or with the zeros that are given in front of it."""
+    image = keras.Input((size, size, 3))
+    x = image if padding == "same" else layers.ZeroPadding2D(padding)(image)
+    mode = "same" if padding == "same" else "valid"
+    for layer in (
+        layers.Conv2D(4, kernel, strides=strides, padding=mode, name="stem"),
+        layers.ReLU(),
+        layers.DepthwiseConv2D(3, padding="same"),
+        layers.GlobalAveragePooling2D(),
+    ):
+        x = layer(x)
+    model = keras.Model(image, x)
+    seed_weights(model, seed)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("size", "zeros", "kernel", "strides"),
+    [(32, ((0, 1), (0, 1)), 3, 2), (33, 1, 3, 2), (32, ((1, 2), (1, 2)), 5, 2), (31, 1, 3, 1), (32, 2, 5, 1)],
+)
+def test_zeros_in_front_of_a_convolution_or_inside_it(
+    tmp_path: Path, size: int, zeros: Any, kernel: int, strides: int
+) -> None:
+    inside, outside = (
+        load(tmp_path, name, tiny_classifier(padded(size, padding, kernel, strides), 3))
+        for name, padding in (("a", "same"), ("b", zeros))
+    )
+    for pair in ((inside, outside), (outside, inside)):
+        merged = merge(pair, find_backbone(pair))
+        assert merged.seam_shapes == {"features": (4,)}
+        pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+        assert prove(pair, merged, pixels).difference < 1e-5
+
+
+@pytest.mark.parametrize(("size", "zeros"), [(32, 1), (32, ((1, 0), (1, 0))), (33, ((0, 1), (0, 1)))])
+def test_other_zeros_are_another_function(tmp_path: Path, size: int, zeros: Any) -> None:
+    pair = [
+        load(tmp_path, name, tiny_classifier(padded(size, padding), 3)) for name, padding in (("a", "same"), ("b", zeros))
+    ]
+    with pytest.raises(NoSharedBackboneError):
+        find_backbone(pair)
+
+
+def through_float16(base: Any) -> Any:
+    other = keras.models.clone_model(base)
+    other.set_weights([w.astype(np.float16).astype(np.float32) for w in base.get_weights()])
+    return other
+
+
+def test_a_file_that_went_through_float16_is_told_and_taken_on_request(tmp_path: Path) -> None:
+    base = tiny_base()
+    pair = tuple(
+        load(tmp_path, name, tiny_classifier(other, 3)) for name, other in (("a", base), ("b", through_float16(base)))
+    )
+    with pytest.raises(NoSharedBackboneError, match="one file went through it; tolerance"):
+        find_backbone(pair)
+    near, apart = align(pair, 1e-3)
+    merged = merge(near, find_backbone(near))
+    assert merged.seam_shapes == {"features": (FEATURES,)}
+    assert 1e-5 < apart < 2**-11
+    assert prove(near, merged, PIXELS, tolerance=0.02).difference > 1e-6
+    assert align(pair, 0.0)[1] == 0
+
+
+@pytest.mark.parametrize("by", [0.1, 1e-2])
+def test_the_tolerance_does_not_take_other_weights(tmp_path: Path, by: float) -> None:
+    base = tiny_base()
+    pair = tuple(
+        load(tmp_path, name, tiny_classifier(other, 3))
+        for name, other in (("a", base), ("b", changed(base, "stem", "kernel", by=by)))
+    )
+    near, apart = align(pair, 1e-3)
+    assert apart == 0
+    with pytest.raises(NoSharedBackboneError):
+        find_backbone(near)
+
+
+CAUSES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "training mode": (lambda base: moved_statistics(base), "All kernels agree: the base was run in training mode when"),
+    "fine-tuned": (lambda base: changed(base, "top", "kernel"), "trained on from here"),
+    "another checkpoint": (lambda base: tiny_base(seed=9), "these are two checkpoints"),
+    "another architecture": (lambda base: tiny_base(features=48), "they are built differently"),
+}
+
+
+def moved_statistics(base: Any) -> Any:
+    other = keras.models.clone_model(base)
+    other.set_weights(base.get_weights())
+    for layer in other.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_mean.assign(layer.moving_mean + 0.01)
+            layer.moving_variance.assign(layer.moving_variance * 1.1)
+    return other
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_advice_names_the_cause(tmp_path: Path, cause: str) -> None:
+    base, (change, words) = tiny_base(), CAUSES[cause]
+    ours, theirs = (
+        load(tmp_path, name, tiny_classifier(other, 3, seed=i))
+        for i, (name, other) in enumerate((("a", base), ("b", change(base))))
+    )
+    difference = first_difference(ours, theirs)
+    assert difference is not None
+    assert words in difference.advice
+
+
+def test_of_many_models_one_of_each_structure_is_run(tmp_path: Path) -> None:
+    base = tiny_base()
+    kinds = [load(tmp_path, f"k{i}", tiny_classifier(base, 3 + i % 2, seed=i, hidden=8 * (i // 2))) for i in range(4)]
+    assert to_prove(kinds) == kinds
+    many = [kinds[i % 4] for i in range(ALL_UP_TO + 4)]
+    assert to_prove(many) == kinds
 
 
 def test_a_base_whose_backbone_holds_no_weights_is_no_backbone(tmp_path: Path) -> None:

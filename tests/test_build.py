@@ -20,8 +20,10 @@ from builder import BuildConfig, BuildResult, build
 from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, PicturesError, QualityError
 from builder.pixels import PREPROCESSING
 from edge_runtime import MultiHeadClassifier
+from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.interpreter import open_interpreter
 from tests.tiny_models import (
+    FEATURES,
     THREE_HEADS,
     build_tiny,
     save_pictures,
@@ -42,7 +44,7 @@ def test_every_head_agrees_with_its_original(tiny: BuildResult) -> None:
         assert head.agreement >= 0.75, head.head_name  # a handful of pictures and a network of noise
         assert head.drift <= 0.05, head.head_name
     assert tiny.quality.features_snr_db > 20
-    assert tiny.report.proof < 1e-5
+    assert tiny.report.proof.difference < 1e-5
 
 
 def test_the_same_inputs_give_the_same_bytes_and_other_places_change_nothing(tiny: BuildResult, tmp_path: Path) -> None:
@@ -112,9 +114,62 @@ def test_an_operator_with_two_outputs_goes_all_the_way(tmp_path: Path) -> None:
     base = keras.Model(image, layers.GlobalAveragePooling2D()(x))
     seed_weights(base, 0)
     result = build_tiny(tmp_path, {"a": tiny_classifier(base, 3, seed=1), "b": tiny_classifier(base, 4, seed=2)})
-    assert result.metadata.features == (8,)
+    assert result.metadata.seam[0].shape == (8,)
     assert result.quality.features_snr_db > 15
     assert result.report.noise
+
+
+def test_every_usual_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:
+    """BatchNormalization, Dropout, pooling and convolutions in heads; one that also reads an earlier layer."""
+    import keras
+    from keras import layers
+
+    base = tiny_base(pooling=False)
+
+    def classifier(seed: int, *stack: Any, early: bool = False) -> Any:
+        own = keras.models.clone_model(base)
+        own.set_weights(base.get_weights())
+        inner = keras.Model(own.input, [own.output, own.get_layer("tiny_base_stem_relu").output])
+        image = keras.Input((32, 32, 3))
+        late, skip = inner(image)
+        x = layers.GlobalMaxPooling2D()(late) if early else late
+        if early:
+            x = layers.Concatenate()([x, layers.GlobalAveragePooling2D()(skip)])
+        first, *rest = stack
+        parts = [first] if early else [first, layers.GlobalAveragePooling2D()]
+        for layer in (*parts, *rest):
+            x = layer(x)
+        model = keras.Model(image, layers.Dense(3, activation="softmax")(x))
+        for layer in model.layers:
+            if layer.name != inner.name:
+                seed_weights(layer, seed)
+        return model
+
+    heads = {
+        "stack": classifier(1, layers.Dropout(0.5), layers.Dense(8, "relu"), layers.BatchNormalization()),
+        "convolutions": classifier(2, layers.Conv2D(8, 3, activation="relu"), layers.Dropout(0.1)),
+        "normalized": classifier(3, layers.BatchNormalization(), layers.Dense(8, activation="swish")),
+        "earlier": classifier(4, layers.Dense(8, activation="relu"), early=True),
+    }
+    result = build_tiny(tmp_path, heads, pictures=12, keras_output=tmp_path / "merged.keras")
+    assert [t.shape for t in result.metadata.seam] == [(8, 8, FEATURES), (16, 16, 8)]
+    assert result.report.proof.difference < 1e-5
+    assert all(q.drift < 0.05 for q in result.quality.heads)
+    with MultiHeadClassifier(result.output) as opened:
+        picture = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        features = opened.features(picture)
+        assert {name: values.shape for name, values in features.items()} == {
+            "features": (1, 8, 8, FEATURES), "features_2": (1, 16, 16, 8)
+        }  # fmt: skip
+        whole = opened.classify(picture).classifications
+        assert opened.classify_features(features) == whole
+        for missing in ("features", "features_2"):
+            with pytest.raises(EdgeRuntimeError, match=f"expected {missing} of this file"):
+                opened.classify_features({n: v for n, v in features.items() if n != missing}, heads=["earlier"])
+    merged = keras.models.load_model(tmp_path / "merged.keras")
+    outputs = merged(picture[None].astype(np.float32), training=False)
+    for name, model in heads.items():
+        np.testing.assert_allclose(outputs[name], model(picture[None] / 127.5 - 1, training=False), atol=1e-5)
 
 
 def test_sigmoid_and_bare_logits_come_out_as_probabilities(tmp_path: Path) -> None:

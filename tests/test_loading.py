@@ -10,9 +10,11 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
+from builder.backbone import find_backbone  # noqa: E402
 from builder.config import HeadConfig  # noqa: E402
 from builder.errors import ConfigError, ModelFileError  # noqa: E402
-from builder.loading import load_classifier  # noqa: E402
+from builder.loading import load_classifiers  # noqa: E402
+from builder.merge import merge  # noqa: E402
 from builder.pixels import PREPROCESSING  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
@@ -27,7 +29,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, labels: Any = ("a", "b", "c"), preprocessing: str | None = "tf") -> Any:
-    return load_classifier(HeadConfig("head", path, labels, PREPROCESSING[preprocessing] if preprocessing else None))
+    """Everything that looks at a file: reading it, and building its head, which shows how many outputs there are."""
+    head = HeadConfig("head", path, labels, PREPROCESSING[preprocessing] if preprocessing else None)
+    classifiers = load_classifiers([head])
+    merge(classifiers, find_backbone(classifiers))
+    return classifiers[0]
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -81,13 +87,13 @@ def _chain(shape: Any, *stack: Any) -> Any:
 
 
 BAD = {
-    "text": (lambda _, path: path.write_text("no model"), "expected a .keras archive"),
-    "no config": (_archive_without("config.json"), "cannot load"),
-    "no weights": (_archive_without("model.weights.h5"), "cannot load"),
-    "empty archive": (lambda _, path: zipfile.ZipFile(path, "w").close(), "cannot load"),
+    "text": (lambda _, path: path.write_text("no model"), "found something else or a part of one"),
+    "no config": (_archive_without("config.json"), "no config.json in the archive"),
+    "no weights": (_archive_without("model.weights.h5"), "no model.weights.h5 in the archive"),
+    "empty archive": (lambda _, path: zipfile.ZipFile(path, "w").close(), "found an empty archive"),
     "lambda": (
         _model(lambda: _chain((8, 8, 3), layers.Lambda(lambda x: x), layers.Flatten(), layers.Dense(3))),
-        "cannot load",
+        r"layer 'lambda\w*' is of class Lambda: it would run code",
     ),
     "two inputs": (_model(_two_inputs), "expected a model with one input, a picture; found 2 inputs"),
     "two outputs": (_model(_two_outputs), "expected one output"),
@@ -97,7 +103,7 @@ BAD = {
         _model(lambda: _chain((None, None, 3), layers.Conv2D(3, 3), layers.GlobalAveragePooling2D(), layers.Dense(3))),
         "expected an input of fixed size",
     ),
-    "a map as output": (_model(lambda: _chain((8, 8, 3), layers.Conv2D(3, 3))), "not a classifier"),
+    "a map as output": (_model(lambda: _chain((8, 8, 3), layers.Conv2D(3, 3), layers.Conv2D(3, 3))), "not a classifier"),
     "relu as output": (_model(lambda: _chain((8, 8, 3), layers.Flatten(), layers.Dense(3, "relu"))), "found relu"),
 }  # fmt: skip
 

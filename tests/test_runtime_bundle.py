@@ -24,13 +24,14 @@ from edge_runtime import (
     UnknownHeadError,
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
-from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, ImageInput, Metadata, check_head_name
+from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, ImageInput, Metadata, SeamTensor, check_head_name
 from edge_runtime.quantization import FLOAT
 from tests.laws import one_line
 from tests.tiny_models import FEATURES, SIZE, THREE_HEADS, label_names
 
 FAKE_MODEL = b"\x1c\0\0\0TFL3" + b"\0" * 200  # enough for what reads members, and no interpreter's
-SMALL = Metadata(ImageInput(32, 32), "sha256:0", (8,), (HeadInfo("cats", ("tabby", "lion")),), len(FAKE_MODEL))
+SEAM = (SeamTensor("features", (8,)),)
+SMALL = Metadata(ImageInput(32, 32), "sha256:0", SEAM, (HeadInfo("cats", ("tabby", "lion")),), len(FAKE_MODEL))
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +80,22 @@ def test_members_say_what_was_built(metadata: Metadata, model: bytes, whole: byt
     assert {head.head_name: head.labels for head in metadata.heads} == {
         name: label_names(name, count) for name, count in THREE_HEADS.items()
     }
-    assert (metadata.input.height, metadata.input.width, metadata.features) == (SIZE, SIZE, (FEATURES,))
+    assert (metadata.input.height, metadata.input.width, metadata.seam[0].shape) == (SIZE, SIZE, (FEATURES,))
     assert append_members(model, metadata) == whole
 
 
 def test_members_come_back_as_they_went_in(tmp_path: Path) -> None:
     heads = (HeadInfo("a", ("é", "日本", " spaces ", "\U0001f99c")), HeadInfo("b1_", ("x",), "sigmoid", 7))
     spec = ImageInput(17, 19, method="area", antialias=False, fit="pad")
-    before = Metadata(spec, "digest", (3, 4, 5), heads, len(FAKE_MODEL), quality={"heads": {}}, built={"n": 1})
+    before = Metadata(
+        spec,
+        "digest",
+        (SeamTensor("features", (3, 4, 5)),),
+        heads,
+        len(FAKE_MODEL),
+        quality={"heads": {}},
+        built={"n": 1},
+    )
     path = tmp_path / "file.tflite"
     path.write_bytes(append_members(FAKE_MODEL, before))
     assert read_metadata(str(path)) == before
@@ -262,17 +271,17 @@ def test_members_and_tensors_disagree(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: replace(m, features=(FEATURES + 1,)),
-        lambda m: replace(m, features=(1, FEATURES)),
-        lambda m: replace(m, seam=FLOAT),
-        lambda m: replace(m, seam=m.seam._replace(dtype="uint8")),
+        lambda t: replace(t, shape=(FEATURES + 1,)),
+        lambda t: replace(t, shape=(1, FEATURES)),
+        lambda t: replace(t, quantization=FLOAT),
+        lambda t: replace(t, quantization=t.quantization._replace(dtype="uint8")),
     ],
 )
 def test_features_that_are_not_what_the_members_promise(
-    tmp_path: Path, model: bytes, metadata: Metadata, change: Callable[[Metadata], Metadata]
+    tmp_path: Path, model: bytes, metadata: Metadata, change: Callable[[SeamTensor], SeamTensor]
 ) -> None:
     path = tmp_path / "file.tflite"
-    path.write_bytes(append_members(model, change(metadata)))
+    path.write_bytes(append_members(model, replace(metadata, seam=(change(metadata.seam[0]),))))
     with MultiHeadClassifier(path) as classifier, pytest.raises(BundleError, match="backbone: members promise") as caught:
         classifier.features(np.zeros((SIZE, SIZE, 3), np.uint8))
     assert one_line(str(caught.value), path)
@@ -309,9 +318,11 @@ def changed(document: dict[str, Any], place: tuple[Any, ...], value: Any) -> dic
 PLACES = [
     ("format_version",), ("model_bytes",), ("input",), ("input", "height"), ("input", "width"), ("input", "method"),
     ("input", "antialias"), ("input", "fit"), ("input", "kind"), ("input", "color"), ("backbone",),
-    ("backbone", "digest"), ("backbone", "features"), ("backbone", "quantization"),
-    ("backbone", "quantization", "dtype"), ("backbone", "quantization", "scale"),
-    ("backbone", "quantization", "zero_point"), ("scores",), ("scores", "quantization"),
+    ("backbone", "digest"), ("backbone", "features"), ("backbone", "seam"), ("backbone", "seam", 0),
+    ("backbone", "seam", 0, "name"), ("backbone", "seam", 0, "shape"), ("backbone", "seam", 0, "quantization"),
+    ("backbone", "seam", 0, "quantization", "dtype"), ("backbone", "seam", 0, "quantization", "scale"),
+    ("backbone", "seam", 0, "quantization", "zero_point"), ("scores",), ("scores", "quantization"),
+    ("min_runtime",),
     ("heads",), ("heads", 0, "head_name"), ("heads", 0, "labels"),
     ("heads", 0, "activation"), ("heads", 0, "bytes"), ("quality",), ("quality", "heads"),
     ("quality", "heads", "garden", "agreement"), ("built",),
@@ -320,8 +331,8 @@ WRONG = [..., None, True, "", "1", -1, 1.5, float("nan"), float("inf"), [], [Non
 FINE = {
     ("quality",): [{}, {"a": 1}], ("quality", "heads"): [..., {}], ("quality", "heads", "garden", "agreement"): [1.5],
     ("built",): [{}, {"a": 1}], ("backbone", "digest"): ["", "1", "x\ny"], ("heads", 0, "bytes"): [-1],
-    ("input", "antialias"): [True], ("backbone", "quantization", "scale"): [1.5],
-    ("backbone", "quantization", "zero_point"): [-1],
+    ("input", "antialias"): [True], ("backbone", "seam", 0, "quantization", "scale"): [1.5],
+    ("backbone", "seam", 0, "quantization", "zero_point"): [-1],
 }  # fmt: skip
 
 
@@ -402,7 +413,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(place=st.sampled_from(PLACES[:19]), value=JSON)
+@given(place=st.sampled_from(PLACES[:24]), value=JSON)
 @example(place=("heads",), value=[None])
 @example(place=("backbone", "features"), value=[2**70])
 def test_no_document_raises_anything_else(

@@ -38,13 +38,23 @@ def test_info_json(tiny_file: Path) -> None:
     result = run("info", tiny_file, "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert list(document) == ["format_version", "input", "backbone", "heads", "joint", "quality", "built", "bytes"]
+    assert list(document) == [
+        "format_version",
+        "input",
+        "backbone",
+        "heads",
+        "joint",
+        "min_runtime",
+        "quality",
+        "built",
+        "bytes",
+    ]
     assert document["format_version"] == 1
     assert document["input"] == {
         "height": 32, "width": 32, "method": "bilinear", "antialias": True, "fit": "stretch", "kind": "image",
         "color": "RGB",
     }  # fmt: skip
-    assert set(document["backbone"]) == {"digest", "features", "quantization"}
+    assert set(document["backbone"]) == {"digest", "features", "seam"}
     assert document["joint"] is None
     assert document["bytes"] == tiny_file.stat().st_size
     assert [head["labels"] for head in document["heads"]] == [list(label_names(n, c)) for n, c in THREE_HEADS.items()]

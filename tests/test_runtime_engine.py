@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 import edge_runtime.engine
 from edge_runtime import EdgeRuntimeError, InterpreterError, MultiHeadClassifier, PictureError, UnknownHeadError
+from edge_runtime.bundle import append_members
 from edge_runtime.interpreter import INTERPRETERS, find_interpreter, open_interpreter
 from tests.laws import assert_same_answers, assert_same_features, assert_well_formed, scores_of
 from tests.tiny_models import SIZE, THREE_HEADS, label_names
@@ -303,3 +305,19 @@ def test_without_an_interpreter_it_says_how_to_get_one(monkeypatch: pytest.Monke
         find_interpreter()
     with pytest.raises(InterpreterError, match="pip install tflite-runtime 'numpy<2'"):
         find_interpreter("tflite_runtime")
+
+
+@pytest.mark.parametrize(("needed", "refused"), [((2, 10), False), ((9, 1), True)])
+def test_an_interpreter_that_is_too_old_is_refused(tmp_path: Path, tiny: Any, needed: Any, refused: bool) -> None:
+    """Old ones answer wrongly without saying so. ai-edge-litert counts its versions anew and is never too old."""
+    model = tiny.output.read_bytes()[: tiny.metadata.model_bytes]
+    path = tmp_path / "file.tflite"
+    path.write_bytes(append_members(model, replace(tiny.metadata, min_runtime=needed)))
+    MultiHeadClassifier(path, interpreter="ai_edge_litert").close()
+    if refused:
+        with pytest.raises(
+            InterpreterError, match=r"tensorflow \S+ is too old: this file needs TensorFlow Lite 9\.1 or newer"
+        ):
+            MultiHeadClassifier(path, interpreter="tensorflow")
+    else:
+        MultiHeadClassifier(path, interpreter="tensorflow").close()
