@@ -12,7 +12,7 @@ from PIL import Image
 from edge_runtime.camera import Heads, Seen
 from edge_runtime.camera_lines import event_json, frame_json, heads_document
 from edge_runtime.capture import Frame, is_blank
-from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.engine import Features, MultiHeadClassifier
 from edge_runtime.live_hub import encode
 from edge_runtime.metadata import ImageInput
 from edge_runtime.results import top_categories
@@ -130,7 +130,7 @@ class _Remembers:
         self.metadata, self.head_names = classifier.metadata, classifier.head_names
         self.head_scores = classifier.head_scores
 
-    def features_of(self, _: np.ndarray) -> np.ndarray:
+    def features_of(self, _: np.ndarray) -> Features:
         return self._features
 
 

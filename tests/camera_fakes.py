@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.capture import Capture, Frame
 from edge_runtime.errors import SourceError
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
 from edge_runtime.sources import Shot, Source
 
 SPEC = ImageInput(32, 32)
@@ -92,7 +92,7 @@ class CountingClassifier:
         self.head_names = tuple(scores)
         labels = {name: tuple(f"{name} {i}" for i in range(len(rows[0]))) for name, rows in scores.items()}
         heads = tuple(HeadInfo(name, labels[name]) for name in scores)
-        self.metadata = Metadata(spec, "digest", (4,), heads)
+        self.metadata = Metadata(spec, "digest", (SeamTensor("features", (4,)),), heads)
         self.backbone_runs = 0
         self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames it ran on, from 0
         self._scores = scores
