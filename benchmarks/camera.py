@@ -4,7 +4,8 @@
 
 Blocks of the camera (a folder in a loop, every head on every frame, a JSON line made of each) take turns with blocks of
 the bare backbone (the interpreter's signature, the same tensor again and again), so that both see the same machine.
-A frame's time is that from one answer to the next.
+A frame's time is that from one answer to the next. ``cpu`` is what the answering thread itself computed, which other work
+on the machine disturbs less; it leaves out waiting, for a picture or for the reading thread.
 """
 
 from __future__ import annotations
@@ -41,25 +42,32 @@ def measure(file: str, source: str, frames: int, threads: int) -> dict[str, Any]
     seen_ms: list[float] = []
     line_ms: list[float] = []
     bare_ms: list[float] = []
+    seen_cpu: list[float] = []
+    bare_cpu: list[float] = []
     with MultiHeadClassifier(file, num_threads=threads) as classifier:
         image = None
         while len(seen_ms) < frames:
             with Camera(classifier, source, loop=True) as camera:
-                last = 0.0
+                last = last_cpu = 0.0
                 for seen in islice(camera, BLOCK + 1):
                     image = seen.frame.image
                     begin = time.perf_counter()
                     frame_json(seen, fps=0.0, dropped=0, temperature=None)
                     now = time.perf_counter()
                     line_ms.append((now - begin) * 1000)
+                    cpu = time.thread_time()
                     if last:  # the first frame of a block waits for its preparation
                         seen_ms.append((now - last) * 1000)
-                    last = now
+                        seen_cpu.append((cpu - last_cpu) * 1000)
+                    last, last_cpu = now, cpu
             for _ in range(BLOCK):
-                begin = time.perf_counter()
+                begin, cpu = time.perf_counter(), time.thread_time()
                 runner(image=image)
                 bare_ms.append((time.perf_counter() - begin) * 1000)
-    return document(np.asarray(seen_ms), np.asarray(bare_ms), np.asarray(line_ms))
+                bare_cpu.append((time.thread_time() - cpu) * 1000)
+    cpu_ms = {"camera": round(float(np.median(seen_cpu)), 3), "bare": round(float(np.median(bare_cpu)), 3)}
+    times = document(np.asarray(seen_ms), np.asarray(bare_ms), np.asarray(line_ms))
+    return {**times, "cpu_ms": {**cpu_ms, "ratio": round(cpu_ms["bare"] / cpu_ms["camera"], 4)}}
 
 
 def document(seen: np.ndarray, bare: np.ndarray, line: np.ndarray) -> dict[str, Any]:
