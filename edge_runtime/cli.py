@@ -12,6 +12,7 @@ import click
 
 from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import read_metadata
+from edge_runtime.camera_command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.interpreter import INTERPRETERS
@@ -46,6 +47,9 @@ class _Commands(click.Group):
 def main() -> None:
     """Run a polyhead file: one backbone, many heads, no TensorFlow."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture gets an error of our own
+
+
+main.add_command(camera)
 
 
 @main.command()
@@ -99,11 +103,20 @@ def classify(
 @main.command()
 @_file
 @click.option("--runs", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--profile", is_flag=True, help="Each step of a camera's frame.")
 @_json
 @_interpreter
 @_threads
-def benchmark(file: str, runs: int, as_json: bool, interpreter: Optional[str], threads: Optional[int]) -> None:
+def benchmark(
+    file: str, runs: int, profile: bool, as_json: bool, interpreter: Optional[str], threads: Optional[int]
+) -> None:
     """How long each part of a picture takes on this device."""
+    if profile:
+        from edge_runtime import profiling
+
+        steps = profiling.profile(file, runs=runs, interpreter=interpreter, num_threads=threads)
+        click.echo(json.dumps(steps) if as_json else profiling.text(file, steps))
+        return
     document = run_benchmark(file, runs=runs, interpreter=interpreter, num_threads=threads)
     if as_json:
         click.echo(json.dumps(document))

@@ -19,3 +19,7 @@ class UnknownHeadError(EdgeRuntimeError, LookupError):
 
 class InterpreterError(EdgeRuntimeError, RuntimeError):
     """No interpreter is installed, or it refuses the file."""
+
+
+class SourceError(EdgeRuntimeError, OSError):
+    """A camera, stream, video or folder cannot be opened, or stopped giving pictures."""

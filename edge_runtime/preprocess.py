@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import zlib
@@ -46,6 +47,16 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
     return _fit(image, spec)[None]
 
 
+def encoded_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
+    """The same for a frame that a camera sent as a JPEG: decoded at 1/2, 1/4 or 1/8 where that still covers ``spec``.
+
+    Closer than a file is (twice the size is kept there): a live frame is decoded many times a second. Raises
+    ``PictureError`` that begins with ``name``.
+    """
+    with _picture_errors(name), Image.open(io.BytesIO(data)) as image:
+        return _fit(_decoded(image, spec, name, margin=1), spec)[None]
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise PictureError(
@@ -56,12 +67,16 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _open(path: str, spec: ImageInput) -> Image.Image:
     with _picture_errors(path), Image.open(path) as image:
-        if spec.antialias and spec.method != "nearest":
-            # A JPEG decodes at 1/2, 1/4 or 1/8 for less; twice the size is kept for the filter to do the rest. The
-            # picture may yet be turned by a quarter.
-            side = 2 * max(spec.width, spec.height)
-            image.draft("RGB", (side, side))
-        return _rgb(image, path)
+        # Twice the size is kept for the filter to do the rest.
+        return _decoded(image, spec, path, margin=2)
+
+
+def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) -> Image.Image:
+    """RGB; a JPEG decodes at 1/2, 1/4 or 1/8 for less, but to no side below ``margin`` times what ``spec`` needs."""
+    if spec.antialias and spec.method != "nearest":
+        side = margin * max(spec.width, spec.height)  # the picture may yet be turned by a quarter
+        image.draft("RGB", (side, side))
+    return _rgb(image, name)
 
 
 @contextlib.contextmanager

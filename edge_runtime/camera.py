@@ -1,0 +1,202 @@
+"""``Camera``: pictures from a source, answers of the heads that are due, events when an answer changes.
+
+The command ``edge-runtime camera`` is a coat over this; read ``examples/camera.py`` first.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edge_runtime.capture import Capture, Counts, Frame
+from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.results import ClassificationResult, Classifications, top_categories
+from edge_runtime.schedule import HeadPlan, parse_plans
+from edge_runtime.smoothing import DEFAULT_RULE, Decision, Rule
+from edge_runtime.sources import SourceOptions, open_source, shown_address
+
+STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
+
+
+class Answer(NamedTuple):
+    """What a head says now. ``category_name``: None where nothing is sure enough. ``score``: smoothed."""
+
+    category_name: Optional[str]
+    score: float
+
+
+class Event(NamedTuple):
+    """A head changed its answer. ``time``: seconds since 1970, UTC."""
+
+    time: float
+    frame: int
+    head_name: str
+    category_name: Optional[str]
+    score: float
+    previous: Optional[str]
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {**self._asdict(), "time": round(self.time, 3), "score": round(self.score, 4)}
+
+
+class Seen(NamedTuple):
+    """One frame that was answered. ``result`` holds the heads that ran on it, ``answers`` those of all heads so far."""
+
+    frame: Frame
+    time: float  # seconds since 1970, UTC, when it was answered
+    result: ClassificationResult
+    answers: Mapping[str, Answer]
+    events: Tuple[Event, ...]
+
+
+class Heads:
+    """The heads of a classifier by schedule, and what each has answered so far."""
+
+    def __init__(
+        self, classifier: MultiHeadClassifier, plans: Sequence[HeadPlan], *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.classifier, self.plans = classifier, tuple(plans)
+        self.answered = 0
+        self._wall_clock = wall_clock
+        self._labels = {head.head_name: head.labels for head in classifier.metadata.heads}
+        self._index = {name: index for index, name in enumerate(classifier.head_names)}
+        self._decisions = {plan.head_name: Decision(plan.rule) for plan in plans}
+        self._answers: Dict[str, Answer] = {plan.head_name: Answer(None, 0.0) for plan in plans}
+
+    def see(self, frame: Frame, *, top_k: Optional[int] = None) -> Seen:
+        """Run the backbone, if any head is due, and the heads that are."""
+        due = [plan.head_name for plan in self.plans if plan.due(self.answered)]
+        self.answered += 1
+        start = time.perf_counter()
+        features = self.classifier.features_of(frame.image) if due else None
+        computed = time.perf_counter()
+        scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in due}
+        found = tuple(self._classifications(name, scores[name], top_k) for name in due)
+        now = self._wall_clock()
+        events = [event for name in due for event in self._decide(frame, now, name, scores[name])]
+        end = time.perf_counter()
+        latency = {
+            "preprocess": frame.prepare_ms,
+            "backbone": (computed - start) * 1000,
+            "heads": (end - computed) * 1000,
+        }
+        return Seen(frame, now, ClassificationResult(found, latency), dict(self._answers), tuple(events))
+
+    def smoothed(self, top_k: int) -> List[Tuple[str, Answer, List[Tuple[str, float]]]]:
+        """For each head its name, its answer and its best labels with their smoothed scores, best first."""
+        rows = []
+        for name, decision in self._decisions.items():
+            best = () if decision.smoothed is None else top_categories(decision.smoothed, self._labels[name], top_k=top_k)
+            rows.append((name, self._answers[name], [(c.category_name, c.score) for c in best]))
+        return rows
+
+    def _classifications(self, name: str, scores: np.ndarray, top_k: Optional[int]) -> Classifications:
+        return Classifications(self._index[name], name, top_categories(scores, self._labels[name], top_k=top_k))
+
+    def _decide(self, frame: Frame, now: float, name: str, scores: np.ndarray) -> List[Event]:
+        decision, previous = self._decisions[name], self._answers[name].category_name
+        changed = decision.update(scores)
+        answer = None if decision.answer is None else self._labels[name][decision.answer]
+        self._answers[name] = Answer(answer, decision.score)
+        return [Event(now, frame.number, name, answer, decision.score, previous)] if changed else []
+
+
+class Camera:
+    """Iterate over it: one ``Seen`` for each frame that is answered, until the source ends or ``stop`` is called.
+
+    ``source``: an address as ``open_source`` takes it. ``heads``: as ``--head`` takes them, ``"door:every=5"``; without
+    it every head on every frame. ``fps``: at most so many frames a second. ``keep_all``: answer every frame of a source
+    that is not live rather than the newest; without it that is so unless ``fps`` is given. ``report`` is told of a
+    camera that is lost and of one that is back. Raises ``SourceError`` where the source cannot be opened to begin with.
+    """
+
+    def __init__(
+        self,
+        classifier: MultiHeadClassifier,
+        source: str = "auto",
+        *,
+        heads: Sequence[str] = (),
+        rule: Rule = DEFAULT_RULE,
+        size: Optional[Tuple[int, int]] = None,
+        fps: Optional[float] = None,
+        loop: bool = False,
+        keep_all: Optional[bool] = None,
+        show: Callable[[], bool] = lambda: False,
+        report: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._head_texts, self._rule = tuple(heads), rule
+        self.heads = Heads(classifier, parse_plans(self._head_texts, classifier.head_names, rule))
+        self.source_name = shown_address(source)
+        options = SourceOptions(classifier.metadata.input, size, loop)
+        first = open_source(source, options)
+        self._capture = Capture(
+            first,
+            lambda: open_source(source, options),
+            classifier.metadata.input,
+            keep_all=not first.live and fps is None if keep_all is None else keep_all,
+            interval=1 / fps if fps else 0.0,
+            show=show,
+            report=report,
+        )
+        self._patience = STALLED_AFTER + (1 / fps if fps else 0.0)
+        self._stopped = False
+        self._capture.start()
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Seen]:
+        while self.running:
+            seen = self.next(timeout=0.5)
+            if seen is not None:
+                yield seen
+
+    @property
+    def running(self) -> bool:
+        failure = self._capture.failure
+        if failure is not None:
+            raise RuntimeError("the thread that reads the camera has ended") from failure
+        return not self._stopped and not self._capture.ended
+
+    @property
+    def counts(self) -> Counts:
+        return self._capture.counts
+
+    @property
+    def connected(self) -> bool:
+        """False while the camera is lost."""
+        return self._capture.connected
+
+    @property
+    def stalled(self) -> bool:
+        """The driver holds the reading thread: only a new process helps."""
+        return time.monotonic() - self._capture.last_sign > self._patience
+
+    def next(self, *, timeout: float, top_k: Optional[int] = None) -> Optional[Seen]:
+        """The newest frame's answers; None where no frame came in ``timeout`` seconds."""
+        frame = self._capture.take(timeout)
+        if frame is None or frame.spec != self._capture.spec:  # prepared for the model before this one: the next will do
+            return None
+        return self.heads.see(frame, top_k=top_k)
+
+    def use(self, classifier: MultiHeadClassifier) -> None:
+        """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""
+        self.heads = self.heads_of(classifier)
+        self._capture.spec = classifier.metadata.input
+
+    def heads_of(self, classifier: MultiHeadClassifier) -> Heads:
+        return Heads(classifier, parse_plans(self._head_texts, classifier.head_names, self._rule))
+
+    def stop(self) -> None:
+        """The iteration ends after the frame that is under way; may be called by a signal handler."""
+        self._stopped = True
+
+    def close(self) -> bool:
+        """Let go of the camera; False where its driver does not let go in time."""
+        self._stopped = True
+        return self._capture.stop()

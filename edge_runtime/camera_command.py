@@ -1,0 +1,153 @@
+"""``edge-runtime camera``: options and signals around ``camera_loop``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import Any, Callable, Iterator, Optional, Tuple
+
+import click
+
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.interpreter import INTERPRETERS
+from edge_runtime.schedule import parse_consensus
+from edge_runtime.smoothing import Rule
+
+_option = click.option
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@_option(
+    "--source",
+    default="auto",
+    show_default=True,
+    help="picamera2, a V4L2 number or /dev/video0, a folder, a picture, a video, or an address (http MJPEG, rtsp).",
+)
+@_option(
+    "--head",
+    "heads",
+    metavar="NAME[:every=N,...]",
+    multiple=True,
+    help="Only this head, on each N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
+)
+@_option("--threshold", type=float, default=Rule.threshold, show_default=True, help="A score below it is no answer.")
+@_option("--smoothing", type=float, default=Rule.smoothing, show_default=True, help="Weight of past scores, 0 to 1.")
+@_option(
+    "--hysteresis",
+    type=float,
+    default=Rule.hysteresis,
+    show_default=True,
+    help="How much worse than another the present answer may get.",
+)
+@_option(
+    "--consensus",
+    metavar="K/N",
+    default=f"{Rule.agree}/{Rule.of}",
+    show_default=True,
+    help="An answer needs K of the last N runs.",
+)
+@_option("--size", metavar="WxH", help="Pictures to ask of the camera; else the smallest that cover the model's.")
+@_option("--fps", type=click.FloatRange(0.001, 1000), help="At most so many frames a second.")
+@_option("--loop", is_flag=True, help="Begin again at the end of a folder or a video.")
+@_option("--max-frames", type=click.IntRange(1), help="End after so many answered frames.")
+@_option(
+    "--lines",
+    type=click.Choice(["event", "frame"]),
+    default="event",
+    show_default=True,
+    help="A line for each event, or for each frame.",
+)
+@_option("--json", "as_json", is_flag=True, help="Machine-readable lines.")
+@_option("--top-k", type=click.IntRange(1), help="At most so many categories a head in the line of a frame.")
+@_option("--serve", metavar="[HOST:]PORT", help="Serve a live page; without a host for this machine only.")
+@_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="At most so many viewers.")
+@_option("--token-file", type=click.Path(dir_okay=False), help="Where the page's token is kept; made if not there.")
+@_option("--reload", is_flag=True, help="Take over a new FILE while running, once it has proved itself.")
+@_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
+@_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
+def camera(consensus: str, size: Optional[str], **chosen: Any) -> None:
+    """Answer what a camera sees, frame after frame: a line for each change of an answer."""
+    agree, of = _two(consensus, "/", "--consensus", "3/5", parse_consensus)
+    parts = {name: chosen.pop(name) for name in ("threshold", "smoothing", "hysteresis")}
+    sides = None if size is None else _two(size, "x", "--size", "640x480", _parse_size)
+    _run({**chosen, "rule": Rule(agree=agree, of=of, **parts), "size": sides})
+
+
+def _run(chosen: Any) -> None:
+    """Until the source ends or a signal comes. Raises ``EdgeRuntimeError`` and ``OSError`` for what cannot begin."""
+    # Imported late: the other commands open a file faster without it.
+    from edge_runtime.camera import Camera
+    from edge_runtime.camera_loop import CameraOptions, Loop, Model
+    from edge_runtime.lines import say
+    from edge_runtime.vitals import keep_memory_flat
+
+    keep_memory_flat()  # before there are threads
+    options = CameraOptions(**chosen)
+    with contextlib.ExitStack() as stack:
+        model = stack.enter_context(Model(options))
+        page = None
+        if options.serve is not None:
+            from edge_runtime.live_page import PATIENCE, live_page
+
+            patience = max(PATIENCE, 3 / (options.fps or 1))
+            page = stack.enter_context(
+                live_page(options.serve, viewers=options.viewers, token_file=options.token_file, patience=patience)
+            )
+
+        def report(message: str) -> None:
+            say(message)
+            if page is not None:
+                page.report(message)
+
+        camera = Camera(
+            model.classifier,
+            options.source,
+            heads=options.heads,
+            rule=options.rule,
+            size=options.size or ((640, 480) if page is not None else None),
+            fps=options.fps,
+            loop=options.loop,
+            show=(lambda: False) if page is None else page.watched,
+            report=report,
+        )
+        stack.enter_context(camera)
+        stack.enter_context(_signals(camera.stop))
+        Loop(options, camera, model, page, report).run()
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the loop after the frame that is under way; a second one ends the process as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _: object) -> None:
+        stop()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parse_size(text: str) -> Tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not 16 <= int(width) <= 8192 or not 16 <= int(height) <= 8192:
+        raise ValueError(text)
+    return int(width), int(height)
+
+
+def _two(text: str, sign: str, option: str, example: str, parse: Callable[[str], Tuple[int, int]]) -> Tuple[int, int]:
+    try:
+        return parse(text)
+    except ValueError as error:
+        wanted = f"expected two numbers with {sign} between them, as in {example}"
+        raise EdgeRuntimeError(f"{option} {text}: {wanted}") from error

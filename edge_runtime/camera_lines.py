@@ -1,0 +1,56 @@
+"""What ``edge-runtime camera`` prints of a frame and of an event, and what the live page shows."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, List, Optional
+
+from edge_runtime.camera import Event, Heads, Seen
+
+SHOWN_LABELS = 5  # bars of a head on the live page
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def frame_json(seen: Seen, *, fps: float, dropped: int, temperature: Optional[float]) -> str:
+    """As ``classify --json`` prints a picture, with the answers so far and how the device does."""
+    answers = {n: {"category_name": a.category_name, "score": round(a.score, 4)} for n, a in seen.answers.items()}
+    document = {
+        "frame": seen.frame.number,
+        "time": round(seen.time, 3),
+        "source": seen.frame.shot.name,
+        **seen.result.to_dict(),
+        "answers": answers,
+        "events": [event.to_dict() for event in seen.events],
+        "fps": round(fps, 2),
+        "dropped": dropped,
+        "temperature": temperature,
+    }
+    return _ENCODE(document)
+
+
+def frame_text(seen: Seen, *, fps: float, dropped: int) -> str:
+    answers = ", ".join(f"{name} {a.category_name or '-'} {a.score:.2f}" for name, a in seen.answers.items())
+    return f"{seen.frame.number}  {answers}  ({fps:.1f} frames/s, {dropped} dropped)"
+
+
+def event_json(event: Event) -> str:
+    return _ENCODE(event.to_dict())
+
+
+def event_text(event: Event) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+    return f"{when}  {event.head_name}: {event.previous or '-'} -> {event.category_name or '-'} ({event.score:.2f})"
+
+
+def heads_document(heads: Heads) -> List[Dict[str, Any]]:
+    """For each head its answer and the bars of its best labels, smoothed."""
+    return [
+        {
+            "head_name": name,
+            "answer": answer.category_name,
+            "score": round(answer.score, 4),
+            "categories": [{"category_name": label, "score": round(score, 4)} for label, score in best],
+        }
+        for name, answer, best in heads.smoothed(top_k=SHOWN_LABELS)
+    ]

@@ -1,0 +1,147 @@
+"""A new model file takes over from the old under a running process, once it has proved itself in a process of its own.
+
+``python -m edge_runtime.reload FILE [INTERPRETER]`` is that process: it opens FILE and answers a picture of noise with
+every head. An interpreter may crash on a damaged file; then that process does, and the one that watches goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Callable, Dict, Optional, Tuple
+
+import numpy as np
+
+from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.errors import BundleError, EdgeRuntimeError
+
+INTERVAL = 1.0  # seconds between looks at the file
+CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
+_Stamp = Tuple[int, int, int]
+
+
+def open_copy(
+    path: str, *, interpreter: Optional[str] = None, num_threads: Optional[int] = None, check: bool = False
+) -> MultiHeadClassifier:
+    """Open a private copy of the file at ``path``, checked in a process of its own if ``check``.
+
+    Interpreters map the file into memory: who overwrites it in place would change the model under their feet. The copy
+    is without a name by the time this returns. Raises what ``MultiHeadClassifier`` does.
+    """
+    handle, copy = tempfile.mkstemp(prefix="edge-runtime-", suffix=".tflite")
+    os.close(handle)
+    try:
+        shutil.copyfile(path, copy)
+        if check:
+            _check_in_child(copy, interpreter)
+        return MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads)
+    except EdgeRuntimeError as error:
+        raise type(error)(str(error).replace(copy, path)) from error
+    finally:
+        os.unlink(copy)
+
+
+class Reloader:
+    """Watches ``path``. ``open_new`` opens what is there now; ``accept`` raises where it does not suit the caller.
+
+    Both run in a thread. ``report`` is told of each new file, whether it takes over or is refused.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        open_new: Callable[[], MultiHeadClassifier],
+        accept: Callable[[MultiHeadClassifier], object],
+        report: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._open_new, self._accept, self._report = path, open_new, accept, report
+        self._clock = clock
+        self._known = self._last = _stamp(path)
+        self._next_look = clock() + INTERVAL
+        self._thread: Optional[threading.Thread] = None
+        self._ready: Optional[MultiHeadClassifier] = None
+
+    def poll(self) -> Optional[MultiHeadClassifier]:
+        """The new file, open, once it has proved itself; costs nothing most of the time."""
+        if self._thread is not None:
+            if self._thread.is_alive():
+                return None
+            self._thread = None
+            ready, self._ready = self._ready, None
+            return ready
+        now = self._clock()
+        if now < self._next_look:
+            return None
+        self._next_look = now + INTERVAL
+        stamp, before = _stamp(self._path), self._last
+        self._last = stamp
+        if stamp is not None and stamp == before and stamp != self._known:  # twice the same: nobody is writing it
+            self._known = stamp
+            self._thread = threading.Thread(target=self._try, name="reload", daemon=True)
+            self._thread.start()
+        return None
+
+    def _try(self) -> None:
+        try:
+            new = self._open_new()
+            try:
+                self._accept(new)
+            except EdgeRuntimeError:
+                new.close()
+                raise
+        except (EdgeRuntimeError, OSError) as error:
+            self._report(f"new model refused, the old one goes on: {error}")
+            return
+        self._report(f"new model takes over: {self._path}")
+        self._ready = new
+
+
+def _stamp(path: str) -> Optional[_Stamp]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _check_in_child(path: str, interpreter: Optional[str]) -> None:
+    command = [sys.executable, "-m", "edge_runtime.reload", path] + ([interpreter] if interpreter else [])
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=CHECK_TIMEOUT, env=_environment()
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"{path}: no answer in {CHECK_TIMEOUT:.0f} s when tried in a process of its own") from error
+    if done.returncode == 0:
+        return
+    if done.returncode < 0:
+        raise BundleError(f"{path}: the interpreter crashes on it (signal {-done.returncode})")
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    raise BundleError(said[-1] if said else f"{path}: cannot be run (exit code {done.returncode})")
+
+
+def _environment() -> Dict[str, str]:
+    """The child finds this very package, wherever it was started from."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    there = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": here + (os.pathsep + there if there else "")}
+
+
+def _prove(path: str, interpreter: Optional[str]) -> None:
+    with MultiHeadClassifier(path, interpreter=interpreter) as classifier:
+        spec = classifier.metadata.input
+        classifier.classify(np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8))
+
+
+if __name__ == "__main__":
+    try:
+        _prove(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    except (EdgeRuntimeError, OSError) as error:
+        sys.exit(" ".join(str(error).split()))

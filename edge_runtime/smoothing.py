@@ -1,0 +1,84 @@
+"""From scores that flicker to an answer that changes when the scene does.
+
+For each head and each of its runs t, with scores p_t (labels,):
+
+1. s_t = smoothing * s_(t-1) + (1 - smoothing) * p_t, s_0 = p_0 (exponential smoothing, Brown 1956);
+2. the candidate is the label with the largest s_t if that reaches ``threshold``, else none;
+3. hysteresis: the present answer stays the candidate while its s_t is above ``threshold - hysteresis`` and no other label
+   is above it by more than ``hysteresis``;
+4. consensus: the answer becomes what was the candidate in ``agree`` of the last ``of`` runs; until then it stays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Deque, Optional
+
+import numpy as np
+
+from edge_runtime.errors import EdgeRuntimeError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an answer is made from scores; see the module. Raises ``EdgeRuntimeError`` for what cannot be."""
+
+    smoothing: float = 0.5  # the weight of the past, in [0, 1)
+    threshold: float = 0.5  # a probability
+    hysteresis: float = 0.1  # a difference of probabilities
+    agree: int = 2
+    of: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise EdgeRuntimeError(f"smoothing: expected 0 or more and less than 1, found {self.smoothing:g}")
+        for name in ("threshold", "hysteresis"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise EdgeRuntimeError(f"{name}: expected 0 to 1, found {value:g}")
+        if not 1 <= self.agree <= self.of <= 1000 or 2 * self.agree <= self.of:
+            raise EdgeRuntimeError(f"consensus: expected K/N with K more than half of N, found {self.agree}/{self.of}")
+
+
+DEFAULT_RULE = Rule()
+
+
+class Decision:
+    """The answer of one head over time."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._weight, self._rest = np.float32(rule.smoothing), np.float32(1 - rule.smoothing)
+        self.smoothed: Optional[np.ndarray] = None  # float32 (labels,)
+        self.answer: Optional[int] = None  # index of the label; None: nothing is sure enough
+        self._candidates: Deque[Optional[int]] = deque(maxlen=rule.of)
+
+    def update(self, scores: np.ndarray) -> bool:
+        """Take the scores of one run, float32 (labels,); has the answer changed?"""
+        past = self.smoothed
+        self.smoothed = scores if past is None else self._weight * past + self._rest * scores
+        candidate = self._candidate()
+        self._candidates.append(candidate)
+        if candidate == self.answer or self._candidates.count(candidate) < self.rule.agree:
+            return False
+        self.answer = candidate
+        return True
+
+    @property
+    def score(self) -> float:
+        """The smoothed score of the answer; where there is none, the largest there is."""
+        if self.smoothed is None:
+            return 0.0
+        return float(self.smoothed.max() if self.answer is None else self.smoothed[self.answer])
+
+    def _candidate(self) -> Optional[int]:
+        smoothed, rule = self.smoothed, self.rule
+        if smoothed is None:
+            return None
+        best = int(smoothed.argmax())
+        if self.answer is not None:
+            kept = smoothed[self.answer]
+            if kept > rule.threshold - rule.hysteresis and smoothed[best] - kept <= rule.hysteresis:
+                return self.answer
+        return best if smoothed[best] >= rule.threshold else None

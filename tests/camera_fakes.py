@@ -1,0 +1,114 @@
+"""What the camera's tests put in the place of hardware, of time, and of the interpreter. No TensorFlow here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.capture import Capture, Frame
+from edge_runtime.errors import SourceError
+from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
+from edge_runtime.sources import Shot, Source
+
+SPEC = ImageInput(32, 32)
+
+
+def pixels(seed: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:
+    """Noise, uint8 (height, width, 3) for ``size`` (width, height): never blank."""
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+class Script(Source):
+    """Gives what it is told: an array or bytes as a shot, an exception by raising it, and then ends."""
+
+    def __init__(self, steps: Iterable[Any], *, live: bool = True, before: Callable[[int], None] | None = None) -> None:
+        self.steps, self.live = list(steps), live
+        self.reads = self.skips = self.closed = 0
+        self.shown: list[bool] = []
+        self._before = before
+
+    def read(self, *, show: bool) -> Shot | None:
+        if self._before is not None:
+            self._before(self.reads)
+        self.reads += 1
+        self.shown.append(show)
+        if not self.steps:
+            return None
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return Shot(step)
+
+    def skip(self) -> bool:
+        self.skips += 1
+        if self.steps:
+            self.steps.pop(0)
+        return bool(self.steps)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Clock:
+    """Seconds that pass only when told to, or when something waits for them."""
+
+    def __init__(self, limit: float = 1e9) -> None:
+        self.now, self.waits, self._limit = 0.0, [], limit
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        """As ``threading.Event.wait``: True, that is stopped, once ``limit`` seconds have passed."""
+        self.waits.append(seconds)
+        self.now += seconds
+        return self.now > self._limit
+
+
+def gone(reason: str = "unplugged") -> SourceError:
+    return SourceError(f"camera: {reason}")
+
+
+def drain(capture: Capture) -> list[Frame]:
+    """Every frame, taken as fast as they come, of a capture whose thread runs."""
+    frames, until = [], time.monotonic() + 20
+    while not capture.ended and time.monotonic() < until:
+        frame = capture.take(0.1)
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+class CountingClassifier:
+    """Stands for ``MultiHeadClassifier``: scripted scores, and a count of what ran.
+
+    ``scores``: by head, the scores of its runs in turn, the last of them for ever.
+    """
+
+    def __init__(self, scores: dict[str, Sequence[Sequence[float]]], spec: ImageInput = SPEC) -> None:
+        self.head_names = tuple(scores)
+        labels = {name: tuple(f"{name} {i}" for i in range(len(rows[0]))) for name, rows in scores.items()}
+        heads = tuple(HeadInfo(name, labels[name]) for name in scores)
+        self.metadata = Metadata(spec, "digest", (SeamTensor("features", (4,)),), heads)
+        self.backbone_runs = 0
+        self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames it ran on, from 0
+        self._scores = scores
+
+    def features_of(self, image: np.ndarray) -> np.ndarray:
+        assert image.shape == (1, self.metadata.input.height, self.metadata.input.width, 3)
+        self.backbone_runs += 1
+        return np.zeros((1, 4), np.int8)
+
+    def head_scores(self, features: np.ndarray, head: str) -> np.ndarray:
+        rows = self._scores[head]
+        row = rows[min(len(self.runs[head]), len(rows) - 1)]
+        self.runs[head].append(self.backbone_runs - 1)
+        return np.asarray(row, np.float32)
+
+
+def frame(number: int = 1, spec: ImageInput = SPEC) -> Frame:
+    shot = Shot(pixels(number))
+    return Frame(number, 0.0, shot, shot.tensor(spec), spec, 1.0)
