@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.camera import Camera
-from edge_runtime.camera_lines import frame_json
+from edge_runtime.camera.frame_lines import frame_json
 from edge_runtime.interpreter import open_interpreter
 
 BLOCK = 250  # frames

@@ -12,7 +12,7 @@ import click
 
 from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import read_metadata
-from edge_runtime.camera_command import camera
+from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.interpreter import INTERPRETERS

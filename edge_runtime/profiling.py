@@ -9,16 +9,16 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 from PIL import Image
 
-from edge_runtime.camera import Heads, Seen
-from edge_runtime.camera_lines import event_json, frame_json, heads_document
-from edge_runtime.capture import Frame, is_blank
+from edge_runtime.camera.camera import Heads, Seen
+from edge_runtime.camera.capture import Frame, is_blank
+from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document
+from edge_runtime.camera.live_hub import encode
+from edge_runtime.camera.schedule import parse_plans
+from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision
+from edge_runtime.camera.sources import Shot
 from edge_runtime.engine import Features, MultiHeadClassifier
-from edge_runtime.live_hub import encode
 from edge_runtime.metadata import ImageInput
 from edge_runtime.results import top_categories
-from edge_runtime.schedule import parse_plans
-from edge_runtime.smoothing import DEFAULT_RULE, Decision
-from edge_runtime.sources import Shot
 
 LARGE, SMALL = (640, 480), (320, 240)  # (width, height): what cameras send, and the smallest they can
 Part = Callable[[], object]

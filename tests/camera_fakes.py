@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.capture import Capture, Frame
+from edge_runtime.camera.capture import Capture, Frame
+from edge_runtime.camera.sources import Shot, Source
 from edge_runtime.errors import SourceError
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
-from edge_runtime.sources import Shot, Source
 
 SPEC = ImageInput(32, 32)
 

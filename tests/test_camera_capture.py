@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.capture import (
+from edge_runtime.camera.capture import (
     BLANK_IN_A_ROW,
     BROKEN_IN_A_ROW,
     LONGEST_DELAY,
     Capture,
     is_blank,
 )
-from edge_runtime.sources import Shot
+from edge_runtime.camera.sources import Shot
 from tests.camera_fakes import SPEC, Clock, Script, drain, gone, pixels
 
 

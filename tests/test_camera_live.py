@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime import live_server
+from edge_runtime.camera import live_server
+from edge_runtime.camera.live_access import Address, make_token, names_loopback, parse_address
+from edge_runtime.camera.live_hub import MAX_EVENTS, MAX_RATE, Hub, encode
+from edge_runtime.camera.live_page import LivePage
+from edge_runtime.camera.live_server import Application, LiveServer
+from edge_runtime.camera.sources import Shot, SourceOptions, open_source
 from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.live_access import Address, make_token, names_loopback, parse_address
-from edge_runtime.live_hub import MAX_EVENTS, MAX_RATE, Hub, encode
-from edge_runtime.live_page import LivePage
-from edge_runtime.live_server import Application, LiveServer
-from edge_runtime.sources import Shot, SourceOptions, open_source
 from tests import chromium
 from tests.camera_fakes import SPEC, pixels
 from tests.test_camera_command import running
@@ -185,7 +185,7 @@ def test_events_are_numbered_and_only_the_latest_are_kept() -> None:
 
 def test_a_picture_is_encoded_once_for_all_and_not_at_all_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("edge_runtime.live_hub.encode", lambda shot: calls.append(shot) or b"jpeg")
+    monkeypatch.setattr("edge_runtime.camera.live_hub.encode", lambda shot: calls.append(shot) or b"jpeg")
     hub = Hub()
     for number in range(10):
         hub.publish(number, Shot(pixels(number)), {})

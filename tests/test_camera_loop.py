@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge_runtime import MultiHeadClassifier, reload
+from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_metadata
-from edge_runtime.camera import Camera, Heads
-from edge_runtime.camera_lines import event_json, frame_json, heads_document
+from edge_runtime.camera import Camera, Heads, reload
+from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document
+from edge_runtime.camera.lines import Lines
+from edge_runtime.camera.reload import Reloader, open_copy
+from edge_runtime.camera.schedule import parse_plans
+from edge_runtime.camera.smoothing import Rule
+from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
 from edge_runtime.errors import BundleError, EdgeRuntimeError, SourceError, UnknownHeadError
-from edge_runtime.lines import Lines
-from edge_runtime.reload import Reloader, open_copy
-from edge_runtime.schedule import parse_plans
-from edge_runtime.smoothing import Rule
-from edge_runtime.vitals import Rate, Thermometer, notify_systemd
 from tests.camera_fakes import SPEC, Clock, CountingClassifier, frame
 from tests.tiny_models import THREE_HEADS
 
@@ -162,7 +162,7 @@ def test_a_camera_without_a_sign_of_life_is_stalled(
     with Camera(CountingClassifier({"a": [[1.0]]}), str(tiny_pictures[0]), fps=fps) as camera:
         last = camera._capture.last_sign
         for age, stalled in ((0, False), (patience - 5, False), (patience + 5, True)):
-            monkeypatch.setattr("edge_runtime.camera.time.monotonic", lambda age=age: last + age)
+            monkeypatch.setattr("edge_runtime.camera.camera.time.monotonic", lambda age=age: last + age)
             assert camera.stalled == stalled
         monkeypatch.undo()
 

@@ -1,13 +1,13 @@
-"""From scores to an answer: the formulas of ``edge_runtime.smoothing`` on series whose outcome is known by hand."""
+"""From scores to an answer: the formulas of ``camera.smoothing`` on series whose outcome is known by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from edge_runtime.camera.schedule import parse_plans
+from edge_runtime.camera.smoothing import Decision, Rule
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
-from edge_runtime.schedule import parse_plans
-from edge_runtime.smoothing import Decision, Rule
 
 PLAIN = Rule(smoothing=0, threshold=0.5, hysteresis=0, agree=1, of=1)
 

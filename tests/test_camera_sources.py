@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_runtime.camera.source_picamera2 import rgb_of_yuv420, stream_sizes
+from edge_runtime.camera.sources import Shot, Source, SourceOptions, open_source, shown_address
 from edge_runtime.errors import PictureError, SourceError
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import encoded_tensor, image_tensor
-from edge_runtime.source_picamera2 import rgb_of_yuv420, stream_sizes
-from edge_runtime.sources import Shot, Source, SourceOptions, open_source, shown_address
 from tests.camera_fakes import pixels
 from tests.tiny_models import save_pictures, tiny_picture
 
@@ -522,7 +522,7 @@ def cv2(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_usb_camera_is_asked_for_small_pictures_and_no_queue(cv2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: path == "/dev/video3")
+    monkeypatch.setattr("edge_runtime.camera.source_opencv.os.path.exists", lambda path: path == "/dev/video3")
     source = open_source("3", SourceOptions(ImageInput(224, 224)))
     assert source.live
     shot = source.read(show=False)
@@ -536,7 +536,7 @@ def test_an_unplugged_camera_is_lost_though_opencv_gives_its_last_picture(
     cv2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = {"/dev/video3"}
-    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: path in there)
+    monkeypatch.setattr("edge_runtime.camera.source_opencv.os.path.exists", lambda path: path in there)
     source = open_source("/dev/video3", OPTIONS)
     assert source.read(show=False) is not None
     there.clear()
@@ -551,7 +551,7 @@ def test_an_unplugged_camera_is_lost_though_opencv_gives_its_last_picture(
 def test_a_camera_that_gives_no_more_is_lost_and_does_not_end(
     cv2: Any, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr("edge_runtime.source_opencv.os.path.exists", lambda path: True)
+    monkeypatch.setattr("edge_runtime.camera.source_opencv.os.path.exists", lambda path: True)
     source = open_source(address, OPTIONS)
     monkeypatch.setattr(StubCapture, "frame", None)
     for call in (lambda: source.read(show=False), source.skip):

@@ -1,4 +1,4 @@
-"""``edge-runtime camera``: options and signals around ``camera_loop``."""
+"""``edge-runtime camera``: options and signals around ``loop``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Callable, Iterator, Optional, Tuple
 
 import click
 
+from edge_runtime.camera.schedule import parse_consensus
+from edge_runtime.camera.smoothing import Rule
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.schedule import parse_consensus
-from edge_runtime.smoothing import Rule
 
 _option = click.option
 
@@ -78,10 +78,10 @@ def camera(consensus: str, size: Optional[str], **chosen: Any) -> None:
 def _run(chosen: Any) -> None:
     """Until the source ends or a signal comes. Raises ``EdgeRuntimeError`` and ``OSError`` for what cannot begin."""
     # Imported late: the other commands open a file faster without it.
-    from edge_runtime.camera import Camera
-    from edge_runtime.camera_loop import CameraOptions, Loop, Model
-    from edge_runtime.lines import say
-    from edge_runtime.vitals import keep_memory_flat
+    from edge_runtime.camera.camera import Camera
+    from edge_runtime.camera.lines import say
+    from edge_runtime.camera.loop import CameraOptions, Loop, Model
+    from edge_runtime.camera.vitals import keep_memory_flat
 
     keep_memory_flat()  # before there are threads
     options = CameraOptions(**chosen)
@@ -89,7 +89,7 @@ def _run(chosen: Any) -> None:
         model = stack.enter_context(Model(options))
         page = None
         if options.serve is not None:
-            from edge_runtime.live_page import PATIENCE, live_page
+            from edge_runtime.camera.live_page import PATIENCE, live_page
 
             patience = max(PATIENCE, 3 / (options.fps or 1))
             page = stack.enter_context(

@@ -1,7 +1,7 @@
 """A new model file takes over from the old under a running process, once it has proved itself in a process of its own.
 
-``python -m edge_runtime.reload FILE [INTERPRETER]`` is that process: it opens FILE and answers a picture of noise with
-every head. An interpreter may crash on a damaged file; then that process does, and the one that watches goes on.
+``python -m edge_runtime.camera.reload FILE [INTERPRETER]`` is that process: it opens FILE and answers a picture of noise
+with every head. An interpreter may crash on a damaged file; then that process does, and the one that watches goes on.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _stamp(path: str) -> Optional[_Stamp]:
 
 
 def _check_in_child(path: str, interpreter: Optional[str]) -> None:
-    command = [sys.executable, "-m", "edge_runtime.reload", path] + ([interpreter] if interpreter else [])
+    command = [sys.executable, "-m", "edge_runtime.camera.reload", path] + ([interpreter] if interpreter else [])
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=CHECK_TIMEOUT, env=_environment()
@@ -129,7 +129,7 @@ def _check_in_child(path: str, interpreter: Optional[str]) -> None:
 
 def _environment() -> Dict[str, str]:
     """The child finds this very package, wherever it was started from."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     there = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": here + (os.pathsep + there if there else "")}
 

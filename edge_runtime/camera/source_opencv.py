@@ -7,8 +7,8 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
+from edge_runtime.camera.sources import Shot, Source, SourceOptions, shown_address
 from edge_runtime.errors import SourceError
-from edge_runtime.sources import Shot, Source, SourceOptions, shown_address
 
 TIMEOUT_MS = 5000  # of a network stream, to open and to read; FFmpeg's own is half a minute
 INSTALL = "pip install 'polyhead[camera]', or apt install python3-opencv"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Sequence, Tuple
 
+from edge_runtime.camera.smoothing import DEFAULT_RULE, Rule
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
-from edge_runtime.smoothing import DEFAULT_RULE, Rule
 
 _FORM = "expected NAME or NAME:every=N,threshold=P,hysteresis=P,smoothing=W,consensus=K/N"
 _KEYS = ("every", "threshold", "hysteresis", "smoothing", "consensus")

@@ -10,12 +10,12 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 import numpy as np
 
-from edge_runtime.capture import Capture, Counts, Frame
+from edge_runtime.camera.capture import Capture, Counts, Frame
+from edge_runtime.camera.schedule import HeadPlan, parse_plans
+from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
+from edge_runtime.camera.sources import SourceOptions, open_source, shown_address
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
-from edge_runtime.schedule import HeadPlan, parse_plans
-from edge_runtime.smoothing import DEFAULT_RULE, Decision, Rule
-from edge_runtime.sources import SourceOptions, open_source, shown_address
 
 STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
 

@@ -6,10 +6,10 @@ import contextlib
 import time
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from edge_runtime.lines import say
-from edge_runtime.live_access import make_token, parse_address
-from edge_runtime.live_hub import Hub
-from edge_runtime.live_server import Application, LiveServer
+from edge_runtime.camera.lines import say
+from edge_runtime.camera.live_access import make_token, parse_address
+from edge_runtime.camera.live_hub import Hub
+from edge_runtime.camera.live_server import Application, LiveServer
 
 PATIENCE = 10.0  # seconds without an answered picture, after which the loop is not well
 

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any, Dict, List, Optional
 
-from edge_runtime.camera import Event, Heads, Seen
+from edge_runtime.camera.camera import Event, Heads, Seen
 
 SHOWN_LABELS = 5  # bars of a head on the live page
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode

@@ -15,7 +15,7 @@ from typing import Any, Deque, Dict, Iterable, Mapping, Optional
 import numpy as np
 from PIL import Image
 
-from edge_runtime.sources import Shot
+from edge_runtime.camera.sources import Shot
 
 MAX_RATE = 10.0  # states a second
 MAX_EVENTS = 50  # that a new viewer is shown

@@ -9,8 +9,8 @@ import urllib.request
 from typing import Any, Optional
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from edge_runtime.camera.sources import Shot, Source, shown_address
 from edge_runtime.errors import SourceError
-from edge_runtime.sources import Shot, Source, shown_address
 
 TIMEOUT = 10.0  # seconds without a byte
 MAX_FRAME = 16 << 20  # bytes; a stream is untrusted

@@ -100,16 +100,16 @@ def open_source(address: str, options: SourceOptions) -> Source:
     if address == "auto":
         address = kind = "picamera2" if _has_picamera2() else "0"
     if kind == "picamera2":
-        from edge_runtime.source_picamera2 import PiCamera
+        from edge_runtime.camera.source_picamera2 import PiCamera
 
         return PiCamera(_camera_number(address, rest), options)
     if kind in ("http", "https"):
-        from edge_runtime.source_mjpeg import MjpegStream
+        from edge_runtime.camera.source_mjpeg import MjpegStream
 
         return MjpegStream(address)
     if os.path.isdir(address) or address.lower().endswith(PICTURE_SUFFIXES):
         return PictureFolder(address, loop=options.loop)
-    from edge_runtime.source_opencv import OpenCvSource
+    from edge_runtime.camera.source_opencv import OpenCvSource
 
     return OpenCvSource(address, options)
 

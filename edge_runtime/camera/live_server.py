@@ -11,9 +11,9 @@ import os
 import threading
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
+from edge_runtime.camera.live_access import Address, cookie_name, knows_token, names_loopback
+from edge_runtime.camera.live_hub import Hub
 from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.live_access import Address, cookie_name, knows_token, names_loopback
-from edge_runtime.live_hub import Hub
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone

@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from edge_runtime.camera import Camera, Seen
-from edge_runtime.camera_lines import event_json, event_text, frame_json, frame_text, heads_document
+from edge_runtime.camera.camera import Camera, Seen
+from edge_runtime.camera.frame_lines import event_json, event_text, frame_json, frame_text, heads_document
+from edge_runtime.camera.lines import Lines, say
+from edge_runtime.camera.reload import Reloader, open_copy
+from edge_runtime.camera.smoothing import Rule
+from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.lines import Lines, say
-from edge_runtime.reload import Reloader, open_copy
-from edge_runtime.smoothing import Rule
-from edge_runtime.vitals import Rate, Thermometer, notify_systemd
 
 TICK = 0.5  # seconds at most between looks at signals, the model file and the watchdog
 PULSE = 5.0  # seconds between signs of life to systemd

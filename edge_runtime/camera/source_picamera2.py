@@ -13,9 +13,9 @@ from typing import Any, Optional, Tuple
 import numpy as np
 from PIL import Image
 
+from edge_runtime.camera.sources import Shot, Source, SourceOptions
 from edge_runtime.errors import SourceError
 from edge_runtime.metadata import ImageInput
-from edge_runtime.sources import Shot, Source, SourceOptions
 
 RGB, YUV = "BGR888", "YUV420"
 SHOWN = (640, 480)  # what viewers see, unless a size is asked for

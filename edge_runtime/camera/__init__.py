@@ -1,0 +1,7 @@
+"""Pictures from a camera, a stream, a video or a folder, answered as they come. Read ``camera.py`` first."""
+
+from __future__ import annotations
+
+from edge_runtime.camera.camera import Answer, Camera, Event, Heads, Seen
+
+__all__ = ["Answer", "Camera", "Event", "Heads", "Seen"]
