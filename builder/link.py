@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.errors import ConversionError
 from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
-from edge_runtime.metadata import BACKBONE, END_TO_END
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT
 from edge_runtime.quantization import Quantization
 
 
 @dataclass(frozen=True)
 class LinkedModel:
-    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``: what each part adds to it, weights included.
-    ``seam``, ``scores``: how the features, and the scores of every head, are quantized.
+    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``, ``joint_bytes``: what each part adds to it, weights
+    included; the joint subgraph shares those of the heads. ``seam``, ``scores``: how the features, and the scores of every head, are quantized.
     """
 
     model: bytes
@@ -22,11 +22,13 @@ class LinkedModel:
     head_bytes: Mapping[str, int]
     seam: Quantization
     scores: Quantization
+    joint_bytes: int = 0
 
 
-def link(parts: Mapping[str, Part]) -> LinkedModel:
+def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
 
+    ``joint``: reads ``features`` and, by the name of its head, what each head's last operator reads; it comes last.
     Requires one scale and zero point on both sides of the seam. Raises ``ConversionError``.
     """
     backbone = take_pixels(parts[BACKBONE])
@@ -41,21 +43,70 @@ def link(parts: Mapping[str, Part]) -> LinkedModel:
     tables = {BACKBONE: (writer.tensors(backbone), writer.operators(backbone))}
     backbone_bytes = writer.size
     tensors, operators = list(tables[BACKBONE][0]), list(tables[BACKBONE][1])
-    outputs, head_bytes = {}, {}
+    outputs, head_bytes, joint_bytes = {}, {}, 0
+    places: dict[str, dict[int, int]] = {}
     for name, part in heads.items():
         before = writer.size
         tables[name] = writer.tensors(part), writer.operators(part)
-        where = _places(part, backbone.outputs["features"], len(tensors))
+        where = places[name] = _places(part, backbone.outputs["features"], len(tensors))
         tensors += [t for i, t in enumerate(tables[name][0]) if i != part.inputs["features"]]
         operators += writer.operators(part, where)
         outputs[name] = where[part.outputs["scores"]]
         head_bytes[name] = writer.size - before
+    if joint is not None:
+        before, inputs = writer.size, joint.inputs.values()
+        made = writer.tensors(replace(joint, tensors=[t for i, t in enumerate(joint.tensors) if i not in inputs]))
+        sources = {"features": backbone.outputs["features"], **{n: places[n][logits_tensor(p)] for n, p in heads.items()}}
+        where = _joint_places(joint, sources, len(tensors))
+        tensors += made
+        operators += writer.operators(joint, where)
+        outputs[JOINT] = where[joint.outputs["scores"]]
+        seam_table = tables[BACKBONE][0][backbone.outputs["features"]]
+        alone = _joint_subgraph(writer, heads, {name: tables[name][0] for name in heads}, joint, made, seam_table)
+        joint_bytes = writer.size - before
     writer.add_subgraph(END_TO_END, tensors, operators, backbone.inputs, outputs)
     for name, part in {BACKBONE: backbone, **heads}.items():
         writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
-    return LinkedModel(
-        writer.finish("polyhead: one backbone, many heads"), backbone_bytes, head_bytes, seam, next(iter(scores.values()))
-    )
+    if joint is not None:
+        writer.add_subgraph(JOINT, *alone)
+    model = writer.finish("polyhead: one backbone, many heads")
+    return LinkedModel(model, backbone_bytes, head_bytes, seam, next(iter(scores.values())), joint_bytes)
+
+
+def logits_tensor(head: Part) -> int:
+    """The index of what the last operator of a head reads."""
+    index: int = head.operators[-1].inputs[0]
+    return index
+
+
+def _joint_subgraph(
+    writer: Writer,
+    heads: Mapping[str, Part],
+    tables: Mapping[str, list[int]],
+    joint: Part,
+    made: list[int],
+    seam: int,
+) -> tuple[list[int], list[int], dict[str, int], dict[str, int]]:
+    """Tensors, operators, inputs and outputs of the subgraph that takes features: every head up to its logits, then
+    ``joint``. ``tables``, ``made``, ``seam``: offsets of the tensors of the heads, of those that ``joint`` makes, and of
+    the features.
+    """
+    tensors, operators, sources = [seam], [], {"features": 0}
+    for name, part in heads.items():
+        where = _places(part, 0, len(tensors))
+        tensors += [t for i, t in enumerate(tables[name]) if i != part.inputs["features"]]
+        operators += writer.operators(replace(part, operators=part.operators[:-1]), where)
+        sources[name] = where[logits_tensor(part)]
+    where = _joint_places(joint, sources, len(tensors))
+    operators += writer.operators(joint, where)
+    return tensors + made, operators, {"features": 0}, {name: where[i] for name, i in joint.outputs.items()}
+
+
+def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[int, int]:
+    """Where the tensors of ``joint`` are: its inputs at ``sources``, the others from ``start`` on."""
+    places = {index: sources[name] for name, index in joint.inputs.items()}
+    made = [i for i in range(len(joint.tensors)) if i not in places]
+    return {**places, **{i: start + n for n, i in enumerate(made)}}
 
 
 def take_pixels(backbone: Part) -> Part:
