@@ -20,7 +20,8 @@ from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput
 from edge_runtime.preprocess import image_tensor
 
-MIN_PICTURES = 8  # of a head; with fewer its threshold would be a guess
+MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
+FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/joint-head.md
 MAX_PICTURES = 4000
 MAX_PICTURES_OF_A_HEAD = 200
 _ENDS = ("SOFTMAX", "LOGISTIC")
@@ -142,7 +143,7 @@ def assemble(
         threshold=bar,
         false_alarm=config.false_alarm,
         unknown=unknown,
-        notes=_notes(config, layout, none_pictures),
+        notes=_notes(config, layout, dict(zip(names, used.tolist(), strict=False)), none_pictures),
     )
 
 
@@ -191,8 +192,11 @@ def _readable(pictures: Sequence[Picture], spec: ImageInput) -> Iterator[tuple[P
         yield picture, image
 
 
-def _notes(config: JointConfig, layout: Layout, none_pictures: int) -> tuple[str, ...]:
+def _notes(config: JointConfig, layout: Layout, pictures: Mapping[str, int], none_pictures: int) -> tuple[str, ...]:
     notes, shared = [], layout.shared()
+    few = [f"{name} has {count}" for name, count in pictures.items() if count < FEW_PICTURES]
+    if few:
+        notes.append(f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}")
     if shared:
         how = (
             "stand once in the joint list, their probabilities added up"

@@ -104,12 +104,19 @@ def minimize(objective: Objective, start: np.ndarray, scale: np.ndarray) -> np.n
     return x
 
 
-def folds(classes: np.ndarray, number: int) -> np.ndarray:
-    """(pictures,): which fold leaves the picture out; the pictures of each class are dealt out in their order."""
+def folds(groups: np.ndarray, classes: np.ndarray, number: int) -> np.ndarray:
+    """(pictures,): which fold leaves the picture out. Pictures of one group are left out together; each class is spread
+    over the folds, large groups first.
+    """
     found = np.zeros(len(classes), np.int64)
     for each in np.unique(classes):
-        own = np.flatnonzero(classes == each)
-        found[own] = np.arange(len(own)) % number
+        own, load = np.flatnonzero(classes == each), np.zeros(number)
+        _, first, place, sizes = np.unique(groups[own], return_index=True, return_inverse=True, return_counts=True)
+        fold = np.zeros(len(sizes), np.int64)
+        for group in np.lexsort((first, -sizes)):
+            fold[group] = load.argmin()
+            load[fold[group]] += sizes[group]
+        found[own] = fold[place]
     return found
 
 

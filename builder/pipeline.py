@@ -91,7 +91,17 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         metadata = replace(metadata, quality=quality.to_json())
         finished = append_members(linked.model, metadata)
         report = Report(
-            config, metadata, quality, linked, calibration, verification, proof, noise, len(finished), stages.seconds
+            config,
+            metadata,
+            quality,
+            linked,
+            calibration,
+            verification,
+            proof,
+            noise,
+            len(finished),
+            stages.seconds,
+            joint,
         )
         write_report(report, config.report_folder)
         if report.failures:

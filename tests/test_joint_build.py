@@ -1,0 +1,297 @@
+"""The joint head in finished files: against plain numpy, in both interpreters, and when there is none."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildResult, build
+from builder.config import BuildConfig, JointConfig
+from builder.errors import ConfigError
+from builder.joint import MIN_PICTURES, JointHead
+from builder.joint_graph import reference
+from edge_runtime import EdgeRuntimeError, MultiHeadClassifier, UnknownHeadError
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.joint import judge
+from tests.laws import SCORE_STEP, SCORE_TOLERANCE
+from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier, tiny_config
+
+PICTURES = 18
+
+
+def with_joint(folder: Path, heads: Any = None, **options: Any) -> BuildConfig:
+    joint = options.pop("joint", JointConfig())
+    return tiny_config(folder, heads, pictures=PICTURES, joint=joint, rounding="nearest", **options)
+
+
+def with_none(config: BuildConfig, count: int = 14) -> BuildConfig:
+    save_pictures(config.calibration_data, {"none": count}, seed=77)
+    return config
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """Three heads and pictures of none."""
+    return build(with_none(with_joint(tmp_path_factory.mktemp("joint"))))
+
+
+@pytest.fixture(scope="module")
+def features(joint: BuildResult) -> list[np.ndarray]:
+    with MultiHeadClassifier(joint.output) as classifier:
+        paths = sorted((joint.output.parent / "pictures").rglob("*.*"))[::3]
+        return [classifier.features(path) for path in paths]
+
+
+def head_of(result: BuildResult) -> JointHead:
+    assert isinstance(result.report.joint, JointHead), result.report.joint
+    return result.report.joint
+
+
+def logits_of(path: Path, head: JointHead, features: list[np.ndarray], interpreter: str) -> list[np.ndarray]:
+    """Real logits (pictures, labels) of each head, as this interpreter computes them inside ``joint``."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edge_runtime.interpreter import find_interpreter
+
+    data = path.read_bytes()
+    tree = schema.ModelT.InitFromPackedBuf(data, 0)
+    index = next(s.subgraphIndex for s in tree.signatureDefs if s.signatureKey == b"joint")
+    graph = tree.subgraphs[index]
+    dequantize = [i for i, code in enumerate(tree.operatorCodes) if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE]
+    sources = [op.inputs[0] for op in graph.operators if op.opcodeIndex in dequantize]
+    wanted = [i for i in sources if tree.buffers[graph.tensors[i].buffer].data is None and i != graph.inputs[0]]
+    _, factory = find_interpreter(interpreter)
+    opened = factory(model_path=str(path), experimental_preserve_all_tensors=True)
+    runner, rows = opened.get_signature_runner("joint"), []
+    for row in features:
+        runner(features=row)
+        found = []
+        for i in wanted:
+            q = graph.tensors[i].quantization
+            found.append((opened.get_tensor(i, index)[0].astype(float) - q.zeroPoint[0]) * q.scale[0])
+        rows.append(found)
+    assert len(wanted) == len(head.layout.heads)
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+def assert_equals_numpy(result: BuildResult, features: list[np.ndarray], interpreter: str) -> None:
+    head = head_of(result)
+    logits = logits_of(result.output, head, features, interpreter)
+    seam = result.metadata.seam
+    scores, classes = reference(head.fitted.router, head.layout, seam.dequantize(np.concatenate(features)), logits)
+    with MultiHeadClassifier(result.output, interpreter=interpreter) as classifier:
+        for row, expected, expected_classes in zip(features, scores, classes, strict=True):
+            found, found_classes = classifier.joint_scores(row)
+            assert np.abs(found - expected).max() < 1e-4
+            assert np.abs(found_classes - expected_classes).max() < 1e-4
+            assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_equals_plain_numpy(joint: BuildResult, features: list[np.ndarray]) -> None:
+    assert_equals_numpy(joint, features, "ai_edge_litert")
+    assert len({int(np.argmax(MultiHeadClassifier(joint.output).joint_scores(row)[0])) for row in features}) > 3
+
+
+def test_probability_of_a_label_is_that_of_its_head_times_its_own(
+    joint: BuildResult, features: list[np.ndarray]
+) -> None:
+    with MultiHeadClassifier(joint.output) as classifier:
+        for row in features:
+            scores, classes = classifier.joint_scores(row)
+            start = 0
+            for h, (name, count) in enumerate(THREE_HEADS.items()):
+                own = classifier.head_scores(row, name)
+                assert np.abs(scores[start : start + count] - classes[h] * own).max() <= SCORE_TOLERANCE
+                start += count
+            assert scores[-1] == classes[-1]
+
+
+def test_end_to_end_gives_the_joint_list_too(joint: BuildResult) -> None:
+    _, interpreter = open_interpreter(str(joint.output))
+    whole = interpreter.get_signature_runner("serving_default")
+    with MultiHeadClassifier(joint.output) as classifier:
+        for path in sorted((joint.output.parent / "pictures").rglob("*.png"))[:4]:
+            image = classifier.prepare(path)
+            outputs = whole(image=image)
+            assert set(outputs) == {*THREE_HEADS, "joint"}
+            assert np.abs(outputs["joint"][0] - classifier.joint_scores(classifier.features_of(image))[0]).max() < 1e-6
+
+
+def test_order_of_the_heads_changes_nothing_but_the_order(joint: BuildResult, tmp_path: Path) -> None:
+    config = joint.report.config
+    turned = build(replace(config, heads=config.heads[::-1], output=tmp_path / "turned.tflite"))
+    ours, theirs = joint.metadata.joint, turned.metadata.joint
+    assert set(ours["labels"]) == set(theirs["labels"])
+    place = [theirs["labels"].index(label) for label in ours["labels"]]
+    with MultiHeadClassifier(joint.output) as first, MultiHeadClassifier(turned.output) as second:
+        for path in sorted((joint.output.parent / "pictures").rglob("*.jpg"))[::4]:
+            a, b = (c.joint_scores(c.features(path))[0] for c in (first, second))
+            assert np.abs(a - b[place]).max() < SCORE_STEP
+
+
+def test_a_single_head_gives_its_own_scores(tmp_path: Path) -> None:
+    result = build(with_joint(tmp_path, {"animals": 4}))
+    with MultiHeadClassifier(result.output) as classifier:
+        for path in sorted((tmp_path / "pictures").rglob("*.*"))[:8]:
+            features = classifier.features(path)
+            scores, classes = classifier.joint_scores(features)
+            assert classes == pytest.approx([1.0])
+            assert np.abs(scores - classifier.head_scores(features, "animals")).max() <= SCORE_STEP
+
+
+def test_a_loud_head_does_not_take_over(tmp_path: Path) -> None:
+    """The same head with logits ten times as large: P(head) stays what it was."""
+    base = tiny_base(0)
+    quiet, other = tiny_classifier(base, 4, seed=1), tiny_classifier(base, 3, seed=2)
+    before = build(with_none(with_joint(tmp_path / "quiet", {"a": quiet, "b": other})))
+    last = quiet.layers[-1]
+    last.set_weights([10 * w for w in last.get_weights()])
+    after = build(with_none(with_joint(tmp_path / "loud", {"a": quiet, "b": other})))
+    moved = []
+    with MultiHeadClassifier(before.output) as first, MultiHeadClassifier(after.output) as second:
+        for path in sorted((tmp_path / "quiet" / "pictures").rglob("*.*")):
+            (_, p), (_, q) = (c.joint_scores(c.features(path)) for c in (first, second))
+            moved.append(q[0] - p[0])
+    assert abs(np.mean(moved)) < 0.03
+    assert np.abs(moved).max() < 0.25
+
+
+def test_sigmoid_heads_are_gated_and_stay_out_of_the_sum(tmp_path: Path) -> None:
+    import keras
+
+    base = tiny_base(0)
+    marks = keras.Model(base.input, keras.layers.Dense(3, activation="sigmoid", name="marks")(base.output))
+    result = build(with_joint(tmp_path, {"a": tiny_classifier(base, 4, seed=1), "marks": marks}))
+    assert result.metadata.joint["gated"] == ["marks"]
+    paths = sorted((tmp_path / "pictures").rglob("*.*"))[:6]
+    with MultiHeadClassifier(result.output) as classifier:
+        rows = [classifier.features(path) for path in paths]
+        for row in rows:
+            scores, classes = classifier.joint_scores(row)
+            assert scores[:4].sum() + classes[1] == pytest.approx(1, abs=1e-5)
+            assert np.abs(scores[4:] - classes[1] * classifier.head_scores(row, "marks")).max() <= SCORE_TOLERANCE
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_labels_of_two_heads(tmp_path: Path, merge: bool) -> None:
+    config = with_joint(tmp_path, {"a": 3, "b": 3}, joint=JointConfig(merge_labels=merge))
+    labels = {"a": ("x", "same", "y"), "b": ("same", "z", "w")}
+    config = replace(config, heads=tuple(replace(h, labels=labels[h.name]) for h in config.heads))
+    result = build(config)
+    expected = ["x", "same", "y", "z", "w"] if merge else ["x", "a/same", "y", "b/same", "z", "w"]
+    assert result.metadata.joint["labels"] == expected
+    assert any("same" in warning for warning in result.report.warnings)
+    with MultiHeadClassifier(result.output) as classifier:
+        for path in sorted((tmp_path / "pictures").rglob("*.*"))[:5]:
+            row = classifier.features(path)
+            scores, classes = classifier.joint_scores(row)
+            a, b = (classes[i] * classifier.head_scores(row, name) for i, name in enumerate("ab"))
+            wanted = [a[0], a[1] + b[0], a[2], b[1], b[2]] if merge else [*a, *b]
+            assert np.abs(scores - wanted).max() <= SCORE_TOLERANCE
+            assert scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("few", [0, MIN_PICTURES - 1])
+def test_too_few_pictures_of_a_head_build_the_rest_and_say_so(tmp_path: Path, few: int) -> None:
+    config = with_joint(tmp_path, {"a": 3, "b": 4})
+    verification = tmp_path / "held_out"
+    save_pictures(verification, {"a": 4, "b": 4}, seed=5)
+    for path in sorted((config.calibration_data / "b").iterdir())[few:]:
+        path.unlink()
+    result = build(replace(config, verification_data=verification))
+    assert result.metadata.joint is None
+    (warning,) = [w for w in result.report.warnings if "joint" in w]
+    assert f"b has {few}" in warning
+    with MultiHeadClassifier(result.output) as classifier:
+        picture = next((config.calibration_data / "a").iterdir())
+        assert len(classifier.classify(picture).classifications) == 2
+        with pytest.raises(UnknownHeadError, match="no joint head"):
+            classifier.classify(picture, joint=True)
+
+
+def test_too_few_pictures_of_none_are_left_out_and_said(tmp_path: Path) -> None:
+    result = build(with_none(with_joint(tmp_path, {"a": 3, "b": 4}), 3))
+    assert result.metadata.joint["none"] is False
+    assert any("none/" in warning for warning in result.report.warnings)
+
+
+def test_switched_off_there_is_none_and_nothing_is_said(tmp_path: Path) -> None:
+    result = build(with_joint(tmp_path, {"a": 3, "b": 4}, joint=JointConfig(enabled=False)))
+    assert result.metadata.joint is None
+    assert not any("joint" in warning for warning in result.report.warnings)
+
+
+def test_the_same_inputs_give_the_same_bytes(joint: BuildResult, tmp_path: Path) -> None:
+    again = build(with_none(with_joint(tmp_path / "elsewhere")))
+    assert again.output.read_bytes() == joint.output.read_bytes()
+
+
+def test_members_hold_the_list(joint: BuildResult) -> None:
+    with zipfile.ZipFile(joint.output) as archive:
+        labels = archive.read("labels/joint.txt").decode().splitlines()
+        document = json.loads(archive.read("polyhead.json"))["joint"]
+    assert labels == document["labels"] == [*(f"{n} {i}" for n, c in THREE_HEADS.items() for i in range(c)), "none"]
+    assert document["pictures"]["none"] >= MIN_PICTURES
+    assert 0 <= document["unknown"]["auroc"] <= 1
+
+
+def test_the_backbone_runs_once(joint: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = MultiHeadClassifier._runner
+    monkeypatch.setattr(MultiHeadClassifier, "_runner", lambda self, name: calls.append(name) or original(self, name))
+    with MultiHeadClassifier(joint.output) as classifier:
+        result = classifier.classify(next((joint.output.parent / "pictures" / "none").iterdir()), joint=True, top_k=2)
+    assert sorted(calls) == sorted(["backbone", *THREE_HEADS, "joint"])
+    assert len(result.joint.categories) == 2
+    assert set(result.to_dict()["joint"]) == {"known", "threshold", "categories", "heads"}
+
+
+def test_thresholds_can_be_overridden(joint: BuildResult, features: list[np.ndarray]) -> None:
+    with MultiHeadClassifier(joint.output) as classifier:
+        everything = [classifier.classify_joint(row, threshold=0.0) for row in features]
+        nothing = [classifier.classify_joint(row, threshold=1.0) for row in features]
+        assert any(j.known for j in everything)
+        assert not any(j.known for j in nothing)
+        assert all(j.best is None for j in nothing)
+        strict = classifier.classify_joint(features[0], threshold={"animals": 1.0})
+        assert strict.threshold == joint.metadata.joint["threshold"]
+        assert next(h for h in strict.heads if h.head_name == "animals").threshold == 1.0
+        for wrong in (1.5, {"plants": 0.5}, {"joint": -0.1}):
+            with pytest.raises(EdgeRuntimeError):
+                classifier.classify_joint(features[0], threshold=wrong)
+
+
+def test_the_stated_share_of_known_pictures_passes(joint: BuildResult) -> None:
+    head = head_of(joint)
+    known = head.fitted.held_out[:, :3].max(1)[: sum(head.pictures[n] for n in THREE_HEADS)]
+    assert np.mean(known >= head.threshold) > 0.5
+    info = MultiHeadClassifier(joint.output)._joint_info()
+    scores = np.full(len(info.labels), 1 / len(info.labels), np.float32)
+    assert not judge(info, scores, np.array([0.2, 0.2, 0.2, 0.4], np.float32)).known
+
+
+@pytest.mark.parametrize(
+    "text", ["joint = 3", "[joint]\nmerge = true", "[joint]\nfalse_alarm = 0.6", "[joint]\nenabled = 1"]
+)
+def test_refused_choices(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    head = '[heads.a]\nmodel = "a.keras"\n'
+    top = 'output = "o.tflite"\ncalibration_data = "p"\n'
+    path.write_text(f"{top}{text}\n{head}")
+    with pytest.raises(ConfigError, match="joint"):
+        BuildConfig.from_toml(path)
+
+
+def test_chosen_in_the_toml_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    top = 'output = "o.tflite"\ncalibration_data = "p"\n'
+    path.write_text(f'{top}[joint]\nmerge_labels = true\nfalse_alarm = 0.1\n[heads.a]\nmodel = "a.keras"\n')
+    assert BuildConfig.from_toml(path).joint == JointConfig(merge_labels=True, false_alarm=0.1)
