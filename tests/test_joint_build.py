@@ -6,7 +6,6 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,26 +15,13 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build
 from builder.config import BuildConfig, JointConfig
 from builder.errors import ConfigError
-from builder.joint import MIN_PICTURES, JointHead
-from builder.joint_graph import reference
+from builder.joint import MIN_PICTURES
 from edge_runtime import EdgeRuntimeError, MultiHeadClassifier, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.joint import judge
+from tests.joint_models import expected_joint, head_of, with_joint, with_none
 from tests.laws import SCORE_STEP, SCORE_TOLERANCE
-from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier, tiny_config
-
-PICTURES = 18
-
-
-def with_joint(folder: Path, heads: Any = None, **options: Any) -> BuildConfig:
-    joint = options.pop("joint", JointConfig())
-    return tiny_config(folder, heads, pictures=PICTURES, joint=joint, rounding="nearest", **options)
-
-
-def with_none(config: BuildConfig, count: int = 14) -> BuildConfig:
-    save_pictures(config.calibration_data, {"none": count}, seed=77)
-    return config
-
+from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
@@ -50,43 +36,8 @@ def features(joint: BuildResult) -> list[np.ndarray]:
         return [classifier.features(path) for path in paths]
 
 
-def head_of(result: BuildResult) -> JointHead:
-    assert isinstance(result.report.joint, JointHead), result.report.joint
-    return result.report.joint
-
-
-def logits_of(path: Path, head: JointHead, features: list[np.ndarray], interpreter: str) -> list[np.ndarray]:
-    """Real logits (pictures, labels) of each head, as this interpreter computes them inside ``joint``."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    from edge_runtime.interpreter import find_interpreter
-
-    data = path.read_bytes()
-    tree = schema.ModelT.InitFromPackedBuf(data, 0)
-    index = next(s.subgraphIndex for s in tree.signatureDefs if s.signatureKey == b"joint")
-    graph = tree.subgraphs[index]
-    dequantize = [i for i, code in enumerate(tree.operatorCodes) if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE]
-    sources = [op.inputs[0] for op in graph.operators if op.opcodeIndex in dequantize]
-    wanted = [i for i in sources if tree.buffers[graph.tensors[i].buffer].data is None and i != graph.inputs[0]]
-    _, factory = find_interpreter(interpreter)
-    opened = factory(model_path=str(path), experimental_preserve_all_tensors=True)
-    runner, rows = opened.get_signature_runner("joint"), []
-    for row in features:
-        runner(features=row)
-        found = []
-        for i in wanted:
-            q = graph.tensors[i].quantization
-            found.append((opened.get_tensor(i, index)[0].astype(float) - q.zeroPoint[0]) * q.scale[0])
-        rows.append(found)
-    assert len(wanted) == len(head.layout.heads)
-    return [np.stack(column) for column in zip(*rows, strict=True)]
-
-
 def assert_equals_numpy(result: BuildResult, features: list[np.ndarray], interpreter: str) -> None:
-    head = head_of(result)
-    logits = logits_of(result.output, head, features, interpreter)
-    seam = result.metadata.seam
-    scores, classes = reference(head.fitted.router, head.layout, seam.dequantize(np.concatenate(features)), logits)
+    scores, classes = expected_joint(result, result.output, features, interpreter)
     with MultiHeadClassifier(result.output, interpreter=interpreter) as classifier:
         for row, expected, expected_classes in zip(features, scores, classes, strict=True):
             found, found_classes = classifier.joint_scores(row)
