@@ -1,4 +1,7 @@
-"""A subgraph of float operators made by hand, without TensorFlow: what the joint head needs, no more."""
+"""A subgraph of float operators made by hand, without TensorFlow: what the joint head needs, no more.
+
+Beside ``flatbuffer.py`` the only module that knows the schema.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-from builder.flatbuffer import FLOAT32, INT8, Part, schema
+from builder.flatbuffer import FLOAT32, INT8, Part
 
 _INT32 = schema.TensorType.INT32
 _TYPES = {np.dtype(np.float32): FLOAT32, np.dtype(np.int8): INT8, np.dtype(np.int32): _INT32}
-_OPTIONS = {
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),
     "REDUCE_MAX": ("ReducerOptions", {"keepDims": True}),
     "SUM": ("ReducerOptions", {"keepDims": True}),
@@ -40,7 +44,7 @@ class Assembler:
         self._prefix = prefix
 
     def input(self, name: str, like: Any) -> int:
-        """An input with the type, shape and quantization of the tensor ``like``, whose table stands for it in the file."""
+        """An input with the type, shape and quantization of the tensor ``like``, whose table it has in the file."""
         self.part.inputs[name] = self._append(like)
         return self.part.inputs[name]
 

@@ -191,9 +191,7 @@ def run_file(
     )
 
 
-def list_places(
-    heads: Sequence[HeadInfo], joint: Sequence[str]
-) -> tuple[list[list[int]], tuple[str, ...]]:
+def list_places(heads: Sequence[HeadInfo], joint: Sequence[str]) -> tuple[list[list[int]], tuple[str, ...]]:
     """For each head the places of its labels in the list of all labels, and the list, without ``none``."""
     labels: list[str] = []
     places = []
@@ -231,11 +229,11 @@ def _lists(
     found = {}
 
     def spread(scores: Sequence[np.ndarray], gates: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(answers.pictures), len(labels)))
+        total: np.ndarray = np.zeros((len(answers.pictures), len(labels)))
         for h, own in enumerate(places):
             for i, target in enumerate(own):
                 total[:, target] += gates[:, h] * scores[h][:, i]
-        return total[known]
+        return np.asarray(total[known])
 
     if answers.joint is not None and answers.classes is not None:
         found["joint"] = answers.joint[known][:, : len(labels)]
@@ -305,7 +303,8 @@ def _retrained(
     penalties = [p * features.shape[1] for p in PENALTIES]
     penalty = choose_penalty(features, classes, penalties, number=len(labels), folds_of=fold)
     fit = fit_logistic(features, classes, penalty=penalty, number=len(labels))
-    return np.exp(log_softmax(fit.evidence(answers.features / spread)))
+    found: np.ndarray = np.exp(log_softmax(fit.evidence(answers.features / spread)))
+    return found
 
 
 def _page(

@@ -41,7 +41,9 @@ class Page:
 def render(content: Page) -> str:
     """The page as HTML text, pictures inlined."""
     rows = [(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()]
-    tables = _table(rows) + "<h2>One list of all labels</h2>" + _table([(name, "", a) for name, a in content.lists.items()])
+    tables = (
+        _table(rows) + "<h2>One list of all labels</h2>" + _table([(name, "", a) for name, a in content.lists.items()])
+    )
     unknown = "".join(row([name.replace("_", " ")], [f"{value:.4g}"]) for name, value in content.unknown.items())
     parts = [f"<h2>Each head, on its own pictures</h2>{tables}", "<h2>Reliability</h2>", image(_curves(content.curves))]
     if unknown:

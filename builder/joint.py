@@ -196,7 +196,9 @@ def _notes(config: JointConfig, layout: Layout, pictures: Mapping[str, int], non
     notes, shared = [], layout.shared()
     few = [f"{name} has {count}" for name, count in pictures.items() if count < FEW_PICTURES]
     if few:
-        notes.append(f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}")
+        notes.append(
+            f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
+        )
     if shared:
         how = (
             "stand once in the joint list, their probabilities added up"
@@ -205,5 +207,7 @@ def _notes(config: JointConfig, layout: Layout, pictures: Mapping[str, int], non
         )
         notes.append(f"labels of more than one head ({', '.join(shared[:8])}{', ...' if shared[8:] else ''}) {how}")
     if 0 < none_pictures < MIN_PICTURES:
-        notes.append(f"{none_pictures} pictures in {NONE}/ are too few to learn from ({MIN_PICTURES}); they were left out")
+        notes.append(
+            f"{none_pictures} pictures in {NONE}/ are too few to learn from ({MIN_PICTURES}); they were left out"
+        )
     return tuple(notes)

@@ -13,7 +13,8 @@ import numpy as np
 
 from builder.assembler import Assembler
 from builder.flatbuffer import Part
-from builder.router import Router, log_softmax, pooled
+from builder.logistic import log_softmax
+from builder.router import Router, pooled
 from edge_runtime.metadata import JOINT, HeadInfo
 
 NONE = "none"
@@ -22,8 +23,8 @@ _FAR = -1e4  # a logit that no probability is left of: fills the places of heads
 
 @dataclass(frozen=True)
 class Layout:
-    """The joint list. ``members``: for each of its ``labels`` the labels (head, index) whose scores add up to it; ``none``,
-    where there is one, is the last and has no members.
+    """The joint list. ``members``: for each of its ``labels`` the labels (head, index) whose scores add up to it;
+    ``none``, where there is one, is the last and has no members.
     """
 
     heads: tuple[HeadInfo, ...]
@@ -44,8 +45,8 @@ class Layout:
 def lay_out(heads: Sequence[HeadInfo], *, none: bool, merge: bool) -> Layout:
     """All labels in the order of the heads.
 
-    A label that two heads have is called ``head/label`` in each, or, with ``merge``, stands once, where it comes first, if
-    the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own.
+    A label that two heads have is called ``head/label`` in each, or, with ``merge``, stands once, where it comes first,
+    if the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own.
     """
     counts: dict[str, int] = {NONE: 1} if none else {}
     for label in (label for head in heads for label in head.labels):
@@ -142,7 +143,8 @@ def _scores(graph: Assembler, router: Router, layout: Layout, padded: int, class
     own = graph.gather(classes, np.arange(heads)) if router.none else classes
     gate = graph.reshape(own, (1, heads, 1))
     kinds = dict.fromkeys(head.activation for head in layout.heads)
-    blocks, start = [], {}
+    blocks: list[int] = []
+    start: dict[str, int] = {}
     for kind in kinds:
         given = graph.add("LOGISTIC" if kind == "sigmoid" else "SOFTMAX", [padded], shape)
         start[kind] = len(blocks) * heads * most
@@ -157,5 +159,7 @@ def _scores(graph: Assembler, router: Router, layout: Layout, padded: int, class
     if terms == 1:
         return graph.gather(everything, np.array(places)[:, 0], name="scores")
     table = np.array([[*p, *[nothing] * (terms - len(p))] for p in places])
-    found = graph.add("SUM", [graph.gather(everything, table), graph.constant(np.array([2], np.int32))], (1, len(places), 1))
+    found = graph.add(
+        "SUM", [graph.gather(everything, table), graph.constant(np.array([2], np.int32))], (1, len(places), 1)
+    )
     return graph.reshape(found, (1, len(places)), name="scores")

@@ -14,7 +14,8 @@ from edge_runtime.quantization import Quantization
 @dataclass(frozen=True)
 class LinkedModel:
     """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``, ``joint_bytes``: what each part adds to it, weights
-    included; the joint subgraph shares those of the heads. ``seam``, ``scores``: how the features, and the scores of every head, are quantized.
+    included; the joint subgraph shares those of the heads. ``seam``, ``scores``: how the features, and the scores of
+    every head, are quantized.
     """
 
     model: bytes

@@ -145,7 +145,7 @@ def choose_penalty(
 
 
 def _principal(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(basis (columns, r), scores (rows, r), energies (r,)) with ``matrix = scores @ basis.T``, least directions dropped."""
+    """(basis (columns, r), scores (rows, r), energies (r,)): ``matrix = scores @ basis.T``, least directions dropped."""
     left, singular, right = np.linalg.svd(matrix, full_matrices=False)
     kept = singular > 1e-7 * max(float(singular[0]), 1e-30)
     kept[_DIRECTIONS:] = False
@@ -156,7 +156,8 @@ def _times_inverse_hessian(
     gradient: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]], scale: np.ndarray
 ) -> np.ndarray:
     """The two-loop recursion."""
-    result, factors = gradient.copy(), []
+    result: np.ndarray = gradient.copy()
+    factors = []
     for step, change in reversed(pairs):
         factor = (step @ result) / (step @ change)
         factors.append(factor)

@@ -76,11 +76,12 @@ class Router:
         """float64 (pictures, classes) before the softmax."""
         found = features.astype(np.float64) @ self.weights * self.steps + self.bias
         found[:, : len(self.gains)] += self.gains * energies(logits, self.widths)
-        return found
+        return np.asarray(found)
 
     def probabilities(self, features: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
         """float64 (pictures, classes); rows sum to 1."""
-        return np.exp(log_softmax(self.evidence(features, logits)))
+        found: np.ndarray = np.exp(log_softmax(self.evidence(features, logits)))
+        return found
 
 
 @dataclass(frozen=True)

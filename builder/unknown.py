@@ -28,11 +28,9 @@ class Unknown:
         return {**asdict(self), "auroc": round(self.auroc, 4), "fpr_at_95_tpr": round(self.fpr_at_95_tpr, 4)}
 
 
-def thresholds(
-    held_out: np.ndarray, classes: np.ndarray, heads: int, false_alarm: float
-) -> tuple[list[float], float]:
-    """For each head, and for the list: the P(head), and the largest P(head), that all but the share ``false_alarm`` of the
-    pictures of the heads reach.
+def thresholds(held_out: np.ndarray, classes: np.ndarray, heads: int, false_alarm: float) -> tuple[list[float], float]:
+    """For each head, and for the list: the P(head), and the largest P(head), that all but the share ``false_alarm`` of
+    the pictures of the heads reach.
 
     ``held_out``: P (pictures, classes), each row by a fit that did not see the picture. ``classes``: (pictures,).
     """

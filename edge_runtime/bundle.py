@@ -136,9 +136,7 @@ def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str
     info = archive.NameToInfo.get(name)
     if info is None or (info.file_size, info.CRC) != (len(text), zlib.crc32(text)):
         found = "something else" if info else "no such member"
-        raise BundleError(
-            f"{name}: expected the {len(labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}"
-        )
+        raise BundleError(f"{name}: expected the {len(labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}")
 
 
 def _read_text(archive: zipfile.ZipFile, name: str) -> str:

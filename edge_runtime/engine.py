@@ -145,8 +145,8 @@ class MultiHeadClassifier:
         """Classify one picture: a path, a PIL image, or uint8 (height, width, 3) RGB.
 
         ``heads``: names or indices, in the order the answers shall have; without it all of them. ``top_k``: at most so
-        many categories a head. ``joint``: the joint list too. ``threshold``: instead of the file's, a number for the joint
-        list or numbers by the names of heads and ``joint``. Raises ``PictureError`` and ``UnknownHeadError``.
+        many categories a head. ``joint``: the joint list too. ``threshold``: instead of the file's, a number for the
+        joint list or numbers by the names of heads and ``joint``. Raises ``PictureError`` and ``UnknownHeadError``.
         """
         chosen = self._select(heads)  # a wrong head is refused before any work is done
         info = self._joint_info().with_thresholds(threshold) if joint else None

@@ -16,9 +16,9 @@ MAX_LABELS = 1 << 20
 class JointInfo(NamedTuple):
     """``labels``: of the list; the last is ``none`` where ``none`` says so.
 
-    ``threshold``: the P(head) that the likeliest head must reach for the picture to belong to any. ``head_thresholds``: the
-    P(head) from which each head takes a picture for its own. ``gated``: heads (sigmoid) whose labels are their own scores
-    times P(head), and which the list counts as one each when it adds up to 1.
+    ``threshold``: the P(head) that the likeliest head must reach for the picture to belong to any.
+    ``head_thresholds``: the P(head) from which each head takes a picture for its own. ``gated``: heads (sigmoid) whose
+    labels are their own scores times P(head), and which the list counts as one each when it adds up to 1.
     """
 
     labels: Tuple[str, ...]
@@ -32,7 +32,9 @@ class JointInfo(NamedTuple):
         """The member's ``joint``. Raises ``BundleError`` naming what is missing or wrong."""
         if not isinstance(document, dict):
             raise BundleError(f"polyhead.json: expected joint as a table, found {document!r:.60}")
-        labels, gated, bars = document.get("labels"), document.get("gated"), document.get("head_thresholds")
+        bars = document.get("head_thresholds")
+        labels: Any = document.get("labels")
+        gated: Any = document.get("gated")
         if not _are_names(labels) or not labels or len(set(labels)) != len(labels) or len(labels) > MAX_LABELS:
             raise BundleError(f"polyhead.json: expected joint labels, each once, found {labels!r:.60}")
         if not _are_names(gated) or not set(gated) <= set(head_names):
@@ -53,7 +55,10 @@ class JointInfo(NamedTuple):
         return len(self.head_thresholds) + self.none
 
     def with_thresholds(self, chosen: Optional[Thresholds]) -> JointInfo:
-        """``chosen``: a number for the list, or numbers by the names of heads and ``joint``. Raises ``EdgeRuntimeError``."""
+        """``chosen``: a number for the list, or numbers by the names of heads and ``joint``.
+
+        Raises ``EdgeRuntimeError``.
+        """
         if chosen is None:
             return self
         given = dict(chosen) if isinstance(chosen, Mapping) else {"joint": chosen}
@@ -107,7 +112,8 @@ def judge(info: JointInfo, scores: np.ndarray, heads: np.ndarray, *, top_k: Opti
     """``scores``: float32 (labels,). ``heads``: float32 (heads and none,), as the signature ``joint`` gave them."""
     probabilities: List[float] = heads.tolist()
     evidence = tuple(
-        HeadEvidence(name, score, bar, score >= bar) for (name, bar), score in zip(info.head_thresholds.items(), probabilities)
+        HeadEvidence(name, score, bar, score >= bar)
+        for (name, bar), score in zip(info.head_thresholds.items(), probabilities)
     )
     largest = max(head.score for head in evidence)
     likelier = info.none and probabilities[-1] > largest

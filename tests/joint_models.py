@@ -44,9 +44,7 @@ def logits_tensors(path: Path, heads: int) -> tuple[int, list[tuple[int, float, 
     wanted = [i for i in sources if tree.buffers[graph.tensors[i].buffer].data is None and i != graph.inputs[0]]
     assert len(wanted) == heads
     quantized = [graph.tensors[i].quantization for i in wanted]
-    return subgraph, [
-        (i, float(q.scale[0]), int(q.zeroPoint[0])) for i, q in zip(wanted, quantized, strict=True)
-    ]
+    return subgraph, [(i, float(q.scale[0]), int(q.zeroPoint[0])) for i, q in zip(wanted, quantized, strict=True)]
 
 
 def logits_of(path: Path, heads: int, features: list[np.ndarray], interpreter: str) -> list[np.ndarray]:
@@ -67,4 +65,6 @@ def expected_joint(
     """Scores (pictures, labels) and P (pictures, heads and none) in plain numpy, from int8 ``features`` (1, ...) each."""
     head = head_of(result)
     real = result.metadata.seam.dequantize(np.concatenate(features))
-    return reference(head.fitted.router, head.layout, real, logits_of(path, len(head.layout.heads), features, interpreter))
+    return reference(
+        head.fitted.router, head.layout, real, logits_of(path, len(head.layout.heads), features, interpreter)
+    )

@@ -23,6 +23,7 @@ from tests.joint_models import expected_joint, head_of, with_joint, with_none
 from tests.laws import SCORE_STEP, SCORE_TOLERANCE
 from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier
 
+
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """Three heads and pictures of none."""
@@ -51,9 +52,7 @@ def test_equals_plain_numpy(joint: BuildResult, features: list[np.ndarray]) -> N
     assert len({int(np.argmax(MultiHeadClassifier(joint.output).joint_scores(row)[0])) for row in features}) > 3
 
 
-def test_probability_of_a_label_is_that_of_its_head_times_its_own(
-    joint: BuildResult, features: list[np.ndarray]
-) -> None:
+def test_probability_of_a_label_is_that_of_its_head_times_its_own(joint: BuildResult, features: list[np.ndarray]) -> None:
     with MultiHeadClassifier(joint.output) as classifier:
         for row in features:
             scores, classes = classifier.joint_scores(row)

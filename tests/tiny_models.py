@@ -154,8 +154,8 @@ def tiny_config(
     """Models, labels and pictures in ``folder``, and the configuration that builds ``folder / "tiny.tflite"`` of them.
 
     ``heads``: a number of labels, or a Keras classifier, for each head's name. ``overrides``: fields of ``BuildConfig``.
-    Some 25 pictures say little about agreement, so there is no gate unless ``min_agreement`` is given, and too little for a
-    joint list unless ``joint`` is given.
+    Some 25 pictures say little about agreement, so there is no gate unless ``min_agreement`` is given, and too little for
+    a joint list, so there is none unless ``joint`` is given.
     """
     from builder import BuildConfig, HeadConfig
     from builder.config import JointConfig

@@ -34,7 +34,9 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum()
 
 
-def plain_numpy(row: np.ndarray, logits: list[np.ndarray], router: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def plain_numpy(
+    row: np.ndarray, logits: list[np.ndarray], router: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the list and P(heads and none) of one picture."""
     scale, zero_point = router["seam"]
     evidence = (row - zero_point) * scale @ router["weights"] * router["steps"] + router["bias"]
