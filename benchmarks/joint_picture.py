@@ -20,12 +20,12 @@ SHOWN = 5  # labels
 
 
 def choose(found: dict[Path, JointClassification]) -> list[tuple[str, Path]]:
-    """A picture with a sure answer, one at the smallest distance between two heads, one that is refused most clearly."""
+    """A sure answer, the smallest distance between the two likeliest heads, and one refused for the list's threshold."""
     sure = max(found, key=lambda p: found[p].categories[0].score)
     tied = min(found, key=lambda p: np.ptp(sorted(h.score for h in found[p].heads)[-2:]))
     odd = [p for p in found if not found[p].known and p != tied]
     refused = min(odd, key=lambda p: found[p].categories[0].score)
-    return [("a sure answer", sure), ("a tie between heads", tied), ("too far from every head", refused)]
+    return [("a sure answer", sure), ("a tie between heads", tied), ("below the threshold", refused)]
 
 
 def draw(column: Any, title: str, path: Path, joint: JointClassification) -> None:

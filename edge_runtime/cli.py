@@ -177,6 +177,6 @@ def _result_text(source: str, result: ClassificationResult) -> str:
         best = ", ".join(f"{c.category_name} {c.score:.2f}" for c in head.categories[:5])
         lines.append(f"  {head.head_name}: {best}")
     if result.joint is not None:
-        best = ", ".join(f"{c.category_name} {c.score:.2f}" for c in result.joint.categories[:5])
-        lines.append(f"  {JOINT}: {best}" if result.joint.known else f"  {JOINT}: no head's picture (at most: {best})")
+        listed = ", ".join(f"{c.category_name} {c.score:.2f}" for c in result.joint.categories[:5])
+        lines.append(f"  {JOINT}: {listed}" if result.joint.known else f"  {JOINT}: no head's picture ({listed})")
     return "\n".join(lines)

@@ -84,24 +84,21 @@ class HeadEvidence(NamedTuple):
 class JointClassification(NamedTuple):
     """The joint list for one picture.
 
-    ``categories``: in falling order of score. ``heads``: in the file's order. ``known``: False where no head is likely
-    enough (``threshold``) or ``none`` is the likeliest of all: then the first category is no answer.
+    ``known``: the likeliest head reaches ``threshold`` and is likelier than ``none``. ``best``: then the likeliest label of
+    any head, else None. ``categories``: all in falling order of score, ``none`` among them. ``heads``: in the file's order.
     """
 
     known: bool
+    best: Optional[Category]
     threshold: float
     categories: Tuple[Category, ...]
     heads: Tuple[HeadEvidence, ...]
-
-    @property
-    def best(self) -> Optional[Category]:
-        """The answer, or None where the picture belongs to no head."""
-        return self.categories[0] if self.known else None
 
     def to_dict(self) -> Dict[str, Any]:
         """As ``classify --joint --json`` prints it."""
         return {
             "known": self.known,
+            "best": None if self.best is None else self.best._asdict(),
             "threshold": self.threshold,
             "categories": [category._asdict() for category in self.categories],
             "heads": [head._asdict() for head in self.heads],
@@ -118,7 +115,9 @@ def judge(info: JointInfo, scores: np.ndarray, heads: np.ndarray, *, top_k: Opti
     largest = max(head.score for head in evidence)
     likelier = info.none and probabilities[-1] > largest
     known = largest >= info.threshold and not likelier
-    return JointClassification(known, info.threshold, top_categories(scores, info.labels, top_k=top_k), evidence)
+    labels = info.labels[:-1] if info.none else info.labels
+    best = top_categories(scores[: len(labels)], labels, top_k=1)[0] if known else None
+    return JointClassification(known, best, info.threshold, top_categories(scores, info.labels, top_k=top_k), evidence)
 
 
 def _are_names(value: Any) -> bool:

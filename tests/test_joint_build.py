@@ -201,7 +201,7 @@ def test_the_backbone_runs_once(joint: BuildResult, monkeypatch: pytest.MonkeyPa
         result = classifier.classify(next((joint.output.parent / "pictures" / "none").iterdir()), joint=True, top_k=2)
     assert sorted(calls) == sorted(["backbone", *THREE_HEADS, "joint"])
     assert len(result.joint.categories) == 2
-    assert set(result.to_dict()["joint"]) == {"known", "threshold", "categories", "heads"}
+    assert set(result.to_dict()["joint"]) == {"known", "best", "threshold", "categories", "heads"}
 
 
 def test_thresholds_can_be_overridden(joint: BuildResult, features: list[np.ndarray]) -> None:
@@ -226,6 +226,9 @@ def test_the_stated_share_of_known_pictures_passes(joint: BuildResult) -> None:
     info = MultiHeadClassifier(joint.output)._joint_info()
     scores = np.full(len(info.labels), 1 / len(info.labels), np.float32)
     assert not judge(info, scores, np.array([0.2, 0.2, 0.2, 0.4], np.float32)).known
+    scores[-1] = 0.4  # likelier than any label, but not than a head
+    sure = judge(info.with_thresholds(0.5), scores, np.array([0.6, 0.0, 0.0, 0.4], np.float32), top_k=1)
+    assert (sure.known, sure.best.category_name, sure.categories[0].category_name) == (True, "animals 0", "none")
 
 
 @pytest.mark.parametrize(
