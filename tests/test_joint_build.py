@@ -15,11 +15,17 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build
 from builder.config import BuildConfig, JointConfig
 from builder.errors import ConfigError
+from builder.flatbuffer import read_parts
 from builder.joint import MIN_PICTURES
+from builder.joint_graph import joint_part, lay_out, reference
+from builder.link import link, logits_tensor
+from builder.router import Router
 from edge_runtime import EdgeRuntimeError, MultiHeadClassifier, UnknownHeadError
+from edge_runtime.bundle import append_members
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.joint import judge
-from tests.joint_models import expected_joint, head_of, with_joint, with_none
+from edge_runtime.metadata import HeadInfo
+from tests.joint_models import expected_joint, head_of, logits_of, with_joint, with_none
 from tests.laws import SCORE_STEP, SCORE_TOLERANCE
 from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier
 
@@ -248,3 +254,43 @@ def test_chosen_in_the_toml_file(tmp_path: Path) -> None:
     top = 'output = "o.tflite"\ncalibration_data = "p"\n'
     path.write_text(f'{top}[joint]\nmerge_labels = true\nfalse_alarm = 0.1\n[heads.a]\nmodel = "a.keras"\n')
     assert BuildConfig.from_toml(path).joint == JointConfig(merge_labels=True, false_alarm=0.1)
+
+
+def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path) -> None:
+    """Copies of a head under other names, and a router of random numbers."""
+    parts = read_parts(tiny.output.read_bytes()[: tiny.metadata.model_bytes])
+    names = [f"h{i:03d}" for i in range(200)]
+    many = {"backbone": parts["backbone"], **{name: parts["garden"] for name in names}}
+    heads = [HeadInfo(name, tuple(f"{name} {i}" for i in range(THREE_HEADS["garden"]))) for name in names]
+    rng, features = np.random.default_rng(0), tiny.metadata.features[0]
+    router = Router(
+        rng.integers(-127, 128, (features, 201)).astype(np.int8),
+        np.full(201, 0.002, np.float32),
+        rng.normal(size=201).astype(np.float32),
+        np.full(200, 2.0, np.float32),
+        np.full(200, 0.5, np.float32),
+        none=True,
+    )
+    layout = lay_out(heads, none=True, merge=False)
+    backbone, garden = parts["backbone"], parts["garden"]
+    seam = backbone.tensors[backbone.outputs["features"]]
+    joint = joint_part(router, layout, seam, dict.fromkeys(names, garden.tensors[logits_tensor(garden)]))
+    linked, plain = link(many, joint), link(many)
+    assert linked.joint_bytes < len(linked.model) - len(plain.model) < 200 * 600
+    thresholds = {name: 0.1 for name in names}
+    table = {"labels": list(layout.labels), "none": True, "gated": [], "threshold": 0.2, "head_thresholds": thresholds}
+    metadata = replace(tiny.metadata, heads=tuple(heads), model_bytes=len(linked.model), joint=table)
+    path = tmp_path / "many.tflite"
+    path.write_bytes(append_members(linked.model, metadata))
+    rows = [rng.integers(-128, 128, (1, features)).astype(np.int8) for _ in range(4)]
+    logits = logits_of(path, 200, rows, "ai_edge_litert")
+    scores, classes = reference(router, layout, tiny.metadata.seam.dequantize(np.concatenate(rows)), logits)
+    calls: list[str] = []
+    with MultiHeadClassifier(path) as classifier:
+        original = classifier._runner
+        classifier._runner = lambda name: calls.append(name) or original(name)  # type: ignore[method-assign]
+        for row, expected, expected_classes in zip(rows, scores, classes, strict=True):
+            found, found_classes = classifier.joint_scores(row)
+            assert np.abs(found - expected).max() < 1e-5
+            assert np.abs(found_classes - expected_classes).max() < 1e-5
+    assert calls == ["joint"] * 4
