@@ -84,8 +84,9 @@ class HeadEvidence(NamedTuple):
 class JointClassification(NamedTuple):
     """The joint list for one picture.
 
-    ``known``: the likeliest head reaches ``threshold`` and is likelier than ``none``. ``best``: then the likeliest label of
-    any head, else None. ``categories``: all in falling order of score, ``none`` among them. ``heads``: in the file's order.
+    ``known``: the likeliest head reaches ``threshold`` and ``none`` is not likelier. ``best``: then the likeliest label
+    of any head, else None. ``categories``: all in falling order of score, ``none`` among them. ``heads``: in the file's
+    order.
     """
 
     known: bool

@@ -260,7 +260,7 @@ def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path) -> Non
     """Copies of a head under other names, and a router of random numbers."""
     parts = read_parts(tiny.output.read_bytes()[: tiny.metadata.model_bytes])
     names = [f"h{i:03d}" for i in range(200)]
-    many = {"backbone": parts["backbone"], **{name: parts["garden"] for name in names}}
+    many = {"backbone": parts["backbone"], **dict.fromkeys(names, parts["garden"])}
     heads = [HeadInfo(name, tuple(f"{name} {i}" for i in range(THREE_HEADS["garden"]))) for name in names]
     rng, features = np.random.default_rng(0), tiny.metadata.features[0]
     router = Router(
@@ -277,7 +277,7 @@ def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path) -> Non
     joint = joint_part(router, layout, seam, dict.fromkeys(names, garden.tensors[logits_tensor(garden)]))
     linked, plain = link(many, joint), link(many)
     assert linked.joint_bytes < len(linked.model) - len(plain.model) < 200 * 600
-    thresholds = {name: 0.1 for name in names}
+    thresholds = dict.fromkeys(names, 0.1)
     table = {"labels": list(layout.labels), "none": True, "gated": [], "threshold": 0.2, "head_thresholds": thresholds}
     metadata = replace(tiny.metadata, heads=tuple(heads), model_bytes=len(linked.model), joint=table)
     path = tmp_path / "many.tflite"

@@ -44,6 +44,12 @@ def test_logistic_regression_is_scikit_learns(penalty: float, counts: tuple[int,
     np.testing.assert_allclose(found, theirs.predict_proba(unseen.features), atol=2e-4)
 
 
+def test_weights_are_scikit_learns_balanced_ones() -> None:
+    class_weight = pytest.importorskip("sklearn.utils.class_weight")
+    classes = np.repeat([0, 1, 2], [5, 50, 20])
+    np.testing.assert_allclose(balanced_weights(classes), class_weight.compute_sample_weight("balanced", classes))
+
+
 def test_more_features_than_pictures() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(0)
