@@ -109,6 +109,27 @@ def inspect(
     ctx.exit(0 if document["shared"] else 3)
 
 
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Pictures DIR/<head>/<class>/*, DIR/none/*.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of the build: float originals beside int8.")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else beside FILE.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, as_json: bool) -> None:
+    """How good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
+    build_config = None if config is None else BuildConfig.from_toml(config)
+    with quiet():
+        from builder import evaluate as evaluation
+
+        result = evaluation.evaluate(file, data, build_config)
+        folder = report or file.parent / "evaluation"
+        evaluation.write_evaluation(result, folder)
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        evaluation.print_evaluation(result, folder / "evaluation.html")
+
+
 def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
     heads = _heads(options.pop("heads"), options.pop("labels"), options.pop("preprocessing"))
     given = {key: value for key, value in options.items() if value is not None}

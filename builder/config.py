@@ -48,6 +48,18 @@ class ResizeConfig:
 
 
 @dataclass(frozen=True)
+class JointConfig:
+    """The joint list of all labels. ``merge_labels``: labels that heads share stand once, their probabilities added up.
+
+    ``false_alarm``: share of the pictures of the heads that may be taken for none's.
+    """
+
+    enabled: bool = True
+    merge_labels: bool = False
+    false_alarm: float = 0.05
+
+
+@dataclass(frozen=True)
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
@@ -69,6 +81,7 @@ class BuildConfig:
     tolerance: float = 0.0
     allow_code: bool = False
     target: str | None = None
+    joint: JointConfig = field(default_factory=JointConfig)
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -122,10 +135,12 @@ _KEYS = (
     "tolerance",
     "allow_code",
     "target",
+    "joint",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing")
 _RESIZE_KEYS = ("method", "antialias", "fit")
+_JOINT_KEYS = ("enabled", "merge_labels", "false_alarm")
 
 
 def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
@@ -143,6 +158,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         rounding=document.get("rounding", "learnt"),
+        joint=_joint(document.get("joint", {})),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),
     )
 
@@ -185,6 +201,21 @@ def _resize(table: Any) -> ResizeConfig:
             "expected bilinear or nearest, or antialias = true"
         )
     return chosen
+
+
+def _joint(table: Any) -> JointConfig:
+    if isinstance(table, bool):
+        return JointConfig(enabled=table)
+    if not isinstance(table, dict):
+        raise ConfigError(f"joint: expected true, false or a table {{{', '.join(_JOINT_KEYS)}}}, found {table!r}")
+    _check_keys(table, _JOINT_KEYS, "joint.")
+    for key in ("enabled", "merge_labels"):
+        if not isinstance(table.get(key, True), bool):
+            raise ConfigError(f"joint.{key}: expected true or false, found {table[key]!r}")
+    rate = table.get("false_alarm", 0.05)
+    if not isinstance(rate, float) or not 0 < rate < 0.5:
+        raise ConfigError(f"joint.false_alarm: expected a number above 0 and below 0.5, found {rate!r}")
+    return JointConfig(**table)
 
 
 def _check_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:

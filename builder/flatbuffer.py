@@ -23,7 +23,8 @@ _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
 FLOAT32, UINT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16 = schema.TensorType.INT8, schema.TensorType.INT16
-QUANTIZE = schema.BuiltinOperator.QUANTIZE
+QUANTIZE = "QUANTIZE"
+_TYPES = {np.dtype(np.float32): FLOAT32, np.dtype(np.int8): INT8, np.dtype(np.int32): schema.TensorType.INT32}
 
 
 @dataclass
@@ -49,11 +50,23 @@ class Part:
         self.buffers.append(np.frombuffer(values.tobytes(), np.uint8))
         self.tensors[tensor].buffer = len(self.buffers) - 1
 
-    def operator(self, code: int, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
-        """A new operator of builtin ``code``, added to ``codes`` where it is not there yet."""
+    def operator(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> Any:
+        """A new operator of the builtin ``kind``. ``options``: the schema's table of its settings, and the settings."""
         op = schema.OperatorT()
-        op.opcodeIndex = self._code_index(code)
+        op.opcodeIndex = self._code_index(getattr(schema.BuiltinOperator, kind))
         op.inputs, op.outputs = list(inputs), list(outputs)
+        if options is not None:
+            table, values = options
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+            op.builtinOptions = getattr(schema, f"{table}T")()
+            for name, value in values.items():
+                setattr(op.builtinOptions, name, value)
         return op
 
     def _code_index(self, code: int) -> int:
@@ -105,6 +118,16 @@ def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
     tensor, quantization = schema.TensorT(), schema.QuantizationParametersT()
     quantization.scale, quantization.zeroPoint = list(like.quantization.scale), [zero_point]
     tensor.shape, tensor.type, tensor.name, tensor.quantization = list(like.shape), dtype, name, quantization
+    return tensor
+
+
+def plain_tensor(name: str, shape: Sequence[int], dtype: Any, *, scale: float | None = None) -> Any:
+    """A tensor of numpy's ``dtype``; ``scale``: of integers that stand for real numbers, their zero being 0."""
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.type = name, [int(n) for n in shape], _TYPES[np.dtype(dtype)]
+    if scale is not None:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
     return tensor
 
 

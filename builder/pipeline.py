@@ -17,6 +17,7 @@ from builder.config import BuildConfig
 from builder.convert import convert
 from builder.errors import ConfigError, QualityError
 from builder.flatbuffer import read_parts
+from builder.joint import JointHead, fit_joint, grouped_pictures
 from builder.link import LinkedModel, link
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge
@@ -64,6 +65,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("pictures"):
         spec = _input_spec(config, classifiers)
         calibration, verification = collect(config, spec)
+        grouped = grouped_pictures(config, verification.sources)
     with stages("merge"):
         merged = merge(classifiers, shared)
     proven = to_prove(classifiers)
@@ -84,9 +86,14 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
             images = merged.device_input(calibration.pixels[:_ROUNDING_PICTURES])
             noise = round_parts(float_parts, parts, images, advance)
+    infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
+    with stages("joint", len(grouped)) as advance:
+        joint = fit_joint(config.joint, spec, parts, infos, grouped, advance)
     with stages("link"):
-        linked = link(parts)
-        metadata = _metadata(config, merged, shared, linked, spec, classifiers, calibration)
+        linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
+        metadata = _metadata(config, merged, shared, linked, spec, infos, calibration)
+        if isinstance(joint, JointHead):
+            metadata = replace(metadata, joint=joint.to_json())
     with _temporary_beside(config.output) as draft:
         with stages("verify", len(verification.pixels)) as advance:
             draft.write_bytes(append_members(linked.model, metadata))
@@ -106,6 +113,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
             noise=noise,
             file_bytes=len(finished),
             seconds=stages.seconds,
+            joint=joint,
         )
         write_report(report, config.report_folder)
         if report.failures:
@@ -148,10 +156,10 @@ def _metadata(
     shared: SharedBackbone,
     linked: LinkedModel,
     spec: ImageInput,
-    classifiers: tuple[Classifier, ...],
+    infos: tuple[HeadInfo, ...],
     calibration: PictureSet,
 ) -> Metadata:
-    heads = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name], linked.head_bytes[c.name]) for c in classifiers)
+    heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
         "precision": "int8",
         "rounding": config.rounding,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from builder.calibration import PictureSet
 from builder.config import BuildConfig
+from builder.joint import JointHead, NoJoint
 from builder.link import LinkedModel
 from builder.proof import Proof
 from builder.report_page import Page, Worst, render
@@ -46,6 +47,7 @@ class Report:
     noise: Sequence[LayerNoise]
     file_bytes: int
     seconds: Mapping[str, float]
+    joint: JointHead | NoJoint
 
     @property
     def failures(self) -> list[str]:
@@ -67,6 +69,10 @@ class Report:
         for what, pictures in (("calibration", self.calibration), ("verification", self.verification)):
             if pictures.broken:
                 found.append(f"{len(pictures.broken)} broken {what} pictures left out: {'; '.join(pictures.broken)}")
+        if isinstance(self.joint, JointHead):
+            found += self.joint.notes
+        elif self.config.joint.enabled and len(self.metadata.heads) > 1:
+            found.append(f"no joint list of all labels: {self.joint.reason}")
         return found
 
     @property
@@ -76,6 +82,8 @@ class Report:
         The end-to-end tables include the signatures and the buffers' headers.
         """
         parts = {BACKBONE: self.linked.backbone_bytes, **self.linked.head_bytes}
+        if self.linked.joint_bytes:
+            parts["joint head"] = self.linked.joint_bytes
         return {
             **parts,
             "end-to-end tables": len(self.linked.model) - sum(parts.values()),
@@ -107,6 +115,7 @@ class Report:
                 "min_agreement": self.config.min_agreement,
                 **self.quality.to_json(),
             },
+            "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
             "layers": [asdict(layer) for layer in self.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
             "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
@@ -154,6 +163,8 @@ def print_summary(report: Report) -> None:
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
         f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
     )
+    if isinstance(report.joint, JointHead):
+        print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
 
@@ -222,4 +233,16 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("proof", _proof_text(report)),
         ("calibration", f"{len(report.calibration.pixels)} pictures, {len(report.calibration.broken)} broken"),
         ("verification", f"{len(report.verification.pixels)} pictures that calibrated nothing"),
+        ("joint list", joint_line(report.joint)),
     ]
+
+
+def joint_line(joint: JointHead | NoJoint) -> str:
+    """What became of the joint list, in a line."""
+    if isinstance(joint, NoJoint):
+        return f"none: {joint.reason}"
+    count = sum(joint.pictures.values())
+    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold:.2f}"
+    if joint.unknown is None:
+        return line
+    return f"{line}; AUROC {joint.unknown.auroc:.3f} against {joint.unknown.against}"

@@ -11,10 +11,11 @@ import math
 import struct
 import zipfile
 import zlib
-from typing import Any, Mapping, Optional, Set
+from typing import Any, Dict, Mapping, Optional, Sequence, Set
 
 from edge_runtime.errors import BundleError
-from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, HeadInfo, Metadata
+from edge_runtime.joint import JointInfo
+from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, Metadata
 
 METADATA_MEMBER = "polyhead.json"
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
@@ -28,6 +29,7 @@ REBUILD = "build it again, or copy it again"
 
 
 def labels_member(head_name: str) -> str:
+    """Also of the joint list, whose name no head can have."""
     return f"labels/{head_name}.txt"
 
 
@@ -38,8 +40,8 @@ def append_members(model: bytes, metadata: Metadata) -> bytes:
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         document = json.dumps(metadata.to_json(), ensure_ascii=False, separators=(",", ":"))
         archive.writestr(_member(METADATA_MEMBER), document)
-        for head in metadata.heads:
-            archive.writestr(_member(labels_member(head.head_name)), _labels_text(head))
+        for name, labels in _labels(metadata).items():
+            archive.writestr(_member(labels_member(name)), _labels_text(labels))
     return buffer.getvalue()
 
 
@@ -76,7 +78,7 @@ def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Map
     fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {"image"}, seam)}
     fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
     if metadata.joint is not None:
-        fits[JOINT] = lambda signature: _is_head(signature, seam)
+        fits[JOINT] = lambda signature: _is_joint(signature, seam)
     expected = list(fits)
     for name, signature in signatures.items():
         if name in fits and not fits[name](signature):
@@ -99,6 +101,10 @@ def _is_head(signature: Mapping[str, Any], seam: Set[str]) -> bool:
     return bool(read) and read <= seam and list(signature["outputs"]) == ["scores"]
 
 
+def _is_joint(signature: Mapping[str, Any], seam: Set[str]) -> bool:
+    return FEATURES in signature["inputs"] and _is(signature, set(signature["inputs"]) & seam, {"heads", "scores"})
+
+
 def _member(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # a date of today would change the bytes
     info.compress_type = zipfile.ZIP_DEFLATED
@@ -119,27 +125,33 @@ def _read_members(archive: zipfile.ZipFile) -> Metadata:
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
         raise BundleError(f"{METADATA_MEMBER} is not a JSON document ({error}); {REBUILD}") from error
     metadata = Metadata.from_json(document)
-    for head in metadata.heads:
-        _check_labels(archive, head)
+    for name, labels in _labels(metadata).items():
+        _check_labels(archive, name, labels)
     return metadata
 
 
-def _labels_text(head: HeadInfo) -> bytes:
-    return "".join(f"{label}\n" for label in head.labels).encode()
+def _labels(metadata: Metadata) -> Dict[str, Sequence[str]]:
+    """Labels by the name of their head, those of the joint list last. Raises ``BundleError``."""
+    found: Dict[str, Sequence[str]] = {head.head_name: head.labels for head in metadata.heads}
+    if metadata.joint is not None:
+        found[JOINT] = JointInfo.from_json(metadata.joint, list(found)).labels
+    return found
 
 
-def _check_labels(archive: zipfile.ZipFile, head: HeadInfo) -> None:
+def _labels_text(labels: Sequence[str]) -> bytes:
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str]) -> None:
     """Other tools read the labels from their own member: it must hold those of ``polyhead.json``.
 
     The directory's length and checksum tell; opening 200 members would cost more than opening the interpreter.
     """
-    name, text = labels_member(head.head_name), _labels_text(head)
+    name, text = labels_member(head_name), _labels_text(labels)
     info = archive.NameToInfo.get(name)
     if info is None or (info.file_size, info.CRC) != (len(text), zlib.crc32(text)):
         found = "something else" if info else "no such member"
-        raise BundleError(
-            f"{name}: expected the {len(head.labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}"
-        )
+        raise BundleError(f"{name}: expected the {len(labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}")
 
 
 def _read_text(archive: zipfile.ZipFile, name: str) -> str:

@@ -16,7 +16,7 @@ from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.metadata import FORMAT_VERSION, Metadata
+from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
 from edge_runtime.results import ClassificationResult
 
 _interpreter = click.option(
@@ -66,6 +66,14 @@ def info(file: str, as_json: bool) -> None:
 @click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
 @click.option("--head", "heads", metavar="NAME", multiple=True, help="Only this head, by name or index; may be repeated.")
 @click.option("--top-k", type=click.IntRange(1), help="At most so many categories a head.")
+@click.option("--joint", is_flag=True, help="Also one list of the labels of all heads.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    metavar="[HEAD=]P",
+    multiple=True,
+    help="With --joint: from which probability a picture belongs to any head, or to HEAD; may be repeated.",
+)
 @_json
 @_interpreter
 @_threads
@@ -76,17 +84,21 @@ def classify(
     pictures: Sequence[str],
     heads: Sequence[str],
     top_k: Optional[int],
+    joint: bool,
+    thresholds: Sequence[str],
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
 ) -> None:
     """Classify each PICTURE with the heads of FILE. A picture that cannot be read is named and the others go on."""
-    broken = 0
+    broken, bars = 0, _thresholds(thresholds)
+    if bars and not joint:
+        raise EdgeRuntimeError("--threshold belongs to the joint list; add --joint")
     with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads) as classifier:
         chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
         for source in pictures:
             try:
-                result = classifier.classify(source, heads=chosen, top_k=top_k)
+                result = classifier.classify(source, heads=chosen, top_k=top_k, joint=joint, threshold=bars)
             except PictureError as error:
                 click.echo(f"error: {error}", err=True)
                 broken += 1
@@ -134,6 +146,18 @@ def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
     return {"format_version": FORMAT_VERSION, **fields, "bytes": size}
 
 
+def _thresholds(values: Sequence[str]) -> Optional[Dict[str, float]]:
+    """``HEAD=P``, or ``P`` for the joint list."""
+    found: Dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            found[name or JOINT] = float(number)
+        except ValueError as error:
+            raise EdgeRuntimeError(f"--threshold {value}: expected [HEAD=]P with P from 0 to 1") from error
+    return found or None
+
+
 def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:
     return int(text) if text.isdecimal() and text not in names else text
 
@@ -155,6 +179,9 @@ def _info_text(file: str, document: Dict[str, Any]) -> str:
         agreement = f", agreement {quality['agreement']:.3f} on {quality['pictures']}" if quality else ""
         line = f"  {head['head_name']:{width}}  {head['bytes']:7,} bytes, {head['activation']}{agreement}: {labels}"
         lines.append(line)
+    joint = document["joint"]
+    if joint is not None:
+        lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
     return "\n".join(lines)
 
 
@@ -163,4 +190,7 @@ def _result_text(source: str, result: ClassificationResult) -> str:
     for head in result.classifications:
         best = ", ".join(f"{c.category_name} {c.score:.2f}" for c in head.categories[:5])
         lines.append(f"  {head.head_name}: {best}")
+    if result.joint is not None:
+        listed = ", ".join(f"{c.category_name} {c.score:.2f}" for c in result.joint.categories[:5])
+        lines.append(f"  {JOINT}: {listed}" if result.joint.known else f"  {JOINT}: no head's picture ({listed})")
     return "\n".join(lines)

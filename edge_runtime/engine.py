@@ -12,7 +12,8 @@ import numpy as np
 from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo, Metadata
+from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
+from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 
@@ -52,6 +53,8 @@ class MultiHeadClassifier:
         check_signatures(path, self._metadata, signatures)
         self._reads = {head.head_name: signatures[head.head_name]["inputs"] for head in self._metadata.heads}
         self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
+        joint = self._metadata.joint
+        self._joint = None if joint is None else JointInfo.from_json(joint, list(self._index))
         self._lock = threading.Lock()
         self._runners: Dict[str, Any] = {}
         self._path = path
@@ -117,6 +120,26 @@ class MultiHeadClassifier:
         self._check_result(info.head_name, raw, (1, len(info.labels)), self._metadata.scores.dtype)
         return self._metadata.scores.dequantize(raw[0])
 
+    def joint_scores(self, features: Features) -> Tuple[np.ndarray, np.ndarray]:
+        """Probabilities of the joint list, float32 (labels,), and of the heads and none, float32 (heads and none,).
+
+        Raises ``UnknownHeadError`` where the file has no joint head.
+        """
+        info = self._joint_info()
+        inputs = {name: self._seam_tensor(features, name) for name in self._seam}
+        with self._lock:
+            raw = self._runner(JOINT)(**inputs)
+        for name, length in (("scores", len(info.labels)), ("heads", info.classes)):
+            self._check_result(f"{JOINT}, {name}", raw[name], (1, length), np.dtype("float32"))
+        return raw["scores"][0], raw["heads"][0]
+
+    def classify_joint(
+        self, features: Features, *, top_k: Optional[int] = None, threshold: Optional[Thresholds] = None
+    ) -> JointClassification:
+        """The joint list, on features that were computed before. ``threshold``: as in ``classify``."""
+        info = self._joint_info().with_thresholds(threshold)
+        return judge(info, *self.joint_scores(features), top_k=top_k)
+
     def classify_features(
         self, features: Features, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
     ) -> Tuple[Classifications, ...]:
@@ -124,29 +147,43 @@ class MultiHeadClassifier:
         return tuple(self._classify_head(features, i, top_k) for i in self._select(heads))
 
     def classify(
-        self, picture: Picture, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
+        self,
+        picture: Picture,
+        *,
+        heads: Optional[Iterable[Head]] = None,
+        top_k: Optional[int] = None,
+        joint: bool = False,
+        threshold: Optional[Thresholds] = None,
     ) -> ClassificationResult:
         """Classify one picture: a path, a PIL image, or uint8 (height, width, 3) RGB.
 
         ``heads``: names or indices, in the order the answers shall have; without it all of them. ``top_k``: at most so
-        many categories a head. Raises ``PictureError`` and ``UnknownHeadError``.
+        many categories a head. ``joint``: the joint list too. ``threshold``: instead of the file's, a number for the
+        joint list or numbers by the names of heads and ``joint``. Raises ``PictureError`` and ``UnknownHeadError``.
         """
         chosen = self._select(heads)  # a wrong head is refused before any work is done
+        info = self._joint_info().with_thresholds(threshold) if joint else None
         start = time.perf_counter()
         image = self.prepare(picture)
         prepared = time.perf_counter()
         features = self.features_of(image)
         computed = time.perf_counter()
         found = tuple(self._classify_head(features, i, top_k) for i in chosen)
+        everything = None if info is None else judge(info, *self.joint_scores(features), top_k=top_k)
         end = time.perf_counter()
         seconds = {"preprocess": prepared - start, "backbone": computed - prepared, "heads": end - computed}
-        return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()})
+        return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()}, everything)
 
     def _classify_head(self, features: Features, index: int, top_k: Optional[int]) -> Classifications:
         head: HeadInfo = self._metadata.heads[index]
         scores = self.head_scores(features, index)
         categories: Sequence[Category] = top_categories(scores, head.labels, top_k=top_k)
         return Classifications(index, head.head_name, tuple(categories))
+
+    def _joint_info(self) -> JointInfo:
+        if self._joint is None:
+            raise UnknownHeadError(f"{self._path} has no joint head; its builder's report says why")
+        return self._joint
 
     def _seam_tensor(self, features: Features, name: str) -> np.ndarray:
         shape, dtype = self._seam[name]

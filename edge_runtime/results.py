@@ -30,10 +30,14 @@ class Classifications(NamedTuple):
 
 
 class ClassificationResult(NamedTuple):
-    """What one picture gave: a ``Classifications`` for each head asked for, and milliseconds for each part."""
+    """What one picture gave: a ``Classifications`` for each head asked for, and milliseconds for each part.
+
+    ``joint``: a ``joint.JointClassification``, where it was asked for.
+    """
 
     classifications: Tuple[Classifications, ...]
     latency_ms: Mapping[str, float]
+    joint: Optional[Any] = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as ``classify --json`` prints it, without its source."""
@@ -46,6 +50,7 @@ class ClassificationResult(NamedTuple):
                 }
                 for c in self.classifications
             ],
+            **({} if self.joint is None else {"joint": self.joint.to_dict()}),
             "latency_ms": {part: round(ms, 3) for part, ms in self.latency_ms.items()},
         }
 

@@ -2,7 +2,8 @@
 
 Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
-``expected.json`` (the scores that ai-edge-litert gave).
+``expected.json`` (the scores that ai-edge-litert gave). ``joint.tflite`` has a joint head, and ``joint.npz`` what a
+numpy program needs to compute the same.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from builder import build
 from builder.quiet import quiet
 from edge_runtime import MultiHeadClassifier
+from tests.joint_models import head_of, logits_tensors, with_joint, with_none
 from tests.laws import scores_of
 from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
 
@@ -41,6 +44,7 @@ def main() -> None:
         arrays.update({f"{name}/images": images, f"{name}/features": features})
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
+    write_joint(folder, pictures)
     document = {"interpreter": INTERPRETER, "pictures": [path.name for path in pictures], "scores": scores}
     (folder / "expected.json").write_text(json.dumps(document), "utf-8")
 
@@ -48,6 +52,19 @@ def main() -> None:
 def build_file(path: Path, heads: dict[str, int]) -> None:
     with tempfile.TemporaryDirectory() as scratch, quiet():
         shutil.copyfile(build_tiny(Path(scratch), heads).output, path)
+
+
+def write_joint(folder: Path, pictures: list[Path]) -> None:
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        result = build(with_none(with_joint(Path(scratch))))
+        shutil.copyfile(result.output, folder / "joint.tflite")
+    with MultiHeadClassifier(folder / "joint.tflite", interpreter=INTERPRETER) as classifier:
+        features = [classifier.features(picture) for picture in pictures]
+    router, seam = head_of(result).fitted.router, result.metadata.seam
+    subgraph, logits = logits_tensors(folder / "joint.tflite", len(router.gains))
+    arrays = {name: getattr(router, name) for name in ("weights", "steps", "bias", "widths", "gains")}
+    arrays.update(features=np.concatenate(features), seam=np.array(seam[:2]), subgraph=subgraph, logits=np.array(logits))
+    np.savez_compressed(folder / "joint.npz", **arrays)
 
 
 def write_pictures(folder: Path) -> list[Path]:

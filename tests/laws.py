@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edge_runtime import Classifications
+from edge_runtime.metadata import Metadata
 from edge_runtime.results import ClassificationResult
 
 # Interpreters round a requantization differently where it falls between two integers. On the tiny files,
@@ -50,6 +52,17 @@ def assert_well_formed(result: ClassificationResult, labels: dict[str, Sequence[
         assert scores == sorted(scores, reverse=True)
         assert all(0 <= score <= 1 for score in scores)
         assert abs(sum(scores) - 1) <= SCORE_STEP * len(scores)
+
+
+def joint_table(metadata: Metadata) -> dict[str, Any]:
+    """A member's ``joint`` that suits the heads of ``metadata``."""
+    return {
+        "labels": [f"{head.head_name}/{label}" for head in metadata.heads for label in head.labels] + ["none"],
+        "none": True,
+        "gated": [],
+        "threshold": 0.5,
+        "head_thresholds": {head.head_name: 0.25 for head in metadata.heads},
+    }
 
 
 def one_line(message: str, path: str | Path) -> bool:

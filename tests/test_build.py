@@ -325,6 +325,7 @@ class TestCommandLine:
         )
         (tmp_path / "c.toml").write_text(text + 'labels = ["x", "y", "z"]\npreprocessing = "tf"\n')
         script = "import builder.pipeline, os, signal; old = builder.pipeline.convert\n"
+        script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
         script += "builder.pipeline.convert = lambda m: (os.kill(os.getpid(), signal.SIGINT), old(m))[1]\n"
         script += "import sys; from builder.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
         done = subprocess.run([sys.executable, "-c", script, tmp_path / "c.toml"], capture_output=True, text=True)

@@ -26,7 +26,7 @@ from edge_runtime import (
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
 from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, ImageInput, Metadata, SeamTensor, check_head_name
 from edge_runtime.quantization import FLOAT
-from tests.laws import one_line
+from tests.laws import joint_table, one_line
 from tests.tiny_models import FEATURES, SIZE, THREE_HEADS, label_names
 
 FAKE_MODEL = b"\x1c\0\0\0TFL3" + b"\0" * 200  # enough for what reads members, and no interpreter's
@@ -244,7 +244,7 @@ def other_heads(change: Callable[[tuple[HeadInfo, ...]], tuple[HeadInfo, ...]]) 
         (other_heads(lambda h: (*h, HeadInfo("plants", ("a", "b")))), "missing: plants; unknown: none"),
         (other_heads(lambda h: h[:-1]), "missing: none; unknown: things"),
         (other_heads(lambda h: (replace(h[0], head_name="beasts"), *h[1:])), "missing: beasts; unknown: animals"),
-        (lambda m: replace(m, joint={}), "missing: joint; unknown: none"),
+        (lambda m: replace(m, joint=joint_table(m)), "missing: joint; unknown: none"),
     ],
     ids=["one more", "one less", "renamed", "joint"],
 )

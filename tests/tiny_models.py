@@ -154,9 +154,11 @@ def tiny_config(
     """Models, labels and pictures in ``folder``, and the configuration that builds ``folder / "tiny.tflite"`` of them.
 
     ``heads``: a number of labels, or a Keras classifier, for each head's name. ``overrides``: fields of ``BuildConfig``.
-    Some 25 pictures say little about agreement, so there is no gate unless ``min_agreement`` is given.
+    Some 25 pictures say little about agreement, so there is no gate unless ``min_agreement`` is given, and too little for
+    a joint list, so there is none unless ``joint`` is given.
     """
     from builder import BuildConfig, HeadConfig
+    from builder.config import JointConfig
     from builder.pixels import parse_preprocessing
 
     base, configs = None, []
@@ -179,6 +181,7 @@ def tiny_config(
         "calibration_data": folder / "pictures",
         "heads": tuple(configs),
         "min_agreement": 0.0,
+        "joint": JointConfig(enabled=False),
         **overrides,
     }
     return BuildConfig(**fields)

@@ -1,0 +1,68 @@
+"""A subgraph of float operators made by hand, without TensorFlow: what the joint head needs, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from builder.flatbuffer import Part, plain_tensor
+
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),
+    "REDUCE_MAX": ("ReducerOptions", {"keepDims": True}),
+    "SUM": ("ReducerOptions", {"keepDims": True}),
+    "MEAN": ("ReducerOptions", {"keepDims": False}),
+    "GATHER": ("GatherOptions", {"axis": 1}),
+    "CONCATENATION": ("ConcatenationOptions", {"axis": 1}),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", {}),
+    "RESHAPE": ("ReshapeOptions", {}),
+    "MUL": ("MulOptions", {}),
+    "ADD": ("AddOptions", {}),
+    "SUB": ("SubOptions", {}),
+    "EXP": ("ExpOptions", {}),
+    "DEQUANTIZE": ("DequantizeOptions", {}),
+}
+
+
+class Assembler:
+    """Adds operators to ``part`` one after the other; every method returns the index of the tensor it made.
+
+    ``prefix``: of the names of its tensors.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.part = Part(prefix, 0, [], [], {}, {}, [], [None])
+        self._prefix = prefix
+
+    def input(self, name: str, like: Any) -> int:
+        """An input with the type, shape and quantization of the tensor ``like``, whose table it has in the file."""
+        self.part.inputs[name] = self._append(like)
+        return self.part.inputs[name]
+
+    def constant(self, values: np.ndarray, *, scale: float | None = None) -> int:
+        """``scale``: of int8 values."""
+        index = self._tensor(f"constant_{len(self.part.tensors)}", values.shape, values.dtype, scale)
+        self.part.set_constant(index, np.ascontiguousarray(values))
+        return index
+
+    def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], *, name: str | None = None) -> int:
+        """The float output, of ``shape``, of a new operator; -1 among ``inputs`` is an input left out."""
+        output = self._tensor(name or f"{kind.lower()}_{len(self.part.tensors)}", shape, np.dtype(np.float32))
+        self.part.operators.append(self.part.operator(kind, inputs, [output], _OPTIONS.get(kind)))
+        return output
+
+    def reshape(self, tensor: int, shape: Sequence[int], *, name: str | None = None) -> int:
+        return self.add("RESHAPE", [tensor, self.constant(np.array(shape, np.int32))], shape, name=name)
+
+    def gather(self, tensor: int, indices: np.ndarray, *, name: str | None = None) -> int:
+        """Along axis 1 of a tensor (1, n): (1, *indices.shape)."""
+        return self.add("GATHER", [tensor, self.constant(indices.astype(np.int32))], (1, *indices.shape), name=name)
+
+    def _tensor(self, name: str, shape: Sequence[int], dtype: Any, scale: float | None = None) -> int:
+        return self._append(plain_tensor(f"{self._prefix}/{name}", shape, dtype, scale=scale))
+
+    def _append(self, tensor: Any) -> int:
+        self.part.tensors.append(tensor)
+        return len(self.part.tensors) - 1

@@ -1,0 +1,156 @@
+"""``builder evaluate``: counts that can be checked by hand, figures against scikit-learn, and refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from click.testing import CliRunner
+
+from builder import BuildResult, build
+from builder.cli import main
+from builder.config import JointConfig
+from builder.errors import PicturesError
+from builder.evaluate import evaluate, find_labelled, list_places
+from builder.metrics import calibration_error, calibration_floor, confusion, judge, reliability
+from edge_runtime import MultiHeadClassifier
+from edge_runtime.metadata import HeadInfo
+from tests.joint_models import with_joint
+from tests.tiny_models import save_pictures
+
+HEADS = (HeadInfo("a", ("a 0", "a 1", "a 2")), HeadInfo("b", ("b 0", "b 1")))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build(with_joint(tmp_path_factory.mktemp("evaluate"), {"a": 3, "b": 2}))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    save_pictures(folder, {"a/a 0": 3, "a/a 1": 2, "b/b 0": 4, "b/b 1": 2, "none": 3}, seed=9)
+    return folder
+
+
+def test_counts_are_those_of_the_runtime(built: BuildResult, data: Path) -> None:
+    found = evaluate(built.output, data)
+    right, joint_right = {"a": 0, "b": 0}, 0
+    with MultiHeadClassifier(built.output) as classifier:
+        for picture in find_labelled(data, built.metadata.heads):
+            if picture.head == 2:
+                continue
+            head = built.metadata.heads[picture.head]
+            result = classifier.classify(picture.path, joint=True)
+            truth = head.labels[picture.label]
+            right[head.head_name] += result.classifications[picture.head].categories[0].category_name == truth
+            joint_right += result.joint.categories[0].category_name == truth
+    assert {name: kinds["int8"].right for name, kinds in found.heads.items()} == right
+    assert {name: kinds["int8"].pictures for name, kinds in found.heads.items()} == {"a": 5, "b": 6}
+    assert (found.lists["joint"].right, found.lists["joint"].pictures) == (joint_right, 11)
+    assert found.unknown["none_pictures"] == 3
+    assert 0 <= found.unknown["auroc"] <= 1
+
+
+def test_the_originals_stand_beside_the_file(built: BuildResult, data: Path) -> None:
+    found = evaluate(built.output, data, built.report.config)
+    assert set(found.heads["a"]) == {"int8", "float"}
+    assert abs(found.heads["a"]["float"].mean_probability - found.heads["a"]["int8"].mean_probability) < 0.1
+    assert "joint, float heads" in found.lists
+    assert "one head trained anew on all labels" not in found.lists  # the pictures have no folders for their classes
+
+
+def test_one_head_is_trained_anew_where_classes_have_folders(built: BuildResult, data: Path, tmp_path: Path) -> None:
+    labelled = tmp_path / "pictures"
+    save_pictures(labelled, {f"{h.head_name}/{label}": 6 for h in HEADS for label in h.labels}, seed=31)
+    config = replace(built.report.config, calibration_data=labelled)
+    found = evaluate(built.output, data, config)
+    assert found.lists["one head trained anew on all labels"].pictures == 11
+    over_again = evaluate(
+        built.output, labelled, config
+    )  # nothing is left to train on: pictures that are judged teach nothing
+    assert "one head trained anew on all labels" not in over_again.lists
+
+
+def test_a_file_without_a_joint_head(built: BuildResult, data: Path, tmp_path: Path) -> None:
+    config = replace(built.report.config, output=tmp_path / "plain.tflite", joint=JointConfig(enabled=False))
+    found = evaluate(build(config).output, data)
+    assert list(found.lists) == ["concatenated scores"]
+    assert not found.unknown
+
+
+def test_command(built: BuildResult, data: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(built.output), "--data", str(data), "--report", str(tmp_path), "--json"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(document) == {"file", "heads", "joint", "unknown"}
+    page = (tmp_path / "evaluation.html").read_text()
+    assert page.count("<img") >= 3
+    assert "<script" not in page
+    assert "http" not in page
+    shown = CliRunner().invoke(main, arguments[:-1])
+    assert shown.exit_code == 0
+    assert "concatenated scores" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ({"c/a 0": 2}, "head of the file"),
+        ({"a/a 9": 2}, "label of a"),
+        ({"a": 2}, "found none"),
+        ({"none": 2}, "at least one head"),
+        ({"": 2}, "no folder"),
+    ],
+)
+def test_refused_folders(tmp_path: Path, folders: dict[str, int], words: str) -> None:
+    save_pictures(tmp_path, folders)
+    with pytest.raises(PicturesError, match=words):
+        find_labelled(tmp_path, HEADS)
+
+
+def test_a_broken_picture_is_refused_by_name(built: BuildResult, tmp_path: Path) -> None:
+    save_pictures(tmp_path, {"a/a 0": 2})
+    (tmp_path / "a" / "a 0" / "broken.png").write_bytes(b"no picture")
+    done = CliRunner().invoke(main, ["evaluate", str(built.output), "--data", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "broken.png" in done.stderr
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.55, 0.55])
+    right = np.array([True, True, True, False, True, False])
+    assert calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.05) / 6)
+    assert reliability(confidence, right)[:, 0].tolist() == [2, 4]
+    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
+
+
+def test_chance_alone_makes_an_error_that_falls_with_the_pictures() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (calibration_floor(rng.uniform(0.4, 1, n)) for n in (50, 5000))
+    assert few > 3 * many > 0
+
+
+def test_confusion_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(0, 4, 100), rng.integers(0, 4, 100)
+    np.testing.assert_array_equal(confusion(found, truth, 4), metrics.confusion_matrix(truth, found))
+    assert judge(np.eye(4)[found], truth).right == int((truth == found).sum())
+
+
+def test_places_of_labels() -> None:
+    heads = (HeadInfo("a", ("x", "y")), HeadInfo("b", ("y", "z")))
+    apart = list_places(heads, ("x", "a/y", "b/y", "z"))
+    assert apart == ([[0, 1], [2, 3]], ("x", "a/y", "b/y", "z"))
+    merged = list_places(heads, ("x", "y", "z"))
+    assert merged == ([[0, 1], [1, 2]], ("x", "y", "z"))
+    assert list_places(heads, ())[0] == [[0, 1], [2, 3]]
