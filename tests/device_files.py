@@ -60,7 +60,7 @@ def write_joint(folder: Path, pictures: list[Path]) -> None:
         shutil.copyfile(result.output, folder / "joint.tflite")
     with MultiHeadClassifier(folder / "joint.tflite", interpreter=INTERPRETER) as classifier:
         features = [classifier.features(picture) for picture in pictures]
-    router, seam = head_of(result).fitted.router, result.metadata.seam
+    router, seam = head_of(result).fitted.router, result.metadata.seam[0].quantization
     subgraph, logits = logits_tensors(folder / "joint.tflite", len(router.gains))
     arrays = {name: getattr(router, name) for name in ("weights", "steps", "bias", "widths", "gains")}
     arrays.update(features=np.concatenate(features), seam=np.array(seam[:2]), subgraph=subgraph, logits=np.array(logits))
