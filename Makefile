@@ -45,7 +45,7 @@ tflite: $(BUILDER)/.stamp
 	$(BUILDER)/builder build $(CONFIG)
 else
 tflite: build/demo.tflite
-	$(BUILDER)/edge-runtime classify build/demo.tflite $(SAMPLES) --top-k 2
+	$(BUILDER)/edge-runtime classify build/demo.tflite $(SAMPLES) --top-k 2 --joint
 endif
 
 build/demo.tflite: build/demo/.stamp examples/demo.toml $(SOURCES)

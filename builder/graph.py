@@ -278,7 +278,7 @@ def _reachable(graph: Graph) -> Graph:
         if index != INPUT and index not in needed:
             needed.add(index)
             stack.extend(ref.node for ref in graph.nodes[index].inputs())
-    return renumber(graph, sorted(needed))
+    return graph if len(needed) == len(graph.nodes) else renumber(graph, sorted(needed))
 
 
 def renumber(graph: Graph, keep: list[int], alias: Mapping[Ref, Ref] | None = None) -> Graph:

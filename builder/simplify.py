@@ -43,13 +43,26 @@ def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTrans
     returned transform: Rescaling and Normalization layers that stood in front have moved into it.
     """
     alias = {Ref(i, 0): next(node.inputs()) for i, node in enumerate(graph.nodes) if is_no_op(node)}
-    graph = renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias)
-    while (found := _leading_affine(graph)) is not None:
-        index, scale, offset = found
-        transform = transform.then(scale, offset)
-        keep = [i for i in range(len(graph.nodes)) if i != index]
-        graph = renumber(graph, keep, {Ref(index, 0): Ref(INPUT, 0)})
-    return graph, transform
+    readers: dict[Ref, list[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        if Ref(i, 0) not in alias:
+            for ref in node.inputs():
+                readers.setdefault(_behind(ref, alias), []).append(i)
+    end, first = _behind(graph.output, alias), Ref(INPUT, 0)
+    while len(found := readers.get(first, [])) == 1 and end != Ref(found[0], 0):
+        affine = _affine(graph.nodes[found[0]])
+        if affine is None:
+            break
+        transform = transform.then(*affine)
+        first = Ref(found[0], 0)
+        alias[first] = Ref(INPUT, 0)
+    return renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias), transform
+
+
+def _behind(ref: Ref, alias: Mapping[Ref, Ref]) -> Ref:
+    while ref in alias:
+        ref = alias[ref]
+    return ref
 
 
 def is_no_op(node: Node) -> bool:
@@ -79,12 +92,8 @@ def _activation_name(value: Any) -> str:
     return "linear" if value is None else str(value)
 
 
-def _leading_affine(graph: Graph) -> tuple[int, Any, Any] | None:
-    """(index, scale, offset) of the layer that alone reads the input, where it is affine in each channel."""
-    readers = [i for i, node in enumerate(graph.nodes) if any(ref.node == INPUT for ref in node.inputs())]
-    if len(readers) != 1 or graph.output == Ref(readers[0], 0):
-        return None
-    node = graph.nodes[readers[0]]
+def _affine(node: Node) -> tuple[Any, Any] | None:
+    """(scale, offset) of a layer that is affine in each channel; None for others."""
     if node.kind == "Rescaling":
         scale, offset = node.config["scale"], node.config.get("offset", 0.0)
     elif node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
@@ -98,7 +107,7 @@ def _leading_affine(graph: Graph) -> tuple[int, Any, Any] | None:
         return None
     if not all(np.size(v) in (1, CHANNELS) for v in (scale, offset)):
         return None
-    return readers[0], scale, offset
+    return scale, offset
 
 
 def _moments(node: Node) -> tuple[np.ndarray, np.ndarray]:

@@ -120,10 +120,12 @@ def stored_weights(
     root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
     found: dict[LayerPath, list[np.ndarray]] = {}
     for place, group, kind in _groups(definition, (), "", root):
-        if group not in objects or not _is_called(objects.get(f"{group}/vars"), place[-1], path):
+        if group not in objects:
             return None
         holders = (group, *(f"{group}/{part}" for part in PARTS.get(kind, ())))
         names = [name for holder in holders for name in _ordered(datasets, holder)]
+        if names and not _is_called(objects.get(f"{group}/vars"), place[-1], path):
+            return None
         if names:
             found[place] = [read_dataset(objects[name], path) for name in names]
     return None if datasets else found

@@ -8,7 +8,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -73,6 +73,7 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int =
     return data
 
 
+_NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for what is true or false
 Objects = dict[str, h5py.h5d.DatasetID | h5py.h5g.GroupID]  # groups and datasets by their full names
 
 
@@ -128,9 +129,13 @@ def hdf5_objects(file: h5py.File, path: Path) -> Objects:
 def read_dataset(dataset: h5py.h5d.DatasetID, path: Path) -> np.ndarray:
     """The whole dataset in the machine's byte order; numbers of any float type come as float32."""
     with hdf5_errors(path):
-        values = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
-        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-        return as_float32(values)
+        if dataset.get_type().get_class() == h5py.h5t.FLOAT:
+            values = np.empty(dataset.shape, np.float32)
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, h5py.h5t.NATIVE_FLOAT)
+        else:
+            values = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return values
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
@@ -140,12 +145,14 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
     """Unpacked bytes of a dataset of numbers that lies in its own file."""
-    plan = dataset.get_create_plist()
-    if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
-        raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
-    if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > 8:
+    if dataset.get_offset() is None:  # in pieces, or elsewhere: what has a place in the file is all there
+        plan = dataset.get_create_plist()
+        if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
+            raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
+    kind = dataset.get_type()
+    if kind.get_class() not in _NUMBERS or kind.get_size() > 8:
         raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
-    size: int = math.prod(dataset.shape) * int(dataset.dtype.itemsize)
+    size: int = math.prod(dataset.shape) * int(kind.get_size())
     if size > MAX_PACKING * dataset.get_storage_size():
         raise ModelFileError(
             f"{path}: dataset {name!r:.80} claims shape {dataset.shape!s:.60}, but the file holds "
@@ -170,10 +177,11 @@ def _check_value(value: Any, path: Path, layer: str, depth: int, allow_code: boo
             layer = _named(value, layer)
             if not allow_code:
                 _check_class(value, path, layer)
-        for item in value.values():
-            _check_value(item, path, layer, depth + 1, allow_code)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
+        items: Iterable[Any] = value.values()
+    else:
+        items = value
+    for item in items:
+        if isinstance(item, (dict, list, tuple)):  # most values are plain: they are not worth a call
             _check_value(item, path, layer, depth + 1, allow_code)
 
 
