@@ -42,6 +42,7 @@ class Classifier:
     labels: tuple[str, ...] = ()
     fit: str | None = None  # how its pictures were brought to its shape, where the file says so
     allow_code: bool = False
+    notes: tuple[str, ...] = ()  # what was read otherwise than it was written
 
     @cached_property
     def digests(self) -> list[str]:
@@ -92,6 +93,7 @@ class Reader:
             labels=stored.origin.labels or (),
             fit=stored.origin.fit,
             allow_code=self._allow_code,
+            notes=stored.notes,
         )
 
 

@@ -140,11 +140,13 @@ def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> Ima
 
 def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple[str, ...]:
     """What a user would not expect."""
+    notes = tuple(f"{classifier.name}: {note}" for classifier in classifiers for note in classifier.notes)
     found = early_difference(classifiers, shared)
     if found is None:
-        return ()
+        return notes
     index, own, difference = found
     return (
+        *notes,
         f"{classifiers[index].name} has {own:,} parameters of its own beside {shared.parameters:,} shared ones: the "
         f"models part at {difference}",
     )

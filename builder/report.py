@@ -231,6 +231,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{metadata.input.width} x {metadata.input.height} RGB, {metadata.input.method}, {metadata.input.fit}",
         ),
         ("proof", _proof_text(report)),
+        ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
         ("calibration", f"{len(report.calibration.pixels)} pictures, {len(report.calibration.broken)} broken"),
         ("verification", f"{len(report.verification.pixels)} pictures that calibrated nothing"),
         ("joint list", joint_line(report.joint)),

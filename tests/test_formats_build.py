@@ -1,0 +1,73 @@
+"""Files of other tools, the whole way: read, found to share their base, proved, built, run."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildConfig, HeadConfig, build
+from builder.backbone import find_backbone
+from builder.errors import ConfigError
+from builder.loading import load_classifiers
+from builder.merge import merge
+from builder.pixels import PREPROCESSING
+from builder.proof import prove
+from edge_runtime import MultiHeadClassifier
+from tests.tiny_models import save_pictures
+
+LABELS = ("a", "b", "c")
+KINDS = (".h5", ".keras", "_saved")
+
+
+@pytest.mark.parametrize("name", ["flat", "nested", "deep", "settings"])
+def test_one_model_in_every_kind_of_file_is_one_base(tf_keras_files: Path, name: str) -> None:
+    """And the merged model answers as tf_keras itself did in a process of its own."""
+    saved = np.load(tf_keras_files / f"{name}.npz")
+    raw = PREPROCESSING["raw"]
+    heads = [HeadConfig(kind.strip("._"), tf_keras_files / f"{name}{kind}", LABELS, raw) for kind in KINDS]
+    classifiers = load_classifiers(heads)
+    assert len({c.digests[-1] for c in classifiers}) == 1
+    merged = merge(classifiers, find_backbone(classifiers))
+    pictures = saved["pictures"].astype(np.uint8)
+    assert prove(classifiers, merged, pictures).difference < 1e-5
+    features = merged.features(saved["pictures"])
+    for head in heads:
+        assert np.max(np.abs(merged.head_scores(head.name, features) - saved["answers"])) < 1e-4
+
+
+def test_a_teachable_machine_download_needs_nothing_told(tf_keras_files: Path, tmp_path: Path) -> None:
+    """Its labels, its pixel range and its crop come with it; the other head is the same network as a plain file."""
+    with zipfile.ZipFile(tmp_path / "converted_keras.zip", "w") as archive:
+        archive.write(tf_keras_files / "stack.h5", "keras_model.h5")
+        archive.writestr("labels.txt", "0 Cat\n1 Big dog\n2 Nothing\n")
+    shutil.copy(tf_keras_files / "stack.keras", tmp_path / "plain.keras")
+    save_pictures(tmp_path / "pictures", ["any", "other"], seed=3)
+    config = BuildConfig(
+        output=tmp_path / "out.tflite",
+        calibration_data=tmp_path / "pictures",
+        heads=(
+            HeadConfig("taught", tmp_path / "converted_keras.zip"),
+            HeadConfig("plain", tmp_path / "plain.keras", LABELS, PREPROCESSING["tf"]),
+        ),
+        min_agreement=0.0,
+        rounding="nearest",
+    )
+    result = build(config)
+    assert [head.labels for head in result.metadata.heads] == [("Cat", "Big dog", "Nothing"), LABELS]
+    assert result.metadata.input.fit == "crop"
+    assert result.report.proof.difference < 1e-5
+    with MultiHeadClassifier(result.output) as opened:
+        one, other = opened.classify(next((tmp_path / "pictures").rglob("*.jpg"))).classifications
+        assert [c.score for c in one.categories] == [c.score for c in other.categories]
+
+
+def test_pixels_of_a_plain_file_are_still_not_guessed(tf_keras_files: Path, tmp_path: Path) -> None:
+    shutil.copy(tf_keras_files / "stack.h5", tmp_path / "model.h5")
+    with pytest.raises(ConfigError, match=r"how do pixels 0\.\.255 enter"):
+        load_classifiers([HeadConfig("a", tmp_path / "model.h5", LABELS)])
