@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 keras = pytest.importorskip("keras")
@@ -16,6 +17,7 @@ from builder.errors import ConfigError, ModelFileError  # noqa: E402
 from builder.loading import load_classifiers  # noqa: E402
 from builder.merge import merge  # noqa: E402
 from builder.pixels import PREPROCESSING  # noqa: E402
+from builder.proof import prove  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 layers = keras.layers
@@ -179,3 +181,24 @@ def test_labels_that_cannot_be_read_are_named(good: Path, tmp_path: Path, conten
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"labels\.txt"):
         load(good, labels=file)
+
+
+def test_code_in_a_model_runs_only_for_files_that_are_trusted(tmp_path: Path) -> None:
+    """Two heads on one base with a Lambda in it: refused, and on request read, shared and proved."""
+    base = tiny_base()
+    image = keras.Input((32, 32, 3))
+    shifted = layers.Lambda(lambda x: x * 0.5 + 0.1, output_shape=(32, 32, 3))(image)
+    own = keras.Model(image, base(shifted))
+    heads = []
+    for seed, labels in ((1, ("a", "b", "c")), (2, ("d", "e"))):
+        x = keras.Input((32, 32, 3))
+        scores = layers.Dense(len(labels), activation="softmax")
+        keras.Model(x, scores(own(x))).save(tmp_path / f"m{seed}.keras")
+        heads.append(HeadConfig(f"m{seed}", tmp_path / f"m{seed}.keras", labels, PREPROCESSING["unit"]))
+    with pytest.raises(ModelFileError, match="allow-code if you trust the file"):
+        load_classifiers(heads)
+    trusted = load_classifiers(heads, allow_code=True)
+    merged = merge(trusted, find_backbone(trusted))
+    assert merged.seam_shapes == {"features": (64,)}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    assert prove(trusted, merged, pixels).difference < 1e-5
