@@ -36,7 +36,7 @@ from edge_runtime.bundle import append_members
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
 
 _PROOF_PICTURES = 4
-_ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/quantization.md
+_ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/how-it-works.md
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from edge_runtime.camera.live_access import Address, make_token, names_loopback,
 from edge_runtime.camera.live_hub import MAX_EVENTS, MAX_RATE, Hub, encode
 from edge_runtime.camera.live_page import LivePage
 from edge_runtime.camera.live_server import Application, LiveServer
-from edge_runtime.camera.sources import Shot, SourceOptions, open_source
+from edge_runtime.camera.opening import open_source
+from edge_runtime.camera.sources import Shot, SourceOptions
 from edge_runtime.errors import EdgeRuntimeError
 from tests import chromium
 from tests.camera_fakes import SPEC, pixels

@@ -11,9 +11,10 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 import numpy as np
 
 from edge_runtime.camera.capture import Capture, Counts, Frame
+from edge_runtime.camera.opening import open_source
 from edge_runtime.camera.schedule import HeadPlan, parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
-from edge_runtime.camera.sources import SourceOptions, open_source, shown_address
+from edge_runtime.camera.sources import SourceOptions, shown_address
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
 

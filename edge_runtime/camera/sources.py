@@ -89,31 +89,6 @@ class SourceOptions:
         return next(fits, CAMERA_SIZES[-1])
 
 
-def open_source(address: str, options: SourceOptions) -> Source:
-    """Open what ``address`` names.
-
-    ``picamera2`` or ``picamera2:1``; ``0`` or ``/dev/video0`` (V4L2); a folder of pictures, a picture, a video file;
-    ``http://`` or ``https://`` (MJPEG); ``rtsp://`` and whatever else OpenCV opens; ``auto``: picamera2 where it is
-    installed, else ``/dev/video0``. Raises ``SourceError``.
-    """
-    kind, _, rest = address.partition(":")
-    if address == "auto":
-        address = kind = "picamera2" if _has_picamera2() else "0"
-    if kind == "picamera2":
-        from edge_runtime.camera.source_picamera2 import PiCamera
-
-        return PiCamera(_camera_number(address, rest), options)
-    if kind in ("http", "https"):
-        from edge_runtime.camera.source_mjpeg import MjpegStream
-
-        return MjpegStream(address)
-    if os.path.isdir(address) or address.lower().endswith(PICTURE_SUFFIXES):
-        return PictureFolder(address, loop=options.loop)
-    from edge_runtime.camera.source_opencv import OpenCvSource
-
-    return OpenCvSource(address, options)
-
-
 def shown_address(address: str) -> str:
     """``address`` without the user and the password that it may hold: messages end in logs."""
     parts = urlsplit(address) if "://" in address else None
@@ -151,15 +126,3 @@ def _pictures(folder: str) -> list[str]:
         for name in names
         if name.lower().endswith(PICTURE_SUFFIXES)
     ]
-
-
-def _has_picamera2() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("picamera2") is not None
-
-
-def _camera_number(address: str, text: str) -> int:
-    if text and not text.isdecimal():
-        raise SourceError(f"{address}: expected picamera2 or picamera2:NUMBER, found {text!r} for the number")
-    return int(text or 0)
