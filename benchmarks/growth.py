@@ -199,7 +199,7 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
         each = float(np.median(found["today"]["each"]))
         axis.plot(files, [each * n for n in files], color="black", linestyle="--", label="one by one (extrapolated)")
         axis.set(title=kind, xlabel="files", ylabel="seconds", ylim=(0, 1.4 * found["rows"][-1]["seconds"]))
-    axes[0, 0].legend(fontsize=8, loc="upper left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center", reverse=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

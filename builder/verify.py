@@ -129,8 +129,11 @@ def _check_end_to_end(path: Path, pictures: PictureSet, features: list[Features]
     _, interpreter = open_interpreter(str(path), name=INTERPRETER)
     whole = interpreter.get_signature_runner(END_TO_END)
     reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}
-    for pixels, seam in list(zip(pictures.pixels, features, strict=True))[:_END_TO_END_PICTURES]:
-        for name, scores in whole(image=pixels[None]).items():
-            alone = interpreter.get_signature_runner(name)(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})
-            if not np.array_equal(scores, alone["scores"]):
+    pairs = list(zip(pictures.pixels, features, strict=True))[:_END_TO_END_PICTURES]
+    expected = [whole(image=pixels[None]) for pixels, _ in pairs]
+    for name in expected[0]:
+        alone = interpreter.get_signature_runner(name)  # each costs more, the more signatures there are
+        for (_, seam), outputs in zip(pairs, expected, strict=True):
+            found = alone(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})["scores"]
+            if not np.array_equal(outputs[name], found):
                 raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")
