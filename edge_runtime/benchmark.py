@@ -9,6 +9,8 @@ import numpy as np
 
 from edge_runtime.engine import MultiHeadClassifier
 
+Part = Callable[[], object]
+
 
 def benchmark(
     model_path: str, *, runs: int = 50, interpreter: Optional[str] = None, num_threads: Optional[int] = None
@@ -25,20 +27,14 @@ def benchmark(
     answered = time.perf_counter()
     image = classifier.prepare(picture)
     features = classifier.features_of(image)
-    parts: Dict[str, Callable[[], object]] = {
+    parts: Dict[str, Part] = {
         "preprocess": lambda: classifier.prepare(picture),
         "backbone": lambda: classifier.features_of(image),
         "one_head": lambda: classifier.classify_features(features, heads=[0], top_k=1),
         "all_heads": lambda: classifier.classify_features(features, top_k=1),
         "picture_all_heads": lambda: classifier.classify(picture, top_k=1),
     }
-    times: Dict[str, List[float]] = {name: [] for name in parts}
-    for round_number in range(runs + 1):
-        for name, part in parts.items():
-            begin = time.perf_counter()
-            part()
-            if round_number:
-                times[name].append((time.perf_counter() - begin) * 1000)
+    times = measure(parts, runs)
     return {
         "interpreter": classifier.interpreter_name,
         "heads": len(classifier.head_names),
@@ -52,3 +48,15 @@ def benchmark(
 def _summary(values: List[float]) -> Mapping[str, float]:
     low, median, high = np.percentile(values, (5, 50, 95))
     return {"median": round(float(median), 4), "p5": round(float(low), 4), "p95": round(float(high), 4)}
+
+
+def measure(parts: Mapping[str, Part], runs: int) -> Dict[str, List[float]]:
+    """Milliseconds of each part in each round; the first round warms up and is not counted."""
+    times: Dict[str, List[float]] = {name: [] for name in parts}
+    for round_number in range(runs + 1):
+        for name, part in parts.items():
+            begin = time.perf_counter()
+            part()
+            if round_number:
+                times[name].append((time.perf_counter() - begin) * 1000)
+    return times

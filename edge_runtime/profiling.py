@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 from PIL import Image
 
+from edge_runtime.benchmark import Part, measure
 from edge_runtime.camera.camera import Heads, Seen
 from edge_runtime.camera.capture import Frame, is_blank
 from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document
@@ -21,7 +21,6 @@ from edge_runtime.metadata import ImageInput
 from edge_runtime.results import top_categories
 
 LARGE, SMALL = (640, 480), (320, 240)  # (width, height): what cameras send, and the smallest they can
-Part = Callable[[], object]
 
 
 def profile(
@@ -46,18 +45,6 @@ def profile(
             "beside_the_interpreter_ms": round(medians["array 320 x 240"], 4),
             "frame_ms": round(sum(medians[name] for name in follows), 4),
         }
-
-
-def measure(parts: Mapping[str, Part], runs: int) -> Dict[str, List[float]]:
-    """Milliseconds of each part in each round; the first round warms up and is not counted."""
-    times: Dict[str, List[float]] = {name: [] for name in parts}
-    for round_number in range(runs + 1):
-        for name, part in parts.items():
-            begin = time.perf_counter()
-            part()
-            if round_number:
-                times[name].append((time.perf_counter() - begin) * 1000)
-    return times
 
 
 def summary(values: List[float]) -> Mapping[str, float]:
