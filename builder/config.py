@@ -13,7 +13,7 @@ from typing import Any
 from builder.errors import ConfigError
 from builder.pixels import PixelTransform, parse_preprocessing
 from builder.targets import TARGETS
-from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, check_head_name
+from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,12 +27,16 @@ MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, bu
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model."""
+    """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model.
+
+    ``activation``: of a model that gives bare logits, ``softmax`` or ``sigmoid`` (each label for itself); None: softmax.
+    """
 
     name: str
     model: Path
     labels: Path | tuple[str, ...] | None = None
     preprocessing: PixelTransform | None = None
+    activation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ _KEYS = (
     "joint",
     "heads",
 )
-_HEAD_KEYS = ("model", "labels", "preprocessing")
+_HEAD_KEYS = ("model", "labels", "preprocessing", "activation")
 _RESIZE_KEYS = ("method", "antialias", "fit")
 _JOINT_KEYS = ("enabled", "merge_labels", "false_alarm")
 
@@ -173,12 +177,15 @@ def _head(name: str, table: Any, folder: Path) -> HeadConfig:
         labels = tuple(labels)
     elif labels is not None and not isinstance(labels, str):
         raise ConfigError(f"{where}.labels: expected a file's name or a list of strings, found {labels!r}")
-    preprocessing = table.get("preprocessing")
+    preprocessing, activation = table.get("preprocessing"), table.get("activation")
+    if activation not in (None, *ACTIVATIONS):
+        raise ConfigError(f"{where}.activation: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
     return HeadConfig(
         name=name,
         model=_path(table, "model", folder, required=True, where=f"{where}."),
         labels=Path(os.path.normpath(folder / labels)) if isinstance(labels, str) else labels,
         preprocessing=None if preprocessing is None else parse_preprocessing(preprocessing, where),
+        activation=activation,
     )
 
 

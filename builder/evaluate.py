@@ -264,15 +264,9 @@ def _unknown(answers: Answers, joint: Mapping[str, Any], known: np.ndarray) -> d
 
 def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     """Float probabilities (pictures, labels) of the Keras models of ``config``."""
-    import keras
-
     from builder.loading import load_classifiers
 
-    found = []
-    for classifier in load_classifiers(config.heads, allow_code=config.allow_code):
-        scores = classifier.predict(answers.pixels)
-        found.append(np.asarray(keras.ops.softmax(scores)) if classifier.activation == "linear" else scores)
-    return found
+    return [c.predict(answers.pixels) for c in load_classifiers(config.heads, allow_code=config.allow_code)]
 
 
 def _retrained(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from builder.config import HeadConfig
@@ -43,6 +44,7 @@ class Classifier:
     fit: str | None = None  # how its pictures were brought to its shape, where the file says so
     allow_code: bool = False
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
+    applied: str | None = None  # the activation put behind bare logits; None where the model has its own
 
     @cached_property
     def digests(self) -> list[str]:
@@ -55,8 +57,12 @@ class Classifier:
         return tensor_digests(self.graph, self.size, self.pixels, with_weights=False)
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """The original model's scores, float32 (pictures, labels), for pixels 0..255 (pictures, height, width, 3)."""
-        return run_float(self.original(), self.declared.apply(pixels))
+        """The original model's probabilities, float32 (pictures, labels), for pixels 0..255 (pictures, height, width, 3).
+
+        What is ``applied`` to bare logits is applied here too.
+        """
+        scores = run_float(self.original(), self.declared.apply(pixels))
+        return scores if self.applied is None else np.asarray(getattr(keras.activations, self.applied)(scores))
 
 
 class Reader:
@@ -80,6 +86,7 @@ class Reader:
             raise ModelFileError(f"{path}: {error}") from error
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
+        activation = _activation(simple, path)
         return Classifier(
             name=name,
             path=path,
@@ -88,12 +95,13 @@ class Reader:
             pixels=pixels,
             declared=declared,
             size=size,
-            activation=_activation(simple, path),
+            activation=activation,
             original=stored.original,
             labels=stored.origin.labels or (),
             fit=stored.origin.fit,
             allow_code=self._allow_code,
             notes=stored.notes,
+            applied="softmax" if activation == "linear" else None,
         )
 
 
@@ -124,7 +132,13 @@ def _load(reader: Reader, head: HeadConfig) -> Classifier:
             f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
             'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
         )
-    return replace(classifier, labels=read_labels(head, classifier.labels))
+    if head.activation not in (None, classifier.applied or classifier.activation) and classifier.applied is None:
+        raise ConfigError(
+            f"heads.{head.name}.activation: {head.model.name} ends in a {classifier.activation} of its own; "
+            f"leave it out, or save the model with bare logits to have {head.activation}"
+        )
+    applied = classifier.applied and (head.activation or classifier.applied)
+    return replace(classifier, labels=read_labels(head, classifier.labels), applied=applied)
 
 
 def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -85,14 +85,14 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         nodes, seam = shared.head(classifiers, i), shared.seams[i]
         read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
         inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
-        head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, softmax=classifier.activation == "linear")
+        head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, finish=classifier.applied)
         check_labels(classifier, head.output_shape)
         heads[classifier.name] = head
     return MergedModel(
         pixels=first.pixels,
         backbone=backbone,
         heads=heads,
-        activations={c.name: "sigmoid" if c.activation == "sigmoid" else "softmax" for c in classifiers},
+        activations={c.name: c.applied or c.activation for c in classifiers},
         size=first.size,
         digest=f"sha256:{shared.digest}",
         seam=names,
@@ -125,7 +125,7 @@ def _rebuild(
     inputs: Mapping[Ref, Any],
     *,
     name: str = "",
-    softmax: bool = False,
+    finish: str | None = None,
 ) -> Any:
     """A Keras model of some nodes of a classifier, fed by the tensors in ``inputs``."""
     graph, values, layers = classifier.graph, dict(inputs), dict[str, Any]()
@@ -141,8 +141,8 @@ def _rebuild(
         values.update((Ref(i, k), tensor) for k, tensor in enumerate(results))
         _set_weights(layers[node.layer], node)
     tensors = [values[ref] for ref in outputs]
-    if softmax:
-        tensors = [keras.layers.Softmax(name="probabilities")(tensor) for tensor in tensors]
+    if finish is not None:
+        tensors = [keras.layers.Activation(finish, name="probabilities")(tensor) for tensor in tensors]
     sources = list(inputs.values())
     return keras.Model(_one_or_all(sources), _one_or_all(tensors), name=name or classifier.name)
 

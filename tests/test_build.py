@@ -188,6 +188,18 @@ def test_sigmoid_and_bare_logits_come_out_as_probabilities(tmp_path: Path) -> No
     assert all(0 <= c.score <= 1 for c in many.categories)
 
 
+def test_bare_logits_of_labels_that_stand_for_themselves_are_declared(tmp_path: Path) -> None:
+    base = tiny_base()
+    heads = {"many": tiny_classifier(base, 3, activation=None), "own": tiny_classifier(base, 4, seed=2)}
+    config = tiny_config(tmp_path, heads, rounding="nearest")
+    many, own = config.heads
+    result = build(replace(config, heads=(replace(many, activation="sigmoid"), own)))
+    assert [h.activation for h in result.metadata.heads] == ["sigmoid", "softmax"]
+    assert result.report.proof.difference < 1e-5
+    with pytest.raises(ConfigError, match=r"heads\.own\.activation: own\.keras ends in a softmax of its own"):
+        build(replace(config, heads=(many, replace(own, activation="sigmoid"))))
+
+
 class TestWhatAFailureLeaves:
     """The old file as it was, and nothing half written."""
 
