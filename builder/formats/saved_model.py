@@ -25,17 +25,12 @@ from builder.formats.complete import check_complete
 from builder.formats.definition import check_form, parse_definition
 from builder.formats.keras2 import modernize
 from builder.formats.limits import as_float32, check_definition
-from builder.formats.members import Members, folder_members
+from builder.formats.members import Members
 from builder.formats.rebuild import rebuild
 from builder.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
 _AGAIN = 'load it with the Keras that made it and save it with model.save("name.keras")'
-
-
-def read_saved_model(path: Path, *, allow_code: bool = False) -> StoredModel:
-    """The model in the SavedModel folder ``path``. Raises ``ModelFileError``."""
-    return saved_model_of(folder_members(path), "", path, allow_code=allow_code)
 
 
 def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: bool = False) -> StoredModel:
