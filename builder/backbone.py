@@ -22,12 +22,18 @@ class SharedBackbone:
     """Where to cut. ``seams``: for each classifier its own tensor for every name of the seam.
 
     A name that a classifier's head does not read is there too. The deepest tensor is called ``features``, further ones
-    ``features_2``, ``features_3``, from the deepest up.
+    ``features_2``, ``features_3``, from the deepest up. ``digests``: of those tensors, by their names.
     """
 
-    digest: str
+    digests: Mapping[str, str]
     parameters: int
     seams: tuple[Mapping[str, Ref], ...]
+
+    @property
+    def digest(self) -> str:
+        """Of the whole seam."""
+        found = list(self.digests.values())
+        return found[0] if len(found) == 1 else digest(*found)
 
     def head(self, classifiers: Sequence[Classifier], index: int) -> list[int]:
         """The nodes of one classifier that are its own."""
@@ -71,9 +77,9 @@ def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:
     needed = set[str]().union(*(_seam(c.graph, c.digests, common) for c in classifiers))
     places = [{found: Ref(i, 0) for i, found in enumerate(c.digests)} for c in classifiers]
     order = [] if _PIXELS in needed else sorted(needed, key=lambda found: -places[0][found].node)
-    names = [FEATURES if i == 0 else f"{FEATURES}_{i + 1}" for i in range(len(order))]
-    seams = tuple({name: place[found] for name, found in zip(names, order, strict=True)} for place in places)
-    shared = SharedBackbone(order[0] if len(order) == 1 else digest(*order), 0, seams)
+    digests = {(f"{FEATURES}_{i + 1}" if i else FEATURES): found for i, found in enumerate(order)}
+    seams = tuple({name: place[found] for name, found in digests.items()} for place in places)
+    shared = SharedBackbone(digests, 0, seams)
     parameters = sum(classifiers[0].graph.nodes[i].parameters for i in shared.backbone(classifiers))
     if parameters == 0:
         raise NoSharedBackboneError(_explain(classifiers))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.config import BuildConfig
 from builder.errors import PicturesError
 from edge_runtime.errors import PictureError
 from edge_runtime.metadata import ImageInput
@@ -45,24 +44,26 @@ class PictureSet:
         return np.asarray(own or range(len(self.sources)), np.int64)
 
 
-def collect(config: BuildConfig, spec: ImageInput) -> tuple[PictureSet, PictureSet]:
+def collect(
+    calibration_data: Path, verification_data: Path | None, heads: Sequence[str], spec: ImageInput
+) -> tuple[PictureSet, PictureSet]:
     """The pictures that calibrate and those that verify. No picture is in both, whatever it is called.
 
-    Raises ``PicturesError`` for a folder that is missing, empty, or has more broken pictures than a few.
+    ``heads``: names of the folders whose pictures belong to one. Raises ``PicturesError`` for a folder that is missing,
+    empty, or has more broken pictures than a few.
     """
-    names = [head.name for head in config.heads]
-    everything = find_pictures(config.calibration_data, names)
-    if config.verification_data is None:
+    everything = find_pictures(calibration_data, heads)
+    if verification_data is None:
         verification = [p for p in everything if int(p.digest[:8], 16) % _HELD_OUT_SHARE == 0]
     else:
-        verification = find_pictures(config.verification_data, names)
+        verification = find_pictures(verification_data, heads)
     held_out = {p.digest for p in verification}
     calibration = [p for p in everything if p.digest not in held_out]
     if not verification:
-        raise PicturesError(f"{config.calibration_data}: too few pictures to set a fifth aside; add pictures")
+        raise PicturesError(f"{calibration_data}: too few pictures to set a fifth aside; add pictures")
     return (
-        read_pictures(draw_evenly(calibration, MAX_CALIBRATION_PICTURES), spec, config.calibration_data),
-        read_pictures(verification, spec, config.verification_data or config.calibration_data),
+        read_pictures(draw_evenly(calibration, MAX_CALIBRATION_PICTURES), spec, calibration_data),
+        read_pictures(verification, spec, verification_data or calibration_data),
     )
 
 

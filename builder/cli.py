@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder.config import DEFAULT_MIN_AGREEMENT, MAX_TOLERANCE, BuildConfig, HeadConfig
-from builder.errors import BuilderError, ConfigError
-from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
+from builder.config import DEFAULT_MIN_AGREEMENT, BuildConfig
+from builder.errors import ConfigError
+from builder.grow_cli import COMMANDS
+from builder.options import (
+    HELP,
+    Commands,
+    allow_code_option,
+    heads_of,
+    preprocessing_option,
+    tolerance_option,
+    transforms_of,
+)
 from builder.quiet import quiet, terminal
 from builder.targets import TARGETS
-from edge_runtime.errors import EdgeRuntimeError
-
-_HELP = {"help_option_names": ["-h", "--help"]}
 
 
-class _Commands(click.Group):
-    """What the user got wrong ends in one line and the error's exit code, not in a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BuilderError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except (EdgeRuntimeError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-
-
-_tolerance = click.option(
-    "--tolerance",
-    type=click.FloatRange(0, MAX_TOLERANCE),
-    help="Take weights for equal that differ by no more than this share; float16 needs 0.0005.  [default: 0]",
-)
-_allow_code = click.option(
-    "--allow-code", is_flag=True, default=None, help="Run code that a model file brings. Only for files you trust."
-)
-
-
-@click.group(cls=_Commands, context_settings=_HELP)
+@click.group(cls=Commands, context_settings=HELP)
 def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--head", "heads", multiple=True, metavar="NAME=MODEL", help="A classifier; repeat for each.")
 @click.option("--labels", multiple=True, metavar="NAME=FILE", help="Its labels; without it the .txt beside the model.")
-@click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help=f"{', '.join(PREPROCESSING)} or SCALE,OFFSET.")
+@preprocessing_option
 @click.option("--calibration-data", type=click.Path(path_type=Path), help="Folder of pictures.")
 @click.option(
     "--verification-data", type=click.Path(path_type=Path), help="Held-out pictures; else a fifth is set aside."
@@ -65,8 +50,8 @@ def main() -> None:
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
 @click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
-@_tolerance
-@_allow_code
+@tolerance_option
+@allow_code_option
 def build(config: Path | None, **options: Any) -> None:
     """Build from the TOML file CONFIG, or from options alone; options win over the file."""
     chosen = _choose(config, options)
@@ -83,8 +68,8 @@ def build(config: Path | None, **options: Any) -> None:
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help="For one, by its file's name, or all.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@_tolerance
-@_allow_code
+@tolerance_option
+@allow_code_option
 @click.pass_context
 def inspect(
     ctx: click.Context,
@@ -95,7 +80,7 @@ def inspect(
     allow_code: bool | None,
 ) -> None:
     """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
-    transforms = _transforms(preprocessing, [path.stem for path in models])
+    transforms = transforms_of(preprocessing, [path.stem for path in models])
     with quiet():
         from builder import inspection
 
@@ -131,7 +116,7 @@ def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, a
 
 
 def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
-    heads = _heads(options.pop("heads"), options.pop("labels"), options.pop("preprocessing"))
+    heads = heads_of(options.pop("heads"), options.pop("labels"), options.pop("preprocessing"))
     given = {key: value for key, value in options.items() if value is not None}
     if path is not None:
         if heads:
@@ -143,47 +128,3 @@ def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
         if key not in given:
             raise ConfigError(f"--{key.replace('_', '-')} is missing; or give a TOML file that says it")
     return BuildConfig(heads=heads, **given)
-
-
-def _heads(models: tuple[str, ...], labels: tuple[str, ...], preprocessing: tuple[str, ...]) -> tuple[HeadConfig, ...]:
-    paths, label_files = _pairs(models, "--head"), _pairs(labels, "--labels")
-    _check_names(label_files, list(paths), "--labels")
-    transforms = _transforms(preprocessing, list(paths))
-    files = {name: Path(file) for name, file in label_files.items()}
-    return tuple(HeadConfig(name, Path(model), files.get(name), transforms[name]) for name, model in paths.items())
-
-
-def _transforms(values: tuple[str, ...], names: list[str]) -> dict[str, PixelTransform | None]:
-    """What ``--preprocessing`` says of each name: its own ``NAME=HOW``, else the last plain ``HOW``."""
-    own = _pairs(tuple(value for value in values if "=" in value), "--preprocessing")
-    _check_names(own, names, "--preprocessing")
-    everywhere = next((value for value in reversed(values) if "=" not in value), None)
-    chosen = {name: own.get(name, everywhere) for name in names}
-    return {name: None if how is None else _transform(how, f"--preprocessing {name}") for name, how in chosen.items()}
-
-
-def _transform(how: str, where: str) -> PixelTransform:
-    """A name, or two numbers SCALE,OFFSET."""
-    try:
-        scale, offset = (float(part) for part in how.split(","))
-    except ValueError:
-        return parse_preprocessing(how, where)
-    return parse_preprocessing({"scale": scale, "offset": offset}, where)
-
-
-def _check_names(given: Iterable[str], names: list[str], option: str) -> None:
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise ConfigError(f"{option} {unknown[0]}: no such name; there are: {', '.join(names) or 'none'}")
-
-
-def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for value in values:
-        name, separator, rest = value.partition("=")
-        if not separator or not rest:
-            raise ConfigError(f"{option} {value}: expected NAME=FILE")
-        if name in pairs:
-            raise ConfigError(f"{option} {name} is given twice; every head needs a name of its own")
-        pairs[name] = rest
-    return pairs

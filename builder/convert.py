@@ -33,7 +33,13 @@ def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> 
     """
     backbone = partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
     parts = _parts({BACKBONE: backbone}, advance)
-    heads, templates, single = merged.heads, dict[str, Any](), list[str]()
+    _name_tensors(parts[BACKBONE], BACKBONE)
+    return write_parts({**parts, **convert_heads(merged.heads, advance)})
+
+
+def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda: None) -> dict[str, Part]:
+    """Each Keras head by its name as a float part (what it reads of the seam -> scores); those built alike at once."""
+    parts, templates, single = dict[str, Part](), dict[str, Any](), list[str]()
     alike = {names[0]: names for names in groups(heads)}
     for first, names in alike.items():
         if len(names) < _WORTH_IT:
@@ -47,10 +53,9 @@ def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> 
         else:
             parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
     parts.update(_parts({name: partial(_head, heads[name]) for name in single}, advance))
-    parts = {name: parts[name] for name in (BACKBONE, *heads)}
-    for name, part in parts.items():
-        _name_tensors(part, name)
-    return write_parts(parts)
+    for name in heads:
+        _name_tensors(parts[name], name)
+    return {name: parts[name] for name in heads}
 
 
 def _parts(functions: Mapping[str, Callable[[], Any]], advance: Callable[[], None]) -> dict[str, Part]:

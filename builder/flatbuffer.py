@@ -147,6 +147,11 @@ def quantization(tensor: Any) -> Quantization:
     return Quantization(*scale_and_zero_point(tensor), np.dtype("int8"))
 
 
+def set_quantization(tensor: Any, chosen: Quantization) -> None:
+    """One scale and zero point for the whole tensor."""
+    tensor.quantization.scale, tensor.quantization.zeroPoint = [chosen.scale], [chosen.zero_point]
+
+
 @dataclass
 class Writer:
     """Builds one model from the end to the front, as flatbuffers do."""

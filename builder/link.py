@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from builder.errors import ConversionError
-from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
+from builder.flatbuffer import (
+    INT8,
+    QUANTIZE,
+    UINT8,
+    Part,
+    Writer,
+    new_tensor,
+    quantization,
+    read_parts,
+    scale_and_zero_point,
+)
 from builder.versions import Version, min_runtime, with_versions
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
@@ -90,6 +101,36 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
         next(iter(scores.values())),
         *min_runtime(everything),
         joint_bytes,
+    )
+
+
+def unlink(model: bytes) -> tuple[dict[str, Part], Part | None]:
+    """Backbone and heads of a file, in its order, and its joint part: what ``link`` makes the same file of again."""
+    parts = read_parts(model)
+    parts.pop(END_TO_END, None)
+    whole = parts.pop(JOINT, None)
+    heads = {name: part for name, part in parts.items() if name != BACKBONE}
+    return parts, None if whole is None else _joint_alone(whole, heads)
+
+
+def _joint_alone(whole: Part, heads: Mapping[str, Part]) -> Part:
+    """The end of the joint subgraph, behind the seam and the heads' logits: the reverse of ``_joint_subgraph``."""
+    start, operators, sources = len(whole.inputs), 0, {JOINT_SEAM: whole.inputs[FEATURES]}
+    for name, part in heads.items():
+        sources[name] = _places(part, whole.inputs, start)[logits_tensor(part)]
+        start += len(part.tensors) - len(part.inputs)
+        operators += len(part.operators) - 1
+    kept = [*sources.values(), *range(start, len(whole.tensors))]
+    where = {index: i for i, index in enumerate(kept)}
+    own = [copy.copy(op) for op in whole.operators[operators:]]
+    for op in own:
+        op.inputs, op.outputs = ([where.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
+    return replace(
+        whole,
+        tensors=[whole.tensors[i] for i in kept],
+        operators=own,
+        inputs={name: i for i, name in enumerate(sources)},
+        outputs={name: where[i] for name, i in whole.outputs.items()},
     )
 
 

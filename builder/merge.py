@@ -80,14 +80,9 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
     backbone = backbone_model(classifiers, shared)
     names = tuple(shared.seams[0])
     shapes = {name: tensor.shape[1:] for name, tensor in zip(names, backbone.outputs, strict=True)}
-    heads = {}
-    for i, classifier in enumerate(classifiers):
-        nodes, seam = shared.head(classifiers, i), shared.seams[i]
-        read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
-        inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
-        head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, finish=classifier.applied)
-        check_labels(classifier, head.output_shape)
-        heads[classifier.name] = head
+    heads = {
+        c.name: head_model(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
+    }
     return MergedModel(
         pixels=first.pixels,
         backbone=backbone,
@@ -97,6 +92,21 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         digest=f"sha256:{shared.digest}",
         seam=names,
     )
+
+
+def head_model(
+    classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, tuple[int, ...]]
+) -> Any:
+    """``nodes`` of a classifier as a Keras model: those tensors of ``seam`` that they read -> scores (n, labels).
+
+    ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError`` and ``ConfigError`` where it has
+    no output for each label.
+    """
+    read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
+    inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
+    head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, finish=classifier.applied)
+    check_labels(classifier, head.output_shape)
+    return head
 
 
 def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:

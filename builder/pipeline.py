@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +13,7 @@ from builder.calibration import PictureSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
 from builder.errors import ConfigError, QualityError
+from builder.files import temporary_beside
 from builder.flatbuffer import read_parts
 from builder.joint import JointHead, fit_joint, grouped_pictures
 from builder.link import LinkedModel, link
@@ -64,8 +62,9 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         shared = find_backbone(classifiers)
     with stages("pictures"):
         spec = _input_spec(config, classifiers)
-        calibration, verification = collect(config, spec)
-        grouped = grouped_pictures(config, verification.sources)
+        names = [head.name for head in config.heads]
+        calibration, verification = collect(config.calibration_data, config.verification_data, names, spec)
+        grouped = grouped_pictures(config.calibration_data, names, verification.sources) if config.joint.enabled else []
     with stages("merge"):
         merged = merge(classifiers, shared)
     proven = to_prove(classifiers)
@@ -94,7 +93,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         metadata = _metadata(config, merged, shared, linked, spec, infos, calibration)
         if isinstance(joint, JointHead):
             metadata = replace(metadata, joint=joint.to_json())
-    with _temporary_beside(config.output) as draft:
+    with temporary_beside(config.output) as draft:
         with stages("verify", len(verification.pixels)) as advance:
             draft.write_bytes(append_members(linked.model, metadata))
             quality = verify(draft, merged, verification, advance)
@@ -121,7 +120,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         draft.write_bytes(finished)
         draft.replace(config.output)
     if config.keras_output is not None:
-        with _temporary_beside(config.keras_output) as draft:
+        with temporary_beside(config.keras_output) as draft:
             merged.keras_model().save(draft)
             draft.replace(config.keras_output)
     return BuildResult(config.output, metadata, quality, report)
@@ -170,9 +169,8 @@ def _metadata(
         "polyhead": __version__,
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
-    return Metadata(
-        spec, merged.digest, linked.seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built
-    )
+    seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)
+    return Metadata(spec, merged.digest, seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built)
 
 
 def _check_writable(config: BuildConfig) -> None:
@@ -190,13 +188,3 @@ def _check_writable(config: BuildConfig) -> None:
             ) from error
     if config.output.is_dir():
         raise ConfigError(f"{config.output}: expected a file to write, found a folder")
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A name on the same disk with the same suffix; whatever happens, nothing is left there."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)

@@ -23,13 +23,23 @@ def measure_ranges(
     ``images``: float32 (samples, height, width, 3), as the model's ``image`` takes them. ``advance`` is called after
     each sample of each signature.
     """
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
-    parts, found = read_parts(model), dict[str, Range]()
+    interpreter, parts, found = _watched(model), read_parts(model), dict[str, Range]()
     features = _run(interpreter, parts[BACKBONE], ({"image": image[None]} for image in images), found, advance)
     for head in heads:
         _run(interpreter, parts[head], features, found, advance)
     return found
+
+
+def measure_head(model: bytes, head: str, features: Iterable[Sample]) -> dict[str, Range]:
+    """The same for the signature ``head`` alone, on what the backbone made of pictures."""
+    found = dict[str, Range]()
+    _run(_watched(model), read_parts(model)[head], features, found, lambda: None)
+    return found
+
+
+def _watched(model: bytes) -> Any:
+    _, factory = find_interpreter("ai_edge_litert")
+    return factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
 
 
 def _run(

@@ -51,6 +51,16 @@ class HeadQuality:
         """Judged by counting: it fails only where even the upper end of the interval lies below the bar."""
         return self.interval[1] >= min_agreement
 
+    def to_json(self) -> dict[str, object]:
+        """As the members of the file and the report have it."""
+        return {
+            "pictures": self.pictures,
+            "agreement": round(self.agreement, 4),
+            "interval": [round(v, 4) for v in self.interval],
+            "drift": round(self.drift, 5),
+            "max_drift": round(self.max_drift, 5),
+        }
+
     def can_tell(self, min_agreement: float) -> bool:
         """Would perfect agreement on so many pictures prove the bar?"""
         return wilson_interval(self.pictures, self.pictures)[0] >= min_agreement
@@ -64,16 +74,7 @@ class Quality:
     features_snr_db: float
 
     def to_json(self) -> dict[str, object]:
-        heads = {
-            q.head_name: {
-                "pictures": q.pictures,
-                "agreement": round(q.agreement, 4),
-                "interval": [round(v, 4) for v in q.interval],
-                "drift": round(q.drift, 5),
-                "max_drift": round(q.max_drift, 5),
-            }
-            for q in self.heads
-        }
+        heads = {q.head_name: q.to_json() for q in self.heads}
         snr = round(self.features_snr_db, 2) if math.isfinite(self.features_snr_db) else None
         return {"features_snr_db": snr, "heads": heads}
 
@@ -94,8 +95,8 @@ def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Calla
             chosen = pictures.of_head(name)
             truth = merged.head_scores(name, {tensor: values[chosen] for tensor, values in expected.items()})
             found = [classifier.head_scores(features[i], name) for i in chosen]
-            heads.append(_judge(name, chosen, truth, np.stack(found), merged.activations[name]))
-        _check_end_to_end(path, pictures, features)
+            heads.append(judge(name, chosen, truth, np.stack(found), merged.activations[name]))
+        check_end_to_end(path, pictures, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
     return Quality(tuple(heads), snr_db(expected[seam.name], real))
@@ -109,7 +110,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
+def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
     if activation == "sigmoid":  # each label says yes or no: all of them must say the same
         agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
     else:
@@ -125,7 +126,7 @@ def _judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, 
     )
 
 
-def _check_end_to_end(path: Path, pictures: PictureSet, features: list[Features]) -> None:
+def check_end_to_end(path: Path, pictures: PictureSet, features: list[Features]) -> None:
     _, interpreter = open_interpreter(str(path), name=INTERPRETER)
     whole = interpreter.get_signature_runner(END_TO_END)
     reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}

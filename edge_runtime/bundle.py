@@ -1,6 +1,7 @@
 """The file: a TensorFlow Lite flatbuffer with zip members appended to it, ``polyhead.json`` and ``labels/<head>.txt``.
 
-Interpreters see the flatbuffer and ignore what follows it; zip readers see the members and ignore what precedes them.
+A head pack is the same for one head, its member ``polyhead-head.json``. Interpreters see the flatbuffer and ignore what
+follows it; zip readers see the members and ignore what precedes them.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import zipfile
 import zlib
-from typing import Any, Dict, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError
 from edge_runtime.joint import JointInfo
-from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, Metadata
+from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
 
-METADATA_MEMBER = "polyhead.json"
+METADATA_MEMBER = Metadata.MEMBER
+PACK_FOLDER, PACK_SUFFIX = ".heads", ".tflite"  # of ``main.tflite`` the packs in ``main.heads/`` belong to it
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
 MAX_MEMBERS = 10_000
@@ -26,6 +29,7 @@ _END_RECORD_BYTES = 22  # without a comment, as ``append_members`` writes it
 # What zipfile raises on members that are damaged; it has no one error for that.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 REBUILD = "build it again, or copy it again"
+_Members = TypeVar("_Members", Metadata, HeadPack)
 
 
 def labels_member(head_name: str) -> str:
@@ -33,13 +37,13 @@ def labels_member(head_name: str) -> str:
     return f"labels/{head_name}.txt"
 
 
-def append_members(model: bytes, metadata: Metadata) -> bytes:
+def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
     """The finished file: ``model`` (the flatbuffer) with the members of ``metadata``. Same inputs, same bytes."""
     buffer = io.BytesIO()
     buffer.write(model)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         document = json.dumps(metadata.to_json(), ensure_ascii=False, separators=(",", ":"))
-        archive.writestr(_member(METADATA_MEMBER), document)
+        archive.writestr(_member(metadata.MEMBER), document)
         for name, labels in _labels(metadata).items():
             archive.writestr(_member(labels_member(name)), _labels_text(labels))
     return buffer.getvalue()
@@ -50,13 +54,30 @@ def read_metadata(path: str) -> Metadata:
 
     Raises ``BundleError`` for anything that is not a whole polyhead file, and ``OSError`` where it cannot be read.
     """
+    return _read(path, Metadata)
+
+
+def read_head_pack(path: str) -> HeadPack:
+    """The same for a head pack."""
+    return _read(path, HeadPack)
+
+
+def packs_beside(path: str) -> List[str]:
+    """The head packs in the folder that belongs to the file at ``path``, by their names."""
+    folder = os.path.splitext(path)[0] + PACK_FOLDER
+    if not os.path.isdir(folder):
+        return []
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(PACK_SUFFIX)]
+
+
+def _read(path: str, kind: Type[_Members]) -> _Members:
     with open(path, "rb") as file:
         head = file.read(8)
         if head[4:8] != IDENTIFIER:
             raise BundleError(f"{path}: expected a .tflite file, found something else ({head[:8]!r})")
         try:
             with zipfile.ZipFile(file) as archive:
-                metadata = _read_members(archive)
+                metadata = _read_members(archive, kind)
                 start = min(info.header_offset for info in archive.infolist())
             file.seek(-_END_RECORD_BYTES, io.SEEK_END)
             if file.read(len(_END_RECORD)) != _END_RECORD:
@@ -112,26 +133,39 @@ def _member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _read_members(archive: zipfile.ZipFile) -> Metadata:
+def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> _Members:
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
         raise BundleError(f"{len(names)} members, more than the {MAX_MEMBERS} that a polyhead file may have")
-    if METADATA_MEMBER not in names:
-        raise BundleError(f"no member {METADATA_MEMBER}: a .tflite file, but not made by polyhead")
+    if kind.MEMBER not in names:
+        raise BundleError(_other_kind(kind, names))
     if len(set(names)) != len(names):
         raise BundleError(f"two members have one name; {REBUILD}")
     try:
-        document = json.loads(_read_text(archive, METADATA_MEMBER), parse_constant=_finite, parse_float=_finite)
+        document = json.loads(_read_text(archive, kind.MEMBER), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
-        raise BundleError(f"{METADATA_MEMBER} is not a JSON document ({error}); {REBUILD}") from error
-    metadata = Metadata.from_json(document)
+        raise BundleError(f"{kind.MEMBER} is not a JSON document ({error}); {REBUILD}") from error
+    try:
+        metadata = kind.from_json(document)
+    except BundleError as error:
+        raise BundleError(f"{kind.MEMBER}: {error}") from error
     for name, labels in _labels(metadata).items():
-        _check_labels(archive, name, labels)
+        _check_labels(archive, name, labels, kind.MEMBER)
     return metadata
 
 
-def _labels(metadata: Metadata) -> Dict[str, Sequence[str]]:
+def _other_kind(kind: Type[_Members], names: Sequence[str]) -> str:
+    if HeadPack.MEMBER in names:
+        return "a head pack; give it as one beside the file with its backbone (--head-pack, or a folder FILE.heads)"
+    if METADATA_MEMBER in names:
+        return "expected a head pack, found a file with a backbone of its own"
+    return f"no member {kind.MEMBER}: a .tflite file, but not made by polyhead"
+
+
+def _labels(metadata: Union[Metadata, HeadPack]) -> Dict[str, Sequence[str]]:
     """Labels by the name of their head, those of the joint list last. Raises ``BundleError``."""
+    if isinstance(metadata, HeadPack):
+        return {metadata.head.head_name: metadata.head.labels}
     found: Dict[str, Sequence[str]] = {head.head_name: head.labels for head in metadata.heads}
     if metadata.joint is not None:
         found[JOINT] = JointInfo.from_json(metadata.joint, list(found)).labels
@@ -142,8 +176,8 @@ def _labels_text(labels: Sequence[str]) -> bytes:
     return "".join(f"{label}\n" for label in labels).encode()
 
 
-def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str]) -> None:
-    """Other tools read the labels from their own member: it must hold those of ``polyhead.json``.
+def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str], document: str) -> None:
+    """Other tools read the labels from their own member: it must hold those of ``document``.
 
     The directory's length and checksum tell; opening 200 members would cost more than opening the interpreter.
     """
@@ -151,7 +185,7 @@ def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str
     info = archive.NameToInfo.get(name)
     if info is None or (info.file_size, info.CRC) != (len(text), zlib.crc32(text)):
         found = "something else" if info else "no such member"
-        raise BundleError(f"{name}: expected the {len(labels)} labels of {METADATA_MEMBER}, found {found}; {REBUILD}")
+        raise BundleError(f"{name}: expected the {len(labels)} labels of {document}, found {found}; {REBUILD}")
 
 
 def _read_text(archive: zipfile.ZipFile, name: str) -> str:

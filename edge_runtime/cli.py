@@ -11,12 +11,13 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 import click
 
 from edge_runtime.benchmark import benchmark as run_benchmark
-from edge_runtime.bundle import read_metadata
+from edge_runtime.bundle import packs_beside, read_metadata
 from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
+from edge_runtime.heads import read_packs
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
+from edge_runtime.metadata import FORMAT_VERSION, JOINT
 from edge_runtime.results import ClassificationResult
 
 _interpreter = click.option(
@@ -26,6 +27,14 @@ _interpreter = click.option(
 )
 _threads = click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+_packs = click.option(
+    "--head-pack",
+    "packs",
+    metavar="PACK",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
+)
 _file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -54,10 +63,11 @@ main.add_command(camera)
 
 @main.command()
 @_file
+@_packs
 @_json
-def info(file: str, as_json: bool) -> None:
+def info(file: str, packs: Sequence[str], as_json: bool) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
-    document = describe(read_metadata(file), os.path.getsize(file))
+    document = describe(file, packs or None)
     click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, document))
 
 
@@ -74,6 +84,7 @@ def info(file: str, as_json: bool) -> None:
     multiple=True,
     help="With --joint: from which probability a picture belongs to any head, or to HEAD; may be repeated.",
 )
+@_packs
 @_json
 @_interpreter
 @_threads
@@ -86,6 +97,7 @@ def classify(
     top_k: Optional[int],
     joint: bool,
     thresholds: Sequence[str],
+    packs: Sequence[str],
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
@@ -94,7 +106,8 @@ def classify(
     broken, bars = 0, _thresholds(thresholds)
     if bars and not joint:
         raise EdgeRuntimeError("--threshold belongs to the joint list; add --joint")
-    with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads) as classifier:
+    opened = MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=packs or None)
+    with opened as classifier:
         chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
         for source in pictures:
             try:
@@ -139,11 +152,14 @@ def benchmark(
         click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")
 
 
-def describe(metadata: Metadata, size: int) -> Dict[str, Any]:
-    """The document of ``info --json``; ``size`` is the file's, in bytes."""
+def describe(file: str, packs: Optional[Sequence[str]] = None) -> Dict[str, Any]:
+    """The document of ``info --json``. ``packs``: as ``MultiHeadClassifier`` takes them."""
+    metadata = read_metadata(file)
     document = metadata.to_json()
     fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
-    return {"format_version": FORMAT_VERSION, **fields, "bytes": size}
+    found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
+    fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack in found]
+    return {"format_version": FORMAT_VERSION, **fields, "bytes": os.path.getsize(file)}
 
 
 def _thresholds(values: Sequence[str]) -> Optional[Dict[str, float]]:
@@ -166,23 +182,32 @@ def _info_text(file: str, document: Dict[str, Any]) -> str:
     spec, backbone = document["input"], document["backbone"]
     antialias = "antialiased" if spec["antialias"] else "not antialiased"
     lines: List[str] = [
-        f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone",
+        f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",
         f"input     {spec['width']} x {spec['height']} {spec['color']}, {spec['fit']}, {spec['method']}, {antialias}",
         f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
         f"runs on   TensorFlow Lite {document['min_runtime']} and newer: tflite-runtime, any ai-edge-litert",
         "heads",
     ]
-    width = max(len(head["head_name"]) for head in document["heads"])
-    for head in document["heads"]:
+    qualities = dict(document["quality"].get("heads", {}))
+    for pack in document["head_packs"]:
+        qualities.update(pack["quality"].get("heads", {}))
+    everything = [*document["heads"], *document["head_packs"]]
+    width = max((len(head["head_name"]) for head in everything), default=0)
+    for head in everything:
         labels = ", ".join(head["labels"][:8]) + (", ..." if len(head["labels"]) > 8 else "")
-        quality = document["quality"].get("heads", {}).get(head["head_name"])
+        quality = qualities.get(head["head_name"])
         agreement = f", agreement {quality['agreement']:.3f} on {quality['pictures']}" if quality else ""
-        line = f"  {head['head_name']:{width}}  {head['bytes']:7,} bytes, {head['activation']}{agreement}: {labels}"
+        pack = f" (pack {head['path']})" if "path" in head else ""
+        line = f"  {head['head_name']:{width}}  {head['bytes']:7,} bytes, {head['activation']}{agreement}: {labels}{pack}"
         lines.append(line)
     joint = document["joint"]
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
     return "\n".join(lines)
+
+
+def _and_packs(document: Dict[str, Any]) -> str:
+    return f", and {len(document['head_packs'])} in packs" if document["head_packs"] else ""
 
 
 def _result_text(source: str, result: ClassificationResult) -> str:

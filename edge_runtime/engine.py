@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
+from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
-from edge_runtime.interpreter import open_interpreter
+from edge_runtime.heads import Path, own_heads, packed_heads
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
+from edge_runtime.signatures import Signatures
 
 Head = Union[str, int]
 Features = Union[np.ndarray, Dict[str, np.ndarray]]
@@ -33,35 +33,39 @@ class MultiHeadClassifier:
     side. For more throughput open one classifier in each thread.
 
     ``interpreter``: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; without it the first that is installed.
-    ``num_threads``: threads of the interpreter; without it the interpreter's default.
+    ``num_threads``: threads of the interpreter; without it the interpreter's default. ``head_packs``: files of further
+    heads, which come after the file's own; without it those in the folder beside it (``main.heads/`` for
+    ``main.tflite``), by their names. The joint list knows only the file's own.
     Raises ``BundleError``, ``InterpreterError`` and ``OSError``.
     """
 
     def __init__(
         self,
-        model_path: Union[str, "os.PathLike[str]"],
+        model_path: Path,
         *,
         interpreter: Optional[str] = None,
         num_threads: Optional[int] = None,
+        head_packs: Optional[Sequence[Path]] = None,
     ) -> None:
         path = os.fspath(model_path)
         self._metadata = read_metadata(path)
-        self._interpreter_name, self._interpreter = open_interpreter(
-            path, name=interpreter, num_threads=num_threads, min_runtime=self._metadata.min_runtime
-        )
-        signatures = self._interpreter.get_signature_list()
+        self._model = Signatures(path, self._metadata.min_runtime, interpreter=interpreter, num_threads=num_threads)
+        self._interpreter_name, opened = self._model.open()
+        signatures = opened.get_signature_list()
         check_signatures(path, self._metadata, signatures)
-        self._reads = {head.head_name: signatures[head.head_name]["inputs"] for head in self._metadata.heads}
-        self._index = {head.head_name: i for i, head in enumerate(self._metadata.heads)}
+        packs = packs_beside(path) if head_packs is None else head_packs
+        own = own_heads(self._metadata, self._model, signatures)
+        self._heads = (*own, *packed_heads(packs, self._metadata, path, interpreter=interpreter))
+        if not self._heads:
+            raise BundleError(f"{path}: a backbone without heads; give head packs, or put them into its folder .heads")
+        self._index = {head.info.head_name: i for i, head in enumerate(self._heads)}
         joint = self._metadata.joint
-        self._joint = None if joint is None else JointInfo.from_json(joint, list(self._index))
-        self._lock = threading.Lock()
-        self._runners: Dict[str, Any] = {}
+        self._joint = None if joint is None else JointInfo.from_json(joint, [head.info.head_name for head in own])
         self._path = path
         spec = self._metadata.input
         self._image_shape = (1, spec.height, spec.width, 3)
         self._seam = {t.name: ((1, *t.shape), np.dtype(t.quantization.dtype)) for t in self._metadata.seam}
-        self._check_image(self._interpreter.get_input_details())
+        self._check_image(opened.get_input_details())
 
     def __enter__(self) -> MultiHeadClassifier:
         return self
@@ -71,13 +75,18 @@ class MultiHeadClassifier:
 
     def close(self) -> None:
         """Give the memory back. The classifier cannot be used afterwards."""
-        with self._lock:
-            self._runners.clear()
-            self._interpreter = None
+        for model in {self._model, *(head.model for head in self._heads)}:
+            model.close()
 
     @property
     def metadata(self) -> Metadata:
+        """Of the file; head packs are not in it."""
         return self._metadata
+
+    @property
+    def heads(self) -> Tuple[HeadInfo, ...]:
+        """The file's own and those of its packs, in the order of their indices."""
+        return tuple(head.info for head in self._heads)
 
     @property
     def interpreter_name(self) -> str:
@@ -105,20 +114,15 @@ class MultiHeadClassifier:
             raise EdgeRuntimeError(
                 f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
             )
-        with self._lock:
-            results: Dict[str, np.ndarray] = self._runner(BACKBONE)(image=image)
+        results = self._model.run(BACKBONE, {"image": image})
         for name, result in results.items():
-            self._check_result(BACKBONE, result, *self._seam[name])
+            self._model.check_result(BACKBONE, result, *self._seam[name])
         return results if len(results) > 1 else results[FEATURES]
 
     def head_scores(self, features: Features, head: Head) -> np.ndarray:
         """The probabilities of one head: float32 (labels,). ``features`` as ``features()`` returned them."""
-        info = self._metadata.heads[self._find(head)]
-        inputs = {name: self._seam_tensor(features, name) for name in self._reads[info.head_name]}
-        with self._lock:
-            raw = self._runner(info.head_name)(**inputs)["scores"]
-        self._check_result(info.head_name, raw, (1, len(info.labels)), self._metadata.scores.dtype)
-        return self._metadata.scores.dequantize(raw[0])
+        source = self._heads[self._find(head)]
+        return source.scores({name: self._seam_tensor(features, name) for name in source.reads})
 
     def joint_scores(self, features: Features) -> Tuple[np.ndarray, np.ndarray]:
         """Probabilities of the joint list, float32 (labels,), and of the heads and none, float32 (heads and none,).
@@ -127,10 +131,9 @@ class MultiHeadClassifier:
         """
         info = self._joint_info()
         inputs = {name: self._seam_tensor(features, name) for name in self._seam}
-        with self._lock:
-            raw = self._runner(JOINT)(**inputs)
+        raw = self._model.run(JOINT, inputs)
         for name, length in (("scores", len(info.labels)), ("heads", info.classes)):
-            self._check_result(f"{JOINT}, {name}", raw[name], (1, length), np.dtype("float32"))
+            self._model.check_result(f"{JOINT}, {name}", raw[name], (1, length), np.dtype("float32"))
         return raw["scores"][0], raw["heads"][0]
 
     def classify_joint(
@@ -175,7 +178,7 @@ class MultiHeadClassifier:
         return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()}, everything)
 
     def _classify_head(self, features: Features, index: int, top_k: Optional[int]) -> Classifications:
-        head: HeadInfo = self._metadata.heads[index]
+        head = self._heads[index].info
         scores = self.head_scores(features, index)
         categories: Sequence[Category] = top_categories(scores, head.labels, top_k=top_k)
         return Classifications(index, head.head_name, tuple(categories))
@@ -209,25 +212,10 @@ class MultiHeadClassifier:
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
 
-    def _runner(self, signature: str) -> Any:
-        """The runner of a signature, made when it is first needed: making all 200 costs more than running one."""
-        if self._interpreter is None:
-            raise EdgeRuntimeError("this classifier is closed; open it again")
-        if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
-        return self._runners[signature]
-
     def _check_image(self, inputs: Sequence[Mapping[str, Any]]) -> None:
         """``inputs``: of subgraph 0, the only one that interpreters before 2.12 describe correctly."""
         found = [(np.dtype(i["dtype"]).name, tuple(int(n) for n in i["shape"])) for i in inputs]
         if found != [("uint8", self._image_shape)]:
             raise BundleError(
                 f"{self._path}: members promise image as uint8 {self._image_shape}, the model takes {found}; {REBUILD}"
-            )
-
-    def _check_result(self, signature: str, result: np.ndarray, shape: Tuple[int, ...], dtype: Any) -> None:
-        if result.shape != shape or result.dtype != dtype:
-            raise BundleError(
-                f"{self._path}: {signature}: members promise {np.dtype(dtype)} {shape}, the model gives "
-                f"{result.dtype} {result.shape}; {REBUILD}"
             )

@@ -69,15 +69,18 @@ def open_interpreter(
     name: Optional[str] = None,
     num_threads: Optional[int] = None,
     min_runtime: Tuple[int, int] = (0, 0),
+    content: Optional[bytes] = None,
 ) -> tuple[str, Any]:
     """Open the model file at ``path``, mapped into memory rather than read; returns (interpreter's name, interpreter).
 
-    Raises ``InterpreterError`` where the interpreter refuses the file, or is older than ``min_runtime``.
+    ``content``: what was read of it already. Raises ``InterpreterError`` where the interpreter refuses the file, or is
+    older than ``min_runtime``.
     """
     found, factory = find_interpreter(name)
     check_runtime(found, min_runtime)
+    source = {"model_path": os.fspath(path)} if content is None else {"model_content": content}
     try:
-        return found, factory(model_path=os.fspath(path), num_threads=num_threads)
+        return found, factory(num_threads=num_threads, **source)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InterpreterError(f"{path}: {found} cannot open this model: {reason}") from error

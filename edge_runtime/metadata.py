@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -43,11 +43,16 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class SeamTensor:
-    """One tensor between backbone and heads. ``shape``: without the batch axis."""
+    """One tensor between backbone and heads. ``shape``: without the batch axis.
+
+    ``digest``: of everything the float backbone does to get there, as the builder counts it; by it a further head is
+    known to belong here.
+    """
 
     name: str
     shape: Tuple[int, ...]
     quantization: Quantization = FLOAT
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class HeadInfo:
 class Metadata:
     """The contents of ``polyhead.json``."""
 
+    MEMBER: ClassVar[str] = "polyhead.json"
+
     input: ImageInput
     backbone_digest: str
     seam: Tuple[SeamTensor, ...]  # ``features``, and what else heads read of the backbone
@@ -77,10 +84,6 @@ class Metadata:
 
     def to_json(self) -> dict[str, Any]:
         """The member ``polyhead.json``."""
-        heads = [
-            {"head_name": h.head_name, "labels": list(h.labels), "activation": h.activation, "bytes": h.bytes}
-            for h in self.heads
-        ]
         return {
             "format_version": FORMAT_VERSION,
             "model_bytes": self.model_bytes,
@@ -88,14 +91,11 @@ class Metadata:
             "backbone": {
                 "digest": self.backbone_digest,
                 "features": list(self.seam[0].shape),
-                "seam": [
-                    {"name": t.name, "shape": list(t.shape), "quantization": _quantization_to_json(t.quantization)}
-                    for t in self.seam
-                ],
+                "seam": [_seam_tensor_to_json(tensor) for tensor in self.seam],
             },
             "scores": {"quantization": _quantization_to_json(self.scores)},
             "min_runtime": ".".join(map(str, self.min_runtime)),
-            "heads": heads,
+            "heads": [_head_to_json(head) for head in self.heads],
             "joint": self.joint,
             "quality": dict(self.quality),
             "built": dict(self.built),
@@ -104,23 +104,16 @@ class Metadata:
     @classmethod
     def from_json(cls, document: Any) -> Metadata:
         """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
-        version = _get(document, "format_version", int)
-        if version != FORMAT_VERSION:
-            raise BundleError(
-                f"polyhead.json: expected format_version {FORMAT_VERSION}, found {version}; "
-                "use the edge_runtime that belongs to the builder that wrote it"
-            )
+        _check_version(document)
         backbone = _get(document, "backbone", dict)
-        seam = tuple(_seam_tensor(item) for item in _get(backbone, "seam", list))
-        if not seam or seam[0].name != FEATURES or len({t.name for t in seam}) != len(seam):
-            raise BundleError(f"polyhead.json: expected a seam that begins with {FEATURES!r}, each name once")
+        seam = _seam(backbone)
+        if seam[0].name != FEATURES:
+            raise BundleError(f"expected a seam that begins with {FEATURES!r}")
         if _get(backbone, "features", list) != list(seam[0].shape):
-            raise BundleError(
-                f"polyhead.json: expected features {list(seam[0].shape)} as in the seam, found another shape"
-            )
+            raise BundleError(f"expected features {list(seam[0].shape)} as in the seam, found another shape")
         heads = tuple(_head(item) for item in _get(document, "heads", list))
-        if not heads or len({h.head_name for h in heads}) != len(heads):
-            raise BundleError("polyhead.json: expected one or more heads with names of their own")
+        if len({h.head_name for h in heads}) != len(heads):
+            raise BundleError("expected heads with names of their own")
         return cls(
             input=_image_input(_get(document, "input", dict)),
             backbone_digest=_get(backbone, "digest", str),
@@ -135,12 +128,79 @@ class Metadata:
         )
 
 
+@dataclass(frozen=True)
+class HeadPack:
+    """The contents of ``polyhead-head.json``: a head in a file of its own, for every file with its backbone.
+
+    ``seam``: the tensors that it reads. ``scores``: how its scores are quantized.
+    """
+
+    MEMBER: ClassVar[str] = "polyhead-head.json"
+    head: HeadInfo
+    backbone_digest: str
+    seam: Tuple[SeamTensor, ...]
+    scores: Quantization
+    model_bytes: int = 0
+    min_runtime: Tuple[int, int] = OLDEST_RUNTIME
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    built: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The member ``polyhead-head.json``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "model_bytes": self.model_bytes,
+            "backbone": {"digest": self.backbone_digest, "seam": [_seam_tensor_to_json(tensor) for tensor in self.seam]},
+            "scores": {"quantization": _quantization_to_json(self.scores)},
+            "min_runtime": ".".join(map(str, self.min_runtime)),
+            "head": _head_to_json(self.head),
+            "quality": dict(self.quality),
+            "built": dict(self.built),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> HeadPack:
+        """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
+        _check_version(document)
+        backbone = _get(document, "backbone", dict)
+        return cls(
+            head=_head(_get(document, "head", dict)),
+            backbone_digest=_get(backbone, "digest", str),
+            seam=_seam(backbone),
+            scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
+            model_bytes=_get(document, "model_bytes", int),
+            min_runtime=_version(_get(document, "min_runtime", str)),
+            quality=_quality(_get(document, "quality", dict)),
+            built=_get(document, "built", dict),
+        )
+
+
 def check_head_name(name: str) -> None:
     """Raises ``ValueError`` for a name that cannot be a signature of its own."""
     if not HEAD_NAME.fullmatch(name):
         raise ValueError(f"head name {name!r:.60}: expected small letters, digits and _, beginning with a letter")
     if name in RESERVED_NAMES:
         raise ValueError(f"head name {name!r} is taken by the file itself; choose another")
+
+
+def _check_version(document: Any) -> None:
+    version = _get(document, "format_version", int)
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"expected format_version {FORMAT_VERSION}, found {version}; "
+            "use the edge_runtime that belongs to the builder that wrote it"
+        )
+
+
+def _head_to_json(head: HeadInfo) -> Dict[str, Any]:
+    return {
+        "head_name": head.head_name, "labels": list(head.labels), "activation": head.activation, "bytes": head.bytes
+    }  # fmt: skip
+
+
+def _seam_tensor_to_json(tensor: SeamTensor) -> Dict[str, Any]:
+    quantization = _quantization_to_json(tensor.quantization)
+    return {"name": tensor.name, "shape": list(tensor.shape), "quantization": quantization, "digest": tensor.digest}
 
 
 def _quantization_to_json(quantization: Quantization) -> Mapping[str, Any]:
@@ -153,40 +213,48 @@ def _quantization(item: Mapping[str, Any]) -> Quantization:
     dtype = _choice(item.get("dtype"), ("int8", "uint8", "int16", "float32"), "a quantization's dtype")
     scale = item.get("scale")
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 <= scale < 1e9:
-        raise BundleError(f"polyhead.json: expected a scale as a number, found {scale!r:.60}")
+        raise BundleError(f"expected a scale as a number, found {scale!r:.60}")
     return Quantization(float(scale), _get(item, "zero_point", int), np.dtype(dtype))
 
 
 def _get(document: Any, key: str, kind: type) -> Any:
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise BundleError(f"polyhead.json: expected {key!r} as {kind.__name__}, found {value!r:.60}")
+        raise BundleError(f"expected {key!r} as {kind.__name__}, found {value!r:.60}")
     return value
 
 
 def _version(text: str) -> Tuple[int, int]:
     found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
     if found is None:
-        raise BundleError(f"polyhead.json: expected min_runtime as 2.10, found {text!r:.60}")
+        raise BundleError(f"expected min_runtime as 2.10, found {text!r:.60}")
     return int(found[1]), int(found[2])
 
 
 def _positive(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
-        raise BundleError(f"polyhead.json: expected {what} as a positive number, found {value!r:.60}")
+        raise BundleError(f"expected {what} as a positive number, found {value!r:.60}")
     return value
+
+
+def _seam(backbone: Mapping[str, Any]) -> Tuple[SeamTensor, ...]:
+    seam = tuple(_seam_tensor(item) for item in _get(backbone, "seam", list))
+    if not seam or len({t.name for t in seam}) != len(seam):
+        raise BundleError("expected a seam of one or more tensors, each name once")
+    return seam
 
 
 def _seam_tensor(item: Any) -> SeamTensor:
     shape = tuple(_positive(n, "features") for n in _get(item, "shape", list))
     if not shape:
-        raise BundleError("polyhead.json: expected features with a shape, found none")
-    return SeamTensor(_get(item, "name", str), shape, _quantization(_get(item, "quantization", dict)))
+        raise BundleError("expected features with a shape, found none")
+    quantization = _quantization(_get(item, "quantization", dict))
+    return SeamTensor(_get(item, "name", str), shape, quantization, _get(item, "digest", str))
 
 
 def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:
     if value not in valid:
-        raise BundleError(f"polyhead.json: expected {what} as one of {', '.join(valid)}, found {value!r:.60}")
+        raise BundleError(f"expected {what} as one of {', '.join(valid)}, found {value!r:.60}")
     return str(value)
 
 
@@ -215,9 +283,9 @@ def _head(item: Any) -> HeadInfo:
     try:
         check_head_name(name)
     except ValueError as error:
-        raise BundleError(f"polyhead.json: {error}") from error
+        raise BundleError(f"{error}") from error
     labels = _get(item, "labels", list)
     if not labels or not all(isinstance(label, str) and label for label in labels):
-        raise BundleError(f"polyhead.json: expected the labels of {name} as a list of strings, found {labels!r:.60}")
+        raise BundleError(f"expected the labels of {name} as a list of strings, found {labels!r:.60}")
     activation = _choice(item.get("activation"), ACTIVATIONS, "activation")
     return HeadInfo(name, tuple(labels), activation, _get(item, "bytes", int))

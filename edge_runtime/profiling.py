@@ -88,7 +88,7 @@ def _step_parts(classifier: MultiHeadClassifier) -> Dict[str, Part]:
     resized = image.resize(size, bilinear)
     frame = Frame(1, 0.0, Shot(large), Shot(small).tensor(spec), spec, 1.0)
     features, name = classifier.features_of(frame.image), classifier.head_names[0]
-    scores, labels = classifier.head_scores(features, 0), classifier.metadata.heads[0].labels
+    scores, labels = classifier.head_scores(features, 0), classifier.heads[0].labels
     heads, answering, decision = _heads(classifier), _heads(classifier, _Remembers), Decision(DEFAULT_RULE)
     seen = heads.see(frame)
     return {
@@ -114,7 +114,7 @@ class _Remembers:
         self._classifier = classifier
         spec = classifier.metadata.input
         self._features = classifier.features_of(Shot(scene((spec.width, spec.height))).tensor(spec))
-        self.metadata, self.head_names = classifier.metadata, classifier.head_names
+        self.heads, self.head_names = classifier.heads, classifier.head_names
         self.head_scores = classifier.head_scores
 
     def features_of(self, _: np.ndarray) -> Features:

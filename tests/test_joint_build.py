@@ -25,6 +25,7 @@ from edge_runtime.bundle import append_members
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.joint import judge
 from edge_runtime.metadata import HeadInfo
+from edge_runtime.signatures import Signatures
 from tests.joint_models import expected_joint, head_of, logits_of, with_joint, with_none
 from tests.laws import SCORE_STEP, SCORE_TOLERANCE
 from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier
@@ -201,8 +202,10 @@ def test_members_hold_the_list(joint: BuildResult) -> None:
 
 def test_the_backbone_runs_once(joint: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    original = MultiHeadClassifier._runner
-    monkeypatch.setattr(MultiHeadClassifier, "_runner", lambda self, name: calls.append(name) or original(self, name))
+    original = Signatures.run
+    monkeypatch.setattr(
+        Signatures, "run", lambda self, name, tensors: calls.append(name) or original(self, name, tensors)
+    )
     with MultiHeadClassifier(joint.output) as classifier:
         result = classifier.classify(next((joint.output.parent / "pictures" / "none").iterdir()), joint=True, top_k=2)
     assert sorted(calls) == sorted(["backbone", *THREE_HEADS, "joint"])
@@ -256,7 +259,7 @@ def test_chosen_in_the_toml_file(tmp_path: Path) -> None:
     assert BuildConfig.from_toml(path).joint == JointConfig(merge_labels=True, false_alarm=0.1)
 
 
-def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path) -> None:
+def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of a head under other names, and a router of random numbers."""
     parts = read_parts(tiny.output.read_bytes()[: tiny.metadata.model_bytes])
     names = [f"h{i:03d}" for i in range(200)]
@@ -289,8 +292,8 @@ def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path) -> Non
     )
     calls: list[str] = []
     with MultiHeadClassifier(path) as classifier:
-        original = classifier._runner
-        classifier._runner = lambda name: calls.append(name) or original(name)  # type: ignore[method-assign]
+        original = Signatures.run
+        monkeypatch.setattr(Signatures, "run", lambda self, name, x: calls.append(name) or original(self, name, x))
         for row, expected, expected_classes in zip(rows, scores, classes, strict=True):
             found, found_classes = classifier.joint_scores(row)
             assert np.abs(found - expected).max() < 1e-5

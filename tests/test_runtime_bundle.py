@@ -380,11 +380,11 @@ def test_head_names_that_can_be(name: str) -> None:
     check_head_name(name)
 
 
-def test_two_heads_of_one_name_and_none_at_all(tmp_path: Path) -> None:
+def test_two_heads_of_one_name(tmp_path: Path) -> None:
     document = SMALL.to_json()
-    for heads in ([], document["heads"] * 2):
-        members = {METADATA_MEMBER: json.dumps({**document, "heads": heads}), "labels/cats.txt": "tabby\nlion\n"}
-        assert "names of their own" in refusal(tmp_path, with_members(FAKE_MODEL, members))
+    document["heads"] *= 2
+    members = {METADATA_MEMBER: json.dumps(document), "labels/cats.txt": "tabby\nlion\n"}
+    assert "names of their own" in refusal(tmp_path, with_members(FAKE_MODEL, members))
 
 
 def test_a_head_without_labels(tmp_path: Path) -> None:

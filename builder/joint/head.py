@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from builder.calibration import Picture, draw_evenly, find_pictures
-from builder.config import BuildConfig, JointConfig
+from builder.config import JointConfig
 from builder.flatbuffer import INT8, Part, operator_name, quantization, write_parts
 from builder.joint.graph import NONE, Layout, joint_part, lay_out
 from builder.joint.router import Evidence, FittedRouter, fit_router, pooled
@@ -47,7 +48,7 @@ class JointHead:
     pictures: Mapping[str, int]
     thresholds: Mapping[str, float]
     threshold: float
-    false_alarm: float
+    config: JointConfig
     unknown: Unknown | None
     notes: tuple[str, ...] = ()
 
@@ -59,21 +60,20 @@ class JointHead:
             "gated": [head.head_name for head in self.layout.heads if head.activation == "sigmoid"],
             "threshold": self.threshold,
             "head_thresholds": dict(self.thresholds),
-            "false_alarm": self.false_alarm,
+            "false_alarm": self.config.false_alarm,
+            "merge_labels": self.config.merge_labels,
             "unknown": None if self.unknown is None else self.unknown.to_json(),
             "pictures": dict(self.pictures),
         }
 
 
-def grouped_pictures(config: BuildConfig, held_out: Sequence[Picture]) -> list[Picture]:
+def grouped_pictures(folder: Path, names: Sequence[str], held_out: Sequence[Picture]) -> list[Picture]:
     """Calibration pictures in a folder named as a head, or in ``none``: in an order that their content alone decides.
 
     ``held_out``: pictures that must not be looked at.
     """
-    if not config.joint.enabled:
-        return []
-    forbidden, names = {p.digest for p in held_out}, [head.name for head in config.heads]
-    found = [p for p in find_pictures(config.calibration_data, [*names, NONE]) if p.head and p.digest not in forbidden]
+    forbidden = {p.digest for p in held_out}
+    found = [p for p in find_pictures(folder, [*names, NONE]) if p.head and p.digest not in forbidden]
     most = min(MAX_PICTURES_OF_A_HEAD, MAX_PICTURES // (len(names) + 1))
     kept = [p for name in dict.fromkeys((*names, NONE)) for p in draw_evenly([q for q in found if q.head == name], most)]
     return sorted(kept, key=lambda p: p.digest)
@@ -141,7 +141,7 @@ def assemble(
         pictures=dict(zip((*names, NONE), used.tolist(), strict=True)),
         thresholds=dict(zip(names, bars, strict=True)),
         threshold=bar,
-        false_alarm=config.false_alarm,
+        config=config,
         unknown=unknown,
         notes=_notes(config, layout, dict(zip(names, used.tolist(), strict=False)), none_pictures),
     )

@@ -61,7 +61,7 @@ class Heads:
         self.classifier, self.plans = classifier, tuple(plans)
         self.answered = 0
         self._wall_clock = wall_clock
-        self._labels = {head.head_name: head.labels for head in classifier.metadata.heads}
+        self._labels = {head.head_name: head.labels for head in classifier.heads}
         self._index = {name: index for index, name in enumerate(classifier.head_names)}
         self._decisions = {plan.head_name: Decision(plan.rule) for plan in plans}
         self._answers: Dict[str, Answer] = {plan.head_name: Answer(None, 0.0) for plan in plans}

@@ -65,6 +65,14 @@ _option = click.option
 @_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="At most so many viewers.")
 @_option("--token-file", type=click.Path(dir_okay=False), help="Where the page's token is kept; made if not there.")
 @_option("--reload", is_flag=True, help="Take over a new FILE while running, once it has proved itself.")
+@_option(
+    "--head-pack",
+    "head_packs",
+    metavar="PACK",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
+)
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 def camera(consensus: str, size: Optional[str], **chosen: Any) -> None:

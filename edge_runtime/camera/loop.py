@@ -39,6 +39,7 @@ class CameraOptions:
     viewers: int
     token_file: Optional[str]
     reload: bool
+    head_packs: Sequence[str]
     interpreter: Optional[str]
     threads: Optional[int]
 
@@ -59,7 +60,8 @@ class Model:
     def open(self, *, check: bool) -> MultiHeadClassifier:
         """What is in the file now. Where the file may be replaced, a copy of it; see ``reload.open_copy``."""
         options = self._options
-        chosen = {"interpreter": options.interpreter, "num_threads": options.threads}
+        packs = options.head_packs or None
+        chosen = {"interpreter": options.interpreter, "num_threads": options.threads, "head_packs": packs}
         if options.reload:
             return open_copy(options.file, check=check, **chosen)  # type: ignore[arg-type]
         return MultiHeadClassifier(options.file, **chosen)  # type: ignore[arg-type]

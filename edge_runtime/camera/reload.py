@@ -1,7 +1,8 @@
 """A new model file takes over from the old under a running process, once it has proved itself in a process of its own.
 
-``python -m edge_runtime.camera.reload FILE [INTERPRETER]`` is that process: it opens FILE and answers a picture of noise
-with every head. An interpreter may crash on a damaged file; then that process does, and the one that watches goes on.
+``python -m edge_runtime.camera.reload FILE INTERPRETER PACK...`` is that process: it opens FILE with its head packs and
+answers a picture of noise with every head. An interpreter may crash on a damaged file; then that process does, and the
+one that watches goes on.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 
 INTERVAL = 1.0  # seconds between looks at the file
 CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
-_Stamp = Tuple[int, int, int]
+_Stamp = Tuple[Tuple[str, int, int, int], ...]
 
 
 def open_copy(
-    path: str, *, interpreter: Optional[str] = None, num_threads: Optional[int] = None, check: bool = False
+    path: str,
+    *,
+    interpreter: Optional[str] = None,
+    num_threads: Optional[int] = None,
+    head_packs: Optional[Sequence[str]] = None,
+    check: bool = False,
 ) -> MultiHeadClassifier:
     """Open a private copy of the file at ``path``, checked in a process of its own if ``check``.
 
@@ -37,9 +44,10 @@ def open_copy(
     os.close(handle)
     try:
         shutil.copyfile(path, copy)
+        packs = packs_beside(path) if head_packs is None else head_packs
         if check:
-            _check_in_child(copy, interpreter)
-        return MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads)
+            _check_in_child(copy, interpreter, packs)
+        return MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads, head_packs=packs)
     except EdgeRuntimeError as error:
         raise type(error)(str(error).replace(copy, path)) from error
     finally:
@@ -104,15 +112,16 @@ class Reloader:
 
 
 def _stamp(path: str) -> Optional[_Stamp]:
+    """Of the file and of the head packs in its folder."""
     try:
-        found = os.stat(path)
+        found = [(name, os.stat(name)) for name in (path, *packs_beside(path))]
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in found)
 
 
-def _check_in_child(path: str, interpreter: Optional[str]) -> None:
-    command = [sys.executable, "-m", "edge_runtime.camera.reload", path] + ([interpreter] if interpreter else [])
+def _check_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "edge_runtime.camera.reload", path, interpreter or "", *packs]
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=CHECK_TIMEOUT, env=_environment()
@@ -134,14 +143,14 @@ def _environment() -> Dict[str, str]:
     return {**os.environ, "PYTHONPATH": here + (os.pathsep + there if there else "")}
 
 
-def _prove(path: str, interpreter: Optional[str]) -> None:
-    with MultiHeadClassifier(path, interpreter=interpreter) as classifier:
+def _prove(path: str, interpreter: str, *packs: str) -> None:
+    with MultiHeadClassifier(path, interpreter=interpreter or None, head_packs=packs) as classifier:
         spec = classifier.metadata.input
         classifier.classify(np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8))
 
 
 if __name__ == "__main__":
     try:
-        _prove(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+        _prove(*sys.argv[1:])
     except (EdgeRuntimeError, OSError) as error:
         sys.exit(" ".join(str(error).split()))

@@ -1,0 +1,87 @@
+"""Where each head is: in the file itself, or in a pack of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from edge_runtime.bundle import REBUILD, read_head_pack
+from edge_runtime.errors import BundleError
+from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
+from edge_runtime.quantization import Quantization
+from edge_runtime.signatures import Signatures
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+class HeadSource(NamedTuple):
+    """``reads``: names of the tensors of the seam that the head takes. ``quantization``: of its scores."""
+
+    info: HeadInfo
+    model: Signatures
+    reads: Tuple[str, ...]
+    quantization: Quantization
+
+    def scores(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities, float32 (labels,), from the tensors that the head reads."""
+        name = self.info.head_name
+        raw = self.model.run(name, features)["scores"]
+        self.model.check_result(name, raw, (1, len(self.info.labels)), self.quantization.dtype)
+        return self.quantization.dequantize(raw[0])
+
+
+def own_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, Any]) -> Tuple[HeadSource, ...]:
+    """``signatures``: of the file, as its interpreter lists them."""
+    return tuple(
+        HeadSource(head, model, tuple(signatures[head.head_name]["inputs"]), metadata.scores) for head in metadata.heads
+    )
+
+
+def packed_heads(
+    paths: Sequence[Path], metadata: Metadata, main: str, *, interpreter: Optional[str]
+) -> Tuple[HeadSource, ...]:
+    """The heads in the packs at ``paths``; see ``read_packs``.
+
+    They are read now, since the files may be replaced; the interpreter of each is opened when its head is first asked.
+    """
+    found = []
+    for path, pack in read_packs(paths, metadata, main):
+        with open(path, "rb") as file:
+            content = file.read(pack.model_bytes)
+        model = Signatures(path, pack.min_runtime, interpreter=interpreter, num_threads=1, content=content)
+        found.append(HeadSource(pack.head, model, tuple(tensor.name for tensor in pack.seam), pack.scores))
+    return tuple(found)
+
+
+def read_packs(paths: Sequence[Path], metadata: Metadata, main: str) -> Tuple[Tuple[str, HeadPack], ...]:
+    """Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file
+    ``main``, or its head has the name of one that is there.
+    """
+    found, places = [], {head.head_name: main for head in metadata.heads}
+    for given in paths:
+        path = os.fspath(given)
+        pack = read_head_pack(path)
+        name = pack.head.head_name
+        _check_backbone(path, pack, metadata, main)
+        if name in places:
+            raise BundleError(f"{path}: head {name} is in {places[name]} already; rename one of them, or leave one out")
+        places[name] = path
+        found.append((path, pack))
+    return tuple(found)
+
+
+def _check_backbone(path: str, pack: HeadPack, metadata: Metadata, main: str) -> None:
+    expected, found = metadata.backbone_digest, pack.backbone_digest
+    if found != expected:
+        raise BundleError(
+            f"{path}: head {pack.head.head_name} is for backbone {found[:23]}, {main} has {expected[:23]}; "
+            "build the pack for this file"
+        )
+    strange = [tensor.name for tensor in pack.seam if tensor not in metadata.seam]
+    if strange:
+        raise BundleError(
+            f"{path}: head {pack.head.head_name} reads {strange[0]} in other integers than {main} gives; build the pack "
+            f"for this file, or {REBUILD}"
+        )
