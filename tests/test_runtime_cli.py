@@ -47,6 +47,7 @@ def test_info_json(tiny_file: Path) -> None:
         "min_runtime",
         "quality",
         "built",
+        "head_packs",
         "bytes",
     ]
     assert document["format_version"] == 1
