@@ -22,6 +22,7 @@ from builder.options import (
 )
 from builder.quiet import quiet, terminal
 from builder.targets import TARGETS
+from builder.train_cli import train_head
 
 
 @click.group(cls=Commands, context_settings=HELP)
@@ -29,7 +30,7 @@ def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, train_head):
     main.add_command(command)
 
 

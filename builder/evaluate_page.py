@@ -41,18 +41,22 @@ class Page:
 def render(content: Page) -> str:
     """The page as HTML text, pictures inlined."""
     rows = [(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()]
-    tables = (
-        _table(rows) + "<h2>One list of all labels</h2>" + _table([(name, "", a) for name, a in content.lists.items()])
-    )
+    lists = accuracy_table([(name, "", a) for name, a in content.lists.items()])
+    tables = f"{accuracy_table(rows)}<h2>One list of all labels</h2>{lists}"
     unknown = "".join(row([name.replace("_", " ")], [f"{value:.4g}"]) for name, value in content.unknown.items())
     parts = [f"<h2>Each head, on its own pictures</h2>{tables}", "<h2>Reliability</h2>", image(_curves(content.curves))]
     if unknown:
         parts.append(f"<h2>Pictures of no head</h2><table>{unknown}</table>")
-    parts += [f"<h2>Confusion: {html.escape(m.title)}</h2>{image(_matrix(m))}" for m in content.matrices[:_MATRICES]]
-    return page(content.title, "".join(parts))
+    return page(content.title, "".join(parts) + confusions(content.matrices[:_MATRICES]))
 
 
-def _table(rows: Sequence[tuple[str, str, Accuracy]]) -> str:
+def confusions(matrices: Sequence[Matrix]) -> str:
+    """A heading and a plot for each."""
+    return "".join(f"<h2>Confusion: {html.escape(m.title)}</h2>{image(_confusion(m))}" for m in matrices)
+
+
+def accuracy_table(rows: Sequence[tuple[str, str, Accuracy]]) -> str:
+    """A row for each: of what, which kind, and the figures."""
     titles = ("pictures", "right", "accuracy", "95 % interval", "mean probability", "calibration error", "by chance")
     head = "<tr><th></th><th></th>" + "".join(f'<th class="n">{title}</th>' for title in titles) + "</tr>"
     body = []
@@ -83,7 +87,7 @@ def _curves(curves: Mapping[str, np.ndarray]) -> Any:
     return tidy(figure)
 
 
-def _matrix(matrix: Matrix) -> Any:
+def _confusion(matrix: Matrix) -> Any:
     number = len(matrix.labels)
     small = number <= _MANY
     side = max(2.6, 0.36 * number) if small else 9.0

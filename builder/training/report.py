@@ -1,0 +1,76 @@
+"""What a training did: learning curves and confusion as one page, and ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import pyplot as plt
+
+from builder.evaluate_page import Matrix, accuracy_table, confusions
+from builder.files import temporary_beside
+from builder.page import BLUE, GREY, image, page, row, tidy
+
+if TYPE_CHECKING:
+    from builder.training.train import Trained
+
+
+def write_report(trained: Trained, folder: Path) -> None:
+    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    files = {
+        "report.json": json.dumps(to_json(trained), indent=2, ensure_ascii=False) + "\n",
+        "index.html": _page(trained),
+    }
+    for name, text in files.items():
+        with temporary_beside(folder / name) as draft:
+            draft.write_text(text, "utf-8")
+            draft.replace(folder / name)
+
+
+def to_json(trained: Trained) -> dict[str, Any]:
+    config = trained.config
+    return {
+        "output": str(config.output),
+        "backbone": config.backbone,
+        "features": trained.features,
+        "labels": list(trained.labels),
+        "samples": trained.samples,
+        "epochs": trained.fit.epochs,
+        "validation": trained.validation.to_json(),
+        "held_out": None if trained.held_out is None else trained.held_out.to_json(),
+        "curves": {name: [round(float(v), 5) for v in values] for name, values in trained.fit.curves.items()},
+        "seed": config.seed,
+        "seconds": {stage: round(s, 2) for stage, s in trained.seconds.items()},
+    }
+
+
+def _page(trained: Trained) -> str:
+    config, seconds = trained.config, sum(trained.seconds.values())
+    facts = (
+        ("classifier", str(config.output)),
+        ("base", f"{config.backbone}, frozen: {trained.features}"),
+        ("samples", f"{trained.samples}, {trained.validation.accuracy.pictures} of them validate"),
+        ("trained", f"{trained.fit.epochs} epochs on all of them, as long as was best for those that validate"),
+        ("took", f"{seconds:.1f} s"),
+    )
+    judged = {"validation": trained.validation, "held out": trained.held_out}
+    rows = [(name, "not learned from", found.accuracy) for name, found in judged.items() if found is not None]
+    matrices = [Matrix(name, trained.labels, found.confusion) for name, found in judged.items() if found is not None]
+    body = f"<table>{''.join(row([name], [value]) for name, value in facts)}</table>"
+    body += f"<h2>Accuracy</h2>{accuracy_table(rows)}<h2>Learning</h2>{image(_curves(trained))}"
+    return page(f"{config.output.name}: {len(trained.labels)} labels", body + confusions(matrices))
+
+
+def _curves(trained: Trained) -> Any:
+    figure, plots = plt.subplots(1, 2, figsize=(11, 3.2))
+    curves = trained.fit.curves
+    for axes, name in zip(plots, ("loss", "accuracy"), strict=True):
+        steps = range(1, len(curves[name]) + 1)
+        axes.plot(steps, curves[name], color=GREY, label="learned from")
+        axes.plot(steps, curves[f"val_{name}"], color=BLUE, label="validation")
+        axes.axvline(trained.fit.epochs, color=GREY, linewidth=1, linestyle=":")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.legend(frameon=False)
+    return tidy(figure)

@@ -1,0 +1,107 @@
+"""Labelled samples: pictures in class folders, or texts in a CSV file; and which of them validate."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from builder.errors import ConfigError, PicturesError
+from edge_runtime.errors import PictureError
+from edge_runtime.metadata import ImageInput
+from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor
+
+VALIDATION_EVERY = 6  # each sixth group of a class decides when to stop
+MIN_GROUPS = 2  # of a class: one to learn from, one to validate with
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``inputs``: float32 pictures (n, height, width, 3), RGB, 0..255, or texts (n,). ``classes``: int (n,), indices into
+    ``labels``. ``groups``: (n,) names; samples of one group are no independent evidence. ``sources``: for people.
+    """
+
+    inputs: np.ndarray
+    classes: np.ndarray
+    groups: np.ndarray
+    labels: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None = None) -> Samples:
+    """``folder/<label>/*``: every picture below, as the device would see it; labels in alphabetical order.
+
+    ``group_by``: a regular expression whose first group, found in a file's name without its suffix, names the picture's
+    group. Raises ``PicturesError``.
+    """
+    if not folder.is_dir():
+        raise PicturesError(f"{folder}: expected a folder with a folder of pictures for each label, found none")
+    labels = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    paths = [(path, i) for i, label in enumerate(labels) for path in _pictures(folder / label)]
+    counts = np.bincount([i for _, i in paths], minlength=len(labels))
+    if len(labels) < 2 or counts.min() < 1:
+        empty = [label for label, count in zip(labels, counts, strict=True) if not count]
+        found = f"no pictures in {', '.join(empty)}" if empty else f"{len(labels)} folders"
+        raise PicturesError(f"{folder}: expected two labels or more, each a folder of pictures; found {found}")
+    try:
+        images = np.concatenate([image_tensor(path, spec) for path, _ in paths]).astype(np.float32)
+    except PictureError as error:
+        raise PicturesError(f"{error}; mend it or take it away") from error
+    classes, names = np.array([i for _, i in paths]), tuple(str(path) for path, _ in paths)
+    groups = np.array([_group(path.stem, group_by) or str(path) for path, _ in paths])
+    return _checked(Samples(images, classes, groups, labels, names), folder)
+
+
+def read_csv(path: Path) -> Samples:
+    """A header ``text,label``, then a row for each text. Raises ``ConfigError``."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: expected a CSV file in UTF-8, found something else ({error})") from error
+    if not rows or not {"text", "label"} <= set(rows[0]) or any(not (r["text"] and r["label"]) for r in rows):
+        raise ConfigError(f"{path}: expected the columns text and label, and both in every row")
+    labels = tuple(sorted({row["label"] for row in rows}))
+    if len(labels) < 2:
+        raise ConfigError(f"{path}: expected two labels or more, found {', '.join(labels)}")
+    texts = np.array([row["text"] for row in rows], object)
+    classes = np.array([labels.index(row["label"]) for row in rows])
+    return _checked(Samples(texts, classes, texts.astype(str), labels, tuple(texts)), path)
+
+
+def validating(samples: Samples) -> np.ndarray:
+    """bool (n,): which samples validate. Some of each class, and all samples of a group or none of them."""
+    chosen = np.zeros(len(samples.classes), bool)
+    for index in range(len(samples.labels)):
+        of_class = samples.classes == index
+        chosen |= of_class & np.isin(samples.groups, np.unique(samples.groups[of_class])[::VALIDATION_EVERY])
+    return chosen
+
+
+def _checked(samples: Samples, source: Path) -> Samples:
+    for i, label in enumerate(samples.labels):
+        groups = len(np.unique(samples.groups[samples.classes == i]))
+        if groups < MIN_GROUPS:
+            raise PicturesError(
+                f"{source}: expected {MIN_GROUPS} samples of {label} or more, that are not of one group; found {groups}"
+            )
+    return samples
+
+
+def _group(name: str, pattern: str | None) -> str | None:
+    if pattern is None:
+        return None
+    try:
+        found = re.search(pattern, name)
+        return None if found is None else found[1]
+    except (re.error, IndexError) as error:
+        raise ConfigError(
+            f"--group-by {pattern}: expected a regular expression with a group in brackets ({error})"
+        ) from error
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]

@@ -1,0 +1,186 @@
+"""A classifier from labelled samples and a frozen base: features once, a head on them, the two in one Keras file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from builder.errors import ConfigError
+from builder.files import temporary_beside
+from builder.metrics import Accuracy, confusion, judge
+from builder.pixels import PixelTransform
+from builder.progress import Stages
+from builder.training.base import LITE0, Base, picture_base, text_base
+from builder.training.fit import BATCH, Fit, fit_head, views
+from builder.training.report import write_report
+from builder.training.samples import Samples, read_class_folders, read_csv, validating
+from edge_runtime.metadata import ImageInput
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """``samples``: a folder with a folder of pictures for each label, or a CSV file of texts.
+
+    ``backbone``: ``efficientnet_lite0`` or a model file. ``preprocessing``: how pixels enter it, where it does not say.
+    ``views``: of each picture, the first as it is and the others augmented. ``hidden``: units of a layer between features
+    and labels, 0 for none. ``flip``: may a picture be mirrored? ``group_by``: see ``samples.read_class_folders``.
+    """
+
+    samples: Path
+    output: Path
+    backbone: str = LITE0
+    preprocessing: PixelTransform | None = None
+    held_out: Path | None = None
+    report: Path | None = None
+    size: int = 224
+    views: int = 3
+    flip: bool = True
+    hidden: int = 0
+    dropout: float = 0.2
+    penalty: float = 0.01  # L2 on the weights
+    learning_rate: float = 1e-3
+    epochs: int = 60
+    group_by: str | None = None
+    seed: int = 0
+
+    @property
+    def report_folder(self) -> Path:
+        return self.report or self.output.parent / f"{self.output.stem}_report"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """``confusion``: int (labels, labels), rows are true."""
+
+    accuracy: Accuracy
+    confusion: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, truth: np.ndarray) -> Judged:
+        """``scores``: (n, labels). ``truth``: (n,)."""
+        return cls(judge(scores, truth), confusion(scores.argmax(1), truth, scores.shape[1]))
+
+    def to_json(self) -> dict[str, object]:
+        return {**self.accuracy.to_json(), "confusion": self.confusion.tolist()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training made. ``validation``: by the head that had not learned from the samples that validate."""
+
+    config: TrainConfig
+    labels: tuple[str, ...]
+    samples: int
+    features: str
+    fit: Fit
+    validation: Judged
+    held_out: Judged | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Trained:
+    """Train, look at the held-out samples, and write ``output``, its labels beside it as ``.txt``, and the report.
+
+    Equal inputs give equal weights. Raises ``BuilderError``; then nothing was written.
+    """
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    stages = Stages(progress)
+    texts = config.samples.suffix.lower() == ".csv"
+    with stages("load"):
+        base = (
+            text_base(Path(config.backbone))
+            if texts
+            else picture_base(config.backbone, config.preprocessing, config.size)
+        )
+    with stages("read"):
+        samples = _read(config, config.samples, base)
+        held_out = None if config.held_out is None else _read(config, config.held_out, base)
+    if held_out is not None and held_out.labels != samples.labels:
+        raise ConfigError(
+            f"{config.held_out}: expected the labels {', '.join(samples.labels)}, found {', '.join(held_out.labels)}"
+        )
+    number = 1 if texts else config.views
+    with stages("features", number * -(-len(samples.classes) // BATCH)) as advance:
+        extractor = base.model if texts else _augmented(base, config)
+        features = views(extractor, samples.inputs, number, advance)
+    validates = validating(samples)
+    with stages("train"):
+        head = new_head(features.shape[-1], len(samples.labels), config)
+        fit = fit_head(
+            head,
+            features,
+            samples.classes,
+            validates,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+        )
+    judged = None
+    if held_out is not None:
+        judged = Judged.of(head.predict(views(base.model, held_out.inputs, 1)[0], verbose=0), held_out.classes)
+    trained = Trained(
+        config=config,
+        labels=samples.labels,
+        samples=len(samples.classes),
+        features=f"{features.shape[-1]} features, {base.features}",
+        fit=fit,
+        validation=Judged.of(fit.scores, samples.classes[validates]),
+        held_out=judged,
+        seconds=stages.seconds,
+    )
+    _save(keras.Model(base.model.inputs, head(base.model.output), name=config.output.stem), samples.labels, config.output)
+    write_report(trained, config.report_folder)
+    return trained
+
+
+def new_head(features: int, labels: int, config: TrainConfig) -> Any:
+    """features -> probabilities: dropout and one dense layer, with ``hidden`` another before it."""
+    penalty = keras.regularizers.L2(config.penalty)
+    x = source = keras.Input((features,), name="features")
+    if config.hidden:
+        x = keras.layers.Dense(config.hidden, activation="relu", kernel_regularizer=penalty, name="hidden")(x)
+    x = keras.layers.Dropout(config.dropout, seed=config.seed)(x)
+    scores = keras.layers.Dense(labels, activation="softmax", kernel_regularizer=penalty, name="scores")(x)
+    return keras.Model(source, scores, name="head")
+
+
+def _base(config: TrainConfig) -> Base:
+    if config.samples.suffix.lower() != ".csv":
+        return picture_base(config.backbone, config.preprocessing, config.size)
+    if config.backbone == LITE0:
+        raise ConfigError(f"{config.samples}: texts need a base of texts; give a .keras file as --backbone")
+    return text_base(Path(config.backbone))
+
+
+def _read(config: TrainConfig, source: Path, base: Base) -> Samples:
+    if source.suffix.lower() == ".csv":
+        return read_csv(source)
+    _, height, width, _ = base.model.input_shape
+    return read_class_folders(source, ImageInput(height, width), group_by=config.group_by)
+
+
+def _augmented(base: Base, config: TrainConfig) -> Any:
+    """The base behind layers that change a picture a little while training."""
+    layers = [keras.layers.RandomFlip("horizontal", seed=config.seed)] if config.flip else []
+    layers += [
+        keras.layers.RandomRotation(0.05, seed=config.seed),
+        keras.layers.RandomZoom(0.1, seed=config.seed),
+        keras.layers.RandomContrast(0.2, seed=config.seed, value_range=(0, 255)),
+    ]
+    return keras.Sequential([keras.Input(base.model.input_shape[1:]), *layers, base.model])
+
+
+def _save(model: Any, labels: tuple[str, ...], output: Path) -> None:
+    """Both files are complete before the first takes its place."""
+    names = output.with_suffix(".txt")
+    with temporary_beside(output) as draft, temporary_beside(names) as text:
+        text.write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        model.save(draft)
+        draft.replace(output)
+        text.replace(names)
