@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +14,11 @@ from benchmarks.variants import SIDES
 from builder.formats.stored import StoredModel, live_weights
 from builder.loading import Classifier, Reader
 from builder.pixels import PixelTransform
+from builder.training.efficientnet_lite0 import efficientnet_lite0
 
 LABELS = ("first", "second", "third", "fourth", "fifth")
 # Outside the model, so that no variant spends time on it: each folds it into the quantization of its input.
 PIXELS = PixelTransform().then(1 / 128, -127 / 128)
-_EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _SEED = 7
 
 
@@ -62,7 +60,6 @@ def _base(backbone: str) -> Any:
         image = keras.Input((SIDES[backbone], SIDES[backbone], 3))
         x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
         return keras.Model(image, keras.layers.Conv2D(16, 3, 2, padding="same", activation="relu")(x))
-    sys.path.insert(0, str(_EXAMPLES))  # the examples are scripts, not a package
-    base = importlib.import_module(backbone).efficientnet_lite0(SIDES[backbone])
+    base = efficientnet_lite0(SIDES[backbone])
     base.trainable = False
     return base

@@ -24,7 +24,11 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 import numpy as np
-from PIL import Image
+
+from builder.errors import BuilderError
+from builder.pixels import PixelTransform
+from builder.training.samples import Samples, read_class_folders, validating
+from edge_runtime.metadata import ImageInput
 
 if TYPE_CHECKING:  # Keras takes seconds to import: only the processes that train do so
     import keras
@@ -34,60 +38,19 @@ SIZE = 224
 SEED = 20
 VIEWS = 3  # of each training picture: as it is, and twice as the model's own augmentation changes it
 EPOCHS = 40
-BATCH = 32
 LEARNING_RATE = 1e-3
 WEIGHT_PENALTY = 0.01  # L2; chosen by cross-validation on training stamps: the log loss of `garden` and `things` falls
-VALIDATION_EVERY = 6  # each sixth training stamp of a class decides when to stop
+STAMP = "(.+)__"  # what comes before it in a picture's name is the stamp that it shows
 SCALE, OFFSET = 1 / 128, -127 / 128  # the backbone's normalisation, (p - 127) / 128
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """`images` float32 (n, 224, 224, 3), RGB, 0..255; `classes` int (n,), indices into `labels`.
-
-    `stamps` (n,) names what each picture shows: pictures of one stamp are no independent evidence.
-    """
-
-    images: np.ndarray
-    classes: np.ndarray
-    stamps: np.ndarray
-    labels: tuple[str, ...]
-
-
-def load_picture(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32)
-
-
-def load_pictures(folder: Path) -> Pictures:
-    """Every `<class>/*.jpg` of one task; the labels are the sub-folders' names in alphabetical order."""
-    labels = sorted(path.name for path in folder.glob("*/") if path.is_dir())
-    paths = [(path, index) for index, label in enumerate(labels) for path in sorted((folder / label).glob("*.jpg"))]
-    if not paths:
-        raise FileNotFoundError(f"expected pictures <class>/*.jpg in {folder}, found none")
-    return Pictures(
-        np.stack([load_picture(path) for path, _ in paths]),
-        np.array([index for _, index in paths]),
-        np.array([path.stem.rpartition("__")[0] for path, _ in paths]),
-        tuple(labels),
-    )
-
-
-def split(pictures: Pictures) -> np.ndarray:
-    """bool (n,): which pictures validate. Some of each class, and all pictures of a stamp or none of them."""
-    validates = np.zeros(len(pictures.classes), bool)
-    for index in range(len(pictures.labels)):
-        of_class = pictures.classes == index
-        chosen = np.unique(pictures.stamps[of_class])[::VALIDATION_EVERY]
-        validates |= of_class & np.isin(pictures.stamps, chosen)
-    return validates
+PIXELS = PixelTransform().then(SCALE, OFFSET)
 
 
 def animals_classifier(classes: int) -> keras.Model:
     """Flips and turns, the normalisation inside, one dense layer."""
     import keras
-    from efficientnet_lite0 import efficientnet_lite0
     from keras import layers
+
+    from builder.training.efficientnet_lite0 import efficientnet_lite0
 
     base = efficientnet_lite0(SIZE)
     base.trainable = False
@@ -106,8 +69,9 @@ def animals_classifier(classes: int) -> keras.Model:
 def garden_classifier(classes: int) -> keras.Model:
     """The augmentation as a model of its own, the normalisation inside, a hidden layer."""
     import keras
-    from efficientnet_lite0 import efficientnet_lite0
     from keras import layers
+
+    from builder.training.efficientnet_lite0 import efficientnet_lite0
 
     base = efficientnet_lite0(SIZE)
     base.trainable = False
@@ -136,8 +100,9 @@ def things_classifier(classes: int) -> keras.Model:
     cannot say `training=False` for one of its layers.
     """
     import keras
-    from efficientnet_lite0 import efficientnet_lite0
     from keras import layers
+
+    from builder.training.efficientnet_lite0 import efficientnet_lite0
 
     base = efficientnet_lite0(SIZE)
     base.trainable = False
@@ -172,12 +137,6 @@ TASKS = {
 }
 
 
-def class_weights(classes: np.ndarray) -> dict[int, float]:
-    """Each class counts the same in sum, however many pictures it has."""
-    counts = np.bincount(classes)
-    return {index: len(classes) / (len(counts) * count) for index, count in enumerate(counts)}
-
-
 def divide(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """The model up to the pooled features, and its head; both share the layers of `model`."""
     import keras
@@ -186,54 +145,7 @@ def divide(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return keras.Model(model.inputs, pooled), keras.Model(pooled, model.outputs[0])
 
 
-def views(extractor: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Features float32 (VIEWS, n, channels): the first of each picture as it is, the others of it augmented."""
-    import tensorflow as tf
-
-    run = tf.function(extractor, reduce_retracing=True)
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    return np.stack([np.concatenate([run(batch, training=view > 0) for batch in batches]) for view in range(VIEWS)])
-
-
-def fit(head: keras.Model, features: np.ndarray, classes: np.ndarray, **options: object) -> keras.callbacks.History:
-    """Train `head` on every view of each picture: `features` (views, n, channels), `classes` (n,)."""
-    import keras
-
-    keras.utils.set_random_seed(SEED)
-    head.compile(
-        keras.optimizers.Adam(LEARNING_RATE),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    return head.fit(
-        features.reshape(-1, features.shape[-1]),
-        np.tile(classes, len(features)),
-        batch_size=BATCH,
-        class_weight=class_weights(classes),
-        verbose=2 if sys.stdout.isatty() else 0,
-        **options,
-    )
-
-
-def fit_head(head: keras.Model, features: np.ndarray, classes: np.ndarray, validates: np.ndarray) -> None:
-    """Find on the validation pictures how long to train, then train that long on all of them from the start."""
-    import keras
-
-    initial = head.get_weights()
-    history = fit(
-        head,
-        features[:, ~validates],
-        classes[~validates],
-        epochs=EPOCHS,
-        validation_data=(features[0, validates], classes[validates]),
-        callbacks=[keras.callbacks.EarlyStopping(patience=5)],
-    )
-    head.set_weights(initial)
-    fit(head, features, classes, epochs=1 + int(np.argmin(history.history["val_loss"])))
-
-
-def train(task: Task, pictures: Pictures) -> keras.Model:
+def train(task: Task, pictures: Samples) -> keras.Model:
     """The fitted Keras model, its base as it was.
 
     The frozen base is nearly all of the work and always gives the same features for the same picture: so it
@@ -242,11 +154,22 @@ def train(task: Task, pictures: Pictures) -> keras.Model:
     import keras
     import tensorflow as tf
 
+    from builder.training.fit import fit_head, views
+
     keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
     model = task.build(len(pictures.labels))
     extractor, head = divide(model)
-    fit_head(head, views(extractor, pictures.images), pictures.classes, split(pictures))
+    features = views(extractor, pictures.inputs, VIEWS)
+    fit_head(
+        head,
+        features,
+        pictures.classes,
+        validating(pictures),
+        epochs=EPOCHS,
+        learning_rate=LEARNING_RATE,
+        seed=SEED,
+    )
     return model
 
 
@@ -270,18 +193,16 @@ def run_task(name: str, *, pictures: Path, output: Path) -> dict:
     """Train one classifier, and only then look at the held-out pictures and count what it gets right."""
     task = TASKS[name]
 
-    def load(folder: Path) -> Pictures:
-        loaded = load_pictures(folder)
-        if not task.normalise_outside:
-            return loaded
-        return replace(loaded, images=loaded.images * np.float32(SCALE) + np.float32(OFFSET))
+    def load(folder: Path) -> Samples:
+        loaded = read_class_folders(folder, ImageInput(SIZE, SIZE), group_by=STAMP)
+        return replace(loaded, inputs=PIXELS.apply(loaded.inputs)) if task.normalise_outside else loaded
 
     training = load(pictures / name)
     model = train(task, training)
     held_out = load(pictures / "held_out" / name)
     if held_out.labels != training.labels:
         raise ValueError(f"expected the held-out classes {training.labels}, found {held_out.labels}")
-    correct = int(np.sum(model.predict(held_out.images, verbose=0).argmax(axis=1) == held_out.classes))
+    correct = int(np.sum(model.predict(held_out.inputs, verbose=0).argmax(axis=1) == held_out.classes))
     count = len(held_out.classes)
     result = {"task": name, "training_pictures": len(training.classes), "held_out_pictures": count,
               "held_out_correct": correct, "held_out_accuracy": round(correct / count, 4)}  # fmt: skip
@@ -316,7 +237,7 @@ def main() -> int:
         result = run_task(arguments.task, pictures=arguments.pictures, output=arguments.output)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, BuilderError) as error:
         print(f"train_demo_heads: {error}", file=sys.stderr)
         return 2
     counts = f"{result['held_out_correct']} of {result['held_out_pictures']} held-out pictures right"

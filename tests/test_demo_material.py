@@ -5,11 +5,13 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from builder.training import samples
+from edge_runtime.metadata import ImageInput
 
 DATA = Path(__file__).resolve().parent.parent / "calibration_data"
 CLASSES = {
@@ -185,8 +187,8 @@ class FakeModel:
 
 def test_training_ends_before_a_held_out_picture_is_read(tmp_path, monkeypatch):
     read, read_while_training = [], []
-    load_picture = training.load_picture
-    monkeypatch.setattr(training, "load_picture", lambda path: (read.append(path), load_picture(path))[1])
+    picture = samples.image_tensor
+    monkeypatch.setattr(samples, "image_tensor", lambda path, spec: (read.append(path), picture(path, spec))[1])
 
     def train(task, pictures):
         read_while_training.extend(read)
@@ -214,31 +216,11 @@ def test_a_failed_save_leaves_the_old_files_and_no_others(tmp_path):
         "garden.json": "old", "garden.keras": "old", "garden.txt": "old"}  # fmt: skip
 
 
-def shown_twice(stamps_of_class: list[int]):
-    """Two pictures of each stamp, the second ones after all the first."""
-    classes = np.repeat(range(len(stamps_of_class)), stamps_of_class)
-    names = [f"{label}{number}" for label, count in enumerate(stamps_of_class) for number in range(count)]
-    return training.Pictures(np.zeros(2 * len(names)), np.tile(classes, 2), np.tile(names, 2), tuple("abc"))
-
-
-def test_validation_takes_whole_stamps_and_some_of_each_class():
-    pictures = shown_twice([4, 13, 7])
-    validates = training.split(pictures)
-    assert not set(pictures.stamps[validates]) & set(pictures.stamps[~validates])
-    assert np.bincount(pictures.classes[validates]).tolist() == [2 * 1, 2 * 3, 2 * 2]
-    assert np.bincount(pictures.classes[~validates]).tolist() == [2 * 3, 2 * 10, 2 * 5]
-
-
-def test_a_stamp_name_that_two_classes_use_is_two_stamps():
-    pictures = training.Pictures(np.zeros(4), np.array([0, 0, 1, 1]), np.array(["a", "b", "b", "c"]), ("x", "y"))
-    assert training.split(pictures).tolist() == [True, False, True, False]
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_pictures_are_loaded_with_their_class_and_stamp(task, monkeypatch):
-    monkeypatch.setattr(training, "load_picture", lambda path: np.zeros(1))
-    loaded = training.load_pictures(DATA / task)
-    pairs = Counter((loaded.labels[index], stamp) for index, stamp in zip(loaded.classes, loaded.stamps, strict=True))
+    monkeypatch.setattr(samples, "image_tensor", lambda path, spec: np.zeros((1, 1)))
+    loaded = samples.read_class_folders(DATA / task, ImageInput(224, 224), group_by=training.STAMP)
+    pairs = Counter((loaded.labels[index], stamp) for index, stamp in zip(loaded.classes, loaded.groups, strict=True))
     assert pairs == stamps("training", task)
 
 
@@ -265,45 +247,6 @@ def test_no_two_pictures_of_a_stamp_share_a_backdrop(task, tmp_path):
     assert sides == {False, True}
 
 
-class FakeHead:
-    """Remembers each training; its validation loss is lowest in the third epoch."""
-
-    def __init__(self):
-        self.fits, self.weights = [], "initial"
-
-    def compile(self, *arguments, **options):
-        pass
-
-    def get_weights(self):
-        return self.weights
-
-    def set_weights(self, weights):
-        self.weights = weights
-
-    def fit(self, features, classes, *, epochs, validation_data=None, **options):
-        self.fits.append((self.weights, sorted(features[:, 0]), epochs, validation_data))
-        self.weights = "trained"
-        return SimpleNamespace(history={"val_loss": [3.0, 2.0, 1.0, 2.0]})
-
-
-def test_the_head_is_trained_again_on_everything_for_as_long_as_validation_says():
-    features = np.array([[0.0, 1, 2, 3], [10, 11, 12, 13]])[..., None]  # two views of four pictures
-    head, validates = FakeHead(), np.array([False, True, False, False])
-    training.fit_head(head, features, np.array([0, 0, 1, 1]), validates)
-    (_, searched, _, (seen, truth)), (weights, learned, epochs, nothing) = head.fits
-    assert searched == [0, 2, 3, 10, 12, 13]
-    assert (seen.tolist(), truth.tolist()) == ([[1.0]], [0]), "what validates is not augmented"
-    assert (weights, epochs, nothing) == ("initial", 3, None)
-    assert learned == sorted(features.ravel())
-
-
-def test_every_class_weighs_the_same():
-    classes = np.array([0] * 4 + [1] * 13 + [2] * 7)
-    weights = training.class_weights(classes)
-    sums = [weights[index] * np.sum(classes == index) for index in range(3)]
-    np.testing.assert_allclose(sums, [8.0, 8.0, 8.0])
-
-
 def test_a_missing_task_is_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
     arguments = [
         "train_demo_heads",
@@ -317,5 +260,5 @@ def test_a_missing_task_is_one_clear_line_and_exit_code_2(tmp_path, monkeypatch,
     monkeypatch.setattr(sys, "argv", arguments)
     assert training.main() == 2
     error = capsys.readouterr().err
-    assert "expected pictures <class>/*.jpg" in error and error.count("\n") == 1
+    assert "expected a folder with a folder of pictures" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

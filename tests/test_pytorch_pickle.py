@@ -5,25 +5,13 @@ import io
 import math
 import pickle
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-def load_reader():
-    spec = importlib.util.spec_from_file_location("pytorch_pickle", EXAMPLES / "pytorch_pickle.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pytorch_pickle"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-reader = load_reader()
+from builder.training import pytorch_pickle as reader
 
 # The pickles are put together by hand, instruction by instruction, to hold what no honest writer writes.
 STOP, REDUCE, BUILD, PERSISTENT_ID = b".", b"R", b"b", b"Q"

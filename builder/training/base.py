@@ -49,9 +49,7 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
             "or SCALE,OFFSET"
         )
     if found.pixels.order != tuple(range(CHANNELS)):
-        raise ConfigError(
-            f"{path}: channels in another order than RGB cannot be undone inside a model; choose another base"
-        )
+        raise ConfigError(f"{path}: expected channels in the order RGB, found {found.pixels}; choose another base")
     ref, words = _features(found)
     cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
     return _pictures_to_features(backbone_model((found,), cut), found.pixels, found.size, words)

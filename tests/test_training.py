@@ -1,0 +1,286 @@
+"""train-head: what validates is not learned from, equal inputs give equal weights, the base stays as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from builder.cli import main
+from builder.errors import ConfigError, PicturesError
+from builder.training.fit import class_weights, fit_head
+from builder.training.samples import Samples, read_class_folders, read_csv, validating
+from edge_runtime.metadata import ImageInput
+from tests.tiny_models import SIZE, tiny_base, tiny_classifier, tiny_picture
+
+SPEC = ImageInput(SIZE, SIZE)
+
+
+def samples(classes: np.ndarray, groups: np.ndarray) -> Samples:
+    return Samples(np.zeros(len(classes)), classes, groups, tuple("abc"[: classes.max() + 1]), ())
+
+
+def shown_twice(groups_of_class: list[int]) -> Samples:
+    """Two samples of each group, the second ones after all the first."""
+    classes = np.repeat(range(len(groups_of_class)), groups_of_class)
+    names = [f"{label}{number}" for label, count in enumerate(groups_of_class) for number in range(count)]
+    return samples(np.tile(classes, 2), np.tile(names, 2))
+
+
+def test_validation_takes_whole_groups_and_some_of_each_class() -> None:
+    found = shown_twice([4, 13, 7])
+    chosen = validating(found)
+    assert not set(found.groups[chosen]) & set(found.groups[~chosen])
+    assert np.bincount(found.classes[chosen]).tolist() == [2 * 1, 2 * 3, 2 * 2]
+    assert np.bincount(found.classes[~chosen]).tolist() == [2 * 3, 2 * 10, 2 * 5]
+
+
+def test_a_group_name_that_two_classes_use_is_two_groups() -> None:
+    found = samples(np.array([0, 0, 1, 1]), np.array(["a", "b", "b", "c"]))
+    assert validating(found).tolist() == [True, False, True, False]
+
+
+class FakeHead:
+    """Remembers each training; its validation loss is lowest in the third epoch."""
+
+    def __init__(self) -> None:
+        self.fits: list[Any] = []
+        self.weights = "initial"
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def get_weights(self) -> str:
+        return self.weights
+
+    def set_weights(self, weights: str) -> None:
+        self.weights = weights
+
+    def predict(self, features: np.ndarray, verbose: int) -> np.ndarray:
+        return np.full((len(features), 2), len(self.fits))
+
+    def fit(self, features: Any, classes: Any, *, epochs: int, validation_data: Any = None, **options: Any) -> Any:
+        self.fits.append((self.weights, sorted(features[:, 0]), epochs, validation_data))
+        self.weights = "trained"
+        return SimpleNamespace(history={"val_loss": [3.0, 2.0, 1.0, 2.0]})
+
+
+def test_the_head_is_trained_again_on_everything_for_as_long_as_validation_says() -> None:
+    features = np.array([[0.0, 1, 2, 3], [10, 11, 12, 13]])[..., None]  # two views of four samples
+    head, validates = FakeHead(), np.array([False, True, False, False])
+    fit = fit_head(head, features, np.array([0, 0, 1, 1]), validates, epochs=9, learning_rate=0.1, seed=0)
+    (_, searched, most, (seen, truth)), (weights, learned, epochs, nothing) = head.fits
+    assert (searched, most) == ([0, 2, 3, 10, 12, 13], 9)
+    assert (seen.tolist(), truth.tolist()) == ([[1.0]], [0]), "what validates is not augmented"
+    assert (weights, epochs, nothing) == ("initial", 3, None)
+    assert learned == sorted(features.ravel())
+    assert (fit.epochs, fit.scores.tolist()) == (3, [[1, 1]]), "scored by the head that had not learned from them"
+
+
+def test_every_class_weighs_the_same() -> None:
+    classes = np.array([0] * 4 + [1] * 13 + [2] * 7)
+    weights = class_weights(classes)
+    sums = [weights[index] * np.sum(classes == index) for index in range(3)]
+    np.testing.assert_allclose(sums, [8.0, 8.0, 8.0])
+
+
+# What is read
+
+
+def save_pictures(folder: Path, colours: dict[str, tuple[int, int, int]], number: int = 12) -> Path:
+    """Pictures of one colour on another, different enough that a random base tells them apart."""
+    for place, (label, colour) in enumerate(colours.items()):
+        (folder / label).mkdir(parents=True)
+        for i in range(number):
+            picture = tiny_picture(100 * place + i)
+            picture.paste(Image.new("RGB", (60, 40), colour), (i % 10, i % 7))
+            picture.save(folder / label / f"shot{i // 2}_{i}.png")
+    return folder
+
+
+COLOURS = {"blue": (20, 40, 220), "red": (220, 30, 20), "white": (250, 250, 250)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pictures(tmp_path_factory.mktemp("labelled") / "colours", COLOURS)
+
+
+def test_pictures_of_one_shot_are_one_group(folder: Path) -> None:
+    found = read_class_folders(folder, SPEC, group_by=r"(shot\d+)_")
+    assert found.labels == ("blue", "red", "white")
+    assert found.inputs.shape == (36, SIZE, SIZE, 3)
+    assert len(np.unique(found.groups)) == 6
+    assert len(np.unique(read_class_folders(folder, SPEC).groups)) == 36
+
+
+def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(folder / "red", one / "red")
+    with pytest.raises(PicturesError, match=r"two labels or more.* found 1 folders"):
+        read_class_folders(one, SPEC)
+    (one / "empty").mkdir()
+    with pytest.raises(PicturesError, match="no pictures in empty"):
+        read_class_folders(one, SPEC)
+    with pytest.raises(PicturesError, match="found none"):
+        read_class_folders(tmp_path / "missing", SPEC)
+    with pytest.raises(PicturesError, match=r"2 samples of blue or more.*not of one group; found 1"):
+        broken = shutil.copytree(folder, tmp_path / "groups")
+        read_class_folders(broken, SPEC, group_by="(s)hot")
+    with pytest.raises(ConfigError, match="--group-by"):
+        read_class_folders(folder, SPEC, group_by="(shot")
+    with pytest.raises(ConfigError, match="--group-by"):
+        read_class_folders(folder, SPEC, group_by="shot")
+    (broken / "red" / "bad.png").write_bytes(b"not a picture")
+    with pytest.raises(PicturesError, match=r"bad.png.*mend it or take it away"):
+        read_class_folders(broken, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "columns text and label"),
+        ("a,b\n1,2\n", "columns text and label"),
+        ("text,label\nhello,\n", "both in every row"),
+        ("text,label\nhello\n", "both in every row"),
+        ("text,label\nhello,x\nthere,x\n", "two labels or more, found x"),
+        ("text,label\nhello,x\nthere,x\nworld,y\n", "2 samples of y or more"),
+        (b"text,label\n\xff\xfe,x\n", "CSV file in UTF-8"),
+    ],
+)
+def test_tables_that_are_refused(text: str | bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises((ConfigError, PicturesError), match=words):
+        read_csv(path)
+
+
+def test_a_table_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('text,label\n"one, two",b\nthree,a\nfour,a\nfive,b\n', "utf-8")
+    found = read_csv(path)
+    assert (found.inputs.tolist(), found.classes.tolist()) == (["one, two", "three", "four", "five"], [1, 0, 0, 1])
+
+
+# The whole
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base.keras"
+    tiny_base(0, pooling=False).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "colours.keras"
+    result = run("train-head", folder, "--backbone", base, "--preprocessing", "tf", "--output", output, "--no-flip")
+    assert result.exit_code == 0, result.output
+    return output
+
+
+def test_a_head_is_trained_that_tells_colours_apart(trained: Path, folder: Path) -> None:
+    import keras
+
+    model = keras.models.load_model(trained)
+    found = read_class_folders(folder, SPEC)
+    assert np.mean(model.predict(found.inputs, verbose=0).argmax(1) == found.classes) > 0.9
+    assert trained.with_suffix(".txt").read_text() == "blue\nred\nwhite\n"
+    document = json.loads((trained.parent / "colours_report" / "report.json").read_text())
+    assert document["validation"]["pictures"] == 6
+    assert len(document["curves"]["val_loss"]) >= document["epochs"]
+    assert (trained.parent / "colours_report" / "index.html").stat().st_size > 10_000
+    assert sorted(p.name for p in trained.parent.iterdir()) == ["colours.keras", "colours.txt", "colours_report"]
+
+
+def test_two_heads_trained_apart_share_the_base_and_the_pixels_are_settled(
+    trained: Path, folder: Path, base: Path, tmp_path: Path
+) -> None:
+    """Also one trained on a classifier that was trained before, of which the base is taken."""
+    other = tmp_path / "other.keras"
+    result = run("train-head", folder, "--backbone", trained, "--output", other, "--hidden", 8, "--seed", 5, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["features"].startswith("64 features, behind")
+    shared = run("inspect", trained, other, "--json")
+    assert shared.exit_code == 0, shared.output
+    document = json.loads(shared.stdout)
+    assert document["shared"]
+    parameters = (
+        sum(w.size for w in (layer.get_weights() for layer in []) for w in w) or document["backbone"]["parameters"]
+    )
+    assert parameters == tiny_base(0, pooling=False).count_params()
+
+
+def test_the_same_twice_gives_the_same_weights(trained: Path, folder: Path, base: Path, tmp_path: Path) -> None:
+    import keras
+
+    again = tmp_path / "again.keras"
+    run("train-head", folder, "--backbone", base, "--preprocessing", "tf", "--output", again, "--no-flip")
+    one, two = (keras.models.load_model(path).get_weights() for path in (trained, again))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_texts(tmp_path: Path) -> None:
+    import keras
+
+    words = ["cold", "snow", "ice", "frost", "hot", "sun", "fire", "heat"]
+    vectorize = keras.layers.TextVectorization(max_tokens=20, output_sequence_length=6, vocabulary=words)
+    source = keras.Input((), dtype="string", name="text")
+    x = keras.layers.Embedding(20, 16, name="embedding")(vectorize(source))
+    keras.utils.set_random_seed(3)
+    keras.Model(source, keras.layers.GlobalAveragePooling1D()(x)).save(tmp_path / "base.keras")
+    rng = np.random.default_rng(0)
+    rows = [
+        (" ".join(rng.choice(words[4 * c : 4 * c + 4], 4)), "warm" if c else "cold") for c in (0, 1) for _ in range(40)
+    ]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    output = tmp_path / "weather.keras"
+    result = run(
+        "train-head", tmp_path / "t.csv", "--backbone", tmp_path / "base.keras", "--output", output, "--epochs", 200
+    )
+    assert result.exit_code == 0, result.output
+    model = keras.models.load_model(output)
+    found = np.asarray(model(keras.ops.convert_to_tensor(["snow ice snow frost", "sun fire hot sun"]))).argmax(1)
+    assert found.tolist() == [0, 1]
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    message = result.stderr.strip().splitlines()[-1]
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message.lower().startswith("error: ")
+    assert all(word in message for word in words), message
+
+
+def test_what_is_refused_writes_nothing(folder: Path, base: Path, tmp_path: Path) -> None:
+    output = ("--output", tmp_path / "o" / "m.keras")
+    refused(run("train-head", folder, "--backbone", base, *output), 2, "how do pixels", "--preprocessing")
+    refused(run("train-head", folder, "--backbone", base, "--preprocessing", "caffe", *output), 2, "order RGB")
+    refused(run("train-head", folder, "--backbone", tmp_path / "no.keras", *output), 2, "no.keras")
+    refused(run("train-head", folder, "--backbone", base, "--output", tmp_path / "m.h5"), 2, ".keras")
+    other = shutil.copytree(folder, tmp_path / "other")
+    shutil.move(other / "red", other / "green")
+    options = ("--backbone", base, "--preprocessing", "tf", "--held-out", other)
+    refused(run("train-head", folder, *options, *output), 2, "expected the labels blue, red, white", "blue, green, white")
+    (tmp_path / "t.csv").write_text("text,label\na,x\nb,x\nc,y\nd,y\n")
+    refused(run("train-head", tmp_path / "t.csv", *output), 2, "texts need a base of texts")
+    refused(run("train-head", tmp_path / "t.csv", "--backbone", base, *output), 2, "one input of text")
+    assert not (tmp_path / "o").exists()
+
+
+def test_of_a_classifier_that_pools_nothing_what_the_last_layer_reads_is_taken(folder: Path, tmp_path: Path) -> None:
+    tiny_classifier(tiny_base(0), 3, 4, hidden=12).save(tmp_path / "c.keras")
+    options = ("--preprocessing", "tf", "--output", tmp_path / "m.keras", "--epochs", 1, "--views", 1, "--json")
+    pooled = run("train-head", folder, "--backbone", tmp_path / "c.keras", *options)
+    assert json.loads(pooled.stdout)["features"].startswith("64 features, behind")
