@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_runtime.bundle import REBUILD, check_signatures, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
-from edge_runtime.interpreter import open_interpreter
+from edge_runtime.interpreter import open_interpreter, refused
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture, image_tensor
@@ -105,8 +105,7 @@ class MultiHeadClassifier:
             raise EdgeRuntimeError(
                 f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
             )
-        with self._lock:
-            results: Dict[str, np.ndarray] = self._runner(BACKBONE)(image=image)
+        results = self._run(BACKBONE, {"image": image})
         for name, result in results.items():
             self._check_result(BACKBONE, result, *self._seam[name])
         return results if len(results) > 1 else results[FEATURES]
@@ -115,8 +114,7 @@ class MultiHeadClassifier:
         """The probabilities of one head: float32 (labels,). ``features`` as ``features()`` returned them."""
         info = self._metadata.heads[self._find(head)]
         inputs = {name: self._seam_tensor(features, name) for name in self._reads[info.head_name]}
-        with self._lock:
-            raw = self._runner(info.head_name)(**inputs)["scores"]
+        raw = self._run(info.head_name, inputs)["scores"]
         self._check_result(info.head_name, raw, (1, len(info.labels)), self._metadata.scores.dtype)
         return self._metadata.scores.dequantize(raw[0])
 
@@ -127,8 +125,7 @@ class MultiHeadClassifier:
         """
         info = self._joint_info()
         inputs = {name: self._seam_tensor(features, name) for name in self._seam}
-        with self._lock:
-            raw = self._runner(JOINT)(**inputs)
+        raw = self._run(JOINT, inputs)
         for name, length in (("scores", len(info.labels)), ("heads", info.classes)):
             self._check_result(f"{JOINT}, {name}", raw[name], (1, length), np.dtype("float32"))
         return raw["scores"][0], raw["heads"][0]
@@ -208,6 +205,15 @@ class MultiHeadClassifier:
         names = list(self._index)
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
+
+    def _run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """The outputs of a signature. Raises ``InterpreterError``: some flaws of a file show only when it runs."""
+        with self._lock:
+            try:
+                outputs: Dict[str, np.ndarray] = self._runner(signature)(**inputs)
+            except (ValueError, RuntimeError) as error:
+                raise refused(self._path, self._interpreter_name, f"cannot run {signature}", error) from error
+        return outputs
 
     def _runner(self, signature: str) -> Any:
         """The runner of a signature, made when it is first needed: making all 200 costs more than running one."""
