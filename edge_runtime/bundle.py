@@ -13,7 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Type, TypeVar, Union
+from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError
 from edge_runtime.joint import JointInfo
@@ -24,6 +24,8 @@ PACK_FOLDER, PACK_SUFFIX = ".heads", ".tflite"  # of ``main.tflite`` the packs i
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
 MAX_MEMBERS = 10_000
+_CHECKSUM = "model_crc32"  # in ``polyhead.json``, of the flatbuffer: interpreters crash on some that are damaged
+_CHUNK_BYTES = 1 << 16
 _END_RECORD = b"PK\5\6"
 _END_RECORD_BYTES = 22  # without a comment, as ``append_members`` writes it
 # What zipfile raises on members that are damaged; it has no one error for that.
@@ -42,15 +44,16 @@ def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
     buffer = io.BytesIO()
     buffer.write(model)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
-        document = json.dumps(metadata.to_json(), ensure_ascii=False, separators=(",", ":"))
-        archive.writestr(_member(metadata.MEMBER), document)
+        document = {**metadata.to_json(), _CHECKSUM: zlib.crc32(model)}
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        archive.writestr(_member(metadata.MEMBER), text)
         for name, labels in _labels(metadata).items():
             archive.writestr(_member(labels_member(name)), _labels_text(labels))
     return buffer.getvalue()
 
 
 def read_metadata(path: str) -> Metadata:
-    """The members of the file at ``path``, checked against each other and against the length of the flatbuffer.
+    """The members of the file at ``path``, checked against each other and against the bytes of the flatbuffer.
 
     Raises ``BundleError`` for anything that is not a whole polyhead file, and ``OSError`` where it cannot be read.
     """
@@ -77,19 +80,21 @@ def _read(path: str, kind: Type[_Members]) -> _Members:
             raise BundleError(f"{path}: expected a .tflite file, found something else ({head[:8]!r})")
         try:
             with zipfile.ZipFile(file) as archive:
-                metadata = _read_members(archive, kind)
+                metadata, checksum = _read_members(archive, kind)
                 start = min(info.header_offset for info in archive.infolist())
             file.seek(-_END_RECORD_BYTES, io.SEEK_END)
             if file.read(len(_END_RECORD)) != _END_RECORD:
                 raise BundleError(f"something was added after the end of the file; {REBUILD}")
+            if start != metadata.model_bytes:
+                raise BundleError(f"expected a model of {metadata.model_bytes} bytes, found {start}; {REBUILD}")
+            if _checksum(file, start) != checksum:
+                raise BundleError(f"the model is damaged: its checksum is not the one of {kind.MEMBER}; {REBUILD}")
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
         except _DAMAGE as error:
             raise BundleError(
                 f"{path}: no readable members ({error}): not made by polyhead, or cut short; {REBUILD}"
             ) from error
-    if start != metadata.model_bytes:
-        raise BundleError(f"{path}: expected a model of {metadata.model_bytes} bytes, found {start}; {REBUILD}")
     return metadata
 
 
@@ -133,7 +138,17 @@ def _member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> _Members:
+def _checksum(file: IO[bytes], length: int) -> int:
+    """CRC-32 of the first ``length`` bytes, read piece by piece: the interpreter maps them, nobody needs them twice."""
+    file.seek(0)
+    found = 0
+    for begin in range(0, length, _CHUNK_BYTES):
+        found = zlib.crc32(file.read(min(_CHUNK_BYTES, length - begin)), found)
+    return found
+
+
+def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> Tuple[_Members, int]:
+    """The metadata, and the checksum that the flatbuffer must have."""
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
         raise BundleError(f"{len(names)} members, more than the {MAX_MEMBERS} that a polyhead file may have")
@@ -151,7 +166,10 @@ def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> _Members:
         raise BundleError(f"{kind.MEMBER}: {error}") from error
     for name, labels in _labels(metadata).items():
         _check_labels(archive, name, labels, kind.MEMBER)
-    return metadata
+    checksum = document.get(_CHECKSUM)
+    if not isinstance(checksum, int) or isinstance(checksum, bool):
+        raise BundleError(f"{kind.MEMBER}: expected {_CHECKSUM!r} as int, found {checksum!r:.60}; build it again")
+    return metadata, checksum
 
 
 def _other_kind(kind: Type[_Members], names: Sequence[str]) -> str:

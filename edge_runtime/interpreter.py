@@ -82,5 +82,9 @@ def open_interpreter(
     try:
         return found, factory(num_threads=num_threads, **source)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InterpreterError(f"{path}: {found} cannot open this model: {reason}") from error
+        raise refused(path, found, "cannot open this model", error) from error
+
+
+def refused(path: str, name: str, what: str, error: Exception) -> InterpreterError:
+    """What the interpreter called ``name`` said of the file, in one line and no more than a few hundred characters."""
+    return InterpreterError(f"{path}: {name} {what}: {' '.join(str(error).split()):.300}")

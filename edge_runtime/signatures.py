@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_runtime.bundle import REBUILD
 from edge_runtime.errors import BundleError, EdgeRuntimeError
-from edge_runtime.interpreter import open_interpreter
+from edge_runtime.interpreter import open_interpreter, refused
 
 
 class Signatures:
@@ -34,13 +34,14 @@ class Signatures:
         }  # fmt: skip
         self._lock = threading.Lock()
         self._runners: Dict[str, Any] = {}
+        self._name = ""
         self._interpreter: Any = None
         self._closed = False
 
     def open(self) -> Tuple[str, Any]:
         """(the interpreter's name, the interpreter). Raises ``InterpreterError``."""
-        name, self._interpreter = open_interpreter(self.path, **self._chosen)
-        return name, self._interpreter
+        self._name, self._interpreter = open_interpreter(self.path, **self._chosen)
+        return self._name, self._interpreter
 
     def close(self) -> None:
         with self._lock:
@@ -48,16 +49,25 @@ class Signatures:
             self._interpreter, self._closed = None, True
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Its outputs by their names, (1, ...) each. Raises ``EdgeRuntimeError``."""
+        """Its outputs by their names, (1, ...) each.
+
+        Raises ``InterpreterError``: some flaws of a file show only when it runs. And ``EdgeRuntimeError`` once closed.
+        """
         with self._lock:
             if self._closed:
                 raise EdgeRuntimeError("this classifier is closed; open it again")
-            if signature not in self._runners:
-                if self._interpreter is None:
-                    self.open()
-                self._runners[signature] = self._interpreter.get_signature_runner(signature)
-            results: Dict[str, np.ndarray] = self._runners[signature](**inputs)
+            if self._interpreter is None:
+                self.open()
+            try:
+                results: Dict[str, np.ndarray] = self._runner(signature)(**inputs)
+            except (ValueError, RuntimeError) as error:
+                raise refused(self.path, self._name, f"cannot run {signature}", error) from error
         return results
+
+    def _runner(self, signature: str) -> Any:
+        if signature not in self._runners:
+            self._runners[signature] = self._interpreter.get_signature_runner(signature)
+        return self._runners[signature]
 
     def check_result(self, signature: str, result: np.ndarray, shape: Tuple[int, ...], dtype: Any) -> None:
         """Raises ``BundleError`` where a result is not what the members promise."""

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from builder import build
@@ -45,7 +46,8 @@ def main() -> None:
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
     write_joint(folder, pictures)
-    document = {"interpreter": INTERPRETER, "pictures": [path.name for path in pictures], "scores": scores}
+    names = [path.name for path in pictures]
+    document = {"interpreter": INTERPRETER, "pillow": PIL.__version__, "pictures": names, "scores": scores}
     (folder / "expected.json").write_text(json.dumps(document), "utf-8")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +163,22 @@ def test_two_files_in_one(tmp_path: Path, whole: bytes) -> None:
 
 
 def test_a_model_that_no_interpreter_takes(tmp_path: Path, model: bytes, metadata: Metadata) -> None:
-    refusal(
-        tmp_path, model[:8] + b"\0" * (len(model) - 8) + append_members(model, metadata)[len(model) :], InterpreterError
-    )
+    refusal(tmp_path, append_members(model[:8] + b"\0" * (len(model) - 8), metadata), InterpreterError)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80], ids=hex)
+def test_a_damaged_model_reaches_no_interpreter(tmp_path: Path, whole: bytes, model: bytes, flip: int) -> None:
+    for place in [8, len(model) - 1, *range(100, len(model), 97)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= flip
+        assert "the model is damaged" in refusal(tmp_path, bytes(damaged)), place
+
+
+@pytest.mark.parametrize("checksum", [None, "0", 0.5, True], ids=repr)
+def test_a_checksum_is_needed(tmp_path: Path, whole: bytes, model: bytes, checksum: object) -> None:
+    members = members_of(whole)
+    document = {**json.loads(members[METADATA_MEMBER]), "model_crc32": checksum}
+    assert "'model_crc32'" in refusal(tmp_path, with_members(model, {**members, METADATA_MEMBER: json.dumps(document)}))
 
 
 @pytest.mark.parametrize("name", [METADATA_MEMBER, *(f"labels/{head}.txt" for head in THREE_HEADS)])
@@ -395,7 +409,8 @@ def test_a_head_without_labels(tmp_path: Path) -> None:
 
 def test_figures_that_are_no_numbers_read_as_null(tmp_path: Path) -> None:
     """What is printed from them must be JSON again."""
-    text = json.dumps({**SMALL.to_json(), "built": {"a": float("nan"), "b": float("-inf"), "c": 1.5}})
+    built = {"a": float("nan"), "b": float("-inf"), "c": 1.5}
+    text = json.dumps({**SMALL.to_json(), "model_crc32": zlib.crc32(FAKE_MODEL), "built": built})
     path = tmp_path / "file.tflite"
     path.write_bytes(
         with_members(FAKE_MODEL, {METADATA_MEMBER: text.replace("1.5", "1e999"), "labels/cats.txt": "tabby\nlion\n"})

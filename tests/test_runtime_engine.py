@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import edge_runtime.engine
+import edge_runtime.signatures
 from edge_runtime import EdgeRuntimeError, InterpreterError, MultiHeadClassifier, PictureError, UnknownHeadError
 from edge_runtime.bundle import append_members
 from edge_runtime.interpreter import INTERPRETERS, find_interpreter, open_interpreter
-from tests.laws import assert_same_answers, assert_same_features, assert_well_formed, scores_of
+from tests.laws import assert_same_answers, assert_same_features, assert_well_formed, one_line, scores_of
 from tests.tiny_models import SIZE, THREE_HEADS, label_names
 
 NAMES = list(THREE_HEADS)
@@ -74,7 +74,7 @@ def counted(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[MultiHead
         opened.append(CountingInterpreter(interpreter))
         return name, opened[-1]
 
-    monkeypatch.setattr(edge_runtime.engine, "open_interpreter", open_counting)
+    monkeypatch.setattr(edge_runtime.signatures, "open_interpreter", open_counting)
     return MultiHeadClassifier(tiny_file), opened[0]
 
 
@@ -321,3 +321,20 @@ def test_an_interpreter_that_is_too_old_is_refused(tmp_path: Path, tiny: Any, ne
             MultiHeadClassifier(path, interpreter="tensorflow")
     else:
         MultiHeadClassifier(path, interpreter="tensorflow").close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_what_an_interpreter_refuses_to_run_is_said_in_one_line(tiny_file: Path, error: type) -> None:
+    """Some flaws of a file show only when its tensors are allocated."""
+
+    def refuse(**_: Any) -> None:
+        raise error("unsupported zero-point value (512)\nin channel 21" + " of a tensor" * 100)
+
+    with MultiHeadClassifier(tiny_file) as classifier:
+        features = classifier.features_of(np.zeros((1, 32, 32, 3), np.uint8))
+        classifier._model._runners["garden"] = refuse
+        with pytest.raises(InterpreterError, match="cannot run garden: unsupported zero-point") as caught:
+            classifier.head_scores(features, "garden")
+        assert one_line(str(caught.value), tiny_file)
+        assert len(str(caught.value)) < len(str(tiny_file)) + 400
+        assert classifier.head_scores(features, "animals").shape == (THREE_HEADS["animals"],)

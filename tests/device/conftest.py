@@ -28,6 +28,7 @@ class Expected:
     images: np.ndarray  # uint8 (pictures, height, width, 3)
     features: np.ndarray  # int8 (pictures, features)
     scores: tuple[dict[str, np.ndarray], ...]  # by head: float32 (labels,)
+    pillow: str  # the version that made ``images``
 
 
 def pytest_report_header() -> str:
@@ -66,4 +67,4 @@ def load_expected(name: str) -> Expected:
     with np.load(FOLDER / "expected.npz") as arrays:
         images, features = arrays[f"{name}/images"], arrays[f"{name}/features"]
     pictures = tuple(FOLDER / "pictures" / file for file in document["pictures"])
-    return Expected(FOLDER / f"{name}.tflite", pictures, images, features, scores)
+    return Expected(FOLDER / f"{name}.tflite", pictures, images, features, scores, document["pillow"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL
 import pytest
 
 from edge_runtime import MultiHeadClassifier
@@ -18,7 +19,9 @@ from tests.laws import (
 )
 
 # Decoders of JPEG may differ by a few of 255, and what is left of that after resizing by less.
-PIXEL_TOLERANCE = 4
+JPEG_TOLERANCE = 4
+# Pillow 13 resizes to other pixels than 9.4 to 12.1 do, on x86 and ARM alike: one in five by 1 at 50 x 90 to 32 x 32.
+OTHER_PILLOW_TOLERANCE = 1
 CLEAR_MARGIN = 0.2  # between first and second; a step of the features moved a score by at most 19 of 256
 
 
@@ -32,10 +35,9 @@ def test_pictures_become_the_same_tensors(expected: Expected) -> None:
     with MultiHeadClassifier(expected.path, interpreter="tflite_runtime") as classifier:
         for path, image in zip(expected.pictures, expected.images, strict=True):
             found = classifier.prepare(path)
-            if path.suffix == ".png":
-                np.testing.assert_array_equal(found[0], image, err_msg=path.name)
-            else:
-                assert np.abs(found[0].astype(int) - image.astype(int)).max() <= PIXEL_TOLERANCE, path.name
+            lossless = 0 if PIL.__version__ == expected.pillow else OTHER_PILLOW_TOLERANCE
+            tolerance = lossless if path.suffix == ".png" else JPEG_TOLERANCE
+            assert np.abs(found[0].astype(int) - image.astype(int)).max() <= tolerance, path.name
 
 
 def test_features(classifier: MultiHeadClassifier, expected: Expected) -> None:

@@ -24,9 +24,10 @@ def test_every_picture_once_and_as_classify_answers(three: Expected, interpreter
     assert done.returncode == 0, done.stderr
     frames = [json.loads(line) for line in done.stdout.splitlines()]
     assert [frame["source"] for frame in frames] == sorted(map(str, three.pictures))
-    for frame in frames:
-        answer = run("classify", three.path, frame["source"], "--json", "--top-k", 1, "--interpreter", interpreter)
-        for found, expected in zip(frame["classifications"], json.loads(answer.stdout)["classifications"], strict=True):
+    sources = [frame["source"] for frame in frames]
+    classified = run("classify", three.path, *sources, "--json", "--top-k", 1, "--interpreter", interpreter)
+    for frame, line in zip(frames, classified.stdout.splitlines(), strict=True):
+        for found, expected in zip(frame["classifications"], json.loads(line)["classifications"], strict=True):
             assert abs(found["categories"][0]["score"] - expected["categories"][0]["score"]) <= SCORE_TOLERANCE
 
 

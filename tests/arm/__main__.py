@@ -1,0 +1,65 @@
+"""The runtime's own tests, and real pictures through the demo file, on every processor: ``make test-arm``.
+
+    python -m tests.arm build/arm --demo build/demo.tflite            # all of it
+    python -m tests.arm build/arm --processor cortex-a53              # that one alone; may be repeated
+
+Exit code 1 where an answer is too far from the one given here, 2 where this machine lacks what it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.arm.machine import A7, A53, A72, A76, MissingError, Processor, python_for
+
+EVERYTHING = ["tests/device"]
+ANSWERS = ["tests/device/test_answers.py", "tests/device/test_joint.py"]  # what depends on the processor's own kernels
+RUNS = ((A53, EVERYTHING), (A72, ANSWERS), (A76, ANSWERS), (A7, EVERYTHING))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the machines are kept")
+    parser.add_argument("--demo", type=Path, help="also a polyhead file with the demo's input")
+    parser.add_argument("--processor", action="append", choices=[processor.name for processor, _ in RUNS])
+    options = parser.parse_args()
+    folder: Path = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = folder / "demo.npz" if options.demo else None
+    if answers is not None:
+        subprocess.run([sys.executable, "-m", "tests.arm.demo", "write", str(options.demo), str(answers)], check=True)
+    try:
+        failed = [
+            processor.name
+            for processor, tests in RUNS
+            if options.processor is None or processor.name in options.processor
+            if not passes(processor, tests, folder, answers)
+        ]
+    except MissingError as error:
+        print(f"make test-arm: {error}", file=sys.stderr)
+        return 2
+    if failed:
+        print(f"too far from what was expected, or failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def passes(processor: Processor, tests: list[str], folder: Path, answers: Path | None) -> bool:
+    begin = time.monotonic()
+    python = str(python_for(processor, folder))
+    print(f"{processor.name}, {processor.architecture.name}", flush=True)
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *tests]
+    good = subprocess.run(command, check=False).returncode == 0
+    for name, version, _ in processor.architecture.wheels if answers else ():
+        print(f"demo, {name} {version}", flush=True)
+        command = [python, "-m", "tests.arm.demo", "compare", str(answers), name.replace("-", "_")]
+        good &= subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+    print(f"{processor.name}: {time.monotonic() - begin:.0f} s", flush=True)
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""A Debian for ARM in a folder, unpacked without root, whose Python runs under an emulator of the processor.
+
+The host's apt fetches the packages of the other architecture into state of its own, pip the interpreters' wheels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SUITE = "bookworm"  # Python 3.11, numpy 1.24, Pillow 9.4: Raspberry Pi OS Bookworm
+PACKAGES = ("python3-numpy", "python3-pil", "python3-click", "python3-pytest")
+
+
+class MissingError(Exception):
+    """What this machine lacks, in one line."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """``triplet``: where its libraries lie. ``wheels``: name, version and platform tag of each."""
+
+    name: str
+    qemu: str
+    triplet: str
+    wheels: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Processor:
+    """``part``: its number in ``/proc/cpuinfo``, by which interpreters choose their kernels."""
+
+    name: str
+    part: int
+    architecture: Architecture
+
+
+ARM64 = Architecture(
+    "arm64",
+    "qemu-aarch64-static",
+    "aarch64-linux-gnu",
+    (
+        ("tflite-runtime", "2.14.0", "manylinux_2_34_aarch64"),
+        ("ai-edge-litert", "2.3.0", "manylinux_2_27_aarch64"),
+    ),
+)
+ARMHF = Architecture(
+    "armhf", "qemu-arm-static", "arm-linux-gnueabihf", (("tflite-runtime", "2.14.0", "manylinux_2_34_armv7l"),)
+)
+A53 = Processor("cortex-a53", 0xD03, ARM64)  # Raspberry Pi 3 and Zero 2 W, Coral Dev Board
+A72 = Processor("cortex-a72", 0xD08, ARM64)  # Raspberry Pi 4
+A76 = Processor("cortex-a76", 0xD0B, ARM64)  # Raspberry Pi 5
+A7 = Processor("cortex-a7", 0xC07, ARMHF)  # a 32-bit system
+
+
+def python_for(processor: Processor, folder: Path) -> Path:
+    """A Python that runs as on ``processor``; what it needs is fetched into ``folder`` the first time.
+
+    It stays a program that others may start, ``sys.executable`` of its own children. One processor of an architecture at
+    a time: they share ``/proc/cpuinfo``. Raises ``MissingError``.
+    """
+    architecture = processor.architecture
+    root = _root(architecture, folder)
+    emulator = shutil.which(architecture.qemu) or str(_emulators(folder) / architecture.qemu)
+    _write_cpuinfo(processor, root)
+    program = root / "usr/bin" / processor.name
+    inner = root / "usr/bin/python3.11"
+    program.write_text(f'#!/bin/sh\nexec {emulator} -cpu {processor.name} -0 "$0" -L {root} {inner} "$@"\n', "utf-8")
+    program.chmod(0o755)
+    return program
+
+
+def _write_cpuinfo(processor: Processor, root: Path) -> None:
+    """The emulator would show the host's; ai-edge-litert from 2.2 on reads it, and crashes on one that names no ARM."""
+    lines = [
+        "processor\t: {}",
+        "CPU implementer\t: 0x41",
+        "CPU architecture: 8",
+        f"CPU part\t: {processor.part:#x}",
+        "\n",
+    ]
+    text = "".join("\n".join(lines).format(number) for number in range(os.cpu_count() or 1))
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc/cpuinfo").write_text(text, "ascii")
+
+
+def _root(architecture: Architecture, folder: Path) -> Path:
+    root, stamp = folder / architecture.name, folder / f"{architecture.name}.stamp"
+    wanted = repr((SUITE, PACKAGES, architecture))
+    if stamp.is_file() and stamp.read_text("utf-8") == wanted:
+        return root
+    shutil.rmtree(root, ignore_errors=True)
+    _unpack_debian(PACKAGES, architecture.name, folder, root)
+    libraries = root / "usr/lib" / architecture.triplet
+    for name in ("blas/libblas.so.3", "lapack/liblapack.so.3"):  # Debian's alternatives, which an installation links
+        (libraries / Path(name).name).symlink_to(name)
+    for name, version, platform in architecture.wheels:
+        _unpack_wheel(f"{name}=={version}", platform, folder, root / "usr/local/lib/python3.11/dist-packages")
+    stamp.write_text(wanted, "utf-8")
+    return root
+
+
+def _emulators(folder: Path) -> Path:
+    """The folder of the emulators, which are static programs: they run from where they were unpacked."""
+    host = folder / "host"
+    if not (host / "usr/bin" / ARM64.qemu).is_file():
+        (name,) = _run(["dpkg", "--print-architecture"]).split()
+        _unpack_debian(("qemu-user-static",), name, folder, host)
+    return host / "usr/bin"
+
+
+def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, root: Path) -> None:
+    """``packages`` and what they depend on. apt sees a machine of that architecture on which nothing is installed."""
+    _check_host()
+    state = folder / "apt" / f"{architecture}-{packages[0]}"
+    for part in ("lists/partial", "archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    (state / "status").write_text("", "ascii")
+    settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "Dir::State": state,
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state,
+        "Debug::NoLocking": "true",
+    }
+    apt = ["apt-get", "--quiet", "--yes", *(f"--option={key}={value}" for key, value in settings.items())]
+    _run([*apt, "update"])
+    _run([*apt, "install", "--download-only", *packages])
+    root.mkdir(parents=True, exist_ok=True)
+    for package in sorted((state / "archives").glob("*.deb")):
+        _run(["dpkg-deb", "--extract", str(package), str(root)])
+
+
+def _check_host() -> None:
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} of Debian 12 ({SUITE}) is not here: it fetches the packages for ARM")
+    release = Path("/etc/os-release").read_text("utf-8")
+    if f"VERSION_CODENAME={SUITE}\n" not in release:
+        raise MissingError(f"this is not Debian 12 ({SUITE}), whose apt fetches the packages for ARM")
+
+
+def _unpack_wheel(requirement: str, platform: str, folder: Path, site: Path) -> None:
+    wheels = folder / "wheels" / f"{requirement}-{platform}"
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp", f"--platform={platform}"]
+    _run([*command, f"--dest={wheels}", requirement])
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise MissingError(f"{command[0]} failed: {said[-1] if said else done.returncode} ({' '.join(command)})")
+    return done.stdout
