@@ -93,11 +93,7 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     stages = Stages(progress)
     texts = config.samples.suffix.lower() == ".csv"
     with stages("load"):
-        base = (
-            text_base(Path(config.backbone))
-            if texts
-            else picture_base(config.backbone, config.preprocessing, config.size)
-        )
+        base = _base(config)
     with stages("read"):
         samples = _read(config, config.samples, base)
         held_out = None if config.held_out is None else _read(config, config.held_out, base)
