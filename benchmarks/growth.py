@@ -55,7 +55,7 @@ def make_files(kind: str, count: int, folder: Path) -> None:
         with h5py.File(data, "r+") as file:
             kernel = file["layers/dense/vars/0"]
             kernel[...] = rng.normal(0, 1 / np.sqrt(kernel.shape[0]), kernel.shape).astype(np.float32)
-        with zipfile.ZipFile(_path(folder, i), "w") as archive:
+        with zipfile.ZipFile(model_path(folder, i), "w") as archive:
             for name, content in {**members, _WEIGHTS: data.getvalue()}.items():
                 archive.writestr(name, content)
 
@@ -67,14 +67,14 @@ def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
     from builder.pixels import PREPROCESSING
 
     pixels = PREPROCESSING["tf"] if kind == "small" else None
-    heads = tuple(HeadConfig(f"head_{i:04d}", _path(folder, i), LABELS, pixels) for i in range(count))
+    heads = tuple(HeadConfig(f"head_{i:04d}", model_path(folder, i), LABELS, pixels) for i in range(count))
     output = folder / "out" / f"{count}.tflite"
     config = BuildConfig(output, folder / "pictures", heads, min_agreement=0.0, rounding="nearest")
     result = build(config)
     return {
         "seconds": time.perf_counter() - start,
         "stages": dict(result.report.seconds),
-        "peak_gb": _peak_gb(),
+        "peak_gb": peak_gb(),
         "bytes": result.report.file_bytes,
     }
 
@@ -89,14 +89,14 @@ def build_today(kind: str, count: int, folder: Path) -> dict[str, Any]:
     samples = _prepared(kind, folder)
     for i in range(count):
         start = time.perf_counter()
-        model = keras.saving.load_model(_path(folder, i), compile=False)
+        model = keras.saving.load_model(model_path(folder, i), compile=False)
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         size += len(converter.convert())
         each.append(time.perf_counter() - start)
-    return {"import": imported, "each": each, "peak_gb": _peak_gb(), "bytes": size / count}
+    return {"import": imported, "each": each, "peak_gb": peak_gb(), "bytes": size / count}
 
 
 def _prepared(kind: str, folder: Path) -> np.ndarray:
@@ -120,11 +120,13 @@ def _base(kind: str) -> Any:
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
 
 
-def _path(folder: Path, index: int) -> Path:
+def model_path(folder: Path, index: int) -> Path:
+    """Of one of the files that ``make_files`` made."""
     return folder / f"{index:04d}.keras"
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
