@@ -116,7 +116,7 @@ class _Remembers:
         spec = classifier.metadata.input
         self._features = classifier.features_of(Shot(scene((spec.width, spec.height))).tensor(spec))
         self.metadata, self.head_names = classifier.metadata, classifier.head_names
-        self.head_scores = classifier.head_scores
+        self.head_scores, self.joint = classifier.head_scores, classifier.joint
 
     def features_of(self, _: np.ndarray) -> Features:
         return self._features
