@@ -104,6 +104,17 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     )
 
 
+def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
+    """A model of one subgraph, and the oldest TensorFlow Lite that runs it.
+
+    The subgraph has two names, ``serving_default`` and ``backbone``: without heads the features are all there is.
+    """
+    part, writer = with_versions(take_pixels(backbone)), Writer()
+    writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
+    writer.add_signature(END_TO_END, part.inputs, part.outputs)
+    return writer.finish("polyhead: a backbone without heads"), min_runtime([part])[0]
+
+
 def unlink(model: bytes) -> tuple[dict[str, Part], Part | None]:
     """Backbone and heads of a file, in its order, and its joint part: what ``link`` makes the same file of again."""
     parts = read_parts(model)
