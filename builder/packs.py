@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builder.flatbuffer import Part, quantization, write_parts
+from builder.names import with_names
 from builder.versions import min_runtime
 from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 
 
 def head_pack(main: Metadata, info: HeadInfo, part: Part) -> tuple[bytes, HeadPack]:
     """The flatbuffer of the pack for a file with the members ``main``, and the members of the pack."""
-    model = write_parts({info.head_name: part})
+    model = write_parts({info.head_name: with_names(part)})
     runtime, _ = min_runtime([part])
     figures = main.quality.get("heads", {}).get(info.head_name)
     return model, HeadPack(
