@@ -96,12 +96,12 @@ def read_parts(model: bytes) -> dict[str, Part]:
     return parts
 
 
-def write_parts(parts: Mapping[str, Part]) -> bytes:
+def write_parts(parts: Mapping[str, Part], description: str = "parts of polyhead") -> bytes:
     """One model with a subgraph and a signature for each part."""
     writer = Writer()
     for name, part in parts.items():
         writer.add_subgraph(name, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
-    return writer.finish("parts of polyhead")
+    return writer.finish(description)
 
 
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

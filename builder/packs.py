@@ -12,7 +12,7 @@ from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 
 def head_pack(main: Metadata, info: HeadInfo, part: Part) -> tuple[bytes, HeadPack]:
     """The flatbuffer of the pack for a file with the members ``main``, and the members of the pack."""
-    model = write_parts({info.head_name: with_names(part)})
+    model = write_parts({info.head_name: with_names(part)}, f"polyhead: head {info.head_name} for a backbone")
     runtime, _ = min_runtime([part])
     figures = main.quality.get("heads", {}).get(info.head_name)
     return model, HeadPack(

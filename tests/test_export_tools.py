@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
@@ -17,6 +20,7 @@ from builder.finished import read_finished
 from builder.flatbuffer import read_parts
 from builder.link import link, unlink
 from builder.names import with_names
+from edge_runtime.interpreter import open_interpreter
 from tests.tiny_models import THREE_HEADS
 
 _CONVERTERS_WORDS = re.compile(r"MatMul|BiasAdd|Relu6?$|batchnorm|convolution|ReadVariable|Identity")
@@ -55,6 +59,36 @@ def test_the_analyzer_reads_it(kind: str, files: dict[str, Path]) -> None:
     assert sorted(re.findall(r"Signature#\d+ key: '(\w+)'", text)) == sorted(SIGNATURES[kind])
     assert set(subgraphs) <= set(SIGNATURES[kind])
     assert len(subgraphs) == (1 if kind == "backbone" else len(SIGNATURES[kind]))
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_litert_runs_it_by_the_names_of_its_signatures(kind: str, files: dict[str, Path]) -> None:
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    model, rng = CompiledModel.from_file(str(files[kind])), np.random.default_rng(0)
+    _, interpreter = open_interpreter(str(files[kind]))
+    signatures = model.get_signature_list()
+    assert sorted(signatures) == sorted(SIGNATURES[kind])
+    for name, signature in signatures.items():
+        shapes = model.get_input_tensor_details(name)
+        given = {i: rng.integers(0, 100, shapes[i]["shape"]).astype(shapes[i]["dtype"]) for i in signature["inputs"]}
+        expected = interpreter.get_signature_runner(name)(**given)
+        inputs = {i: model.create_input_buffer_by_name(name, i) for i in given}
+        for i, values in given.items():
+            inputs[i].write(values)
+        outputs = {o: model.create_output_buffer_by_name(name, o) for o in signature["outputs"]}
+        model.run_by_name(name, inputs, outputs)
+        assert set(outputs) == set(expected)
+        for o, values in expected.items():
+            np.testing.assert_array_equal(outputs[o].read(values.size, values.dtype.type), values.ravel())
+
+
+def test_litert_benchmark_takes_the_main_file(files: dict[str, Path]) -> None:
+    program = [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model", "--model", str(files["main"])]
+    command = [*program, "--signature", "garden", "--num_runs", "2", "--warmup_runs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "(2 runs)" in done.stdout
 
 
 @pytest.mark.parametrize("kind", SIGNATURES)
