@@ -10,6 +10,7 @@ import click
 
 from builder.config import DEFAULT_MIN_AGREEMENT, BuildConfig
 from builder.errors import ConfigError
+from builder.export_cli import export
 from builder.grow_cli import COMMANDS
 from builder.options import (
     HELP,
@@ -30,7 +31,7 @@ def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
 
 
-for command in (*COMMANDS, train_head):
+for command in (*COMMANDS, train_head, export):
     main.add_command(command)
 
 

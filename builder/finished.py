@@ -18,7 +18,7 @@ from builder.joint.graph import lay_out
 from builder.link import link, unlink
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.engine import MultiHeadClassifier, by_name
-from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
 
 NOISE_PICTURES = 4  # seeded, where there are no pictures to prove with
 PROOF_PICTURES = 8
@@ -128,6 +128,11 @@ def _renamed_joint(table: Mapping[str, Any], names: Mapping[str, str], infos: Se
     }
 
 
+def noise_pictures(spec: ImageInput) -> np.ndarray:
+    """What to prove with where there are no pictures: uint8 (pictures, height, width, 3), always the same."""
+    return np.random.default_rng(0).integers(0, 256, (NOISE_PICTURES, spec.height, spec.width, 3), np.uint8)
+
+
 def prove_kept(old: Path, new: Path, heads: Mapping[str, str], pictures: Sequence[np.ndarray]) -> Kept:
     """Run both files on pictures: the features and the scores of every head that stayed are the same, bit for bit.
 
@@ -135,9 +140,7 @@ def prove_kept(old: Path, new: Path, heads: Mapping[str, str], pictures: Sequenc
     noise. Raises ``ConversionError``.
     """
     with MultiHeadClassifier(old, head_packs=()) as before, MultiHeadClassifier(new, head_packs=()) as after:
-        spec = before.metadata.input
-        noise = np.random.default_rng(0).integers(0, 256, (NOISE_PICTURES, spec.height, spec.width, 3), np.uint8)
-        shown = list(pictures[:PROOF_PICTURES]) or list(noise)
+        shown = list(pictures[:PROOF_PICTURES]) or list(noise_pictures(before.metadata.input))
         for picture in shown:
             expected, found = before.features(picture), after.features(picture)
             _check_equal("the backbone", by_name(expected).values(), by_name(found).values())

@@ -22,9 +22,9 @@ _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
 FLOAT32, UINT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8
-INT8, INT16 = schema.TensorType.INT8, schema.TensorType.INT16
+INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
 QUANTIZE = "QUANTIZE"
-_TYPES = {np.dtype(np.float32): FLOAT32, np.dtype(np.int8): INT8, np.dtype(np.int32): schema.TensorType.INT32}
+_TYPES = {np.dtype(np.float32): FLOAT32, np.dtype(np.int8): INT8, np.dtype(np.int32): INT32}
 
 
 @dataclass
@@ -96,12 +96,12 @@ def read_parts(model: bytes) -> dict[str, Part]:
     return parts
 
 
-def write_parts(parts: Mapping[str, Part]) -> bytes:
+def write_parts(parts: Mapping[str, Part], description: str = "parts of polyhead") -> bytes:
     """One model with a subgraph and a signature for each part."""
     writer = Writer()
     for name, part in parts.items():
         writer.add_subgraph(name, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
-    return writer.finish("parts of polyhead")
+    return writer.finish(description)
 
 
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -111,6 +111,15 @@ def operator_name(part: Part, operator: Any) -> str:
     """The builtin's name, as ``CONV_2D``."""
     name: str = _OPERATOR_NAMES[part.codes[operator.opcodeIndex].builtinCode]
     return name
+
+
+_TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+
+
+def type_name(tensor: Any) -> str:
+    """As ``float32``."""
+    name: str = _TYPE_NAMES[tensor.type]
+    return name.lower()
 
 
 def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
@@ -200,7 +209,6 @@ class Writer:
     ) -> None:
         """A subgraph and the signature ``name`` for it, from the offsets of its tables."""
         b = self.builder
-        self._signatures.append(self._signature(name, len(self._subgraphs), inputs, outputs))
         parts = (
             self._vector(tensors, schema.SubGraphStartTensorsVector),
             self._vector(operators, schema.SubGraphStartOperatorsVector),
@@ -215,9 +223,16 @@ class Writer:
         schema.SubGraphAddOutputs(b, parts[3])
         schema.SubGraphAddName(b, parts[4])
         self._subgraphs.append(schema.SubGraphEnd(b))
+        self.add_signature(name, inputs, outputs)
 
-    def finish(self, description: str) -> bytes:
+    def add_signature(self, name: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """A name for the subgraph that was added last."""
+        self._signatures.append(self._signature(name, len(self._subgraphs) - 1, inputs, outputs))
+
+    def finish(self, description: str, metadata: Mapping[str, bytes] | None = None) -> bytes:
+        """``metadata``: what other tools look for in the file, by name."""
         b = self.builder
+        entries = [self._metadata(name, content) for name, content in (metadata or {}).items()]
         buffers = [self._buffer(None), *(self._buffer(content) for content in self._buffers)]
         codes = [code.Pack(b) for _, code in self._codes.values()]
         vectors = (
@@ -226,6 +241,7 @@ class Writer:
             self._vector(buffers, schema.ModelStartBuffersVector),
             self._vector(self._signatures, schema.ModelStartSignatureDefsVector),
             b.CreateString(description),
+            self._vector(entries, schema.ModelStartMetadataVector) if entries else None,
         )
         schema.ModelStart(b)
         schema.ModelAddVersion(b, _SCHEMA_VERSION)
@@ -234,6 +250,8 @@ class Writer:
         schema.ModelAddBuffers(b, vectors[2])
         schema.ModelAddSignatureDefs(b, vectors[3])
         schema.ModelAddDescription(b, vectors[4])
+        if entries:
+            schema.ModelAddMetadata(b, vectors[5])
         b.Finish(schema.ModelEnd(b), _IDENTIFIER)
         return bytes(b.Output())
 
@@ -256,6 +274,11 @@ class Writer:
         signature.signatureKey, signature.subgraphIndex = name, subgraph
         signature.inputs, signature.outputs = _tensor_maps(inputs), _tensor_maps(outputs)
         return int(signature.Pack(self.builder))
+
+    def _metadata(self, name: str, content: bytes) -> int:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self._take(np.frombuffer(content, np.uint8))
+        return int(entry.Pack(self.builder))
 
     def _buffer(self, content: np.ndarray | None) -> int:
         b = self.builder

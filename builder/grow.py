@@ -14,9 +14,9 @@ from builder.config import DEFAULT_MIN_AGREEMENT, HeadConfig, JointConfig
 from builder.errors import ConfigError, QualityError
 from builder.files import temporary_beside
 from builder.finished import Finished, Kept, prove_kept, read_finished, record, renamed, with_heads
-from builder.flatbuffer import Part, quantization, write_parts
+from builder.flatbuffer import Part
 from builder.joint import JointHead, fit_joint, grouped_pictures
-from builder.versions import min_runtime
+from builder.packs import head_pack
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import BACKBONE, HeadInfo, HeadPack, Metadata, check_head_name
@@ -157,17 +157,7 @@ def build_head(config: GrowConfig) -> Change:
         main = read_finished(config.file)
         _check_free(main, head.name)
     new, verification = _make(main, config, change)
-    model = write_parts({head.name: new.part})
-    runtime, _ = min_runtime([new.part])
-    pack = HeadPack(
-        head=replace(new.info, bytes=len(model)),
-        backbone_digest=main.metadata.backbone_digest,
-        seam=tuple(tensor for tensor in main.metadata.seam if tensor.name in new.part.inputs),
-        scores=quantization(new.part.tensors[new.part.outputs["scores"]]),
-        model_bytes=len(model),
-        min_runtime=max(runtime, main.metadata.min_runtime),
-        built={key: value for key, value in main.metadata.built.items() if isinstance(value, str)},
-    )
+    model, pack = head_pack(main.metadata, new.info, new.part)
     with temporary_beside(config.output) as draft:
         draft.write_bytes(append_members(model, pack))
         with change.stage("verify"), MultiHeadClassifier(config.file, head_packs=[draft]) as opened:

@@ -21,6 +21,7 @@ from builder.flatbuffer import (
     read_parts,
     scale_and_zero_point,
 )
+from builder.names import with_names
 from builder.versions import Version, min_runtime, with_versions
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
@@ -52,8 +53,8 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     ``joint``: reads ``JOINT_SEAM`` and, by the name of its head, what each head's last operator reads; it comes last.
     Requires one shape, scale and zero point on both sides of the seam. Raises ``ConversionError``.
     """
-    backbone = with_versions(take_pixels(parts[BACKBONE]))
-    heads = {name: with_versions(part) for name, part in parts.items() if name != BACKBONE}
+    backbone = with_names(with_versions(take_pixels(parts[BACKBONE])))
+    heads = {name: with_names(with_versions(part)) for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
     seam = tuple(_seam_tensor(name, backbone.tensors[i]) for name, i in backbone.outputs.items())
     scores = {name: quantization(part.tensors[part.outputs["scores"]]) for name, part in heads.items()}
@@ -102,6 +103,17 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
         *min_runtime(everything),
         joint_bytes,
     )
+
+
+def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
+    """A model of one subgraph, and the oldest TensorFlow Lite that runs it.
+
+    The subgraph has two names, ``serving_default`` and ``backbone``: without heads the features are all there is.
+    """
+    part, writer = with_names(with_versions(take_pixels(backbone))), Writer()
+    writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
+    writer.add_signature(END_TO_END, part.inputs, part.outputs)
+    return writer.finish("polyhead: a backbone without heads"), min_runtime([part])[0]
 
 
 def unlink(model: bytes) -> tuple[dict[str, Part], Part | None]:

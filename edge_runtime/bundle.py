@@ -41,14 +41,19 @@ def labels_member(head_name: str) -> str:
 
 def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
     """The finished file: ``model`` (the flatbuffer) with the members of ``metadata``. Same inputs, same bytes."""
+    document = {**metadata.to_json(), _CHECKSUM: zlib.crc32(model)}
+    files = {metadata.MEMBER: json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()}
+    files.update((labels_member(name), labels_text(labels)) for name, labels in _labels(metadata).items())
+    return append_files(model, files)
+
+
+def append_files(model: bytes, files: Mapping[str, bytes], *, packed: bool = True) -> bytes:
+    """``model`` with ``files`` as zip members. Same inputs, same bytes."""
     buffer = io.BytesIO()
     buffer.write(model)
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
-        document = {**metadata.to_json(), _CHECKSUM: zlib.crc32(model)}
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        archive.writestr(_member(metadata.MEMBER), text)
-        for name, labels in _labels(metadata).items():
-            archive.writestr(_member(labels_member(name)), _labels_text(labels))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, content in files.items():
+            archive.writestr(_member(name, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED), content)
     return buffer.getvalue()
 
 
@@ -131,9 +136,14 @@ def _is_joint(signature: Mapping[str, Any], seam: Set[str]) -> bool:
     return FEATURES in signature["inputs"] and _is(signature, set(signature["inputs"]) & seam, {"heads", "scores"})
 
 
-def _member(name: str) -> zipfile.ZipInfo:
+def labels_text(labels: Sequence[str]) -> bytes:
+    """What a labels member holds: a label a line."""
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def _member(name: str, compress_type: int) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # a date of today would change the bytes
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = compress_type
     info.create_system = 3
     return info
 
@@ -190,16 +200,12 @@ def _labels(metadata: Union[Metadata, HeadPack]) -> Dict[str, Sequence[str]]:
     return found
 
 
-def _labels_text(labels: Sequence[str]) -> bytes:
-    return "".join(f"{label}\n" for label in labels).encode()
-
-
 def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str], document: str) -> None:
     """Other tools read the labels from their own member: it must hold those of ``document``.
 
     The directory's length and checksum tell; opening 200 members would cost more than opening the interpreter.
     """
-    name, text = labels_member(head_name), _labels_text(labels)
+    name, text = labels_member(head_name), labels_text(labels)
     info = archive.NameToInfo.get(name)
     if info is None or (info.file_size, info.CRC) != (len(text), zlib.crc32(text)):
         found = "something else" if info else "no such member"

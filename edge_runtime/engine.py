@@ -35,7 +35,8 @@ class MultiHeadClassifier:
     ``interpreter``: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; without it the first that is installed.
     ``num_threads``: threads of the interpreter; without it the interpreter's default. ``head_packs``: files of further
     heads, which come after the file's own; without it those in the folder beside it (``main.heads/`` for
-    ``main.tflite``), by their names. The joint list knows only the file's own.
+    ``main.tflite``), by their names. The joint list knows only the file's own. A file with a backbone alone opens with
+    packs, or with ``head_packs=()`` for its features.
     Raises ``BundleError``, ``InterpreterError`` and ``OSError``.
     """
 
@@ -56,7 +57,7 @@ class MultiHeadClassifier:
         packs = packs_beside(path) if head_packs is None else head_packs
         own = own_heads(self._metadata, self._model, signatures)
         self._heads = (*own, *packed_heads(packs, self._metadata, path, interpreter=interpreter))
-        if not self._heads:
+        if not self._heads and head_packs is None:
             raise BundleError(f"{path}: a backbone without heads; give head packs, or put them into its folder .heads")
         self._index = {head.info.head_name: i for i, head in enumerate(self._heads)}
         joint = self._metadata.joint

@@ -29,6 +29,15 @@ def tiny_file(tiny: BuildResult) -> Path:
 
 
 @pytest.fixture(scope="session")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """The same heads with a joint list, and pictures of none. Read it; never write to its folder."""
+    from builder import build
+    from tests.joint_models import with_joint, with_none
+
+    return build(with_none(with_joint(tmp_path_factory.mktemp("joint"))))
+
+
+@pytest.fixture(scope="session")
 def tiny_pictures(tiny: BuildResult) -> list[Path]:
     """The pictures that ``tiny`` was built with, in a fixed order."""
     return sorted(p for p in (tiny.output.parent / "pictures").rglob("*") if p.is_file())

@@ -32,12 +32,6 @@ from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classi
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    """Three heads and pictures of none."""
-    return build(with_none(with_joint(tmp_path_factory.mktemp("joint"))))
-
-
-@pytest.fixture(scope="module")
 def features(joint: BuildResult) -> list[np.ndarray]:
     with MultiHeadClassifier(joint.output) as classifier:
         paths = sorted((joint.output.parent / "pictures").rglob("*.*"))[::3]

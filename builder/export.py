@@ -1,0 +1,131 @@
+"""A finished file in the shapes that other clients take; nothing is written that was not run and found to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from builder.edgetpu import OnCpu, not_mapped
+from builder.errors import ConfigError, ConversionError
+from builder.files import new_folder, temporary_beside
+from builder.finished import Finished, noise_pictures, read_finished
+from builder.link import backbone_alone
+from builder.packs import head_pack
+from builder.task import chosen_outputs, task_file
+from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside, read_metadata
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT
+
+
+@dataclass(frozen=True)
+class Export:
+    """``files``: what was written, the model first. ``notes``: what the user should know.
+
+    ``operators``: how many the backbone has, and ``on_cpu`` those that an Edge TPU does not take, where that was asked.
+    """
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    operators: int = 0
+    on_cpu: tuple[OnCpu, ...] = ()
+
+
+def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
+    """One file for MediaPipe Tasks, with ``heads`` (``joint`` among them, if so) or all that ``file`` has.
+
+    Raises ``BuilderError``, ``EdgeRuntimeError`` and ``OSError``; then nothing was written.
+    """
+    metadata = read_metadata(str(file))
+    if metadata.input.kind != "image":
+        raise ConfigError(f"{file}: expected a file for pictures, found one for {metadata.input.kind}")
+    if output.is_dir():
+        raise ConfigError(f"{output}: expected a file to write, found a folder")
+    names = chosen_outputs(metadata, heads)
+    if not names:
+        raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
+    content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_beside(output) as draft:
+        draft.write_bytes(content)
+        _prove_task(file, draft, names)
+        draft.replace(output)
+    return Export((output,), _left_out_packs(file))
+
+
+def export_split(file: Path, folder: Path) -> Export:
+    """The backbone, and every head as a pack beside it. Raises as ``export_task``; ``folder`` must be new or empty."""
+    return _split(read_finished(file), folder)
+
+
+def export_edgetpu(file: Path, folder: Path) -> Export:
+    """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
+    finished = read_finished(file)
+    types = {np.dtype(tensor.quantization.dtype).name for tensor in finished.metadata.seam}
+    if types != {"int8"}:
+        raise ConfigError(f"{file}: the Edge TPU takes int8 only, found a backbone in {', '.join(sorted(types))}")
+    part = finished.parts[BACKBONE]
+    return replace(_split(finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
+
+
+def _split(finished: Finished, folder: Path) -> Export:
+    metadata, notes = finished.metadata, list(_left_out_packs(finished.path))
+    if metadata.joint is not None:
+        notes.append("the joint list is dropped: it needs all heads in one file")
+    with new_folder(folder) as draft:
+        main = draft / f"{finished.path.stem}.tflite"
+        packs = main.with_suffix(PACK_FOLDER)
+        packs.mkdir()
+        main.write_bytes(_backbone_file(finished))
+        for info in metadata.heads:
+            model, pack = head_pack(metadata, info, finished.parts[info.head_name])
+            (packs / f"{info.head_name}{PACK_SUFFIX}").write_bytes(append_members(model, pack))
+        _prove_split(finished, main, packs_beside(str(main)))
+        files = [path.relative_to(draft) for path in (main, *sorted(packs.iterdir()))]
+    return Export(tuple(folder / path for path in files), tuple(notes))
+
+
+def _backbone_file(finished: Finished) -> bytes:
+    model, runtime = backbone_alone(finished.parts[BACKBONE])
+    quality = {key: value for key, value in finished.metadata.quality.items() if key != "heads"}
+    metadata = replace(
+        finished.metadata, heads=(), joint=None, model_bytes=len(model), min_runtime=runtime, quality=quality
+    )
+    return append_members(model, metadata)
+
+
+def _left_out_packs(file: Path) -> tuple[str, ...]:
+    packs = packs_beside(str(file))
+    return (f"{len(packs)} head packs beside {file} are not part of it; copy them on their own",) if packs else ()
+
+
+def _prove_split(finished: Finished, main: Path, packs: Sequence[str]) -> None:
+    with (
+        MultiHeadClassifier(finished.path, head_packs=()) as before,
+        MultiHeadClassifier(main, head_packs=packs) as after,
+    ):
+        for picture in noise_pictures(finished.metadata.input):
+            expected, found = before.features(picture), after.features(picture)
+            for name, values in by_name(expected).items():
+                _check_same(f"the backbone's {name}", values, by_name(found)[name])
+            for name in before.head_names:
+                _check_same(f"head {name}", before.head_scores(expected, name), after.head_scores(found, name))
+
+
+def _prove_task(file: Path, task: Path, names: Sequence[str]) -> None:
+    _, interpreter = open_interpreter(str(task))
+    run = interpreter.get_signature_runner(END_TO_END)
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        for picture in noise_pictures(opened.metadata.input):
+            features, found = opened.features(picture), run(image=picture[None])
+            for name in names:
+                scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
+                _check_same(name, scores, found[name][0])
+
+
+def _check_same(what: str, expected: np.ndarray, found: np.ndarray) -> None:
+    if expected.dtype != found.dtype or not np.array_equal(expected, found):
+        raise ConversionError(f"{what}: the exported file answers otherwise; nothing was written")

@@ -1,0 +1,112 @@
+"""TFLite metadata: what other clients read of a model's pictures and labels. The one place that knows its schema.
+
+A flatbuffer of its own (``metadata_schema.fbs``, identifier ``M001``) in a buffer of the model; the label files are zip
+members behind the model. Fields are written by their numbers in the schema, in the order in which it declares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+BUFFER_NAME = "TFLITE_METADATA"  # under which the model names the buffer
+_IDENTIFIER = b"M001"
+_PARSER_VERSION = "1.0.0"  # the first one knows every field used here
+_RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 1, 2, 1, 2  # of the schema's enums and unions
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The input. ``mean``, ``std``: what normalisation (pixel - mean) / std the tensor's quantization undoes."""
+
+    name: str
+    height: int
+    width: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One output, (1, labels). ``labels_file``: the zip member with a label a line."""
+
+    name: str
+    description: str
+    labels_file: str
+
+
+@dataclass(frozen=True)
+class _Byte:
+    """A number that the schema keeps in one byte: an enum's value or a union's type."""
+
+    value: int
+
+
+Fields = Mapping[int, Any]  # number of the field -> text, whole number, _Byte, array of float32, table, list of tables
+
+
+def model_metadata(name: str, description: str, picture: Picture, outputs: Sequence[Scores]) -> bytes:
+    """The content of the buffer ``BUFFER_NAME``. The outputs are in the order of the subgraph's."""
+    subgraph = {2: [_picture(picture)], 3: [_scores(output) for output in outputs]}
+    builder = flatbuffers.Builder(1024)
+    root = _table(builder, {0: name, 1: description, 3: [subgraph], 7: _PARSER_VERSION})
+    builder.Finish(root, _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _picture(picture: Picture) -> Fields:
+    mean, std, low, high = (np.array([value], np.float32) for value in (picture.mean, picture.std, 0, 255))
+    size = {0: picture.width, 1: picture.height}
+    return {
+        0: picture.name,
+        1: "RGB picture, 0 to 255",
+        3: {0: _Byte(_IMAGE_PROPERTIES), 1: {0: _Byte(_RGB), 1: size}},
+        4: [{0: _Byte(_NORMALIZATION), 1: {0: mean, 1: std}}],
+        5: {0: high, 1: low},
+    }
+
+
+def _scores(scores: Scores) -> Fields:
+    low, high = (np.array([value], np.float32) for value in (0, 1))
+    return {
+        0: scores.name,
+        1: scores.description,
+        5: {0: high, 1: low},
+        6: [{0: scores.labels_file, 2: _Byte(_TENSOR_AXIS_LABELS)}],
+    }
+
+
+def _table(builder: Any, fields: Fields) -> int:
+    """Offset of a table; what it refers to is written first, as flatbuffers must."""
+    offsets = {number: _reference(builder, value) for number, value in fields.items() if not _is_inline(value)}
+    builder.StartObject(max(fields) + 1)
+    for number, value in fields.items():
+        if isinstance(value, _Byte):
+            builder.PrependUint8Slot(number, value.value, 0)
+        elif isinstance(value, int):
+            builder.PrependUint32Slot(number, value, 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(number, offsets[number], 0)
+    return int(builder.EndObject())
+
+
+def _is_inline(value: Any) -> bool:
+    return isinstance(value, (int, _Byte))
+
+
+def _reference(builder: Any, value: Any) -> int:
+    if isinstance(value, str):
+        return int(builder.CreateString(value))
+    if isinstance(value, np.ndarray):
+        return int(builder.CreateNumpyVector(value))
+    if isinstance(value, Mapping):
+        return _table(builder, value)
+    tables = [_table(builder, item) for item in value]
+    builder.StartVector(4, len(tables), 4)
+    for offset in reversed(tables):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
