@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TextIO
 
 from builder.backbone import SharedBackbone, early_difference, find_backbone
-from builder.calibration import PictureSet, collect
+from builder.calibration import SampleSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
 from builder.errors import ConfigError, QualityError
 from builder.flatbuffer import read_parts
-from builder.joint import JointHead, fit_joint, grouped_pictures
+from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.link import LinkedModel, link
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge
+from builder.picture_entry import PictureEntry
 from builder.progress import Stages
 from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
 from builder.quantize import pin, quantize
@@ -33,10 +34,11 @@ from builder.verify import Quality, verify
 from builder.versions import min_runtime
 from edge_runtime import __version__
 from edge_runtime.bundle import append_members
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import HeadInfo, Metadata
 
-_PROOF_PICTURES = 4
-_ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/how-it-works.md
+_PROOF_SAMPLES = 4
+_ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
 
 
 @dataclass(frozen=True)
@@ -58,34 +60,35 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     _check_writable(config)
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
-        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code)
+        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code, text=config.text)
     with stages("find", len(classifiers)) as advance:
         classifiers, apart = align(classifiers, config.tolerance, advance)
         shared = find_backbone(classifiers)
-    with stages("pictures"):
+    with stages("samples"):
         spec = _input_spec(config, classifiers)
         calibration, verification = collect(config, spec)
-        grouped = grouped_pictures(config, verification.sources)
+        grouped = grouped_samples(config, spec, verification.sources)
     with stages("merge"):
         merged = merge(classifiers, shared)
     proven = to_prove(classifiers)
     with stages("prove", len(proven)) as advance:
         limit = LOOSE_TOLERANCE if apart else TOLERANCE
-        proof = prove(proven, merged, calibration.pixels[:_PROOF_PICTURES], advance, tolerance=limit)
+        few = calibration.first(_PROOF_SAMPLES)
+        proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
-    with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
-        ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
+    with stages("calibrate", len(calibration.tensors) * (1 + len(merged.heads))) as advance:
+        ranges = measure_ranges(float_model, merged.entry.device_input(calibration.tensors), merged.heads, advance)
     with stages("quantize"):
-        int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+        int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
         float_parts, parts = read_parts(float_model), read_parts(int8_model)
         if config.target is not None:
             check_target(config.target, *min_runtime(parts.values()))
     noise: list[LayerNoise] = []
     if config.rounding == "learnt":
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-            images = merged.device_input(calibration.pixels[:_ROUNDING_PICTURES])
-            noise = round_parts(float_parts, parts, images, advance)
+            inputs = merged.entry.device_input(calibration.tensors[:_ROUNDING_SAMPLES])
+            noise = round_parts(float_parts, parts, inputs, advance)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     with stages("joint", len(grouped)) as advance:
         joint = fit_joint(config.joint, spec, parts, infos, grouped, advance)
@@ -95,7 +98,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         if isinstance(joint, JointHead):
             metadata = replace(metadata, joint=joint.to_json())
     with _temporary_beside(config.output) as draft:
-        with stages("verify", len(verification.pixels)) as advance:
+        with stages("verify", len(verification.tensors)) as advance:
             draft.write_bytes(append_members(linked.model, metadata))
             quality = verify(draft, merged, verification, advance)
         metadata = replace(metadata, quality=quality.to_json())
@@ -127,15 +130,15 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     return BuildResult(config.output, metadata, quality, report)
 
 
-def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> ImageInput:
-    height, width = classifiers[0].size
-    resize = config.resize
-    known = {c.fit: c.name for c in classifiers if c.fit is not None}
-    if resize.fit is None and len(known) > 1:
-        (one, name), (other, other_name) = list(known.items())[:2]
-        raise ConfigError(f"{name} was trained on pictures made to fit by {one}, {other_name} by {other}; set resize.fit")
-    fit = resize.fit or next(iter(known), "stretch")
-    return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=fit)
+def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> InputSpec:
+    """What the device takes; of the ways to make pictures fit, the one that any model file knows."""
+    known = {c.entry.fit: c for c in classifiers if isinstance(c.entry, PictureEntry) and c.entry.fit is not None}
+    if config.resize.fit is None and len(known) > 1:
+        (one, first), (other, second) = list(known.items())[:2]
+        raise ConfigError(
+            f"{first.name} was trained on pictures made to fit by {one}, {second.name} by {other}; set resize.fit"
+        )
+    return next(iter(known.values()), classifiers[0]).entry.spec(config)
 
 
 def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple[str, ...]:
@@ -157,16 +160,16 @@ def _metadata(
     merged: MergedModel,
     shared: SharedBackbone,
     linked: LinkedModel,
-    spec: ImageInput,
+    spec: InputSpec,
     infos: tuple[HeadInfo, ...],
-    calibration: PictureSet,
+    calibration: SampleSet,
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
         "precision": "int8",
         "rounding": config.rounding,
         "parameters": shared.parameters,
-        "calibration_pictures": len(calibration.pixels),
+        f"calibration_{spec.noun}": len(calibration.tensors),
         "polyhead": __version__,
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }

@@ -1,4 +1,5 @@
-"""The file: a TensorFlow Lite flatbuffer with zip members appended to it, ``polyhead.json`` and ``labels/<head>.txt``.
+"""The file: a TensorFlow Lite flatbuffer with zip members appended to it: ``polyhead.json``, ``labels/<head>.txt``, and
+``vocabulary.json`` in a file that takes texts.
 
 Interpreters see the flatbuffer and ignore what follows it; zip readers see the members and ignore what precedes them.
 """
@@ -16,8 +17,10 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set
 from edge_runtime.errors import BundleError
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, Metadata
+from edge_runtime.text import TextInput
 
 METADATA_MEMBER = "polyhead.json"
+VOCABULARY_MEMBER = "vocabulary.json"  # not one token a line: a token may hold a line break
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
 MAX_MEMBERS = 10_000
@@ -42,6 +45,9 @@ def append_members(model: bytes, metadata: Metadata) -> bytes:
         archive.writestr(_member(METADATA_MEMBER), document)
         for name, labels in _labels(metadata).items():
             archive.writestr(_member(labels_member(name)), _labels_text(labels))
+        if isinstance(metadata.input, TextInput):
+            tokens = json.dumps(metadata.input.vocabulary, ensure_ascii=False, separators=(",", ":"))
+            archive.writestr(_member(VOCABULARY_MEMBER), tokens)
     return buffer.getvalue()
 
 
@@ -75,7 +81,7 @@ def read_metadata(path: str) -> Metadata:
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
     """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
     seam = {tensor.name for tensor in metadata.seam}
-    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {"image"}, seam)}
+    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {metadata.input.name}, seam)}
     fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
     if metadata.joint is not None:
         fits[JOINT] = lambda signature: _is_joint(signature, seam)
@@ -120,14 +126,20 @@ def _read_members(archive: zipfile.ZipFile) -> Metadata:
         raise BundleError(f"no member {METADATA_MEMBER}: a .tflite file, but not made by polyhead")
     if len(set(names)) != len(names):
         raise BundleError(f"two members have one name; {REBUILD}")
-    try:
-        document = json.loads(_read_text(archive, METADATA_MEMBER), parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
-        raise BundleError(f"{METADATA_MEMBER} is not a JSON document ({error}); {REBUILD}") from error
-    metadata = Metadata.from_json(document)
+    vocabulary = _read_json(archive, VOCABULARY_MEMBER) if VOCABULARY_MEMBER in names else None
+    metadata = Metadata.from_json(_read_json(archive, METADATA_MEMBER), vocabulary)
     for name, labels in _labels(metadata).items():
         _check_labels(archive, name, labels)
     return metadata
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return json.loads(_read_text(archive, name), parse_constant=_finite, parse_float=_finite)
+    except BundleError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
+        raise BundleError(f"{name} is not a JSON document ({error}); {REBUILD}") from error
 
 
 def _labels(metadata: Metadata) -> Dict[str, Sequence[str]]:

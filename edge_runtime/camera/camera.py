@@ -16,6 +16,7 @@ from edge_runtime.camera.schedule import HeadPlan, parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
 from edge_runtime.camera.sources import SourceOptions, shown_address
 from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.inputs import picture_input
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
 
 STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
@@ -130,12 +131,13 @@ class Camera:
         self._head_texts, self._rule = tuple(heads), rule
         self.heads = Heads(classifier, parse_plans(self._head_texts, classifier.head_names, rule))
         self.source_name = shown_address(source)
-        options = SourceOptions(classifier.metadata.input, size, loop)
+        spec = picture_input(classifier.metadata.input)
+        options = SourceOptions(spec, size, loop)
         first = open_source(source, options)
         self._capture = Capture(
             first,
             lambda: open_source(source, options),
-            classifier.metadata.input,
+            spec,
             keep_all=not first.live and fps is None if keep_all is None else keep_all,
             interval=1 / fps if fps else 0.0,
             show=show,
@@ -187,8 +189,9 @@ class Camera:
 
     def use(self, classifier: MultiHeadClassifier) -> None:
         """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""
+        spec = picture_input(classifier.metadata.input)
         self.heads = self.heads_of(classifier)
-        self._capture.spec = classifier.metadata.input
+        self._capture.spec = spec
 
     def heads_of(self, classifier: MultiHeadClassifier) -> Heads:
         return Heads(classifier, parse_plans(self._head_texts, classifier.head_names, self._rule))
