@@ -101,6 +101,7 @@ class BuildConfig:
     target: str | None = None
     joint: JointConfig = field(default_factory=JointConfig)
     text: TextConfig | None = None
+    saved_model: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -148,6 +149,7 @@ _KEYS = (
     "verification_data",
     "min_agreement",
     "keras_output",
+    "saved_model",
     "report",
     "resize",
     "rounding",
@@ -176,6 +178,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         allow_code=_flag(document, "allow_code"),
         target=document.get("target"),
         keras_output=_path(document, "keras_output", folder),
+        saved_model=_path(document, "saved_model", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         rounding=document.get("rounding", "learnt"),

@@ -28,6 +28,7 @@ from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
 from builder.report import Report, write_report
 from builder.rounding import LayerNoise, round_parts
+from builder.serving import check_folder, export
 from builder.targets import check_target
 from builder.tolerance import align
 from builder.verify import Quality, verify
@@ -58,6 +59,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     Raises ``BuilderError``; then an existing output is as it was.
     """
     _check_writable(config)
+    if config.saved_model is not None:
+        check_folder(config.saved_model, [head.name for head in config.heads])
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
         classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code, text=config.text)
@@ -127,6 +130,9 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         with _temporary_beside(config.keras_output) as draft:
             merged.keras_model().save(draft)
             draft.replace(config.keras_output)
+    if config.saved_model is not None:
+        with stages("serve"):
+            export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
     return BuildResult(config.output, metadata, quality, report)
 
 
@@ -180,7 +186,7 @@ def _metadata(
 
 def _check_writable(config: BuildConfig) -> None:
     """An hour's work must not end at a folder that cannot be written."""
-    for path in (config.output, config.keras_output, config.report_folder / "report.json"):
+    for path in (config.output, config.keras_output, config.saved_model, config.report_folder / "report.json"):
         if path is None:
             continue
         try:
