@@ -15,7 +15,7 @@ from builder.samples import Picture, Sample, draw_evenly, find_samples
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
 
-MAX_CALIBRATION_SAMPLES = 200
+MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less, and says less
 MIN_SAMPLES = 2
 MAX_BROKEN_SHARE = 0.1  # more broken pictures than this and the folder is not what the user thinks it is
 _HELD_OUT_SHARE = 5  # a fifth
@@ -61,11 +61,12 @@ def collect(config: BuildConfig, spec: InputSpec) -> tuple[SampleSet, SampleSet]
     else:
         verification = find_samples(config.verification_data, names, spec)
     held_out = {p.digest for p in verification}
-    calibration = [p for p in everything if p.digest not in held_out]
+    # A text that is several heads' calibrates the backbone once.
+    calibration = list({p.digest: p for p in everything if p.digest not in held_out}.values())
     if not verification:
         raise SamplesError(f"{config.calibration_data}: too few samples to set a fifth aside; add some")
     return (
-        read_samples(draw_evenly(calibration, MAX_CALIBRATION_SAMPLES), spec, config.calibration_data),
+        read_samples(draw_evenly(calibration, MAX_CALIBRATION[spec.noun]), spec, config.calibration_data),
         read_samples(verification, spec, config.verification_data or config.calibration_data),
     )
 

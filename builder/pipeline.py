@@ -25,7 +25,7 @@ from builder.picture_entry import PictureEntry
 from builder.progress import Stages
 from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
 from builder.quantize import pin, quantize
-from builder.ranges import measure_ranges
+from builder.ranges import HEAD_SAMPLES, measure_ranges
 from builder.report import Report, write_report
 from builder.rounding import LayerNoise, round_parts
 from builder.serving import check_folder, export
@@ -80,7 +80,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
-    with stages("calibrate", len(calibration.tensors) * (1 + len(merged.heads))) as advance:
+    count = len(calibration.tensors)
+    with stages("calibrate", count + min(count, HEAD_SAMPLES) * len(merged.heads)) as advance:
         ranges = measure_ranges(float_model, merged.entry.device_input(calibration.tensors), merged.heads, advance)
     with stages("quantize"):
         int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))

@@ -17,9 +17,9 @@ from builder.flatbuffer import FLOAT32, INT8, Part, read_parts, write_parts
 from builder.ranges import Range
 from edge_runtime.metadata import BACKBONE
 
-# The quantizer would make these int8, for which interpreters have no kernel: "Div only supports FLOAT32, INT32 and
-# quantized UINT8".
-FLOAT_ONLY = (TFLOperationName.DIV,)
+# The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
+# have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
+FLOAT_ONLY = (TFLOperationName.DIV, TFLOperationName.SUM)
 
 
 def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | None) -> dict[str, Range]:

@@ -14,6 +14,7 @@ from edge_runtime.metadata import BACKBONE
 # Attention writes numbers like -1e38 where a softmax shall give 0. In int8 a number so far below the others does as well,
 # and leaves them a scale of their own.
 MASKED, FAR = -1e6, 16.0
+HEAD_SAMPLES = 200  # heads are small and may be many
 Range = tuple[float, float]  # least and greatest value
 Sample = dict[str, np.ndarray]  # (1, ...) by the name of an input or output
 
@@ -31,8 +32,9 @@ def measure_ranges(
     parts, found = read_parts(model), dict[str, Range]()
     (name,) = parts[BACKBONE].inputs
     features = _run(interpreter, parts[BACKBONE], ({name: sample[None]} for sample in inputs), found, advance)
+    few = features[:HEAD_SAMPLES]
     for head in heads:
-        _run(interpreter, parts[head], features, found, advance)
+        _run(interpreter, parts[head], few, found, advance)
     return found
 
 

@@ -24,6 +24,7 @@ from builder.rounding import LayerNoise
 from builder.verify import Quality
 from edge_runtime.metadata import BACKBONE, Metadata
 
+_NAMED = 12  # heads in a warning
 _ROWS = 24  # heads in the table on a terminal
 
 
@@ -65,9 +66,8 @@ class Report:
         bar, found = self.config.min_agreement, list(self.notes)
         few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
         if few:
-            found.append(
-                f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {', '.join(few)}"
-            )
+            named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
+            found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
                 found.append(f"{len(samples.broken)} broken {what} pictures left out: {'; '.join(samples.broken)}")

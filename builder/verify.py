@@ -83,19 +83,23 @@ def verify(path: Path, merged: MergedModel, samples: SampleSet, advance: Callabl
 
     Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
     """
-    expected = merged.features(samples.tensors)
+    # A text may be several heads': it runs once.
+    _, once, where = np.unique([source.digest for source in samples.sources], return_index=True, return_inverse=True)
+    tensors = samples.tensors[once]
+    expected = merged.features(tensors)
     with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
         features = []
-        for tensor in samples.tensors:
+        for tensor in tensors:
             features.append(classifier.features_of(tensor[None]))
             advance()
         heads = []
         for name in classifier.head_names:
             chosen = samples.of_head(name)
-            truth = merged.head_scores(name, {tensor: values[chosen] for tensor, values in expected.items()})
-            found = [classifier.head_scores(features[i], name) for i in chosen]
+            own = where[chosen]
+            truth = merged.head_scores(name, {tensor: values[own] for tensor, values in expected.items()})
+            found = [classifier.head_scores(features[i], name) for i in own]
             heads.append(_judge(name, chosen, truth, np.stack(found), merged.activations[name]))
-        _check_end_to_end(path, samples, features)
+        _check_end_to_end(path, tensors, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
     return Quality(tuple(heads), snr_db(expected[seam.name], real))
@@ -125,11 +129,11 @@ def _judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, 
     )
 
 
-def _check_end_to_end(path: Path, samples: SampleSet, features: list[Features]) -> None:
+def _check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) -> None:
     _, interpreter = open_interpreter(str(path), name=INTERPRETER)
     whole = interpreter.get_signature_runner(END_TO_END)
     reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}
-    pairs = list(zip(samples.tensors, features, strict=True))[:_END_TO_END_PICTURES]
+    pairs = list(zip(tensors, features, strict=True))[:_END_TO_END_PICTURES]
     (source,) = reads[END_TO_END]
     expected = [whole(**{source: tensor[None]}) for tensor, _ in pairs]
     for name in expected[0]:

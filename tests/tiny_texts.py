@@ -44,9 +44,9 @@ def text_base(
     else:
         source = keras.Input((), dtype="string")
         settings = {"output_sequence_length": LENGTH, "vocabulary": list(words), **settings}
-        x = layers.TextVectorization(**settings)(source)
+        x = layers.TextVectorization(name="words", **settings)(source)
     x = layers.Embedding(ROWS, WIDTH, mask_zero=mask_zero, name="embedding")(x)
-    x = layers.GlobalAveragePooling1D()(x) if body is None else body(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x) if body is None else body(x)
     model = keras.Model(source, layers.Dense(16, activation="relu", name="features")(x), name="base")
     seed_weights(model, seed)
     model.get_layer("embedding").embeddings.assign(np.random.default_rng(seed).normal(0, 1, (ROWS, WIDTH)))
