@@ -11,7 +11,7 @@ import numpy as np
 from builder.edgetpu import OnCpu, not_mapped
 from builder.errors import ConfigError, ConversionError
 from builder.files import new_folder, temporary_beside
-from builder.finished import Finished, noise_pictures, read_finished
+from builder.finished import Finished, noise, read_finished
 from builder.link import backbone_alone
 from builder.packs import head_pack
 from builder.task import chosen_outputs, task_file
@@ -107,8 +107,8 @@ def _prove_split(finished: Finished, main: Path, packs: Sequence[str]) -> None:
         MultiHeadClassifier(finished.path, head_packs=()) as before,
         MultiHeadClassifier(main, head_packs=packs) as after,
     ):
-        for picture in noise_pictures(finished.metadata.input):
-            expected, found = before.features(picture), after.features(picture)
+        for tensor in noise(finished.metadata.input):
+            expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
             for name, values in by_name(expected).items():
                 _check_same(f"the backbone's {name}", values, by_name(found)[name])
             for name in before.head_names:
@@ -119,8 +119,8 @@ def _prove_task(file: Path, task: Path, names: Sequence[str]) -> None:
     _, interpreter = open_interpreter(str(task))
     run = interpreter.get_signature_runner(END_TO_END)
     with MultiHeadClassifier(file, head_packs=()) as opened:
-        for picture in noise_pictures(opened.metadata.input):
-            features, found = opened.features(picture), run(image=picture[None])
+        for tensor in noise(opened.metadata.input):
+            features, found = opened.features_of(tensor[None]), run(image=tensor[None])
             for name in names:
                 scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
                 _check_same(name, scores, found[name][0])
