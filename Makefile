@@ -73,6 +73,7 @@ check: lint types test
 bench: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)
 	$(BUILDER)/python -m benchmarks.growth
+	$(BUILDER)/python -m benchmarks.text
 
 compat: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.compat $(COMPAT)
