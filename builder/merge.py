@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from builder.backbone import SharedBackbone
 from builder.entry import Entry
-from builder.errors import ModelFileError
+from builder.errors import ModelFileError, NoSharedBackboneError
 from builder.formats.stored import LOADING_ERRORS
 from builder.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.loading import Classifier, check_labels, run_float
@@ -71,6 +71,7 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
     first = classifiers[0]
     backbone = backbone_model(classifiers, shared)
     names = tuple(shared.seams[0])
+    _check_numbers(classifiers[0], shared, backbone)
     shapes = {name: tensor.shape[1:] for name, tensor in zip(names, backbone.outputs, strict=True)}
     heads = {
         c.name: head_model(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
@@ -135,6 +136,17 @@ def _rebuild(
         tensors = [keras.layers.Activation(finish, name="probabilities")(tensor) for tensor in tensors]
     sources = list(inputs.values())
     return keras.Model(_one_or_all(sources), _one_or_all(tensors), name=name or classifier.name)
+
+
+def _check_numbers(first: Classifier, shared: SharedBackbone, backbone: Any) -> None:
+    """A mask is no number that could be quantized. Raises ``NoSharedBackboneError``."""
+    for ref, tensor in zip(shared.seams[0].values(), backbone.outputs, strict=True):
+        if "float" not in str(tensor.dtype):
+            layer = first.graph.nodes[ref.node].layer
+            raise NoSharedBackboneError(
+                f"{first.name}: heads read a mask ({layer!r}, {tensor.dtype}) beside the features; put the layers that "
+                "use it (pooling, recurrent layers, attention) into the frozen base"
+            )
 
 
 def _as_list(value: Any) -> list[Any]:

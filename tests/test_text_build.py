@@ -312,3 +312,16 @@ class TestCommandLine:
         assert "text, 12 tokens of a vocabulary of 42, lower_and_strip_punctuation, whitespace" in shown
         assert json.loads(self.run("info", built.output, "--json", text=True).stdout)["input"]["kind"] == "tokens"
         assert "text all heads" in self.run("benchmark", built.output, "--runs", 2, text=True).stdout
+
+
+def test_a_mask_that_crosses_into_the_heads_is_named(tmp_path: Path) -> None:
+    heads = {}
+    for name, units in (("a", 3), ("b", 4)):
+        source = keras.Input((), dtype="string")
+        x = layers.TextVectorization(output_sequence_length=LENGTH, vocabulary=list(WORDS))(source)
+        embedding = layers.Embedding(48, 8, mask_zero=True)
+        x = layers.LSTM(units)(embedding(x))
+        embedding.embeddings.assign(np.ones((48, 8)))
+        heads[name] = keras.Model(source, layers.Dense(2, activation="softmax")(x))
+    with pytest.raises(NoSharedBackboneError, match=r"heads read a mask .* put the layers that use it"):
+        build(text_config(tmp_path, heads))
