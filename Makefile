@@ -15,13 +15,14 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tflite test check lint types bench compat clean
+.PHONY: help setup tflite test test-arm check lint types bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
 	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
+	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; about 10 minutes)'
 	@echo 'make check              lint, types and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
 	@echo 'make compat             every architecture in every kind of file, against the original'
@@ -60,6 +61,10 @@ test: setup
 	$(BUILDER)/python -m tests.device_files build/device-files
 	$(DEVICE)/python -m pytest tests/device
 
+test-arm: $(BUILDER)/.stamp build/demo.tflite
+	$(BUILDER)/python -m tests.device_files build/device-files
+	$(BUILDER)/python -m tests.arm build/arm --demo build/demo.tflite
+
 lint: $(BUILDER)/.stamp
 	$(BUILDER)/ruff check .
 	$(BUILDER)/ruff format --check .
@@ -70,10 +75,12 @@ types: $(BUILDER)/.stamp
 
 check: lint types test
 
-bench: $(BUILDER)/.stamp
+bench: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)
 	$(BUILDER)/python -m benchmarks.growth
 	$(BUILDER)/python -m benchmarks.add_head
+	$(BUILDER)/python -m benchmarks.lean build/demo.tflite $(firstword $(SAMPLES)) --output build/bench/lean.json
+	$(BUILDER)/python -m benchmarks.camera build/demo.tflite calibration_data/held_out --output build/bench/camera.json
 
 compat: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.compat $(COMPAT)

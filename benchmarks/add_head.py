@@ -131,7 +131,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = {stage: float(np.median([row["stages"][stage] for row in rounds["add"]])) for stage in stages}
     beyond = median("add", "seconds") - median("load", "import", "load")
     lines = [
-        f"{results['heads']} {results['kind']} heads, medians of {ROUNDS} rounds; load average at the end {load_average}.",
+        f"{results['heads']} {results['kind']} heads, medians of {ROUNDS} rounds; load average {load_average}.",
         "",
         "| | |",
         "| --- | ---: |",

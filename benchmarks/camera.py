@@ -13,11 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.summary import Mark, at_least, at_most
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.camera import Camera
 from edge_runtime.camera.frame_lines import frame_json
@@ -32,8 +36,22 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    print(json.dumps(measure(options.file, options.source, options.frames, options.threads), indent=1))
+    document = measure(options.file, options.source, options.frames, options.threads)
+    document["marks"] = [asdict(mark) for mark in marks(document)]
+    text = json.dumps(document, indent=1)
+    if options.output:
+        options.output.write_text(text, "utf-8")
+    print(text)
+
+
+def marks(document: Mapping[str, Any]) -> list[Mark]:
+    return [
+        at_least("frames per second, of what the bare backbone allows", document["ratio_median_of_blocks"], 0.95),
+        at_most("JSON of a frame, median, ms", document["json_ms"]["median"], 0.2),
+        at_most("p99 of a frame, of its median", document["p99_over_median"], 1.5),
+    ]
 
 
 def measure(file: str, source: str, frames: int, threads: int) -> dict[str, Any]:

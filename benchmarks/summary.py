@@ -22,6 +22,14 @@ class Mark:
     met: bool | None
 
 
+def at_most(what: str, value: float, limit: float) -> Mark:
+    return Mark(f"{what}: at most {limit:g}", f"{value:.4g}", value <= limit)
+
+
+def at_least(what: str, value: float, limit: float) -> Mark:
+    return Mark(f"{what}: at least {limit:g}", f"{value:.4g}", value >= limit)
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, 5th and 95th percentile, and how many there were."""
     low, median, high = (float(v) for v in np.percentile(values, (5, 50, 95)))

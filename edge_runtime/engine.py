@@ -97,6 +97,11 @@ class MultiHeadClassifier:
     def head_names(self) -> Tuple[str, ...]:
         return tuple(self._index)
 
+    @property
+    def joint(self) -> Optional[JointInfo]:
+        """The list of the labels of all heads; None where the file has no joint head."""
+        return self._joint
+
     def prepare(self, picture: Picture) -> np.ndarray:
         """The backbone's input: uint8 (1, height, width, 3), RGB. Raises ``PictureError``."""
         return image_tensor(picture, self._metadata.input)

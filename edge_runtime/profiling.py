@@ -32,7 +32,7 @@ def profile(
     all that follows it; ``frame_ms`` the sum of a frame by the cheapest way that needs no special camera.
     """
     with MultiHeadClassifier(model_path, interpreter=interpreter, num_threads=num_threads) as classifier:
-        prepare, steps = _prepare_parts(classifier.metadata.input), _step_parts(classifier)
+        prepare, steps = prepare_parts(classifier.metadata.input), step_parts(classifier)
         times = measure({**prepare, **steps}, runs)
         medians = {name: float(np.median(values)) for name, values in times.items()}
         follows = ("blank check", "backbone", "heads, decisions, events", "frame as JSON")
@@ -64,7 +64,7 @@ def text(file: str, document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _prepare_parts(spec: ImageInput) -> Dict[str, Part]:
+def prepare_parts(spec: ImageInput) -> Dict[str, Part]:
     """The ways in which a picture becomes the input tensor."""
     large, small = scene(LARGE), scene(SMALL)
     whole = io.BytesIO()
@@ -80,7 +80,8 @@ def _prepare_parts(spec: ImageInput) -> Dict[str, Part]:
     }
 
 
-def _step_parts(classifier: MultiHeadClassifier) -> Dict[str, Part]:
+def step_parts(classifier: MultiHeadClassifier) -> Dict[str, Part]:
+    """What ways of preparing a picture consist of, and what follows them."""
     spec = classifier.metadata.input
     large, small = scene(LARGE), scene((spec.width, spec.height))
     image, size = Image.fromarray(large), (spec.width, spec.height)
@@ -115,7 +116,7 @@ class _Remembers:
         spec = classifier.metadata.input
         self._features = classifier.features_of(Shot(scene((spec.width, spec.height))).tensor(spec))
         self.heads, self.head_names = classifier.heads, classifier.head_names
-        self.head_scores = classifier.head_scores
+        self.head_scores, self.joint = classifier.head_scores, classifier.joint
 
     def features_of(self, _: np.ndarray) -> Features:
         return self._features

@@ -11,7 +11,9 @@ import numpy as np
 from edge_runtime.camera.capture import Capture, Frame
 from edge_runtime.camera.sources import Shot, Source
 from edge_runtime.errors import SourceError
+from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
+from tests.laws import joint_table
 
 SPEC = ImageInput(32, 32)
 
@@ -85,17 +87,28 @@ def drain(capture: Capture) -> list[Frame]:
 class CountingClassifier:
     """Stands for ``MultiHeadClassifier``: scripted scores, and a count of what ran.
 
-    ``scores``: by head, the scores of its runs in turn, the last of them for ever.
+    ``scores``: by head, the scores of its runs in turn, the last of them for ever. ``joint``: those of the joint list,
+    of the labels of all heads and none.
     """
 
-    def __init__(self, scores: dict[str, Sequence[Sequence[float]]], spec: ImageInput = SPEC) -> None:
+    def __init__(
+        self,
+        scores: dict[str, Sequence[Sequence[float]]],
+        spec: ImageInput = SPEC,
+        joint: Sequence[Sequence[float]] | None = None,
+    ) -> None:
         self.head_names = tuple(scores)
         labels = {name: tuple(f"{name} {i}" for i in range(len(rows[0]))) for name, rows in scores.items()}
         heads = tuple(HeadInfo(name, labels[name]) for name in scores)
         self.metadata = Metadata(spec, "digest", (SeamTensor("features", (4,)),), heads)
+        self.heads = heads
         self.backbone_runs = 0
         self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames it ran on, from 0
         self._scores = scores
+        self.joint: JointInfo | None = None
+        if joint is not None:
+            self.joint = JointInfo.from_json(joint_table(self.metadata), self.head_names)
+            self._scores, self.runs["joint"] = {**scores, "joint": joint}, []
 
     def features_of(self, image: np.ndarray) -> np.ndarray:
         assert image.shape == (1, self.metadata.input.height, self.metadata.input.width, 3)
@@ -107,6 +120,9 @@ class CountingClassifier:
         row = rows[min(len(self.runs[head]), len(rows) - 1)]
         self.runs[head].append(self.backbone_runs - 1)
         return np.asarray(row, np.float32)
+
+    def joint_scores(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.head_scores(features, "joint"), np.eye(len(self.head_names) + 1, dtype=np.float32)[0]
 
 
 def frame(number: int = 1, spec: ImageInput = SPEC) -> Frame:

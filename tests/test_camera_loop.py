@@ -29,8 +29,9 @@ from tests.tiny_models import THREE_HEADS
 AT_ONCE = Rule(smoothing=0, agree=1, of=1)
 
 
-def heads(classifier: CountingClassifier, *texts: str, rule: Rule = AT_ONCE) -> Heads:
-    return Heads(classifier, parse_plans(texts, classifier.head_names, rule), wall_clock=lambda: 1000.0)
+def heads(classifier: CountingClassifier, *texts: str, rule: Rule = AT_ONCE, joint: bool = False) -> Heads:
+    plans = parse_plans(texts, classifier.head_names, rule, joint=joint)
+    return Heads(classifier, plans, wall_clock=lambda: 1000.0)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 30])
@@ -51,6 +52,44 @@ def test_the_backbone_rests_on_frames_without_a_head() -> None:
         seeing.see(frame(i))
     assert classifier.backbone_runs == len([i for i in range(24) if i % 4 == 0 or i % 6 == 0])
     assert {name: len(runs) for name, runs in classifier.runs.items()} == {"a": 6, "b": 4, "c": 0}
+
+
+def test_the_joint_list_is_smoothed_and_answers_like_a_head() -> None:
+    rows = [[0.9, 0.0, 0.1]] * 4 + [[0.0, 0.0, 1.0]] * 4
+    classifier = CountingClassifier({"door": [[0.2, 0.8]]}, joint=rows)
+    seeing = heads(classifier, joint=True, rule=replace(AT_ONCE, smoothing=0.6))
+    seen = [seeing.see(frame(i)) for i in range(8)]
+    events = [(e.frame, e.category_name, e.previous) for s in seen for e in s.events if e.head_name == "joint"]
+    assert events == [(0, "door/door 0", None), (5, "none", "door/door 0")]
+    assert [c.head_name for c in seen[0].result.classifications] == ["door"]
+    assert seen[0].result.joint.best.category_name == "door/door 0"
+    assert seen[4].result.joint.categories[0].category_name == "none"
+    name, answer, best = seeing.smoothed(2)[-1]
+    assert (name, answer.category_name) == ("joint", "none")
+    assert [label for label, _ in best] == ["none", "door/door 0"]
+
+
+def test_the_joint_list_runs_by_schedule_on_that_frames_features_alone() -> None:
+    classifier = CountingClassifier({"a": [[1.0]], "b": [[1.0]]}, joint=[[0.5, 0.25, 0.25]])
+    seeing = heads(classifier, "joint:every=3", "b:every=2")
+    joint = [seeing.see(frame(i)).result.joint for i in range(6)]
+    assert classifier.runs == {"a": [], "b": [0, 1, 3], "joint": [0, 2]}  # by run of the backbone, which rests twice
+    assert [found is not None for found in joint] == [True, False, False, True, False, False]
+
+
+def test_no_joint_list_without_being_asked() -> None:
+    classifier = CountingClassifier({"a": [[1.0]]}, joint=[[0.5, 0.5]])
+    seen = heads(classifier).see(frame())
+    assert seen.result.joint is None
+    assert (list(seen.answers), classifier.runs["joint"]) == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "joint"), [(["joint"], False), (["a", "joint:every=2"], False), ([], True), (["a"], True)]
+)
+def test_a_file_without_a_joint_list_refuses_it(texts: list[str], joint: bool) -> None:
+    with pytest.raises(UnknownHeadError, match="no joint head"):
+        heads(CountingClassifier({"a": [[1.0]]}), *texts, joint=joint)
 
 
 def test_an_event_comes_with_each_change_and_never_else() -> None:

@@ -143,6 +143,13 @@ def test_nothing_given_means_every_head_on_every_frame() -> None:
     assert [(plan.head_name, plan.every) for plan in parse_plans([], NAMES, Rule())] == [(n, 1) for n in NAMES]
 
 
+def test_the_joint_list_comes_last_and_once() -> None:
+    assert [plan.head_name for plan in parse_plans([], NAMES, Rule(), joint=True)] == [*NAMES, "joint"]
+    assert [plan.head_name for plan in parse_plans(["door"], NAMES, Rule(), joint=True)] == ["door", "joint"]
+    both = parse_plans(["joint:every=3", "door"], NAMES, Rule(), joint=True)
+    assert [(plan.head_name, plan.every) for plan in both] == [("joint", 3), ("door", 1)]
+
+
 def test_heads_by_index_and_all_settings() -> None:
     (plan,) = parse_plans(["1:consensus=3/5,hysteresis=0,smoothing=0.9,every=2"], NAMES, Rule())
     assert plan.head_name == "plants"

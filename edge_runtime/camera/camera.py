@@ -16,6 +16,9 @@ from edge_runtime.camera.schedule import HeadPlan, parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
 from edge_runtime.camera.sources import SourceOptions, shown_address
 from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.errors import UnknownHeadError
+from edge_runtime.joint import judge
+from edge_runtime.metadata import JOINT
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
 
 STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
@@ -53,7 +56,10 @@ class Seen(NamedTuple):
 
 
 class Heads:
-    """The heads of a classifier by schedule, and what each has answered so far."""
+    """The heads of a classifier by schedule, the joint list as one of them, and what each has answered so far.
+
+    Raises ``UnknownHeadError`` for the joint list of a file that has none.
+    """
 
     def __init__(
         self, classifier: MultiHeadClassifier, plans: Sequence[HeadPlan], *, wall_clock: Callable[[], float] = time.time
@@ -62,6 +68,11 @@ class Heads:
         self.answered = 0
         self._wall_clock = wall_clock
         self._labels = {head.head_name: head.labels for head in classifier.heads}
+        self._joint = classifier.joint
+        if self._joint is not None:
+            self._labels[JOINT] = self._joint.labels
+        elif any(plan.head_name == JOINT for plan in plans):
+            raise UnknownHeadError("this file has no joint head; its builder's report says why")
         self._index = {name: index for index, name in enumerate(classifier.head_names)}
         self._decisions = {plan.head_name: Decision(plan.rule) for plan in plans}
         self._answers: Dict[str, Answer] = {plan.head_name: Answer(None, 0.0) for plan in plans}
@@ -73,8 +84,13 @@ class Heads:
         start = time.perf_counter()
         features = self.classifier.features_of(frame.image) if due else None
         computed = time.perf_counter()
-        scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in due}
-        found = tuple(self._classifications(name, scores[name], top_k) for name in due)
+        own = [name for name in due if name != JOINT]
+        scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in own}
+        found = tuple(self._classifications(name, scores[name], top_k) for name in own)
+        joint = None
+        if features is not None and self._joint is not None and JOINT in due:
+            scores[JOINT], evidence = self.classifier.joint_scores(features)
+            joint = judge(self._joint, scores[JOINT], evidence, top_k=top_k)
         now = self._wall_clock()
         events = [event for name in due for event in self._decide(frame, now, name, scores[name])]
         end = time.perf_counter()
@@ -83,7 +99,7 @@ class Heads:
             "backbone": (computed - start) * 1000,
             "heads": (end - computed) * 1000,
         }
-        return Seen(frame, now, ClassificationResult(found, latency), dict(self._answers), tuple(events))
+        return Seen(frame, now, ClassificationResult(found, latency, joint), dict(self._answers), tuple(events))
 
     def smoothed(self, top_k: int) -> List[Tuple[str, Answer, List[Tuple[str, float]]]]:
         """For each head its name, its answer and its best labels with their smoothed scores, best first."""
@@ -108,9 +124,10 @@ class Camera:
     """Iterate over it: one ``Seen`` for each frame that is answered, until the source ends or ``stop`` is called.
 
     ``source``: an address as ``open_source`` takes it. ``heads``: as ``--head`` takes them, ``"door:every=5"``; without
-    it every head on every frame. ``fps``: at most so many frames a second. ``keep_all``: answer every frame of a source
-    that is not live rather than the newest; without it that is so unless ``fps`` is given. ``report`` is told of a
-    camera that is lost and of one that is back. Raises ``SourceError`` where the source cannot be opened to begin with.
+    it every head on every frame. ``joint``: the list of all labels too, unless ``heads`` has it. ``fps``: at most so many
+    frames a second. ``keep_all``: answer every frame of a source that is not live rather than the newest; without it that
+    is so unless ``fps`` is given. ``report`` is told of a camera that is lost and of one that is back. Raises
+    ``SourceError`` where the source cannot be opened to begin with.
     """
 
     def __init__(
@@ -119,6 +136,7 @@ class Camera:
         source: str = "auto",
         *,
         heads: Sequence[str] = (),
+        joint: bool = False,
         rule: Rule = DEFAULT_RULE,
         size: Optional[Tuple[int, int]] = None,
         fps: Optional[float] = None,
@@ -127,8 +145,8 @@ class Camera:
         show: Callable[[], bool] = lambda: False,
         report: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._head_texts, self._rule = tuple(heads), rule
-        self.heads = Heads(classifier, parse_plans(self._head_texts, classifier.head_names, rule))
+        self._head_texts, self._with_joint, self._rule = tuple(heads), joint, rule
+        self.heads = self.heads_of(classifier)
         self.source_name = shown_address(source)
         options = SourceOptions(classifier.metadata.input, size, loop)
         first = open_source(source, options)
@@ -191,7 +209,8 @@ class Camera:
         self._capture.spec = classifier.metadata.input
 
     def heads_of(self, classifier: MultiHeadClassifier) -> Heads:
-        return Heads(classifier, parse_plans(self._head_texts, classifier.head_names, self._rule))
+        plans = parse_plans(self._head_texts, classifier.head_names, self._rule, joint=self._with_joint)
+        return Heads(classifier, plans)
 
     def stop(self) -> None:
         """The iteration ends after the frame that is under way; may be called by a signal handler."""

@@ -30,8 +30,9 @@ _option = click.option
     "heads",
     metavar="NAME[:every=N,...]",
     multiple=True,
-    help="Only this head, on each N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
+    help="Only this head (or joint), on each N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
 )
+@_option("--joint", is_flag=True, help="Also one list of the labels of all heads, on every frame.")
 @_option("--threshold", type=float, default=Rule.threshold, show_default=True, help="A score below it is no answer.")
 @_option("--smoothing", type=float, default=Rule.smoothing, show_default=True, help="Weight of past scores, 0 to 1.")
 @_option(
@@ -113,6 +114,7 @@ def _run(chosen: Any) -> None:
             model.classifier,
             options.source,
             heads=options.heads,
+            joint=options.joint,
             rule=options.rule,
             size=options.size or ((640, 480) if page is not None else None),
             fps=options.fps,

@@ -27,6 +27,7 @@ class CameraOptions:
     file: str
     source: str
     heads: Sequence[str]
+    joint: bool
     rule: Rule
     size: Optional[Tuple[int, int]]
     fps: Optional[float]

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Rule
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
+from edge_runtime.metadata import JOINT
 
 _FORM = "expected NAME or NAME:every=N,threshold=P,hysteresis=P,smoothing=W,consensus=K/N"
 _KEYS = ("every", "threshold", "hysteresis", "smoothing", "consensus")
@@ -25,24 +26,28 @@ class HeadPlan:
         return answered % self.every == 0
 
 
-def parse_plans(texts: Sequence[str], head_names: Sequence[str], rule: Rule) -> Tuple[HeadPlan, ...]:
+def parse_plans(
+    texts: Sequence[str], head_names: Sequence[str], rule: Rule, *, joint: bool = False
+) -> Tuple[HeadPlan, ...]:
     """What ``--head`` says, in the order given; nothing given means every head on every frame.
 
-    ``rule`` holds for what a text leaves open. Raises ``UnknownHeadError``, and ``EdgeRuntimeError`` for other mistakes.
+    The joint list may be among them as ``joint``; where ``joint`` asks for it and it is not, it comes last. ``rule``
+    holds for what a text leaves open. Raises ``UnknownHeadError``, and ``EdgeRuntimeError`` for other mistakes.
     """
     plans = tuple(_parse(text, head_names, rule) for text in texts)
     names = [plan.head_name for plan in plans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise EdgeRuntimeError(f"--head {twice[0]}: given twice; say everything about a head in one")
-    return plans or tuple(HeadPlan(name, rule=rule) for name in head_names)
+    plans = plans or tuple(HeadPlan(name, rule=rule) for name in head_names)
+    return (*plans, HeadPlan(JOINT, rule=rule)) if joint and JOINT not in names else plans
 
 
 def _parse(text: str, head_names: Sequence[str], rule: Rule) -> HeadPlan:
     name, colon, rest = text.partition(":")
     if name.isdecimal() and name not in head_names and int(name) < len(head_names):
         name = head_names[int(name)]
-    if name not in head_names:
+    if name not in head_names and name != JOINT:
         shown = ", ".join(head_names[:20]) + (f" and {len(head_names) - 20} more" if len(head_names) > 20 else "")
         raise UnknownHeadError(f"--head {text}: no head {name!r}; this file has {len(head_names)}: {shown}")
     every = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.device.conftest import Expected
+from tests.device.conftest import FOLDER, Expected
 from tests.device.test_commands import run
 from tests.laws import SCORE_TOLERANCE
 
@@ -29,6 +29,27 @@ def test_every_picture_once_and_as_classify_answers(three: Expected, interpreter
     for frame, line in zip(frames, classified.stdout.splitlines(), strict=True):
         for found, expected in zip(frame["classifications"], json.loads(line)["classifications"], strict=True):
             assert abs(found["categories"][0]["score"] - expected["categories"][0]["score"]) <= SCORE_TOLERANCE
+
+
+def test_the_joint_list_is_the_one_that_classify_gives(three: Expected, interpreter: str) -> None:
+    model, folder = FOLDER / "joint.tflite", three.pictures[0].parent
+    chosen = ("--joint", "--json", "--top-k", 3, "--interpreter", interpreter)
+    done = run("camera", model, "--source", folder, "--lines", "frame", *chosen)
+    assert done.returncode == 0, done.stderr
+    frames = [json.loads(line) for line in done.stdout.splitlines()]
+    classified = run("classify", model, *(frame["source"] for frame in frames), *chosen)
+    for frame, line in zip(frames, classified.stdout.splitlines(), strict=True):
+        found, expected = frame["joint"], json.loads(line)["joint"]
+        assert (found["known"], found["best"], found["heads"]) == (expected["known"], expected["best"], expected["heads"])
+        assert found["categories"] == expected["categories"]
+        assert "joint" in frame["answers"]
+
+
+@pytest.mark.parametrize("chosen", [["--joint"], ["--head", "joint:every=2"]])
+def test_a_file_without_a_joint_list_says_so(three: Expected, chosen: list[str]) -> None:
+    done = run("camera", three.path, "--source", three.pictures[0].parent, *chosen)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no joint head" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
