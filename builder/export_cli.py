@@ -28,7 +28,7 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
     """Write FILE as others take it.
 
     \b
-    task     one subgraph and TFLite metadata: MediaPipe Tasks, ML Kit, Frigate
+    task     one subgraph and TFLite metadata: MediaPipe Tasks, Frigate
     edgetpu  the backbone for the Edge TPU's compiler, and the heads as packs
     split    the backbone, and the heads as packs
     """

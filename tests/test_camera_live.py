@@ -394,7 +394,7 @@ def test_other_addresses_get_a_token(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def film(tiny_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the pictures in turn, eight frames each."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
     path = tmp_path_factory.mktemp("film") / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 96))
     for picture in (tiny_pictures[0], tiny_pictures[5]):

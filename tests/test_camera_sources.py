@@ -62,6 +62,7 @@ def test_a_single_picture_is_a_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "none", "none.jpg", "none.mp4"])
 def test_nothing_there_is_said_in_one_line(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("cv2", exc_type=ImportError)
     with pytest.raises(SourceError) as caught:
         open_source(str(tmp_path / name), OPTIONS)
     assert str(tmp_path) in str(caught.value)
@@ -111,7 +112,7 @@ def test_a_camera_is_asked_for_the_smallest_pictures_that_will_do(model: Any, as
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six frames of red, green, blue, red, ... of 64 x 48."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
     path = tmp_path_factory.mktemp("video") / "colours.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for i in range(6):
@@ -148,7 +149,7 @@ def test_skipping_ends_where_the_video_does(video: Path) -> None:
 
 
 def test_a_file_that_is_no_video(tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", exc_type=ImportError)
     path = tmp_path / "film.mp4"
     path.write_bytes(b"not a film" * 100)
     with pytest.raises(SourceError, match="opens no video") as caught:
@@ -157,7 +158,7 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_is_not_there() -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", exc_type=ImportError)
     with pytest.raises(SourceError, match="opens no camera"):
         open_source("/dev/video97", OPTIONS)
 

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,44 @@ def test_the_edge_tpu_gets_one_subgraph_of_listed_operators(tiny_file: Path, tmp
     count = len(parts["backbone"].operators)
     assert f"all {count} operators" in result.stdout
     assert len(packs_beside(str(tmp_path / "tpu" / "tiny.tflite"))) == len(HEADS)
+
+
+def test_heads_take_features_that_another_interpreter_made(
+    tiny_file: Path, tiny_pictures: list[Path], tmp_path: Path
+) -> None:
+    """As docs/clients.md runs a compiled backbone, by positions: its signatures may be lost."""
+    export_edgetpu(tiny_file, tmp_path / "tpu")
+    _, backbone = open_interpreter(str(tmp_path / "tpu" / "tiny.tflite"))
+    backbone.allocate_tensors()
+    image, features = backbone.get_input_details()[0]["index"], backbone.get_output_details()[0]["index"]
+    with MultiHeadClassifier(tmp_path / "tpu" / "tiny.tflite") as heads, MultiHeadClassifier(tiny_file) as whole:
+        for picture in tiny_pictures[::8]:
+            backbone.set_tensor(image, heads.prepare(picture))
+            backbone.invoke()
+            found = heads.classify_features(backbone.get_tensor(features), heads=HEADS)
+            expected = whole.classify(picture).classifications
+            assert [head.categories for head in found] == [head.categories for head in expected]
+
+
+def test_frigate_finds_the_label_of_one_head(joint: BuildResult, tiny_pictures: list[Path], tmp_path: Path) -> None:
+    """Its own way: the first input takes the pixels, the first output divided by its sum, and a line of the labels."""
+    export_task(joint.output, tmp_path / "model.tflite", ["garden"])
+    with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
+        labelmap = dict(enumerate(archive.read("labels/garden.txt").decode().splitlines()))
+    _, interpreter = open_interpreter(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    found = set()
+    with MultiHeadClassifier(joint.output) as classifier:
+        for picture in tiny_pictures[::3]:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], classifier.prepare(picture))
+            interpreter.invoke()
+            scores = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+            shares = scores / scores.sum(axis=0)
+            (head,) = classifier.classify(picture, heads=["garden"]).classifications
+            assert labelmap[int(np.argmax(shares))] == head.categories[0].category_name
+            assert shares.max() == pytest.approx(head.categories[0].score, abs=0.01)
+            found.add(head.categories[0].category_name)
+    assert len(found) > 1
 
 
 def _first(part: Part, kind: str) -> Any:
