@@ -11,7 +11,7 @@ from builder import BuildResult
 from builder.calibration import read_samples
 from builder.errors import ConversionError, SamplesError
 from builder.samples import Picture, draw_evenly, find_pictures
-from builder.verify import HeadQuality, _check_end_to_end, _judge, wilson_interval
+from builder.verify import HeadQuality, check_end_to_end, judge, wilson_interval
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import ImageInput
 from tests.tiny_models import save_pictures
@@ -84,7 +84,7 @@ def test_the_gate_counts(agreeing: int, pictures: int, passes: bool, can_tell: b
 def test_agreement_and_drift_are_of_the_label_that_float_puts_first() -> None:
     truth = np.asarray([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]], np.float32)
     found = np.asarray([[0.45, 0.55], [0.8, 0.2], [0.2, 0.8]], np.float32)
-    q = _judge("a", np.asarray([4, 5, 6]), truth, found, "softmax")
+    q = judge("a", np.asarray([4, 5, 6]), truth, found, "softmax")
     assert q.agreement == pytest.approx(2 / 3)
     assert q.drift == pytest.approx((0.15 + 0.1 + 0) / 3)
     assert [c.picture for c in q.worst] == [4, 5, 6]  # what changed its answer comes first
@@ -95,13 +95,13 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
     pictures = tiny.report.verification
     with MultiHeadClassifier(tiny.output) as classifier:
         features = [classifier.features(pixels) for pixels in pictures.tensors]
-    _check_end_to_end(tiny.output, pictures, features)
+    check_end_to_end(tiny.output, pictures, features)
     with pytest.raises(ConversionError, match="do not agree"):
-        _check_end_to_end(tiny.output, pictures, [64 - row for row in features])
+        check_end_to_end(tiny.output, pictures, [64 - row for row in features])
 
 
 def test_a_multi_label_head_agrees_where_every_label_does() -> None:
     truth = np.asarray([[0.9, 0.6], [0.9, 0.4]], np.float32)
     found = np.asarray([[0.9, 0.4], [0.8, 0.3]], np.float32)
-    assert _judge("a", np.arange(2), truth, found, "sigmoid").agreement == 0.5
-    assert _judge("a", np.arange(2), truth, found, "softmax").agreement == 1.0
+    assert judge("a", np.arange(2), truth, found, "sigmoid").agreement == 0.5
+    assert judge("a", np.arange(2), truth, found, "softmax").agreement == 1.0
