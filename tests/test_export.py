@@ -6,6 +6,8 @@ import copy
 import errno
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,6 +141,18 @@ def test_the_parts_of_a_split_file_know_what_they_are(tiny: BuildResult, tmp_pat
         pack = read_head_pack(str(folder / "tiny.heads" / f"{head.head_name}.tflite"))
         assert (pack.head.labels, pack.backbone_digest) == (head.labels, tiny.metadata.backbone_digest)
         assert pack.quality["heads"] == {head.head_name: tiny.metadata.quality["heads"][head.head_name]}
+
+
+def test_exports_need_no_tensorflow(tiny_file: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from builder.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    for chosen in ("task", "edgetpu"):
+        arguments = ["export", str(tiny_file), "--format", chosen, "--output", str(tmp_path / chosen)]
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_backbone_alone_opens_with_packs_or_for_its_features(tiny_file: Path, tmp_path: Path) -> None:
