@@ -81,6 +81,7 @@ bench: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m benchmarks.add_head
 	$(BUILDER)/python -m benchmarks.lean build/demo.tflite $(firstword $(SAMPLES)) --output build/bench/lean.json
 	$(BUILDER)/python -m benchmarks.camera build/demo.tflite calibration_data/held_out --output build/bench/camera.json
+	$(BUILDER)/python -m benchmarks.text
 
 compat: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.compat $(COMPAT)

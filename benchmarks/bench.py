@@ -25,9 +25,10 @@ import numpy as np
 from benchmarks.present import markdown, plot
 from benchmarks.summary import marks, separate_seconds, summarise_first, summarise_steady
 from benchmarks.variants import PICTURES, SIDES, paths
-from builder.calibration import draw_evenly, find_pictures, read_pictures
+from builder.calibration import read_samples
 from builder.progress import Stages
 from builder.quiet import terminal
+from builder.samples import draw_evenly, find_pictures
 from edge_runtime.metadata import ImageInput
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +81,7 @@ def prepared_pictures(settings: Settings) -> np.ndarray:
     """uint8 (pictures, height, width, 3), through the device's own preprocessing."""
     side, folder = SIDES[settings.backbone], ROOT / "calibration_data"
     chosen = draw_evenly(find_pictures(folder, ()), settings.pictures)
-    return read_pictures(chosen, ImageInput(side, side), folder).pixels
+    return read_samples(chosen, ImageInput(side, side), folder).tensors
 
 
 def build_all(settings: Settings, folder: Path, advance: Callable[[], None]) -> dict[tuple[str, int], dict[str, Any]]:

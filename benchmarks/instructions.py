@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.lean_child import bare, polyhead
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.benchmark import Part
+from edge_runtime.inputs import picture_input
 from edge_runtime.profiling import prepare_parts, scene, step_parts
 
 REPEATS = 4
@@ -69,7 +70,7 @@ def run_counted(file: str, picture: str) -> None:
     with MultiHeadClassifier(file, num_threads=1) as classifier:
         name = classifier.interpreter_name
         parts: dict[str, Part] = {
-            **prepare_parts(classifier.metadata.input),
+            **prepare_parts(picture_input(classifier.metadata.input)),
             **step_parts(classifier),
             **_heads(classifier),
         }
@@ -83,7 +84,7 @@ def run_counted(file: str, picture: str) -> None:
 
 
 def _heads(classifier: MultiHeadClassifier) -> dict[str, Part]:
-    spec = classifier.metadata.input
+    spec = picture_input(classifier.metadata.input)
     features = classifier.features(scene((spec.width, spec.height)))
     return {f"head {name}": partial(classifier.head_scores, features, name) for name in classifier.head_names}
 

@@ -51,9 +51,9 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["merge"] = clock.lap()
     float_model = convert(merged)
     stages["convert"] = clock.lap()
-    ranges = measure_ranges(float_model, merged.device_input(pictures), merged.heads)
+    ranges = measure_ranges(float_model, merged.entry.device_input(pictures), merged.heads)
     stages["calibrate"] = clock.lap()
-    int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+    int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
     stages["quantize"] = clock.lap()
     linked = link(read_parts(int8_model))
     (target,) = paths(folder, "ours", len(models))
@@ -131,7 +131,7 @@ def _metadata(merged: MergedModel, shared: SharedBackbone, linked: LinkedModel, 
     heads = tuple(HeadInfo(c.name, c.labels, "softmax", linked.head_bytes[c.name]) for c in classifiers)
     built = {"precision": "int8", "parameters": shared.parameters}
     return Metadata(
-        ImageInput(*merged.size),
+        ImageInput(merged.entry.shape[0], merged.entry.shape[1]),
         merged.digest,
         linked.seam,
         heads,

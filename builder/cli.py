@@ -50,6 +50,7 @@ for command in (*COMMANDS, train_head, export):
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
+@click.option("--saved-model", type=click.Path(path_type=Path), help="Also a SavedModel for servers, in this folder.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
 @click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
 @tolerance_option

@@ -14,6 +14,7 @@ from builder.errors import ConfigError
 from builder.pixels import PixelTransform, parse_preprocessing
 from builder.targets import TARGETS
 from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
+from edge_runtime.text import MAX_NGRAM, SPLIT, STANDARDIZE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,6 +53,19 @@ class ResizeConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
+
+    ``vocabulary``: a file with one token a line.
+    """
+
+    vocabulary: Path
+    standardize: str | None = STANDARDIZE[0]
+    split: str | None = SPLIT[0]
+    ngrams: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class JointConfig:
     """The joint list of all labels. ``merge_labels``: labels that heads share stand once, their probabilities added up.
 
@@ -86,6 +100,8 @@ class BuildConfig:
     allow_code: bool = False
     target: str | None = None
     joint: JointConfig = field(default_factory=JointConfig)
+    text: TextConfig | None = None
+    saved_model: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -133,6 +149,7 @@ _KEYS = (
     "verification_data",
     "min_agreement",
     "keras_output",
+    "saved_model",
     "report",
     "resize",
     "rounding",
@@ -140,11 +157,13 @@ _KEYS = (
     "allow_code",
     "target",
     "joint",
+    "text",
     "heads",
 )
 _HEAD_KEYS = ("model", "labels", "preprocessing", "activation")
 _RESIZE_KEYS = ("method", "antialias", "fit")
 _JOINT_KEYS = ("enabled", "merge_labels", "false_alarm")
+_TEXT_KEYS = ("vocabulary", "standardize", "split", "ngrams")
 
 
 def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
@@ -159,10 +178,12 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         allow_code=_flag(document, "allow_code"),
         target=document.get("target"),
         keras_output=_path(document, "keras_output", folder),
+        saved_model=_path(document, "saved_model", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         rounding=document.get("rounding", "learnt"),
         joint=_joint(document.get("joint", {})),
+        text=_text(document.get("text"), folder),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),
     )
 
@@ -208,6 +229,31 @@ def _resize(table: Any) -> ResizeConfig:
             "expected bilinear or nearest, or antialias = true"
         )
     return chosen
+
+
+def _text(table: Any, folder: Path) -> TextConfig | None:
+    """TOML has no null: "none" stands for it."""
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise ConfigError(f"text: expected a table {{{', '.join(_TEXT_KEYS)}}}, found {table!r}")
+    _check_keys(table, _TEXT_KEYS, "text.")
+    chosen = {}
+    for key, valid in (("standardize", STANDARDIZE), ("split", SPLIT)):
+        value = table.get(key, valid[0])
+        if value not in ("none", *valid):
+            raise ConfigError(f"text.{key}: expected one of none, {', '.join(valid)}, found {value!r}")
+        chosen[key] = None if value == "none" else value
+    ngrams = table.get("ngrams")
+    ngrams = list(range(1, ngrams + 1)) if type(ngrams) is int else ngrams
+    if ngrams is not None and not (
+        isinstance(ngrams, list) and ngrams and all(type(n) is int and 0 < n <= MAX_NGRAM for n in ngrams)
+    ):
+        raise ConfigError(
+            f"text.ngrams: expected a number or a list of numbers up to {MAX_NGRAM}, found {table['ngrams']!r}"
+        )
+    path = _path(table, "vocabulary", folder, required=True, where="text.")
+    return TextConfig(path, ngrams=ngrams and tuple(ngrams), **chosen)
 
 
 def _joint(table: Any) -> JointConfig:

@@ -13,9 +13,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from builder.errors import ConversionError
 from builder.flatbuffer import Part, read_parts, write_parts
-from builder.merge import MergedModel, pixel_layer
-from builder.pixels import CHANNELS
+from builder.merge import MergedModel
 from builder.quiet import quiet
+from builder.recurrent import unrolled
 from builder.stamp import groups, places, stamped, template
 from edge_runtime.metadata import BACKBONE
 
@@ -24,14 +24,16 @@ _WORTH_IT = 3  # heads built alike, from which on converting one for all is quic
 
 
 def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
-    """Signatures: ``backbone`` (image -> the seam) and each head by its name (what it reads of it -> scores); batch 1,
-    float32.
+    """Signatures: ``backbone`` (image or tokens -> the seam) and each head by its name (what it reads of it -> scores);
+    batch 1, float32, tokens int32.
 
     The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
     ``advance`` is called after each conversion. Raises ``ConversionError``.
     """
-    backbone = partial(_frozen, _device_backbone(merged), {"image": (*merged.size, CHANNELS)}, list(merged.seam))
+    entry = merged.entry
+    shapes = {entry.name: entry.shape}
+    backbone = partial(_frozen, _device_backbone(merged), shapes, list(merged.seam), tf.as_dtype(entry.dtype))
     parts = _parts({BACKBONE: backbone}, advance)
     _name_tensors(parts[BACKBONE], BACKBONE)
     return write_parts({**parts, **convert_heads(merged.heads, advance)})
@@ -45,14 +47,14 @@ def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda
         if len(names) < _WORTH_IT:
             single += names
         else:
-            templates[first] = template(heads[first])
+            templates[first] = template(unrolled(heads[first]))
     for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}, advance).items():
         where = places(part, templates[first].get_weights())
         if where is None:
             single += alike[first]
         else:
             parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
-    parts.update(_parts({name: partial(_head, heads[name]) for name in single}, advance))
+    parts.update(_parts({name: partial(_head, unrolled(heads[name])) for name in single}, advance))
     for name in heads:
         _name_tensors(parts[name], name)
     return {name: parts[name] for name in heads}
@@ -87,15 +89,15 @@ def _convert(functions: Mapping[str, Any]) -> bytes:
 
 
 def _device_backbone(merged: MergedModel) -> Any:
-    if merged.pixels.is_uniform:
-        return merged.backbone
-    layer = pixel_layer(merged.pixels)
+    layer = merged.entry.layer_in_file()
+    if layer is None:
+        return unrolled(merged.backbone)
     return lambda image, training: merged.backbone(layer(image), training=training)
 
 
-def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str]) -> Any:
+def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str], dtype: Any = tf.float32) -> Any:
     """A concrete function whose weights are constants, from inputs of ``shapes`` (no batch axis) to ``results``."""
-    specs = {name: tf.TensorSpec((1, *shape), tf.float32, name=name) for name, shape in shapes.items()}
+    specs = {name: tf.TensorSpec((1, *shape), dtype, name=name) for name, shape in shapes.items()}
 
     def live(*tensors: Any) -> list[Any]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from builder.digests import settings_of
+from builder.entry import entry_difference
 from builder.graph import Node
 from builder.layers import weight_name
 from builder.loading import Classifier
@@ -45,15 +46,9 @@ def first_difference(first: Classifier, other: Classifier) -> Difference | None:
 
 
 def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tuple[str, str]:
-    if first.size != other.size:
-        theirs, ours = (f"{width} x {height}" for height, width in (other.size, first.size))
-        what = f"input is {theirs}, that of {first.name} is {ours}"
-        return what, "A backbone runs at one size of picture; train both at the same"
-    if first.pixels.identity != other.pixels.identity:
-        return (
-            f"its pixels enter as {other.pixels}, those of {first.name} as {first.pixels}",
-            "The preprocessing belongs to the base; give both the one they were trained with (preprocessing = ...)",
-        )
+    entered = entry_difference(first.entry, other.entry, first.name)
+    if entered is not None:
+        return entered
     counterparts = twins(first, other)
     if place not in counterparts:
         behind = set(other.digests)

@@ -1,8 +1,8 @@
-"""What a tensor is, by content: one digest for the function of the pixels that makes it.
+"""What a tensor is, by content: one digest for the function of the input that makes it.
 
 Two tensors have one digest when the same kinds of layers, with the same settings that matter at inference and the same
-weights, make them from the same pixels. A digest covers everything before it, so that equal digests of a tensor mean
-equal everything up to there. Names, nesting and training-time settings do not enter.
+weights, make them from the same pixels or tokens. A digest covers everything before it, so that equal digests of a
+tensor mean equal everything up to there. Names, nesting and training-time settings do not enter.
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from typing import Any
 
 from builder.graph import INPUT, Graph, Node, Ref
 from builder.padding import Padding, explicit_padding
-from builder.pixels import PixelTransform
 from builder.simplify import ACTIVATION_LAYERS, activation_of
 
 
-def tensor_digests(
-    graph: Graph, size: tuple[int, int], pixels: PixelTransform, *, with_weights: bool = True
-) -> list[str]:
+def tensor_digests(graph: Graph, source: str, size: tuple[int, int] | None, *, with_weights: bool = True) -> list[str]:
     """The digest of each node's first output, in the graph's order.
 
-    ``size``: height and width of the input. ``pixels``: what happens before it. Without weights only their shapes count:
-    equal digests then mean one architecture.
+    ``source``: the identity of what enters. ``size``: height and width of the input, where it is a picture. Without
+    weights only their shapes count: equal digests then mean one architecture.
     """
-    source = digest("pixels", size, pixels.identity)
     found: list[str] = []
     padding = explicit_padding(graph, size)
 

@@ -15,8 +15,8 @@ class ModelFileError(BuilderError, ValueError):
     """A model file cannot be read, or holds something that is no classifier."""
 
 
-class PicturesError(BuilderError, ValueError):
-    """Calibration or verification pictures are missing, or too many of them are broken."""
+class SamplesError(BuilderError, ValueError):
+    """Calibration or verification pictures or texts are missing, or too many of them are broken."""
 
 
 class NoSharedBackboneError(BuilderError):

@@ -18,17 +18,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.calibration import find_pictures
 from builder.config import BuildConfig
-from builder.errors import PicturesError
+from builder.errors import SamplesError
 from builder.evaluate_page import Matrix, Page, render
 from builder.joint.graph import NONE
 from builder.joint.logistic import choose_penalty, fit_logistic, folds, log_softmax
 from builder.joint.router import FOLDS, PENALTIES, pooled
 from builder.joint.unknown import separation
 from builder.metrics import Accuracy, confusion, judge, reliability
+from builder.samples import find_pictures
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import PictureError
+from edge_runtime.inputs import picture_input
 from edge_runtime.metadata import FEATURES, HeadInfo
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 
@@ -93,9 +94,10 @@ def evaluate(
 ) -> Evaluation:
     """Run every picture below ``data`` once. ``config``: of the build. ``advance`` is called after each picture.
 
-    Raises ``PicturesError`` for folders that are no heads or classes of the file.
+    Raises ``SamplesError`` for folders that are no heads or classes of the file.
     """
     with MultiHeadClassifier(file, interpreter=INTERPRETER) as classifier:
+        picture_input(classifier.metadata.input)
         heads = classifier.metadata.heads
         answers = run_file(classifier, find_labelled(data, heads), advance)
         anew = None if config is None else _retrained(classifier, config, answers, advance)
@@ -139,7 +141,7 @@ def print_evaluation(evaluation: Evaluation, page: Path) -> None:
 
 
 def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
-    """Every picture of ``data``, once; the folders say what is on it. Raises ``PicturesError``."""
+    """Every picture of ``data``, once; the folders say what is on it. Raises ``SamplesError``."""
     names, found = [head.head_name for head in heads], []
     for picture in find_pictures(data, ()):
         folder, *rest = picture.path.relative_to(data).parts[:-1] or ("",)
@@ -147,33 +149,33 @@ def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
             found.append(Labelled(picture.path, len(heads), -1))
             continue
         if folder not in names:
-            raise PicturesError(
+            raise SamplesError(
                 f"{picture.path}: expected {data}/<head>/<class>/ with a head of the file ({', '.join(names[:20])}) or "
                 f"{data}/{NONE}/, found {folder or 'no folder'}"
             )
         labels = heads[names.index(folder)].labels
         if not rest or rest[0] not in labels:
-            raise PicturesError(
+            raise SamplesError(
                 f"{picture.path}: expected a folder named as a label of {folder} ({', '.join(labels[:20])}), found "
                 f"{rest[0] if rest else 'none'}"
             )
         found.append(Labelled(picture.path, names.index(folder), labels.index(rest[0])))
     if all(p.head == len(heads) for p in found):
-        raise PicturesError(f"{data}: expected pictures of at least one head, found those of {NONE} only")
+        raise SamplesError(f"{data}: expected pictures of at least one head, found those of {NONE} only")
     return found
 
 
 def run_file(
     classifier: MultiHeadClassifier, pictures: Sequence[Labelled], advance: Callable[[], None] = lambda: None
 ) -> Answers:
-    """Every picture through the file, the backbone once for each. Raises ``PicturesError`` for one that is broken."""
+    """Every picture through the file, the backbone once for each. Raises ``SamplesError`` for one that is broken."""
     joint = classifier.metadata.joint is not None
     features, pixels, scores, lists = [], [], [], []
     for picture in pictures:
         try:
             image = classifier.prepare(picture.path)
         except PictureError as error:
-            raise PicturesError(f"{error}; take it away: a figure must say how many pictures it stands on") from error
+            raise SamplesError(f"{error}; take it away: a figure must say how many pictures it stands on") from error
         row = classifier.features_of(image)
         features.append(by_name(row)[FEATURES])
         pixels.append(image)
@@ -266,7 +268,7 @@ def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     """Float probabilities (pictures, labels) of the Keras models of ``config``."""
     from builder.loading import load_classifiers
 
-    return [c.predict(answers.pixels) for c in load_classifiers(config.heads, allow_code=config.allow_code)]
+    return [c.predict(list(answers.pixels)) for c in load_classifiers(config.heads, allow_code=config.allow_code)]
 
 
 def _retrained(

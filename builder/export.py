@@ -11,14 +11,14 @@ import numpy as np
 from builder.edgetpu import OnCpu, not_mapped
 from builder.errors import ConfigError, ConversionError
 from builder.files import new_folder, temporary_beside
-from builder.finished import Finished, noise_pictures, read_finished
+from builder.finished import Finished, noise, read_finished
 from builder.link import backbone_alone
 from builder.packs import head_pack
 from builder.task import chosen_outputs, task_file
 from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, ImageInput
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
         raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
     with MultiHeadClassifier(file, head_packs=()) as opened:
         metadata = opened.metadata
-        if metadata.input.kind != "image":
-            raise ConfigError(f"{file}: expected a file for pictures, found one for {metadata.input.kind}")
+        _check_pictures(file, opened)
         names = chosen_outputs(metadata, heads)
         if not names:
             raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
@@ -68,12 +67,18 @@ def export_split(file: Path, folder: Path) -> Export:
 def export_edgetpu(file: Path, folder: Path) -> Export:
     """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
     with MultiHeadClassifier(file, head_packs=()) as opened:
+        _check_pictures(file, opened)
         finished = read_finished(file)
         types = {np.dtype(tensor.quantization.dtype).name for tensor in finished.metadata.seam}
         if types != {"int8"}:
             raise ConfigError(f"{file}: the Edge TPU takes int8 only, found a backbone in {', '.join(sorted(types))}")
         part = finished.parts[BACKBONE]
         return replace(_split(opened, finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
+
+
+def _check_pictures(file: Path, opened: MultiHeadClassifier) -> None:
+    if not isinstance(opened.metadata.input, ImageInput):
+        raise ConfigError(f"{file}: expected a file for pictures, found one for {opened.metadata.input.noun}")
 
 
 def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Export:
@@ -118,8 +123,8 @@ def _prove_split(before: MultiHeadClassifier, main: Path, packs: Sequence[str]) 
     with MultiHeadClassifier(main, head_packs=packs) as after:
         if after.head_names != before.head_names:
             raise ConversionError("the exported heads are in another order; nothing was written")
-        for picture in noise_pictures(before.metadata.input):
-            expected, found = before.features(picture), after.features(picture)
+        for tensor in noise(before.metadata.input):
+            expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
             for name, values in by_name(expected).items():
                 _check_same(f"the backbone's {name}", values, by_name(found)[name])
             for name in before.head_names:
@@ -129,8 +134,8 @@ def _prove_split(before: MultiHeadClassifier, main: Path, packs: Sequence[str]) 
 def _prove_task(opened: MultiHeadClassifier, task: Path, names: Sequence[str]) -> None:
     _, interpreter = open_interpreter(str(task))
     run = interpreter.get_signature_runner(END_TO_END)
-    for picture in noise_pictures(opened.metadata.input):
-        features, found = opened.features(picture), run(image=picture[None])
+    for tensor in noise(opened.metadata.input):
+        features, found = opened.features_of(tensor[None]), run(image=tensor[None])
         for name in names:
             scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
             _check_same(name, scores, found[name][0])

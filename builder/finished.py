@@ -18,10 +18,12 @@ from builder.joint.graph import lay_out
 from builder.link import link, unlink
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.engine import MultiHeadClassifier, by_name
-from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+from edge_runtime.text import TextInput
 
-NOISE_PICTURES = 4  # seeded, where there are no pictures to prove with
-PROOF_PICTURES = 8
+NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
+PROOF_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Kept:
-    """Heads whose answers were compared before and after, on how many pictures; ``noise``: for want of real ones."""
+    """Heads whose answers were compared before and after, on how many samples; ``noise``: for want of real ones."""
 
     heads: int
-    pictures: int
+    samples: int
     noise: bool
 
 
@@ -128,25 +130,26 @@ def _renamed_joint(table: Mapping[str, Any], names: Mapping[str, str], infos: Se
     }
 
 
-def noise_pictures(spec: ImageInput) -> np.ndarray:
-    """What to prove with where there are no pictures: uint8 (pictures, height, width, 3), always the same."""
-    return np.random.default_rng(0).integers(0, 256, (NOISE_PICTURES, spec.height, spec.width, 3), np.uint8)
+def noise(spec: InputSpec) -> np.ndarray:
+    """What to prove with where there are no samples: (samples, ...) as the backbone takes them, always the same."""
+    values = len(spec.vocabulary) if isinstance(spec, TextInput) else 256
+    return np.random.default_rng(0).integers(0, values, (NOISE_SAMPLES, *spec.shape[1:]), spec.dtype)
 
 
-def prove_kept(old: Path, new: Path, heads: Mapping[str, str], pictures: Sequence[np.ndarray]) -> Kept:
-    """Run both files on pictures: the features and the scores of every head that stayed are the same, bit for bit.
+def prove_kept(old: Path, new: Path, heads: Mapping[str, str], tensors: np.ndarray | None) -> Kept:
+    """Run both files on samples: the features and the scores of every head that stayed are the same, bit for bit.
 
-    ``heads``: the name in the old file -> in the new one. ``pictures``: uint8 (height, width, 3) each; without any,
-    noise. Raises ``ConversionError``.
+    ``heads``: the name in the old file -> in the new one. ``tensors``: (samples, ...) as the backbone takes them; without
+    any, noise. Raises ``ConversionError``.
     """
     with MultiHeadClassifier(old, head_packs=()) as before, MultiHeadClassifier(new, head_packs=()) as after:
-        shown = list(pictures[:PROOF_PICTURES]) or list(noise_pictures(before.metadata.input))
-        for picture in shown:
-            expected, found = before.features(picture), after.features(picture)
+        shown = noise(before.metadata.input) if tensors is None else tensors[:PROOF_SAMPLES]
+        for tensor in shown:
+            expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
             _check_equal("the backbone", by_name(expected).values(), by_name(found).values())
             for name, now in heads.items():
                 _check_equal(f"head {name}", [before.head_scores(expected, name)], [after.head_scores(found, now)])
-    return Kept(len(heads), len(shown), noise=not len(pictures))
+    return Kept(len(heads), len(shown), noise=tensors is None)
 
 
 def _check_equal(what: str, expected: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> None:

@@ -41,9 +41,10 @@ class Part:
     buffers: list[np.ndarray | None]
 
     def activations(self) -> list[int]:
-        """Indices of the float tensors that hold no constant."""
+        """Indices of the float tensors that hold no constant and that are read, by an operator or from outside."""
         constant = (self.buffers[t.buffer] is not None for t in self.tensors)
-        return [i for i, c in enumerate(constant) if not c and self.tensors[i].type == FLOAT32]
+        read = {*self.outputs.values(), *(i for op in self.operators for i in op.inputs)}
+        return [i for i, c in enumerate(constant) if not c and i in read and self.tensors[i].type == FLOAT32]
 
     def set_constant(self, tensor: int, values: np.ndarray) -> None:
         """New content for a constant tensor; others that shared its buffer keep theirs."""

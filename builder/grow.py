@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.calibration import PictureSet, collect
+from builder.calibration import SampleSet, collect
 from builder.config import DEFAULT_MIN_AGREEMENT, HeadConfig, JointConfig
 from builder.errors import ConfigError, QualityError
 from builder.files import temporary_beside
 from builder.finished import Finished, Kept, prove_kept, read_finished, record, renamed, with_heads
 from builder.flatbuffer import Part
-from builder.joint import JointHead, fit_joint, grouped_pictures
+from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.packs import head_pack
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier
@@ -32,7 +32,7 @@ Heads = dict[str, tuple[HeadInfo, Part]]
 class GrowConfig:
     """``file``: what is changed. ``output``: where the result goes, perhaps the same file.
 
-    ``calibration_data``: pictures that a new head is quantized with, and the joint list fitted again; without
+    ``calibration_data``: pictures or texts that a new head is quantized with, and the joint list fitted again; without
     ``verification_data`` a fifth of them is set aside. ``head``: the new head.
     """
 
@@ -73,7 +73,7 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         kept, quality = self.kept, self.quality
-        others = None if kept is None else {"bit_identical": kept.heads, "pictures": kept.pictures, "noise": kept.noise}
+        others = None if kept is None else {"bit_identical": kept.heads, "samples": kept.samples, "noise": kept.noise}
         return {
             "what": self.what,
             "bytes": self.file_bytes,
@@ -109,7 +109,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
         draft.write_bytes(content)
         others = {name: name for name in before.parts if name not in (BACKBONE, head.name)}
         with change.stage("others"):
-            change.kept = prove_kept(config.file, draft, others, list(verification.pixels))
+            change.kept = prove_kept(config.file, draft, others, verification.tensors)
         with change.stage("verify"), MultiHeadClassifier(draft, head_packs=()) as opened:
             _judge(opened, new, verification, config, change)
         quality = dict(after.metadata.quality)
@@ -186,7 +186,7 @@ def _heads_of(file: Finished) -> Heads:
     return {info.head_name: (info, file.parts[info.head_name]) for info in file.metadata.heads}
 
 
-def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, PictureSet]:
+def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, SampleSet]:
     with change.stage("import"):
         from builder.new_head import load, make_head  # imports TensorFlow
     head = _new_head_of(config)
@@ -201,7 +201,7 @@ def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, 
 
 
 def _joint_again(
-    before: Finished, heads: Heads, config: GrowConfig, held_out: PictureSet | None, change: Change
+    before: Finished, heads: Heads, config: GrowConfig, held_out: SampleSet | None, change: Change
 ) -> JointHead | None:
     """A list that was there is fitted to the new heads, or given up; one that was not is not invented."""
     table, names = before.metadata.joint, list(heads)
@@ -211,18 +211,19 @@ def _joint_again(
         change.notes.append("the joint list is dropped: it has to be fitted again, with --calibration-data")
         return None
     chosen = JointConfig(merge_labels=bool(table.get("merge_labels")), false_alarm=table.get("false_alarm", 0.05))
-    pictures = grouped_pictures(config.calibration_data, names, () if held_out is None else held_out.sources)
+    spec, forbidden = before.metadata.input, () if held_out is None else held_out.sources
+    samples = grouped_samples(config.calibration_data, names, spec, forbidden)
     parts = {BACKBONE: before.parts[BACKBONE], **{name: part for name, (_, part) in heads.items()}}
-    found = fit_joint(chosen, before.metadata.input, parts, [info for info, _ in heads.values()], pictures)
+    found = fit_joint(chosen, spec, parts, [info for info, _ in heads.values()], samples)
     if isinstance(found, JointHead):
-        change.notes += [f"the joint list was fitted again, on {sum(found.pictures.values())} pictures", *found.notes]
+        change.notes += [f"the joint list was fitted again, on {sum(found.pictures.values())} {spec.noun}", *found.notes]
         return found
     change.notes.append(f"the joint list is dropped: {found.reason}")
     return None
 
 
 def _judge(
-    opened: MultiHeadClassifier, new: NewHead, pictures: PictureSet, config: GrowConfig, change: Change
+    opened: MultiHeadClassifier, new: NewHead, pictures: SampleSet, config: GrowConfig, change: Change
 ) -> HeadQuality:
     """The gate. Raises ``QualityError``."""
     from builder.new_head import compare
@@ -236,7 +237,7 @@ def _judge(
             f"{bar:g}; nothing was written"
         )
     if not quality.can_tell(bar):
-        change.notes.append(f"{quality.pictures} held-out pictures are too few to prove an agreement of {bar:g}")
+        change.notes.append(f"{quality.pictures} held-out samples are too few to prove an agreement of {bar:g}")
     return quality
 
 
@@ -244,7 +245,7 @@ def _write_changed(after: Finished, content: bytes, kept: Mapping[str, str], con
     with temporary_beside(config.output) as draft:
         draft.write_bytes(content)
         with change.stage("others"):
-            change.kept = prove_kept(config.file, draft, kept, ())
+            change.kept = prove_kept(config.file, draft, kept, None)
         _finish(draft, content, after.metadata, config, change)
 
 

@@ -149,12 +149,12 @@ def _show(change: Any, as_json: bool) -> None:
     if quality is not None:
         low, high = quality.interval
         click.echo(
-            f"  agrees with its original on {quality.agreement:.3f} of {quality.pictures} held-out pictures "
+            f"  agrees with its original on {quality.agreement:.3f} of {quality.pictures} held-out samples "
             f"({low:.3f} to {high:.3f}), drift of the top probability {quality.drift:.4f}"
         )
     if kept is not None:
-        on = "pictures of noise" if kept.noise else "pictures"
-        click.echo(f"  {kept.heads} other heads answer as before, bit for bit, on {kept.pictures} {on}")
+        on = "samples of noise" if kept.noise else "samples"
+        click.echo(f"  {kept.heads} other heads answer as before, bit for bit, on {kept.samples} {on}")
     for note in change.notes:
         click.echo(f"  note: {note}", err=True)
 

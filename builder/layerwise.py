@@ -14,7 +14,7 @@ import numpy as np
 from builder.flatbuffer import Part, Writer, scale_and_zero_point
 from edge_runtime.interpreter import find_interpreter
 
-Values = dict[int, np.ndarray]  # tensor -> (samples, ...) without the batch axis of 1
+Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the first axis where that is 1 long: the batch
 
 
 class Stepper:
@@ -59,14 +59,21 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
     interpreter.allocate_tensors()
     sources = [d["index"] for d in interpreter.get_input_details()]
     targets = [d["index"] for d in interpreter.get_output_details()]
-    results = [np.empty((len(values[0]), *d["shape"][1:]), d["dtype"]) for d in interpreter.get_output_details()]
+    results = [np.empty((len(values[0]), *_own(d["shape"])), d["dtype"]) for d in interpreter.get_output_details()]
+    shapes = [tuple(d["shape"]) for d in interpreter.get_input_details()]
     for n, sample in enumerate(zip(*values, strict=True)):
-        for index, value in zip(sources, sample, strict=True):
-            interpreter.set_tensor(index, value[None])
+        for index, value, shape in zip(sources, sample, shapes, strict=True):
+            interpreter.set_tensor(index, value.reshape(shape))
         interpreter.invoke()
         for result, index in zip(results, targets, strict=True):
-            result[n] = interpreter.get_tensor(index)[0]
+            result[n] = interpreter.get_tensor(index).reshape(result.shape[1:])
     return results
+
+
+def _own(shape: Any) -> tuple[int, ...]:
+    """A tensor's shape without the batch axis; sequences that were turned have their steps in front."""
+    lengths = tuple(int(n) for n in shape)
+    return lengths[1:] if lengths[:1] == (1,) else lengths
 
 
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from builder.errors import ConversionError
 from builder.flatbuffer import (
     INT8,
+    INT32,
     QUANTIZE,
     UINT8,
     Part,
@@ -184,10 +185,13 @@ def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[i
 
 
 def take_pixels(backbone: Part) -> Part:
-    """The backbone with a uint8 ``image`` in front: its QUANTIZE does no more than int8 = uint8 - 128."""
-    index = backbone.inputs["image"]
+    """The backbone with a uint8 ``image`` in front: its QUANTIZE does no more than int8 = uint8 - 128.
+
+    One that takes tokens stays as it is.
+    """
+    ((name, index),) = backbone.inputs.items()
     image = backbone.tensors[index]
-    if image.type == UINT8:
+    if image.type in (UINT8, INT32):
         return backbone
     if image.type != INT8:
         raise ConversionError("the backbone's input is not int8; nothing was linked")
@@ -196,7 +200,7 @@ def take_pixels(backbone: Part) -> Part:
     image.name, new_index = f"{BACKBONE}/image_int8", len(backbone.tensors)
     backbone.tensors.append(pixels)
     backbone.operators.insert(0, backbone.operator(QUANTIZE, [new_index], [index]))
-    backbone.inputs = {"image": new_index}
+    backbone.inputs = {name: new_index}
     return backbone
 
 

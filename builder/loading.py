@@ -1,8 +1,8 @@
-"""Model file -> ``Classifier``: what it computes, as a graph, with its labels and its pixels. Nothing is built here."""
+"""Model file -> ``Classifier``: what it computes, as a graph, with its labels and its entry. Nothing is built here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,23 +11,25 @@ from typing import Any
 import keras
 import numpy as np
 
-from builder.config import HeadConfig
+from builder.config import HeadConfig, TextConfig
 from builder.digests import tensor_digests
+from builder.entry import Entry, check_one_input, read_entry
 from builder.errors import ConfigError, ModelFileError
 from builder.formats import read_label_file, read_model
 from builder.formats.stored import StoredModel
-from builder.graph import Graph, UnreadableModelError, WeightPool, input_shapes, read_graph
+from builder.graph import Graph, UnreadableModelError, WeightPool, read_graph
 from builder.layers import UnknownLayerError, canonical_layers
-from builder.pixels import CHANNELS, PixelTransform
-from builder.simplify import activation_of, simplify
+from builder.pixels import PixelTransform
+from builder.simplify import activation_of
+from builder.text_entry import TextEntry, check_embedding
+from edge_runtime.text import TextInput
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """One model that was read.
 
-    ``graph``: what it computes at inference from ``pixels`` on. ``pixels``: from 0..255 to the graph's input.
-    ``declared``: the part of ``pixels`` that happens outside the model. ``activation``: what its last layer applies.
+    ``graph``: what it computes at inference from ``entry`` on. ``activation``: what its last layer applies.
     ``original``: builds the model as Keras loads it, for the proof; slow.
     """
 
@@ -35,13 +37,10 @@ class Classifier:
     path: Path
     kind: str
     graph: Graph
-    pixels: PixelTransform
-    declared: PixelTransform
-    size: tuple[int, int]  # height, width
+    entry: Entry
     activation: str
     original: Callable[[], Any]
     labels: tuple[str, ...] = ()
-    fit: str | None = None  # how its pictures were brought to its shape, where the file says so
     allow_code: bool = False
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
     applied: str | None = None  # the activation put behind bare logits; None where the model has its own
@@ -49,19 +48,20 @@ class Classifier:
     @cached_property
     def digests(self) -> list[str]:
         """Of every tensor, weights included; see ``digests.tensor_digests``."""
-        return tensor_digests(self.graph, self.size, self.pixels)
+        return tensor_digests(self.graph, self.entry.identity, self.entry.size)
 
     @cached_property
     def structure(self) -> list[str]:
         """The same without weights: equal where two models are built alike."""
-        return tensor_digests(self.graph, self.size, self.pixels, with_weights=False)
+        return tensor_digests(self.graph, self.entry.identity, self.entry.size, with_weights=False)
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """The original model's probabilities, float32 (pictures, labels), for pixels 0..255 (pictures, height, width, 3).
+    def predict(self, samples: Sequence[Any]) -> np.ndarray:
+        """The original model's probabilities, float32 (samples, labels).
 
-        What is ``applied`` to bare logits is applied here too.
+        ``samples``: as users have them, pixels 0..255 (samples, height, width, 3) or texts, bytes (samples,). What is
+        ``applied`` to bare logits is applied here too.
         """
-        scores = run_float(self.original(), self.declared.apply(pixels))
+        scores = run_float(self.original(), self.entry.original_input(samples))
         return scores if self.applied is None else np.asarray(getattr(keras.activations, self.applied)(scores))
 
 
@@ -83,27 +83,23 @@ class Reader:
         return replace(model, activation=activation, applied="softmax" if activation == "linear" else None)
 
     def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
-        """A model of pictures that may end in anything, read as if it were a classifier with bare logits."""
+        """A model that may end in anything, read as if it were a classifier with bare logits."""
         path = stored.path
-        size = _input_size(stored)
+        check_one_input(stored)
         try:
             graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
         except (UnreadableModelError, UnknownLayerError) as error:
             raise ModelFileError(f"{path}: {error}") from error
-        declared = preprocessing or stored.origin.preprocessing or PixelTransform()
-        simple, pixels = simplify(graph, declared)
+        simple, entry = read_entry(stored, graph, preprocessing)
         return Classifier(
             name=name,
             path=path,
             kind=stored.kind,
             graph=simple,
-            pixels=pixels,
-            declared=declared,
-            size=size,
+            entry=entry,
             activation="linear",
             original=stored.original,
             labels=stored.origin.labels or (),
-            fit=stored.origin.fit,
             allow_code=self._allow_code,
             notes=stored.notes,
         )
@@ -116,26 +112,27 @@ def run_float(model: Any, *inputs: np.ndarray, batch_size: int = 32) -> np.ndarr
 
 
 def load_classifiers(
-    heads: Iterable[HeadConfig], advance: Callable[[], None] = lambda: None, *, allow_code: bool = False
+    heads: Iterable[HeadConfig],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    allow_code: bool = False,
+    text: TextConfig | TextInput | None = None,
 ) -> tuple[Classifier, ...]:
-    """Read each model with its labels; ``advance`` is called after each.
+    """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
+    one, or that of a finished file.
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
     reader, found = Reader(allow_code=allow_code), []
     for head in heads:
-        found.append(_load(reader, head))
+        found.append(_load(reader, head, text))
         advance()
     return tuple(found)
 
 
-def _load(reader: Reader, head: HeadConfig) -> Classifier:
+def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None) -> Classifier:
     classifier = reader.read(head.name, head.model, head.preprocessing)
-    if head.preprocessing is None and classifier.pixels == PixelTransform():
-        raise ConfigError(
-            f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
-            'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
-        )
+    classifier = replace(classifier, entry=_declared(classifier, head, text))
     if head.activation not in (None, classifier.applied or classifier.activation) and classifier.applied is None:
         raise ConfigError(
             f"heads.{head.name}.activation: {head.model.name} ends in a {classifier.activation} of its own; "
@@ -143,6 +140,20 @@ def _load(reader: Reader, head: HeadConfig) -> Classifier:
         )
     applied = classifier.applied and (head.activation or classifier.applied)
     return replace(classifier, labels=read_labels(head, classifier.labels), applied=applied)
+
+
+def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> Entry:
+    """The entry with what the user says of it. Raises ``ConfigError`` where that is too little."""
+    entry = classifier.entry
+    if isinstance(entry, TextEntry):
+        entry = entry.with_words(text, f"heads.{head.name}: {head.model.name}")
+        check_embedding(classifier.graph, entry.words, head.model)
+    elif head.preprocessing is None and entry.pixels == PixelTransform():
+        raise ConfigError(
+            f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
+            'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
+        )
+    return entry
 
 
 def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -178,19 +189,6 @@ def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
             f"heads.{classifier.name}.labels: expected {shape[1]} labels, one for each output of "
             f"{classifier.path.name}, found {len(classifier.labels)}"
         )
-
-
-def _input_size(stored: StoredModel) -> tuple[int, int]:
-    shapes, path = input_shapes(stored.definition), stored.path
-    if len(shapes) != 1:
-        raise ModelFileError(f"{path}: expected a model with one input, a picture; found {len(shapes)} inputs")
-    (shape,) = shapes
-    if len(shape) != 4 or shape[3] != CHANNELS:
-        raise ModelFileError(f"{path}: expected input (batch, height, width, 3), found {shape}")
-    height, width = shape[1:3]
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise ModelFileError(f"{path}: expected an input of fixed size, found {shape}; save it with input_shape set")
-    return height, width
 
 
 def _activation(graph: Graph, path: Path) -> str:

@@ -13,28 +13,27 @@ import numpy as np
 import tensorflow as tf
 
 from builder.backbone import SharedBackbone
-from builder.errors import ModelFileError
+from builder.entry import Entry
+from builder.errors import ModelFileError, NoSharedBackboneError
 from builder.formats.stored import LOADING_ERRORS
 from builder.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.loading import Classifier, check_labels, run_float
-from builder.pixels import CHANNELS, PixelTransform
 
-Features = Mapping[str, np.ndarray]  # float (pictures, ...) for every name of the seam
+Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
 
 
 @dataclass(frozen=True)
 class MergedModel:
-    """``backbone``: transformed pixels (n, height, width, 3) -> the tensors of the seam; each head: those of them that it
+    """``backbone``: what the graph takes, see ``entry`` -> the tensors of the seam; each head: those of them that it
     reads -> scores (n, labels).
 
     Every head ends in probabilities, also where the original gave bare logits.
     """
 
-    pixels: PixelTransform
+    entry: Entry
     backbone: Any  # keras.Model
     heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
     activations: dict[str, str]
-    size: tuple[int, int]
     digest: str
     seam: tuple[str, ...]  # names of the backbone's outputs
 
@@ -46,29 +45,22 @@ class MergedModel:
             for name, tensor in zip(self.seam, self.backbone.outputs, strict=True)
         }
 
-    def device_input(self, pictures: np.ndarray) -> np.ndarray:
-        """What the file's ``image`` stands for, float32, for pixels 0..255 (pictures, height, width, 3).
-
-        Transformed already where one scale and one offset do it, else raw with the transform in the backbone.
-        """
-        return self.pixels.apply(pictures) if self.pixels.is_uniform else pictures.astype(np.float32)
-
-    def features(self, pictures: np.ndarray) -> Features:
-        """Float tensors of the seam for pixels 0..255 (pictures, height, width, 3)."""
-        found = self.backbone.predict(self.pixels.apply(pictures), batch_size=32, verbose=0)
+    def features(self, tensors: np.ndarray) -> Features:
+        """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
+        found = self.backbone.predict(self.entry.graph_input(tensors), batch_size=32, verbose=0)
         return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
 
     def head_scores(self, name: str, features: Features) -> np.ndarray:
-        """Float probabilities (pictures, labels)."""
+        """Float probabilities (samples, labels)."""
         head = self.heads[name]
         return run_float(head, *(features[tensor.name] for tensor in head.inputs))
 
     def keras_model(self) -> Any:
-        """Pixels 0..255 in, one named output for each head; plain Keras, loadable without this project."""
-        image = keras.Input((*self.size, CHANNELS), name="image")
-        seam = dict(zip(self.seam, _as_list(self.backbone(pixel_layer(self.pixels)(image))), strict=True))
+        """Pixels 0..255 or texts in, one named output for each head; plain Keras, loadable without this project."""
+        source, entered = self.entry.keras_input()
+        seam = dict(zip(self.seam, _as_list(self.backbone(entered)), strict=True))
         outputs = {name: head([seam[t.name] for t in head.inputs]) for name, head in self.heads.items()}
-        return keras.Model(image, outputs, name="polyhead")
+        return keras.Model(source, outputs, name="polyhead")
 
 
 def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedModel:
@@ -79,16 +71,16 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
     first = classifiers[0]
     backbone = backbone_model(classifiers, shared)
     names = tuple(shared.seams[0])
+    _check_numbers(classifiers[0], shared, backbone)
     shapes = {name: tensor.shape[1:] for name, tensor in zip(names, backbone.outputs, strict=True)}
     heads = {
         c.name: head_model(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
     }
     return MergedModel(
-        pixels=first.pixels,
+        entry=first.entry,
         backbone=backbone,
         heads=heads,
         activations={c.name: c.applied or c.activation for c in classifiers},
-        size=first.size,
         digest=f"sha256:{shared.digest}",
         seam=names,
     )
@@ -110,22 +102,11 @@ def head_model(
 
 
 def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
-    """The shared part as a Keras model: transformed pixels (n, height, width, 3) -> the tensors of the seam."""
-    source = keras.Input((*classifiers[0].size, CHANNELS), name="image")
+    """The shared part as a Keras model: what the graph takes -> the tensors of the seam."""
+    entry = classifiers[0].entry
+    source = keras.Input(entry.shape, name=entry.name, dtype=entry.dtype)
     nodes, outputs = shared.backbone(classifiers), list(shared.seams[0].values())
     return _rebuild(classifiers[0], nodes, outputs, {Ref(INPUT, 0): source}, name="backbone")
-
-
-def pixel_layer(transform: PixelTransform) -> Any:
-    """A plain Keras layer for ``transform``: a Rescaling, or a 1x1 convolution where channels differ or are swapped."""
-    if transform.is_uniform:
-        return keras.layers.Rescaling(transform.scale[0], transform.offset[0], name="pixels")
-    layer = keras.layers.Conv2D(CHANNELS, 1, name="pixels", trainable=False)
-    layer.build((None, None, None, CHANNELS))
-    kernel = np.zeros((1, 1, CHANNELS, CHANNELS), np.float32)
-    kernel[0, 0, list(transform.order), range(CHANNELS)] = transform.scale
-    layer.set_weights([kernel, np.asarray(transform.offset, np.float32)])
-    return layer
 
 
 def _rebuild(
@@ -157,6 +138,17 @@ def _rebuild(
     return keras.Model(_one_or_all(sources), _one_or_all(tensors), name=name or classifier.name)
 
 
+def _check_numbers(first: Classifier, shared: SharedBackbone, backbone: Any) -> None:
+    """A mask is no number that could be quantized. Raises ``NoSharedBackboneError``."""
+    for ref, tensor in zip(shared.seams[0].values(), backbone.outputs, strict=True):
+        if "float" not in str(tensor.dtype):
+            layer = first.graph.nodes[ref.node].layer
+            raise NoSharedBackboneError(
+                f"{first.name}: heads read a mask ({layer!r}, {tensor.dtype}) beside the features; put the layers that "
+                "use it (pooling, recurrent layers, attention) into the frozen base"
+            )
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -171,7 +163,7 @@ def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
     own = [path.rsplit("/", 1)[-1] for path in paths]
     return {
         path: name
-        if own.count(name) == 1 and name not in ("image", "probabilities") and not name.startswith("features")
+        if own.count(name) == 1 and name not in ("image", "tokens", "probabilities") and not name.startswith("features")
         else path.replace("/", "_")
         for path, name in zip(paths, own, strict=True)
     }

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from builder.backbone import upstream
-from builder.calibration import PictureSet
+from builder.calibration import SampleSet
 from builder.config import HeadConfig
 from builder.convert import convert_heads
 from builder.digests import tensor_digests
+from builder.entry import Entry
 from builder.errors import NoSharedBackboneError
 from builder.finished import Finished
 from builder.flatbuffer import Part, read_parts, set_quantization, write_parts
 from builder.graph import INPUT, Ref
 from builder.loading import Classifier, load_classifiers
 from builder.merge import head_model
+from builder.picture_entry import PictureEntry
 from builder.pixels import PREPROCESSING
 from builder.quantize import quantize
 from builder.ranges import Sample, measure_head
@@ -26,8 +28,9 @@ from builder.verify import HeadQuality, judge
 from builder.versions import with_versions
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.metadata import HeadInfo, SeamTensor
+from edge_runtime.text import TextInput
 
-ROUNDING_PICTURES = 192
+ROUNDING_SAMPLES = 192
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,17 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool) -> Classifier:
 
     Raises ``ModelFileError``, ``ConfigError`` and ``NoSharedBackboneError``.
     """
-    (classifier,) = load_classifiers((config,), allow_code=allow_code)
+    spec = file.metadata.input
+    words = spec if isinstance(spec, TextInput) else None
+    (classifier,) = load_classifiers((config,), allow_code=allow_code, text=words)
     _cut(classifier, file)
     return classifier
 
 
-def make_head(file: Finished, classifier: Classifier, pictures: PictureSet, *, rounding: str) -> NewHead:
+def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rounding: str) -> NewHead:
     """Build what lies behind the file's seam.
 
-    ``pictures``: representative; the file's own backbone makes of them what the head is calibrated with, so that it is
+    ``samples``: representative; the file's own backbone makes of them what the head is calibrated with, so that it is
     fitted to the integers that it will see. Raises ``ModelFileError``, ``ConfigError`` and ``ConversionError``.
     """
     seam, nodes = _cut(classifier, file)
@@ -61,12 +66,12 @@ def make_head(file: Finished, classifier: Classifier, pictures: PictureSet, *, r
     name = classifier.name
     float_model = write_parts(convert_heads({name: keras_head}))
     with MultiHeadClassifier(file.path, head_packs=()) as opened:
-        integers = _stacked([by_name(opened.features(pixels)) for pixels in pictures.pixels])
+        integers = _stacked([by_name(opened.features_of(tensor[None])) for tensor in samples.tensors])
     tensors = {tensor.name: tensor for tensor in file.metadata.seam}
     real = {tensor: tensors[tensor].quantization.dequantize(values) for tensor, values in integers.items()}
     part = _quantized(name, float_model, real, tensors)
     if rounding == "learnt":
-        some = slice(ROUNDING_PICTURES)
+        some = slice(ROUNDING_SAMPLES)
         inputs = [{tensor: values[some] for tensor, values in group.items()} for group in (real, integers)]
         learn_rounding(read_parts(float_model)[name], part, inputs[0], inputs[1], {}, lambda: None)
     info = HeadInfo(name, classifier.labels, classifier.applied or classifier.activation)
@@ -75,13 +80,9 @@ def make_head(file: Finished, classifier: Classifier, pictures: PictureSet, *, r
 
 def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
     """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
-    path, spec, seam = classifier.path, file.metadata.input, file.metadata.seam
-    if classifier.size != (spec.height, spec.width):
-        (height, width) = classifier.size
-        raise NoSharedBackboneError(
-            f"{path}: expected a model of {spec.width} x {spec.height} pictures, as {file.path} takes; found "
-            f"{width} x {height}"
-        )
+    path, entry, spec, seam = classifier.path, classifier.entry, file.metadata.input, file.metadata.seam
+    if (entry.name, entry.shape) != (spec.name, spec.shape[1:]):
+        raise NoSharedBackboneError(f"{path}: expected a model of {spec}, as {file.path} takes; found one of {entry}")
     places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
     found = {tensor.name: places[tensor.digest] for tensor in seam if tensor.digest in places}
     if not found:
@@ -98,16 +99,24 @@ def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[i
 
 def _another_backbone(classifier: Classifier, file: Finished) -> str:
     wanted = {tensor.digest for tensor in file.metadata.seam}
-    for name, transform in PREPROCESSING.items():
-        if wanted & set(tensor_digests(classifier.graph, classifier.size, transform)):
-            return (
-                f"{classifier.path}: its base is that of {file.path}, but pixels enter it otherwise; they have to as "
-                f"preprocessing = {name!r} says, beside what layers of the model do"
-            )
+    for words, entry in _other_entries(classifier.entry, file):
+        if wanted & set(tensor_digests(classifier.graph, entry.identity, entry.size)):
+            return f"{classifier.path}: its base is that of {file.path}, but {words}"
     return (
         f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "
         "`builder inspect` with a model that the file was built from says where they part"
     )
+
+
+def _other_entries(entry: Entry, file: Finished) -> Iterator[tuple[str, Entry]]:
+    """What the user may have meant."""
+    spec = file.metadata.input
+    if isinstance(entry, PictureEntry):
+        for name, transform in PREPROCESSING.items():
+            words = f"pixels enter it otherwise; they have to as preprocessing = {name!r} says, with what its layers do"
+            yield words, replace(entry, pixels=transform)
+    elif isinstance(spec, TextInput):
+        yield f"it takes {entry}, and the file {spec}, which differ", replace(entry, words=spec)
 
 
 def _quantized(name: str, float_model: bytes, features: Mapping[str, np.ndarray], seam: Mapping[str, SeamTensor]) -> Part:
@@ -131,10 +140,10 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def compare(opened: MultiHeadClassifier, head: NewHead, pictures: PictureSet) -> HeadQuality:
-    """The head as ``opened`` runs it against its original, on the pictures that are its own or, without such, on all."""
+def compare(opened: MultiHeadClassifier, head: NewHead, samples: SampleSet) -> HeadQuality:
+    """The head as ``opened`` runs it against its original, on the samples that are its own or, without such, on all."""
     name = head.info.head_name
-    chosen = pictures.of_head(name)
-    truth = head.classifier.predict(pictures.pixels[chosen])
-    found = [opened.head_scores(opened.features(pixels), name) for pixels in pictures.pixels[chosen]]
+    chosen = samples.of_head(name)
+    truth = head.classifier.predict([samples.sample(i) for i in chosen])
+    found = [opened.head_scores(opened.features_of(tensor[None]), name) for tensor in samples.tensors[chosen]]
     return judge(name, chosen, truth, np.stack(found), head.info.activation)

@@ -20,10 +20,11 @@ class Padding(NamedTuple):
     source: Ref
 
 
-def explicit_padding(graph: Graph, size: Size) -> dict[int, Padding]:
+def explicit_padding(graph: Graph, size: Size | None) -> dict[int, Padding]:
     """For each convolution of which it is known: its padding in numbers, a ZeroPadding2D in front included.
 
-    ``size``: of the graph's input. A convolution whose input size cannot be told is left out.
+    ``size``: of the graph's input, None where that is no picture. A convolution whose input size cannot be told is left
+    out.
     """
     sizes: dict[int, Size | None] = {INPUT: size}
     found: dict[int, Padding] = {}

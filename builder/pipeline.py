@@ -9,32 +9,35 @@ from pathlib import Path
 from typing import TextIO
 
 from builder.backbone import SharedBackbone, early_difference, find_backbone
-from builder.calibration import PictureSet, collect
+from builder.calibration import SampleSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
 from builder.errors import ConfigError, QualityError
 from builder.files import temporary_beside
 from builder.flatbuffer import read_parts
-from builder.joint import JointHead, fit_joint, grouped_pictures
+from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.link import LinkedModel, link
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge
+from builder.picture_entry import PictureEntry
 from builder.progress import Stages
 from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
 from builder.quantize import pin, quantize
-from builder.ranges import measure_ranges
+from builder.ranges import HEAD_SAMPLES, measure_ranges
 from builder.report import Report, write_report
 from builder.rounding import LayerNoise, round_parts
+from builder.serving import check_folder, export
 from builder.targets import check_target
 from builder.tolerance import align
 from builder.verify import Quality, verify
 from builder.versions import min_runtime
 from edge_runtime import __version__
 from edge_runtime.bundle import append_members
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import HeadInfo, Metadata
 
-_PROOF_PICTURES = 4
-_ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/how-it-works.md
+_PROOF_SAMPLES = 4
+_ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
 
 
 @dataclass(frozen=True)
@@ -54,37 +57,42 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     Raises ``BuilderError``; then an existing output is as it was.
     """
     _check_writable(config)
+    if config.saved_model is not None:
+        check_folder(config.saved_model, [head.name for head in config.heads])
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
-        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code)
+        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code, text=config.text)
     with stages("find", len(classifiers)) as advance:
         classifiers, apart = align(classifiers, config.tolerance, advance)
         shared = find_backbone(classifiers)
-    with stages("pictures"):
+    with stages("samples"):
         spec = _input_spec(config, classifiers)
         names = [head.name for head in config.heads]
         calibration, verification = collect(config.calibration_data, config.verification_data, names, spec)
-        grouped = grouped_pictures(config.calibration_data, names, verification.sources) if config.joint.enabled else []
+        held_out = verification.sources
+        grouped = grouped_samples(config.calibration_data, names, spec, held_out) if config.joint.enabled else []
     with stages("merge"):
         merged = merge(classifiers, shared)
     proven = to_prove(classifiers)
     with stages("prove", len(proven)) as advance:
         limit = LOOSE_TOLERANCE if apart else TOLERANCE
-        proof = prove(proven, merged, calibration.pixels[:_PROOF_PICTURES], advance, tolerance=limit)
+        few = calibration.first(_PROOF_SAMPLES)
+        proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
-    with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
-        ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
+    count = len(calibration.tensors)
+    with stages("calibrate", count + min(count, HEAD_SAMPLES) * len(merged.heads)) as advance:
+        ranges = measure_ranges(float_model, merged.entry.device_input(calibration.tensors), merged.heads, advance)
     with stages("quantize"):
-        int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
+        int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
         float_parts, parts = read_parts(float_model), read_parts(int8_model)
         if config.target is not None:
             check_target(config.target, *min_runtime(parts.values()))
     noise: list[LayerNoise] = []
     if config.rounding == "learnt":
         with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-            images = merged.device_input(calibration.pixels[:_ROUNDING_PICTURES])
-            noise = round_parts(float_parts, parts, images, advance)
+            inputs = merged.entry.device_input(calibration.tensors[:_ROUNDING_SAMPLES])
+            noise = round_parts(float_parts, parts, inputs, advance)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     with stages("joint", len(grouped)) as advance:
         joint = fit_joint(config.joint, spec, parts, infos, grouped, advance)
@@ -94,7 +102,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         if isinstance(joint, JointHead):
             metadata = replace(metadata, joint=joint.to_json())
     with temporary_beside(config.output) as draft:
-        with stages("verify", len(verification.pixels)) as advance:
+        with stages("verify", len(verification.tensors)) as advance:
             draft.write_bytes(append_members(linked.model, metadata))
             quality = verify(draft, merged, verification, advance)
         metadata = replace(metadata, quality=quality.to_json())
@@ -123,18 +131,21 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         with temporary_beside(config.keras_output) as draft:
             merged.keras_model().save(draft)
             draft.replace(config.keras_output)
+    if config.saved_model is not None:
+        with stages("serve"):
+            export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
     return BuildResult(config.output, metadata, quality, report)
 
 
-def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> ImageInput:
-    height, width = classifiers[0].size
-    resize = config.resize
-    known = {c.fit: c.name for c in classifiers if c.fit is not None}
-    if resize.fit is None and len(known) > 1:
-        (one, name), (other, other_name) = list(known.items())[:2]
-        raise ConfigError(f"{name} was trained on pictures made to fit by {one}, {other_name} by {other}; set resize.fit")
-    fit = resize.fit or next(iter(known), "stretch")
-    return ImageInput(height, width, method=resize.method, antialias=resize.antialias, fit=fit)
+def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> InputSpec:
+    """What the device takes; of the ways to make pictures fit, the one that any model file knows."""
+    known = {c.entry.fit: c for c in classifiers if isinstance(c.entry, PictureEntry) and c.entry.fit is not None}
+    if config.resize.fit is None and len(known) > 1:
+        (one, first), (other, second) = list(known.items())[:2]
+        raise ConfigError(
+            f"{first.name} was trained on pictures made to fit by {one}, {second.name} by {other}; set resize.fit"
+        )
+    return next(iter(known.values()), classifiers[0]).entry.spec(config)
 
 
 def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple[str, ...]:
@@ -156,16 +167,16 @@ def _metadata(
     merged: MergedModel,
     shared: SharedBackbone,
     linked: LinkedModel,
-    spec: ImageInput,
+    spec: InputSpec,
     infos: tuple[HeadInfo, ...],
-    calibration: PictureSet,
+    calibration: SampleSet,
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
         "precision": "int8",
         "rounding": config.rounding,
         "parameters": shared.parameters,
-        "calibration_pictures": len(calibration.pixels),
+        f"calibration_{spec.noun}": len(calibration.tensors),
         "polyhead": __version__,
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
@@ -175,7 +186,7 @@ def _metadata(
 
 def _check_writable(config: BuildConfig) -> None:
     """An hour's work must not end at a folder that cannot be written."""
-    for path in (config.output, config.keras_output, config.report_folder / "report.json"):
+    for path in (config.output, config.keras_output, config.saved_model, config.report_folder / "report.json"):
         if path is None:
             continue
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,11 @@ ALL_UP_TO = 16  # models; building one with Keras costs a second
 
 @dataclass(frozen=True)
 class Proof:
-    """``difference``: largest of a probability, over ``models`` originals that were run on ``pictures`` pictures."""
+    """``difference``: largest of a probability, over ``models`` originals that were run on ``samples`` samples."""
 
     difference: float
     models: int
-    pictures: int
+    samples: int
 
 
 def to_prove(classifiers: Sequence[Classifier]) -> list[Classifier]:
@@ -34,33 +35,35 @@ def to_prove(classifiers: Sequence[Classifier]) -> list[Classifier]:
     """
     if len(classifiers) <= ALL_UP_TO:
         return list(classifiers)
-    return list({digest(c.kind, c.structure, c.declared.identity): c for c in reversed(classifiers)}.values())[::-1]
+    return list({digest(c.kind, c.structure, c.entry.outside): c for c in reversed(classifiers)}.values())[::-1]
 
 
 def prove(
     classifiers: Sequence[Classifier],
     merged: MergedModel,
-    pictures: np.ndarray,
+    tensors: np.ndarray,
     advance: Callable[[], None] = lambda: None,
     *,
+    samples: Sequence[Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Proof:
     """Run every original in ``classifiers``; ``advance`` is called after each.
 
-    ``pictures``: pixels 0..255 (pictures, height, width, 3). Raises ``NoSharedBackboneError`` where a probability differs
-    by more than ``tolerance``.
+    ``tensors``: as the device sees the samples. ``samples``: as users have them; None for pixels 0..255. Raises
+    ``NoSharedBackboneError`` where a probability differs by more than ``tolerance``.
     """
-    features = merged.features(pictures)
+    samples = list(tensors) if samples is None else samples
+    features = merged.features(tensors)
     worst = 0.0
     for classifier in classifiers:
-        original = classifier.predict(pictures)
+        original = classifier.predict(samples)
         distance = float(np.max(np.abs(original - merged.head_scores(classifier.name, features))))
         if not distance <= tolerance:
             raise NoSharedBackboneError(
-                f"{classifier.name}: by content its base is the shared one, but run on {len(pictures)} pictures its "
+                f"{classifier.name}: by content its base is the shared one, but run on {len(samples)} samples its "
                 f"probabilities differ by up to {distance:.2g} from {classifier.path.name}; what is not proved is not "
                 "shared"
             )
         worst = max(worst, distance)
         advance()
-    return Proof(worst, len(classifiers), len(pictures))
+    return Proof(worst, len(classifiers), len(samples))

@@ -5,43 +5,47 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from litert_quantizer import quantizer, recipe
+from litert_quantizer.algorithm_manager import AlgorithmName
+from litert_quantizer.qtyping import TFLOperationName
 
 from builder.errors import ConversionError
-from builder.flatbuffer import read_parts
-from builder.pixels import PixelTransform
+from builder.flatbuffer import FLOAT32, INT8, Part, read_parts, write_parts
 from builder.ranges import Range
 from edge_runtime.metadata import BACKBONE
 
+# The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
+# have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
+FLOAT_ONLY = (TFLOperationName.DIV, TFLOperationName.SUM)
 
-def pin(float_model: bytes, ranges: Mapping[str, Range], pixels: PixelTransform) -> dict[str, Range]:
-    """``ranges`` with the input set to what pixels 0 and 255 become, and one range on both sides of the seam.
 
-    With the input's 255 steps of one pixel each, quantizing a picture is taking its pixels as they are.
+def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | None) -> dict[str, Range]:
+    """``ranges`` with the input set to ``input_range``, where it is a quantity, and one range on both sides of the seam.
+
+    For a picture that is what pixels 0 and 255 become: with 255 steps of one pixel each, quantizing a picture is taking
+    its pixels as they are.
     """
     parts = read_parts(float_model)
     names = {name: [t.name.decode() for t in part.tensors] for name, part in parts.items()}
     backbone = parts[BACKBONE]
     seam = {tensor: ranges[names[BACKBONE][i]] for tensor, i in backbone.outputs.items()}
-    pinned = {**ranges, names[BACKBONE][backbone.inputs["image"]]: pixel_range(pixels)}
+    pinned = dict(ranges)
+    if input_range is not None:
+        pinned.update((names[BACKBONE][i], input_range) for i in backbone.inputs.values())
     for name, part in parts.items():
         if name != BACKBONE:
             pinned.update((names[name][i], seam[tensor]) for tensor, i in part.inputs.items())
     return pinned
 
 
-def pixel_range(pixels: PixelTransform) -> Range:
-    """What the file's input tensor stands for: transformed pixels where the transform is uniform, else raw ones."""
-    if not pixels.is_uniform:
-        return 0.0, 255.0
-    return pixels.offset[0], 255 * pixels.scale[0] + pixels.offset[0]
-
-
 def quantize(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
     """int8 weights (per channel) and activations, int32 biases. Raises ``ConversionError``."""
     process = quantizer.Quantizer(float_model, recipe.static_wi8_ai8())
+    for kind in FLOAT_ONLY:
+        process.update_quantization_recipe(".*", kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
     limits = {
         name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
         for name, (low, high) in ranges.items()
@@ -51,4 +55,16 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
             result = process.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         raise ConversionError(f"this model cannot be quantized to int8: {error}") from error
-    return bytes(result.quantized_model)
+    parts = read_parts(bytes(result.quantized_model))
+    forgotten = [_take_along(part, op) for part in parts.values() for op in part.operators if len(op.outputs) > 1]
+    return write_parts(parts) if any(forgotten) else bytes(result.quantized_model)
+
+
+def _take_along(part: Part, op: Any) -> bool:
+    """The quantizer leaves outputs that nobody reads in float, and kernels want all outputs alike. Were there such?"""
+    outputs = [part.tensors[i] for i in op.outputs]
+    made = [tensor for tensor in outputs if tensor.type == INT8]
+    left = [tensor for tensor in outputs if tensor.type == FLOAT32 and made]
+    for tensor in left:
+        tensor.type, tensor.quantization = made[0].type, made[0].quantization
+    return bool(left)

@@ -11,22 +11,28 @@ from builder.flatbuffer import Part, read_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
+# Attention writes numbers like -1e38 where a softmax shall give 0. In int8 a number so far below the others does as well,
+# and leaves them a scale of their own.
+MASKED, FAR = -1e6, 16.0
+HEAD_SAMPLES = 200  # heads are small and may be many
 Range = tuple[float, float]  # least and greatest value
 Sample = dict[str, np.ndarray]  # (1, ...) by the name of an input or output
 
 
 def measure_ranges(
-    model: bytes, images: np.ndarray, heads: Iterable[str], advance: Callable[[], None] = lambda: None
+    model: bytes, inputs: np.ndarray, heads: Iterable[str], advance: Callable[[], None] = lambda: None
 ) -> dict[str, Range]:
-    """Run the backbone on ``images`` and each head on the features; the range of every float tensor by its name.
+    """Run the backbone on ``inputs`` and each head on the features; the range of every float tensor by its name.
 
-    ``images``: float32 (samples, height, width, 3), as the model's ``image`` takes them. ``advance`` is called after
+    ``inputs``: (samples, ...), as the model's ``image`` or ``tokens`` takes them. ``advance`` is called after
     each sample of each signature.
     """
     interpreter, parts, found = _watched(model), read_parts(model), dict[str, Range]()
-    features = _run(interpreter, parts[BACKBONE], ({"image": image[None]} for image in images), found, advance)
+    (name,) = parts[BACKBONE].inputs
+    features = _run(interpreter, parts[BACKBONE], ({name: sample[None]} for sample in inputs), found, advance)
+    few = features[:HEAD_SAMPLES]
     for head in heads:
-        _run(interpreter, parts[head], features, found, advance)
+        _run(interpreter, parts[head], few, found, advance)
     return found
 
 
@@ -60,4 +66,7 @@ def _run(
 
 def _widen(found: dict[str, Range], name: str, values: np.ndarray) -> None:
     low, high = found.get(name, (np.inf, -np.inf))
+    if float(values.min()) < MASKED:
+        real = values[values >= MASKED]
+        values = np.append(real, (real.max() if real.size else 0.0) - FAR)
     found[name] = (min(low, float(values.min())), max(high, float(values.max())))

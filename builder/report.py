@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.calibration import PictureSet
+from builder.calibration import SampleSet
 from builder.config import BuildConfig
 from builder.joint import JointHead, NoJoint
 from builder.link import LinkedModel
@@ -24,6 +24,7 @@ from builder.rounding import LayerNoise
 from builder.verify import Quality
 from edge_runtime.metadata import BACKBONE, Metadata
 
+_NAMED = 12  # heads in a warning
 _ROWS = 24  # heads in the table on a terminal
 
 
@@ -39,8 +40,8 @@ class Report:
     metadata: Metadata
     quality: Quality
     linked: LinkedModel
-    calibration: PictureSet
-    verification: PictureSet
+    calibration: SampleSet
+    verification: SampleSet
     proof: Proof
     apart: float
     notes: tuple[str, ...]
@@ -52,9 +53,9 @@ class Report:
     @property
     def failures(self) -> list[str]:
         """Heads that the gate stops, with the reason."""
-        bar = self.config.min_agreement
+        bar, noun = self.config.min_agreement, self.metadata.input.noun
         return [
-            f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out pictures, "
+            f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}, "
             f"and even {q.interval[1]:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
             for q in self.quality.heads
             if not q.passes(bar)
@@ -65,10 +66,11 @@ class Report:
         bar, found = self.config.min_agreement, list(self.notes)
         few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
         if few:
-            found.append(f"too few held-out pictures to prove an agreement of {bar:g}: {', '.join(few)}")
-        for what, pictures in (("calibration", self.calibration), ("verification", self.verification)):
-            if pictures.broken:
-                found.append(f"{len(pictures.broken)} broken {what} pictures left out: {'; '.join(pictures.broken)}")
+            named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
+            found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
+        for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
+            if samples.broken:
+                found.append(f"{len(samples.broken)} broken {what} pictures left out: {'; '.join(samples.broken)}")
         if isinstance(self.joint, JointHead):
             found += self.joint.notes
         elif self.config.joint.enabled and len(self.metadata.heads) > 1:
@@ -105,12 +107,12 @@ class Report:
             "proof": {
                 "largest_float_difference": self.proof.difference,
                 "models_run": self.proof.models,
-                "pictures": self.proof.pictures,
+                "pictures": self.proof.samples,
                 "weights_apart": self.apart,
             },
-            "calibration": {"pictures": len(self.calibration.pixels), "broken": list(self.calibration.broken)},
+            "calibration": {"pictures": len(self.calibration.tensors), "broken": list(self.calibration.broken)},
             "verification": {
-                "pictures": len(self.verification.pixels),
+                "pictures": len(self.verification.tensors),
                 "broken": list(self.verification.broken),
                 "min_agreement": self.config.min_agreement,
                 **self.quality.to_json(),
@@ -138,7 +140,7 @@ def write_report(report: Report, folder: Path) -> None:
 def print_summary(report: Report) -> None:
     """The table on standard output; warnings on standard error."""
     table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("head", "bytes", "pictures", "agreement", "95 % interval", "drift", "max"):
+    for column in ("head", "bytes", report.metadata.input.noun, "agreement", "95 % interval", "drift", "max"):
         table.add_column(column, justify="left" if column == "head" else "right")
     ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
     shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
@@ -177,13 +179,12 @@ def _page(report: Report) -> Page:
                 f"{head.labels[int(scores.argmax())]} {float(scores.max()):.2f}"
                 for scores in (c.float_scores, c.int8_scores)
             ]
-            source = report.verification.sources[c.picture].path
-            name = f"{source.parent.name}/{source.name}"
+            source = report.verification.sources[c.picture]
             worst.append(
                 Worst(
                     head.head_name,
-                    name,
-                    report.verification.pixels[c.picture],
+                    source.name,
+                    report.verification.sample(c.picture),
                     answers[0],
                     answers[1],
                     c.drift,
@@ -216,7 +217,7 @@ def _proof_text(report: Report) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    metadata = report.metadata
+    metadata, noun = report.metadata, report.metadata.input.noun
     return [
         ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
         ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
@@ -226,14 +227,14 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ),
         ("digest", metadata.backbone_digest),
         ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
-        (
-            "input",
-            f"{metadata.input.width} x {metadata.input.height} RGB, {metadata.input.method}, {metadata.input.fit}",
-        ),
+        ("input", str(metadata.input)),
         ("proof", _proof_text(report)),
         ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
-        ("calibration", f"{len(report.calibration.pixels)} pictures, {len(report.calibration.broken)} broken"),
-        ("verification", f"{len(report.verification.pixels)} pictures that calibrated nothing"),
+        (
+            "calibration",
+            f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
+        ),
+        ("verification", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
         ("joint list", joint_line(report.joint)),
     ]
 

@@ -19,16 +19,17 @@ from builder.rounding import LayerNoise
 from builder.verify import HeadQuality
 from edge_runtime.metadata import BACKBONE
 
+SHOWN = 300  # characters of a text
 _MANY = 24  # more heads than this are shown as a distribution, not as a row each
 
 
 @dataclass(frozen=True)
 class Worst:
-    """A held-out picture that changed most: ``pixels`` uint8 (height, width, 3), and both answers in words."""
+    """A held-out sample that changed most, pixels uint8 (height, width, 3) or a text, and both answers in words."""
 
     head_name: str
     picture: str
-    pixels: np.ndarray
+    sample: np.ndarray | bytes
     float_answer: str
     int8_answer: str
     drift: float
@@ -87,14 +88,24 @@ def _head_row(q: HeadQuality) -> str:
     return f"<tr><td>{html.escape(q.head_name)}</td>{cells}</tr>"
 
 
-def _card(worst: Worst) -> str:
-    picture = Image.fromarray(worst.pixels)
+def _thumbnail(pixels: np.ndarray, name: str) -> str:
+    picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
+    return inline(buffer.getvalue(), "jpeg", name)
+
+
+def _text(content: bytes) -> str:
+    text = content.decode("utf-8", "replace")
+    return f"<q>{html.escape(text[:SHOWN] + (' ...' if text[SHOWN:] else ''))}</q><br>"
+
+
+def _card(worst: Worst) -> str:
+    shown = _text(worst.sample) if isinstance(worst.sample, bytes) else _thumbnail(worst.sample, worst.picture)
     changed = "" if worst.agrees else ' class="changed"'
     return (
-        f'<div class="card">{inline(buffer.getvalue(), "jpeg", worst.picture)}{html.escape(worst.head_name)}: '
+        f'<div class="card">{shown}{html.escape(worst.head_name)}: '
         f"{html.escape(worst.picture)}<br>float {html.escape(worst.float_answer)}<br>"
         f"<span{changed}>int8 {html.escape(worst.int8_answer)}</span></div>"
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import INT8, Part, operator_name, scale_and_zero_point
+from builder.flatbuffer import INT8, Part, operator_name, quantization, scale_and_zero_point
 from builder.layerwise import Stepper, constant, dequantized, names
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
@@ -71,20 +71,19 @@ class Observed:
 def round_parts(
     float_parts: Mapping[str, Part],
     int8_parts: Mapping[str, Part],
-    images: np.ndarray,
+    inputs: np.ndarray,
     advance: Callable[[], None] = lambda: None,
 ) -> list[LayerNoise]:
     """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
 
-    ``images``: float32 (samples, height, width, 3), as the float model's ``image`` takes them. Changes ``int8_parts`` in
+    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in
     place; returns the noise behind each operator of the backbone.
     """
     backbone = int8_parts[BACKBONE]
-    scale, zero_point = scale_and_zero_point(backbone.tensors[backbone.inputs["image"]])
-    pixels = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
-    truth, device, noise = learn_rounding(
-        float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance
-    )
+    ((name, index),) = backbone.inputs.items()
+    source = backbone.tensors[index]
+    taken = quantization(source).quantize(inputs) if source.type == INT8 else inputs
+    truth, device, noise = learn_rounding(float_parts[BACKBONE], backbone, {name: inputs}, {name: taken}, {}, advance)
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     for name, part in int8_parts.items():
         if name != BACKBONE:

@@ -12,6 +12,7 @@ from builder.flatbuffer import FLOAT32, Part, Writer, plain_tensor, read_parts, 
 from builder.tflite_metadata import BUFFER_NAME, Picture, Scores, model_metadata
 from builder.versions import with_versions
 from edge_runtime.bundle import append_files, labels_member, labels_text
+from edge_runtime.inputs import picture_input
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import END_TO_END, JOINT, Metadata
 
@@ -23,7 +24,7 @@ def task_file(model: bytes, metadata: Metadata, heads: Sequence[str]) -> bytes:
     """
     labels = labels_of(metadata)
     part = with_versions(with_float_outputs(upstream(read_parts(model)[END_TO_END], heads)))
-    spec = metadata.input
+    spec = picture_input(metadata.input)
     mean, std = _normalisation(part)
     picture = Picture("image", spec.height, spec.width, mean, std)
     outputs = [Scores(name, _description(name, metadata), labels_member(name)) for name in heads]

@@ -1,4 +1,4 @@
-"""Compare the finished bytes, run by ``edge_runtime``, with the float originals on pictures that calibrated nothing."""
+"""Compare the finished bytes, run by ``edge_runtime``, with the float originals on samples that calibrated nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.calibration import PictureSet
+from builder.calibration import SampleSet
 from builder.errors import ConversionError
 from builder.merge import MergedModel
 from builder.rounding import snr_db
@@ -79,24 +79,28 @@ class Quality:
         return {"features_snr_db": snr, "heads": heads}
 
 
-def verify(path: Path, merged: MergedModel, pictures: PictureSet, advance: Callable[[], None] = lambda: None) -> Quality:
-    """Run every verification picture through the file at ``path``; each head is judged on the pictures that are its own.
+def verify(path: Path, merged: MergedModel, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:
+    """Run every verification sample through the file at ``path``; each head is judged on the samples that are its own.
 
     Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
     """
-    expected = merged.features(pictures.pixels)
+    # A text may be several heads': it runs once.
+    _, once, where = np.unique([source.digest for source in samples.sources], return_index=True, return_inverse=True)
+    tensors = samples.tensors[once]
+    expected = merged.features(tensors)
     with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
         features = []
-        for pixels in pictures.pixels:
-            features.append(classifier.features(pixels))
+        for tensor in tensors:
+            features.append(classifier.features_of(tensor[None]))
             advance()
         heads = []
         for name in classifier.head_names:
-            chosen = pictures.of_head(name)
-            truth = merged.head_scores(name, {tensor: values[chosen] for tensor, values in expected.items()})
-            found = [classifier.head_scores(features[i], name) for i in chosen]
+            chosen = samples.of_head(name)
+            own = where[chosen]
+            truth = merged.head_scores(name, {tensor: values[own] for tensor, values in expected.items()})
+            found = [classifier.head_scores(features[i], name) for i in own]
             heads.append(judge(name, chosen, truth, np.stack(found), merged.activations[name]))
-        check_end_to_end(path, pictures, features)
+        check_end_to_end(path, tensors, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
     return Quality(tuple(heads), snr_db(expected[seam.name], real))
@@ -126,12 +130,13 @@ def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, a
     )
 
 
-def check_end_to_end(path: Path, pictures: PictureSet, features: list[Features]) -> None:
+def check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) -> None:
     _, interpreter = open_interpreter(str(path), name=INTERPRETER)
     whole = interpreter.get_signature_runner(END_TO_END)
     reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}
-    pairs = list(zip(pictures.pixels, features, strict=True))[:_END_TO_END_PICTURES]
-    expected = [whole(image=pixels[None]) for pixels, _ in pairs]
+    pairs = list(zip(tensors, features, strict=True))[:_END_TO_END_PICTURES]
+    (source,) = reads[END_TO_END]
+    expected = [whole(**{source: tensor[None]}) for tensor, _ in pairs]
     for name in expected[0]:
         alone = interpreter.get_signature_runner(name)  # each costs more, the more signatures there are
         for (_, seam), outputs in zip(pairs, expected, strict=True):

@@ -6,6 +6,7 @@ from edge_runtime.errors import (
     EdgeRuntimeError,
     InterpreterError,
     PictureError,
+    TextError,
     UnknownHeadError,
 )
 from edge_runtime.results import Category, ClassificationResult, Classifications
@@ -21,6 +22,7 @@ __all__ = [
     "InterpreterError",
     "MultiHeadClassifier",
     "PictureError",
+    "TextError",
     "UnknownHeadError",
     "__version__",
 ]

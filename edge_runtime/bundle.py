@@ -1,4 +1,5 @@
-"""The file: a TensorFlow Lite flatbuffer with zip members appended to it, ``polyhead.json`` and ``labels/<head>.txt``.
+"""The file: a TensorFlow Lite flatbuffer with zip members appended to it: ``polyhead.json``, ``labels/<head>.txt``, and
+``vocabulary.json`` in a file that takes texts.
 
 A head pack is the same for one head, its member ``polyhead-head.json``. Interpreters see the flatbuffer and ignore what
 follows it; zip readers see the members and ignore what precedes them.
@@ -18,8 +19,10 @@ from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple,
 from edge_runtime.errors import BundleError
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
+from edge_runtime.text import TextInput
 
 METADATA_MEMBER = Metadata.MEMBER
+VOCABULARY_MEMBER = "vocabulary.json"  # not one token a line: a token may hold a line break
 PACK_FOLDER, PACK_SUFFIX = ".heads", ".tflite"  # of ``main.tflite`` the packs in ``main.heads/`` belong to it
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
@@ -44,6 +47,9 @@ def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
     document = {**metadata.to_json(), _CHECKSUM: zlib.crc32(model)}
     files = {metadata.MEMBER: json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()}
     files.update((labels_member(name), labels_text(labels)) for name, labels in _labels(metadata).items())
+    if isinstance(metadata, Metadata) and isinstance(metadata.input, TextInput):
+        tokens = json.dumps(metadata.input.vocabulary, ensure_ascii=False, separators=(",", ":"))
+        files[VOCABULARY_MEMBER] = tokens.encode()
     return append_files(model, files)
 
 
@@ -106,7 +112,7 @@ def _read(path: str, kind: Type[_Members]) -> _Members:
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
     """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
     seam = {tensor.name for tensor in metadata.seam}
-    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {"image"}, seam)}
+    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {metadata.input.name}, seam)}
     fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
     if metadata.joint is not None:
         fits[JOINT] = lambda signature: _is_joint(signature, seam)
@@ -166,12 +172,10 @@ def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> Tuple[_Memb
         raise BundleError(_other_kind(kind, names))
     if len(set(names)) != len(names):
         raise BundleError(f"two members have one name; {REBUILD}")
+    document = _read_json(archive, kind.MEMBER)
+    vocabulary = _read_json(archive, VOCABULARY_MEMBER) if VOCABULARY_MEMBER in names else None
     try:
-        document = json.loads(_read_text(archive, kind.MEMBER), parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
-        raise BundleError(f"{kind.MEMBER} is not a JSON document ({error}); {REBUILD}") from error
-    try:
-        metadata = kind.from_json(document)
+        metadata = kind.from_json(document, vocabulary)
     except BundleError as error:
         raise BundleError(f"{kind.MEMBER}: {error}") from error
     for name, labels in _labels(metadata).items():
@@ -188,6 +192,15 @@ def _other_kind(kind: Type[_Members], names: Sequence[str]) -> str:
     if METADATA_MEMBER in names:
         return "expected a head pack, found a file with a backbone of its own"
     return f"no member {kind.MEMBER}: a .tflite file, but not made by polyhead"
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return json.loads(_read_text(archive, name), parse_constant=_finite, parse_float=_finite)
+    except BundleError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
+        raise BundleError(f"{name} is not a JSON document ({error}); {REBUILD}") from error
 
 
 def _labels(metadata: Union[Metadata, HeadPack]) -> Dict[str, Sequence[str]]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import click
 
@@ -14,8 +14,9 @@ from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import packs_beside, read_metadata
 from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.errors import EdgeRuntimeError, PictureError
+from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.heads import read_packs
+from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import FORMAT_VERSION, JOINT
 from edge_runtime.results import ClassificationResult
@@ -36,6 +37,9 @@ _packs = click.option(
     help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
 )
 _file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+
+
+_SHOWN = 200  # characters of a text
 
 
 class _Commands(click.Group):
@@ -68,31 +72,62 @@ main.add_command(camera)
 def info(file: str, packs: Sequence[str], as_json: bool) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
     document = describe(file, packs or None)
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, document))
+    spec = read_metadata(file).input
+    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, spec, document))
+
+
+_ANSWER_OPTIONS = (
+    click.option("--head", "heads", metavar="NAME", multiple=True, help="Only this head, by name or index; repeatable."),
+    click.option("--top-k", type=click.IntRange(1), help="At most so many categories a head."),
+    click.option("--joint", is_flag=True, help="Also one list of the labels of all heads."),
+    click.option(
+        "--threshold",
+        "thresholds",
+        metavar="[HEAD=]P",
+        multiple=True,
+        help="With --joint: from which probability a sample belongs to any head, or to HEAD; may be repeated.",
+    ),
+    _packs,
+    _json,
+    _interpreter,
+    _threads,
+)
+
+
+def _answer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What ``classify`` and ``classify-text`` have in common."""
+    for option in reversed(_ANSWER_OPTIONS):
+        command = option(command)
+    return command
 
 
 @main.command()
 @_file
 @click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
-@click.option("--head", "heads", metavar="NAME", multiple=True, help="Only this head, by name or index; may be repeated.")
-@click.option("--top-k", type=click.IntRange(1), help="At most so many categories a head.")
-@click.option("--joint", is_flag=True, help="Also one list of the labels of all heads.")
-@click.option(
-    "--threshold",
-    "thresholds",
-    metavar="[HEAD=]P",
-    multiple=True,
-    help="With --joint: from which probability a picture belongs to any head, or to HEAD; may be repeated.",
-)
-@_packs
-@_json
-@_interpreter
-@_threads
-@click.pass_context
-def classify(
-    ctx: click.Context,
+@_answer_options
+def classify(file: str, pictures: Sequence[str], **options: Any) -> None:
+    """Classify each PICTURE with the heads of FILE. A picture that cannot be read is named and the others go on."""
+    # A name that is not UTF-8 cannot be printed.
+    sources = ((click.format_filename(path), path) for path in pictures)
+    click.get_current_context().exit(_answer(file, MultiHeadClassifier.classify, sources, **options))
+
+
+@main.command("classify-text")
+@_file
+@click.argument("texts", metavar="TEXT...", nargs=-1)
+@_answer_options
+def classify_text(file: str, texts: Sequence[str], **options: Any) -> None:
+    """Classify each TEXT with the heads of FILE; without any, each line of the standard input."""
+    lines: Iterable[Union[str, bytes]] = texts or (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    sources = ((_printable(text), text) for text in lines)
+    click.get_current_context().exit(_answer(file, MultiHeadClassifier.classify_text, sources, **options))
+
+
+def _answer(
     file: str,
-    pictures: Sequence[str],
+    method: Callable[..., ClassificationResult],
+    sources: Iterable[Tuple[str, Union[str, bytes]]],
+    *,
     heads: Sequence[str],
     top_k: Optional[int],
     joint: bool,
@@ -101,28 +136,26 @@ def classify(
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
-) -> None:
-    """Classify each PICTURE with the heads of FILE. A picture that cannot be read is named and the others go on."""
+) -> int:
+    """Print what ``method`` says of each source (its name, the sample); returns the exit code."""
     broken, bars = 0, _thresholds(thresholds)
     if bars and not joint:
         raise EdgeRuntimeError("--threshold belongs to the joint list; add --joint")
     opened = MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=packs or None)
     with opened as classifier:
         chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
-        for source in pictures:
+        for source, sample in sources:
             try:
-                result = classifier.classify(source, heads=chosen, top_k=top_k, joint=joint, threshold=bars)
-            except PictureError as error:
+                result = method(classifier, sample, heads=chosen, top_k=top_k, joint=joint, threshold=bars)
+            except (PictureError, TextError) as error:
                 click.echo(f"error: {error}", err=True)
                 broken += 1
                 continue
-            source = click.format_filename(source)  # a name that is not UTF-8 cannot be printed
             if as_json:
                 click.echo(json.dumps({"source": source, **result.to_dict()}, ensure_ascii=False))
             else:
                 click.echo(_result_text(source, result))
-    if broken:
-        ctx.exit(2)
+    return 2 if broken else 0
 
 
 @main.command()
@@ -178,12 +211,17 @@ def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:
     return int(text) if text.isdecimal() and text not in names else text
 
 
-def _info_text(file: str, document: Dict[str, Any]) -> str:
-    spec, backbone = document["input"], document["backbone"]
-    antialias = "antialiased" if spec["antialias"] else "not antialiased"
+def _printable(text: Union[str, bytes]) -> str:
+    """What is no UTF-8 shows as a replacement character."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "replace")
+
+
+def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
+    backbone = document["backbone"]
     lines: List[str] = [
         f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",
-        f"input     {spec['width']} x {spec['height']} {spec['color']}, {spec['fit']}, {spec['method']}, {antialias}",
+        f"input     {spec}",
         f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
         f"runs on   TensorFlow Lite {document['min_runtime']} and newer: tflite-runtime, any ai-edge-litert",
         "heads",
@@ -211,7 +249,7 @@ def _and_packs(document: Dict[str, Any]) -> str:
 
 
 def _result_text(source: str, result: ClassificationResult) -> str:
-    lines = [source]
+    lines = [source if len(source) <= _SHOWN else source[:_SHOWN] + " ..."]
     for head in result.classifications:
         best = ", ".join(f"{c.category_name} {c.score:.2f}" for c in head.categories[:5])
         lines.append(f"  {head.head_name}: {best}")

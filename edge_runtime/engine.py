@@ -1,4 +1,4 @@
-"""``MultiHeadClassifier``: the backbone runs once for a picture, then only the heads that are asked for."""
+"""``MultiHeadClassifier``: the backbone runs once for a picture or a text, then only the heads that are asked for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.heads import Path, own_heads, packed_heads
+from edge_runtime.inputs import Sample, picture_input, tensor_maker, text_input
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
-from edge_runtime.preprocess import Picture, image_tensor
+from edge_runtime.preprocess import Picture
 from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 from edge_runtime.signatures import Signatures
+from edge_runtime.text import Text, TextInput
 
 Head = Union[str, int]
 Features = Union[np.ndarray, Dict[str, np.ndarray]]
@@ -63,10 +65,10 @@ class MultiHeadClassifier:
         joint = self._metadata.joint
         self._joint = None if joint is None else JointInfo.from_json(joint, [head.info.head_name for head in own])
         self._path = path
-        spec = self._metadata.input
-        self._image_shape = (1, spec.height, spec.width, 3)
+        self._spec = self._metadata.input
+        self._make_tensor = tensor_maker(self._spec)
         self._seam = {t.name: ((1, *t.shape), np.dtype(t.quantization.dtype)) for t in self._metadata.seam}
-        self._check_image(opened.get_input_details())
+        self._check_input(opened.get_input_details())
 
     def __enter__(self) -> MultiHeadClassifier:
         return self
@@ -102,25 +104,31 @@ class MultiHeadClassifier:
         """The list of the labels of all heads; None where the file has no joint head."""
         return self._joint
 
-    def prepare(self, picture: Picture) -> np.ndarray:
-        """The backbone's input: uint8 (1, height, width, 3), RGB. Raises ``PictureError``."""
-        return image_tensor(picture, self._metadata.input)
+    def prepare(self, sample: Sample) -> np.ndarray:
+        """The backbone's input: of a picture uint8 (1, height, width, 3), RGB; of a text int32 (1, length).
 
-    def features(self, picture: Picture) -> Features:
-        """What the backbone makes of a picture: (1, *shape) in the integers of the seam.
+        Raises ``PictureError`` or ``TextError``.
+        """
+        return self._make_tensor(sample)
+
+    def features(self, sample: Sample) -> Features:
+        """What the backbone makes of a picture or a text: (1, *shape) in the integers of the seam.
 
         Where heads read more than one tensor of the backbone, an array by the name of each.
         """
-        return self.features_of(self.prepare(picture))
+        return self.features_of(self.prepare(sample))
 
-    def features_of(self, image: np.ndarray) -> Features:
+    def features_of(self, tensor: np.ndarray) -> Features:
         """The same from a tensor that ``prepare`` made."""
+        spec = self._spec
         # The interpreter would resize the model to a tensor of another shape, and answer.
-        if image.shape != self._image_shape or image.dtype != np.uint8:
+        if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
             raise EdgeRuntimeError(
-                f"expected an image of this file, uint8 {self._image_shape}; found {image.dtype} {image.shape}"
+                f"expected {spec.name} of this file, {spec.dtype} {spec.shape}; found {tensor.dtype} {tensor.shape}"
             )
-        results = self._model.run(BACKBONE, {"image": image})
+        if isinstance(spec, TextInput):
+            spec.check_numbers(tensor)
+        results = self._model.run(BACKBONE, {spec.name: tensor})
         for name, result in results.items():
             self._model.check_result(BACKBONE, result, *self._seam[name])
         return results if len(results) > 1 else results[FEATURES]
@@ -170,12 +178,36 @@ class MultiHeadClassifier:
         many categories a head. ``joint``: the joint list too. ``threshold``: instead of the file's, a number for the
         joint list or numbers by the names of heads and ``joint``. Raises ``PictureError`` and ``UnknownHeadError``.
         """
+        picture_input(self._spec)
+        return self._classify(picture, heads, top_k, joint, threshold)
+
+    def classify_text(
+        self,
+        text: Text,
+        *,
+        heads: Optional[Iterable[Head]] = None,
+        top_k: Optional[int] = None,
+        joint: bool = False,
+        threshold: Optional[Thresholds] = None,
+    ) -> ClassificationResult:
+        """Classify one text, a string or bytes; the rest as in ``classify``. Raises ``TextError`` too."""
+        text_input(self._spec)
+        return self._classify(text, heads, top_k, joint, threshold)
+
+    def _classify(
+        self,
+        sample: Sample,
+        heads: Optional[Iterable[Head]],
+        top_k: Optional[int],
+        joint: bool,
+        threshold: Optional[Thresholds],
+    ) -> ClassificationResult:
         chosen = self._select(heads)  # a wrong head is refused before any work is done
         info = self._joint_info().with_thresholds(threshold) if joint else None
         start = time.perf_counter()
-        image = self.prepare(picture)
+        tensor = self.prepare(sample)
         prepared = time.perf_counter()
-        features = self.features_of(image)
+        features = self.features_of(tensor)
         computed = time.perf_counter()
         found = tuple(self._classify_head(features, i, top_k) for i in chosen)
         everything = None if info is None else judge(info, *self.joint_scores(features), top_k=top_k)
@@ -218,10 +250,12 @@ class MultiHeadClassifier:
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
 
-    def _check_image(self, inputs: Sequence[Mapping[str, Any]]) -> None:
+    def _check_input(self, inputs: Sequence[Mapping[str, Any]]) -> None:
         """``inputs``: of subgraph 0, the only one that interpreters before 2.12 describe correctly."""
+        spec = self._spec
         found = [(np.dtype(i["dtype"]).name, tuple(int(n) for n in i["shape"])) for i in inputs]
-        if found != [("uint8", self._image_shape)]:
+        if found != [(spec.dtype.name, spec.shape)]:
             raise BundleError(
-                f"{self._path}: members promise image as uint8 {self._image_shape}, the model takes {found}; {REBUILD}"
+                f"{self._path}: members promise {spec.name} as {spec.dtype} {spec.shape}, the model takes {found}; "
+                f"{REBUILD}"
             )

@@ -13,6 +13,10 @@ class PictureError(EdgeRuntimeError, ValueError):
     """The picture cannot be read, or is too large to read safely."""
 
 
+class TextError(EdgeRuntimeError, ValueError):
+    """What was given is no text."""
+
+
 class UnknownHeadError(EdgeRuntimeError, LookupError):
     """A head was asked for that the file does not have."""
 

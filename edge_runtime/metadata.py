@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 
 import numpy as np
 
 from edge_runtime.errors import BundleError
 from edge_runtime.quantization import FLOAT, Quantization
+from edge_runtime.text import TextInput
 
 FORMAT_VERSION = 1
 BACKBONE, JOINT, END_TO_END = "backbone", "joint", "serving_default"  # the signatures that are no head
@@ -39,6 +40,32 @@ class ImageInput:
     fit: str = "stretch"
     kind: str = "image"
     color: str = "RGB"
+
+    @property
+    def name(self) -> str:
+        """What the input is called in the signatures."""
+        return "image"
+
+    @property
+    def noun(self) -> str:
+        """What users call such samples."""
+        return "pictures"
+
+    def __str__(self) -> str:
+        antialias = "antialiased" if self.antialias else "not antialiased"
+        return f"{self.width} x {self.height} {self.color}, {self.fit}, {self.method}, {antialias}"
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return (1, self.height, self.width, 3)
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype(np.uint8)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The member's ``input``."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,7 @@ class Metadata:
 
     MEMBER: ClassVar[str] = "polyhead.json"
 
-    input: ImageInput
+    input: Union[ImageInput, TextInput]
     backbone_digest: str
     seam: Tuple[SeamTensor, ...]  # ``features``, and what else heads read of the backbone
     heads: Tuple[HeadInfo, ...]
@@ -87,7 +114,7 @@ class Metadata:
         return {
             "format_version": FORMAT_VERSION,
             "model_bytes": self.model_bytes,
-            "input": asdict(self.input),
+            "input": self.input.to_json(),
             "backbone": {
                 "digest": self.backbone_digest,
                 "features": list(self.seam[0].shape),
@@ -102,8 +129,11 @@ class Metadata:
         }
 
     @classmethod
-    def from_json(cls, document: Any) -> Metadata:
-        """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
+    def from_json(cls, document: Any, vocabulary: Any = None) -> Metadata:
+        """Read what ``to_json`` wrote. ``vocabulary``: the member of that name, where the file has one.
+
+        Raises ``BundleError`` naming the first field that is missing or wrong.
+        """
         _check_version(document)
         backbone = _get(document, "backbone", dict)
         seam = _seam(backbone)
@@ -115,7 +145,7 @@ class Metadata:
         if len({h.head_name for h in heads}) != len(heads):
             raise BundleError("expected heads with names of their own")
         return cls(
-            input=_image_input(_get(document, "input", dict)),
+            input=_input(_get(document, "input", dict), vocabulary),
             backbone_digest=_get(backbone, "digest", str),
             seam=seam,
             heads=heads,
@@ -159,8 +189,11 @@ class HeadPack:
         }
 
     @classmethod
-    def from_json(cls, document: Any) -> HeadPack:
-        """Read what ``to_json`` wrote. Raises ``BundleError`` naming the first field that is missing or wrong."""
+    def from_json(cls, document: Any, vocabulary: Any = None) -> HeadPack:
+        """Read what ``to_json`` wrote; a pack has no ``vocabulary`` of its own.
+
+        Raises ``BundleError`` naming the first field that is missing or wrong.
+        """
         _check_version(document)
         backbone = _get(document, "backbone", dict)
         return cls(
@@ -256,6 +289,11 @@ def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:
     if value not in valid:
         raise BundleError(f"expected {what} as one of {', '.join(valid)}, found {value!r:.60}")
     return str(value)
+
+
+def _input(item: Mapping[str, Any], vocabulary: Any) -> Union[ImageInput, TextInput]:
+    kind = _choice(item.get("kind"), ("image", "tokens"), "input kind")
+    return TextInput.from_json(item, vocabulary) if kind == "tokens" else _image_input(item)
 
 
 def _image_input(item: Mapping[str, Any]) -> ImageInput:

@@ -17,6 +17,7 @@ from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision
 from edge_runtime.camera.sources import Shot
 from edge_runtime.engine import Features, MultiHeadClassifier
+from edge_runtime.inputs import picture_input
 from edge_runtime.metadata import ImageInput
 from edge_runtime.results import top_categories
 
@@ -32,7 +33,7 @@ def profile(
     all that follows it; ``frame_ms`` the sum of a frame by the cheapest way that needs no special camera.
     """
     with MultiHeadClassifier(model_path, interpreter=interpreter, num_threads=num_threads) as classifier:
-        prepare, steps = prepare_parts(classifier.metadata.input), step_parts(classifier)
+        prepare, steps = prepare_parts(picture_input(classifier.metadata.input)), step_parts(classifier)
         times = measure({**prepare, **steps}, runs)
         medians = {name: float(np.median(values)) for name, values in times.items()}
         follows = ("blank check", "backbone", "heads, decisions, events", "frame as JSON")
@@ -82,7 +83,7 @@ def prepare_parts(spec: ImageInput) -> Dict[str, Part]:
 
 def step_parts(classifier: MultiHeadClassifier) -> Dict[str, Part]:
     """What ways of preparing a picture consist of, and what follows them."""
-    spec = classifier.metadata.input
+    spec = picture_input(classifier.metadata.input)
     large, small = scene(LARGE), scene((spec.width, spec.height))
     image, size = Image.fromarray(large), (spec.width, spec.height)
     bilinear: Any = 2
@@ -113,7 +114,7 @@ class _Remembers:
 
     def __init__(self, classifier: MultiHeadClassifier) -> None:
         self._classifier = classifier
-        spec = classifier.metadata.input
+        spec = picture_input(classifier.metadata.input)
         self._features = classifier.features_of(Shot(scene((spec.width, spec.height))).tensor(spec))
         self.heads, self.head_names = classifier.heads, classifier.head_names
         self.head_scores, self.joint = classifier.head_scores, classifier.joint

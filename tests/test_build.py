@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, BuildResult, build
-from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, PicturesError, QualityError
+from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
 from builder.pixels import PREPROCESSING
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError
@@ -235,14 +235,14 @@ class TestWhatAFailureLeaves:
         assert NoSharedBackboneError.exit_code == QualityError.exit_code == 3
 
     def test_missing_pictures(self, config: BuildConfig, tmp_path: Path) -> None:
-        self.assert_refused(replace(config, calibration_data=tmp_path / "nothing"), PicturesError, "no such folder")
+        self.assert_refused(replace(config, calibration_data=tmp_path / "nothing"), SamplesError, "no such folder")
         (tmp_path / "empty").mkdir()
-        self.assert_refused(replace(config, calibration_data=tmp_path / "empty"), PicturesError, "found none")
+        self.assert_refused(replace(config, calibration_data=tmp_path / "empty"), SamplesError, "found none")
 
     def test_mostly_broken_pictures(self, config: BuildConfig) -> None:
         for i in range(10):
             (config.calibration_data / f"broken_{i}.png").write_bytes(b"\x89PNG" + bytes([i]))
-        self.assert_refused(config, PicturesError, r"broken_\d\.png: expected a picture")
+        self.assert_refused(config, SamplesError, r"broken_\d\.png: expected a picture")
 
     def test_an_output_that_is_a_folder(self, config: BuildConfig, tmp_path: Path) -> None:
         (tmp_path / "taken").mkdir()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from builder import BuildResult
-from builder.calibration import Picture, draw_evenly, find_pictures, read_pictures
-from builder.errors import ConversionError, PicturesError
+from builder.calibration import read_samples
+from builder.errors import ConversionError, SamplesError
+from builder.samples import Picture, draw_evenly, find_pictures
 from builder.verify import HeadQuality, _check_end_to_end, _judge, wilson_interval
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import ImageInput
@@ -48,8 +49,8 @@ def test_a_large_folder_does_not_outweigh_a_small_one(tmp_path: Path) -> None:
 
 def test_too_few_readable_pictures_are_refused(tmp_path: Path) -> None:
     (path,) = save_pictures(tmp_path, {"a": 1})
-    with pytest.raises(PicturesError, match="expected at least 2 pictures that can be read"):
-        read_pictures([Picture(path, None, "x")], ImageInput(8, 8), tmp_path)
+    with pytest.raises(SamplesError, match="expected at least 2 samples that can be read"):
+        read_samples([Picture(path, None, "x")], ImageInput(8, 8), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
     """Features that are not the picture's stand for an end-to-end subgraph that is not the backbone and its heads."""
     pictures = tiny.report.verification
     with MultiHeadClassifier(tiny.output) as classifier:
-        features = [classifier.features(pixels) for pixels in pictures.pixels]
+        features = [classifier.features(pixels) for pixels in pictures.tensors]
     _check_end_to_end(tiny.output, pictures, features)
     with pytest.raises(ConversionError, match="do not agree"):
         _check_end_to_end(tiny.output, pictures, [64 - row for row in features])

@@ -13,6 +13,7 @@ keras = pytest.importorskip("keras")
 from builder import convert as conversion  # noqa: E402
 from builder.flatbuffer import read_parts  # noqa: E402
 from builder.merge import MergedModel  # noqa: E402
+from builder.picture_entry import PictureEntry  # noqa: E402
 from builder.pixels import PixelTransform  # noqa: E402
 from builder.stamp import groups, places, template  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
@@ -85,7 +86,8 @@ def merged(heads: dict[str, Any]) -> MergedModel:
     first = layers.Dense(6)(layers.Flatten()(image))
     backbone = keras.Model(image, [first, layers.Conv2D(3, 1)(image)])
     activations = dict.fromkeys(heads, "softmax")
-    return MergedModel(PixelTransform(), backbone, heads, activations, (4, 4), "sha256:0", tuple(SHAPES))
+    entry = PictureEntry((4, 4), PixelTransform(), PixelTransform())
+    return MergedModel(entry, backbone, heads, activations, "sha256:0", tuple(SHAPES))
 
 
 @pytest.fixture(scope="module")

@@ -97,12 +97,15 @@ def test_every_picture_decodes_as_rgb_of_a_known_size():
 
 
 def test_nothing_else_lies_in_the_folders_and_no_picture_is_there_twice():
-    paths = [path for path in DATA.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    texts = DATA / "glosses"
+    paths = [path for path in DATA.rglob("*") if path.is_file() and not {"__pycache__", "glosses"} & {*path.parts}]
     shown = [path for side in SIDES for task in TASKS for path in pictures(side, task)]
     assert {path.name for path in paths} - {path.name for path in shown} == {
         "LICENSE.GPL-2", "README.md", "make_pictures.py"}  # fmt: skip
     assert len({path.read_bytes() for path in shown}) == len(shown)
     assert sum(path.stat().st_size for path in paths) <= 3_300_000
+    assert {path.name for path in texts.iterdir()} == {"README.md", "glosses.tsv"}
+    assert "WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved." in (texts / "README.md").read_text()
 
 
 def test_readme_counts_what_is_there():

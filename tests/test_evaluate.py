@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from builder import BuildResult, build
 from builder.cli import main
 from builder.config import JointConfig
-from builder.errors import PicturesError
+from builder.errors import SamplesError
 from builder.evaluate import evaluate, find_labelled, list_places
 from builder.metrics import calibration_error, calibration_floor, confusion, judge, reliability
 from edge_runtime import MultiHeadClassifier
@@ -113,7 +113,7 @@ def test_command(built: BuildResult, data: Path, tmp_path: Path) -> None:
 )
 def test_refused_folders(tmp_path: Path, folders: dict[str, int], words: str) -> None:
     save_pictures(tmp_path, folders)
-    with pytest.raises(PicturesError, match=words):
+    with pytest.raises(SamplesError, match=words):
         find_labelled(tmp_path, HEADS)
 
 

@@ -97,7 +97,7 @@ BAD = {
         _model(lambda: _chain((8, 8, 3), layers.Lambda(lambda x: x), layers.Flatten(), layers.Dense(3))),
         r"layer 'lambda\w*' is of class Lambda: it would run code",
     ),
-    "two inputs": (_model(_two_inputs), "expected a model with one input, a picture; found 2 inputs"),
+    "two inputs": (_model(_two_inputs), "expected a model with one input, a picture or a text; found 2 inputs"),
     "two outputs": (_model(_two_outputs), "expected one output"),
     "vector input": (_model(lambda: _chain((8,), layers.Dense(3))), r"expected input \(batch, height, width, 3\)"),
     "grey input": (_model(lambda: _chain((8, 8, 1), layers.Flatten(), layers.Dense(3))), "expected input"),
@@ -145,7 +145,7 @@ def test_pixels_are_never_guessed(good: Path, tmp_path: Path) -> None:
         load(good, preprocessing=None)
     inside = tiny_classifier(tiny_base(), 3, before=[layers.Rescaling(1 / 127.5, -1)])
     inside.save(tmp_path / "inside.keras")
-    assert load(tmp_path / "inside.keras", preprocessing=None).pixels == PREPROCESSING["tf"]
+    assert load(tmp_path / "inside.keras", preprocessing=None).entry.pixels == PREPROCESSING["tf"]
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_features_of_another_file_are_refused(classifier: MultiHeadClassifier, f
     ids=lambda a: f"{a.dtype}{a.shape}",
 )
 def test_images_of_another_shape_are_refused(classifier: MultiHeadClassifier, image: np.ndarray) -> None:
-    with pytest.raises(EdgeRuntimeError, match="expected an image of this file"):
+    with pytest.raises(EdgeRuntimeError, match="expected image of this file, uint8"):
         classifier.features_of(image)
     classifier.features_of(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from builder.cli import main
-from builder.errors import ConfigError, PicturesError
+from builder.errors import ConfigError, SamplesError
 from builder.training.fit import class_weights, fit_head
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
 from edge_runtime.metadata import ImageInput
@@ -124,14 +124,14 @@ def test_pictures_of_one_shot_are_one_group(folder: Path) -> None:
 def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     one = tmp_path / "one"
     shutil.copytree(folder / "red", one / "red")
-    with pytest.raises(PicturesError, match=r"two labels or more.* found 1 folders"):
+    with pytest.raises(SamplesError, match=r"two labels or more.* found 1 folders"):
         read_class_folders(one, SPEC)
     (one / "empty").mkdir()
-    with pytest.raises(PicturesError, match="no pictures in empty"):
+    with pytest.raises(SamplesError, match="no pictures in empty"):
         read_class_folders(one, SPEC)
-    with pytest.raises(PicturesError, match="found none"):
+    with pytest.raises(SamplesError, match="found none"):
         read_class_folders(tmp_path / "missing", SPEC)
-    with pytest.raises(PicturesError, match=r"2 samples of blue or more.*not of one group; found 1"):
+    with pytest.raises(SamplesError, match=r"2 samples of blue or more.*not of one group; found 1"):
         broken = shutil.copytree(folder, tmp_path / "groups")
         read_class_folders(broken, SPEC, group_by="(s)hot")
     with pytest.raises(ConfigError, match="--group-by"):
@@ -139,7 +139,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--group-by"):
         read_class_folders(folder, SPEC, group_by="shot")
     (broken / "red" / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(PicturesError, match=r"bad.png.*mend it or take it away"):
+    with pytest.raises(SamplesError, match=r"bad.png.*mend it or take it away"):
         read_class_folders(broken, SPEC)
 
 
@@ -158,7 +158,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_tables_that_are_refused(text: str | bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises((ConfigError, PicturesError), match=words):
+    with pytest.raises((ConfigError, SamplesError), match=words):
         read_csv(path)
 
 

@@ -32,19 +32,21 @@ from builder.formats.limits import (
 )
 from builder.formats.rebuild import build, rebuild
 from builder.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
+from builder.formats.vocabulary import give_vocabularies, is_vocabulary
 
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
 def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model in a ``.keras`` archive of Keras 3 or of tf_keras. Raises ``ModelFileError``."""
-    text, data, version = _members(path)
+    text, data, version, vocabularies = _members(path)
     raw = parse_definition(text, path)
     check_definition(raw, path, allow_code=allow_code)
     objects = read_hdf5_objects(data, path)
     if is_old(raw, version):
         return _of_tf_keras(raw, objects, version, path, allow_code=allow_code)
     check_form(raw, path)
+    give_vocabularies(raw, _groups(raw, (), "", _ROOTS[0]), vocabularies, path)
 
     def original() -> Any:
         try:
@@ -82,18 +84,20 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
     )
 
 
-def _members(path: Path) -> tuple[bytes, bytes, str]:
-    """The configuration, the weights, and the version of Keras that wrote them, or nothing."""
+def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:
+    """The configuration, the weights, the version of Keras that wrote them, or nothing, and files of vocabularies."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path)
             text, data = read_member(archive, _CONFIG, path, limit=MAX_TEXT), read_member(archive, _WEIGHTS, path)
+            names = [name for name in archive.namelist() if is_vocabulary(name)]
+            vocabularies = {name: read_member(archive, name, path, limit=MAX_TEXT) for name in names}
             metadata = read_member(archive, _METADATA, path, limit=MAX_TEXT) if _METADATA in archive.namelist() else b"{}"
     except ModelFileError:
         raise
     except (*LOADING_ERRORS, MemoryError) as error:
         raise ModelFileError(f"{path}: not a whole .keras archive ({reason_of(error)}); copy or save it again") from error
-    return text, data, _version(metadata)
+    return text, data, _version(metadata), vocabularies
 
 
 def _version(metadata: bytes) -> str:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from builder.joint.head import JointHead, NoJoint, fit_joint, grouped_pictures
+from builder.joint.head import JointHead, NoJoint, fit_joint, grouped_samples
 
-__all__ = ["JointHead", "NoJoint", "fit_joint", "grouped_pictures"]
+__all__ = ["JointHead", "NoJoint", "fit_joint", "grouped_samples"]

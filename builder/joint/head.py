@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from builder.calibration import Picture, draw_evenly, find_pictures
 from builder.config import JointConfig
 from builder.flatbuffer import INT8, Part, operator_name, quantization, write_parts
 from builder.joint.graph import NONE, Layout, joint_part, lay_out
 from builder.joint.router import Evidence, FittedRouter, fit_router, pooled
 from builder.joint.unknown import Unknown, thresholds, unknown_by_leaving_out, unknown_from_none
 from builder.link import logits_tensor, take_pixels
+from builder.samples import Sample, draw_evenly, find_samples
 from edge_runtime.errors import PictureError
+from edge_runtime.inputs import InputSpec, tensor_maker
 from edge_runtime.interpreter import find_interpreter
-from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo, ImageInput
-from edge_runtime.preprocess import image_tensor
+from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
 MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
 FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/joint-head.md
@@ -67,13 +67,13 @@ class JointHead:
         }
 
 
-def grouped_pictures(folder: Path, names: Sequence[str], held_out: Sequence[Picture]) -> list[Picture]:
-    """Calibration pictures in a folder named as a head, or in ``none``: in an order that their content alone decides.
+def grouped_samples(folder: Path, names: Sequence[str], spec: InputSpec, held_out: Sequence[Sample]) -> list[Sample]:
+    """Calibration samples in a folder named as a head, or in ``none``: in an order that their content alone decides.
 
-    ``held_out``: pictures that must not be looked at.
+    ``held_out``: samples that must not be looked at.
     """
     forbidden = {p.digest for p in held_out}
-    found = [p for p in find_pictures(folder, [*names, NONE]) if p.head and p.digest not in forbidden]
+    found = [p for p in find_samples(folder, [*names, NONE], spec) if p.head and p.digest not in forbidden]
     most = min(MAX_PICTURES_OF_A_HEAD, MAX_PICTURES // (len(names) + 1))
     kept = [p for name in dict.fromkeys((*names, NONE)) for p in draw_evenly([q for q in found if q.head == name], most)]
     return sorted(kept, key=lambda p: p.digest)
@@ -81,15 +81,15 @@ def grouped_pictures(folder: Path, names: Sequence[str], held_out: Sequence[Pict
 
 def fit_joint(
     config: JointConfig,
-    spec: ImageInput,
+    spec: InputSpec,
     parts: Mapping[str, Part],
     heads: Sequence[HeadInfo],
-    pictures: Sequence[Picture],
+    pictures: Sequence[Sample],
     advance: Callable[[], None] = lambda: None,
 ) -> JointHead | NoJoint:
     """Learn the joint head from calibration pictures of which is known to which head they belong, or that to none.
 
-    ``parts``: the int8 backbone and heads. ``pictures``: from ``grouped_pictures``. ``advance`` is called after each.
+    ``parts``: the int8 backbone and heads. ``pictures``: from ``grouped_samples``. ``advance`` is called after each.
     """
     if not config.enabled:
         return NoJoint("it is switched off")
@@ -97,6 +97,8 @@ def fit_joint(
     odd = [name for name in names if _logits_part(parts[name]) is None]
     if odd:
         return NoJoint(f"head {odd[0]} does not end in a softmax or a sigmoid of int8 logits")
+    if len({p.digest for p in pictures}) < len(pictures):
+        return NoJoint("the same text lies in the folders of several heads")
     counts = {name: sum(p.head == name for p in pictures) for name in (*names, NONE)}
     few = [f"{name} has {counts[name]}" for name in names if counts[name] < MIN_PICTURES]
     if few:
@@ -150,8 +152,8 @@ def assemble(
 def observe(
     parts: Mapping[str, Part],
     names: Sequence[str],
-    pictures: Sequence[Picture],
-    spec: ImageInput,
+    pictures: Sequence[Sample],
+    spec: InputSpec,
     advance: Callable[[], None] = lambda: None,
 ) -> Evidence:
     """Run the int8 backbone, and the heads up to their logits."""
@@ -163,8 +165,8 @@ def observe(
     scales = {name: quantization(part.tensors[part.outputs["logits"]]) for name, part in logits_parts.items()}
     runners = {name: interpreter.get_signature_runner(name) for name in (BACKBONE, *names)}
     rows, logits, classes = [], [], []
-    for picture, image in _readable(pictures, spec):
-        found = {name: values.copy() for name, values in runners[BACKBONE](image=image).items()}
+    for picture, tensor in _readable(pictures, spec):
+        found = {name: values.copy() for name, values in runners[BACKBONE](**{spec.name: tensor}).items()}
         rows.append(pooled(seam.dequantize(found[FEATURES]))[0])
         raw = {n: runners[n](**{tensor: found[tensor] for tensor in logits_parts[n].inputs})["logits"] for n in names}
         logits.append([scales[n].dequantize(raw[n][0].copy()) for n in names])
@@ -183,11 +185,12 @@ def _logits_part(part: Part) -> Part | None:
     return replace(part, operators=part.operators[:-1], outputs={"logits": logits})
 
 
-def _readable(pictures: Sequence[Picture], spec: ImageInput) -> Iterator[tuple[Picture, np.ndarray]]:
+def _readable(pictures: Sequence[Sample], spec: InputSpec) -> Iterator[tuple[Sample, np.ndarray]]:
     """Broken ones were named when the pictures were collected."""
+    make = tensor_maker(spec)
     for picture in pictures:
         try:
-            image = image_tensor(picture.path, spec)
+            image = make(picture.content)
         except PictureError:
             continue
         yield picture, image

@@ -14,6 +14,7 @@ from builder.formats import read_model
 from builder.graph import Ref
 from builder.loading import Classifier, Reader
 from builder.merge import backbone_model
+from builder.picture_entry import PictureEntry
 from builder.pixels import CHANNELS, PixelTransform
 from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0
 from edge_runtime.metadata import FEATURES
@@ -43,16 +44,19 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
         return _pictures_to_features(lite0, PIXELS, (size, size), "the mean of the last map")
     path = Path(chosen)
     found = Reader().base("backbone", read_model(path), preprocessing)
-    if preprocessing is None and found.pixels == PixelTransform():
+    entry = found.entry
+    if not isinstance(entry, PictureEntry):
+        raise ModelFileError(f"{path}: expected a model of pictures, found one of {entry}")
+    if preprocessing is None and entry.pixels == PixelTransform():
         raise ConfigError(
             f"how do pixels 0..255 enter {path.name}? No layer in it says so; add --preprocessing raw, unit, tf, torch "
             "or SCALE,OFFSET"
         )
-    if found.pixels.order != tuple(range(CHANNELS)):
-        raise ConfigError(f"{path}: expected channels in the order RGB, found {found.pixels}; choose another base")
+    if entry.pixels.order != tuple(range(CHANNELS)):
+        raise ConfigError(f"{path}: expected channels in the order RGB, found {entry.pixels}; choose another base")
     ref, words = _features(found)
     cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
-    return _pictures_to_features(backbone_model((found,), cut), found.pixels, found.size, words)
+    return _pictures_to_features(backbone_model((found,), cut), entry.pixels, entry.size, words)
 
 
 def text_base(path: Path) -> Base:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.errors import ConfigError, PicturesError
+from builder.errors import ConfigError, SamplesError
 from edge_runtime.errors import PictureError
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor
@@ -35,21 +35,21 @@ def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None =
     """``folder/<label>/*``: every picture below, as the device would see it; labels in alphabetical order.
 
     ``group_by``: a regular expression whose first group, found in a file's name without its suffix, names the picture's
-    group. Raises ``PicturesError``.
+    group. Raises ``SamplesError``.
     """
     if not folder.is_dir():
-        raise PicturesError(f"{folder}: expected a folder with a folder of pictures for each label, found none")
+        raise SamplesError(f"{folder}: expected a folder with a folder of pictures for each label, found none")
     labels = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     paths = [(path, i) for i, label in enumerate(labels) for path in _pictures(folder / label)]
     counts = np.bincount([i for _, i in paths], minlength=len(labels))
     if len(labels) < 2 or counts.min() < 1:
         empty = [label for label, count in zip(labels, counts, strict=True) if not count]
         found = f"no pictures in {', '.join(empty)}" if empty else f"{len(labels)} folders"
-        raise PicturesError(f"{folder}: expected two labels or more, each a folder of pictures; found {found}")
+        raise SamplesError(f"{folder}: expected two labels or more, each a folder of pictures; found {found}")
     try:
         images = np.concatenate([image_tensor(path, spec) for path, _ in paths]).astype(np.float32)
     except PictureError as error:
-        raise PicturesError(f"{error}; mend it or take it away") from error
+        raise SamplesError(f"{error}; mend it or take it away") from error
     classes, names = np.array([i for _, i in paths]), tuple(str(path) for path, _ in paths)
     groups = np.array([_group(path.stem, group_by) or str(path) for path, _ in paths])
     return _checked(Samples(images, classes, groups, labels, names), folder)
@@ -85,7 +85,7 @@ def _checked(samples: Samples, source: Path) -> Samples:
     for i, label in enumerate(samples.labels):
         groups = len(np.unique(samples.groups[samples.classes == i]))
         if groups < MIN_GROUPS:
-            raise PicturesError(
+            raise SamplesError(
                 f"{source}: expected {MIN_GROUPS} samples of {label} or more, that are not of one group; found {groups}"
             )
     return samples

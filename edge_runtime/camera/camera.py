@@ -17,6 +17,7 @@ from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
 from edge_runtime.camera.sources import SourceOptions, shown_address
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import UnknownHeadError
+from edge_runtime.inputs import picture_input
 from edge_runtime.joint import judge
 from edge_runtime.metadata import JOINT
 from edge_runtime.results import ClassificationResult, Classifications, top_categories
@@ -148,12 +149,13 @@ class Camera:
         self._head_texts, self._with_joint, self._rule = tuple(heads), joint, rule
         self.heads = self.heads_of(classifier)
         self.source_name = shown_address(source)
-        options = SourceOptions(classifier.metadata.input, size, loop)
+        spec = picture_input(classifier.metadata.input)
+        options = SourceOptions(spec, size, loop)
         first = open_source(source, options)
         self._capture = Capture(
             first,
             lambda: open_source(source, options),
-            classifier.metadata.input,
+            spec,
             keep_all=not first.live and fps is None if keep_all is None else keep_all,
             interval=1 / fps if fps else 0.0,
             show=show,
@@ -205,8 +207,9 @@ class Camera:
 
     def use(self, classifier: MultiHeadClassifier) -> None:
         """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""
+        spec = picture_input(classifier.metadata.input)
         self.heads = self.heads_of(classifier)
-        self._capture.spec = classifier.metadata.input
+        self._capture.spec = spec
 
     def heads_of(self, classifier: MultiHeadClassifier) -> Heads:
         plans = parse_plans(self._head_texts, classifier.head_names, self._rule, joint=self._with_joint)

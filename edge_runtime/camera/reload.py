@@ -21,6 +21,7 @@ import numpy as np
 from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import BundleError, EdgeRuntimeError
+from edge_runtime.inputs import picture_input
 
 INTERVAL = 1.0  # seconds between looks at the file
 CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
@@ -145,7 +146,7 @@ def _environment() -> Dict[str, str]:
 
 def _prove(path: str, interpreter: str, *packs: str) -> None:
     with MultiHeadClassifier(path, interpreter=interpreter or None, head_packs=packs) as classifier:
-        spec = classifier.metadata.input
+        spec = picture_input(classifier.metadata.input)
         classifier.classify(np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8))
 
 

@@ -1,0 +1,182 @@
+"""A text becomes the backbone's input tensor, as Keras's ``TextVectorization`` makes it, on bytes and without TensorFlow.
+
+The layer works on bytes: it lowers the letters A to Z only, strips ASCII punctuation only and splits at ASCII whitespace
+only; whatever else is in a text, valid UTF-8 or not, passes as it is. So does this, and both give the same numbers
+(``tests/test_text_tokens.py`` holds them against each other).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from edge_runtime.errors import BundleError, TextError
+
+STANDARDIZE = ("lower_and_strip_punctuation", "lower", "strip_punctuation")
+SPLIT = ("whitespace", "character")
+PADDING, UNKNOWN = "", "[UNK]"  # the first two tokens of every vocabulary
+MAX_LENGTH = 1 << 16
+MAX_NGRAM = 16
+_PUNCTUATION = b"!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'"
+
+Text = Union[str, bytes]
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """The tokens the backbone takes, int32 (1, length), and how a text becomes them; the settings are those of Keras.
+
+    ``vocabulary``: the token of each number, ``PADDING`` and ``UNKNOWN`` first; a member of the file of its own.
+    """
+
+    length: int
+    vocabulary: Tuple[str, ...]
+    standardize: Optional[str] = STANDARDIZE[0]
+    split: Optional[str] = SPLIT[0]
+    ngrams: Optional[Tuple[int, ...]] = None
+    kind: str = "tokens"
+
+    @property
+    def name(self) -> str:
+        """What the input is called in the signatures."""
+        return "tokens"
+
+    @property
+    def noun(self) -> str:
+        """What users call such samples."""
+        return "texts"
+
+    def __str__(self) -> str:
+        how = ", ".join(word for word in (self.standardize, self.split) if word) or "as it is"
+        return f"text, {self.length} tokens of a vocabulary of {len(self.vocabulary):,}, {how}"
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return (1, self.length)
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype(np.int32)
+
+    def check_numbers(self, tokens: np.ndarray) -> None:
+        """Raises ``TextError`` where ``tokens``, int32, are not all numbers of the vocabulary."""
+        if tokens.min() < 0 or tokens.max() >= len(self.vocabulary):
+            low, high = int(tokens.min()), int(tokens.max())
+            raise TextError(f"expected tokens from 0 to {len(self.vocabulary) - 1}, found some from {low} to {high}")
+
+    def to_json(self) -> Dict[str, Any]:
+        """The member's ``input``, without the vocabulary, of which it tells the length."""
+        fields = {"kind": self.kind, "length": self.length, "standardize": self.standardize, "split": self.split}
+        ngrams = None if self.ngrams is None else list(self.ngrams)
+        return {**fields, "ngrams": ngrams, "vocabulary_size": len(self.vocabulary)}
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any], vocabulary: Any) -> TextInput:
+        """What ``to_json`` wrote, and the member of the vocabulary. Raises ``BundleError``."""
+        spec = cls(
+            length=_number(item, "length", MAX_LENGTH),
+            vocabulary=_tokens(vocabulary, _number(item, "vocabulary_size", 1 << 24)),
+            standardize=_choice(item, "standardize", STANDARDIZE),
+            split=_choice(item, "split", SPLIT),
+            ngrams=_ngrams(item.get("ngrams")),
+        )
+        try:
+            check_vocabulary(spec.vocabulary)
+        except ValueError as error:
+            raise BundleError(f"the vocabulary: {error}") from error
+        return spec
+
+
+def check_vocabulary(tokens: Sequence[str]) -> None:
+    """Raises ``ValueError`` for a vocabulary that does not begin as Keras's do, or has a token twice."""
+    if list(tokens[:2]) != [PADDING, UNKNOWN]:
+        raise ValueError(f"expected it to begin with {PADDING!r} and {UNKNOWN!r}, found {list(tokens[:2])!r:.60}")
+    if len(set(tokens)) != len(tokens):
+        twice = next(token for token, count in Counter(tokens).items() if count > 1)
+        raise ValueError(f"expected each token once, found {twice!r:.60} again")
+
+
+class Tokenizer:
+    """From texts to tensors; keeps the vocabulary as a table."""
+
+    def __init__(self, spec: TextInput) -> None:
+        self._spec = spec
+        self._numbers: Dict[bytes, int] = {}
+
+    def __call__(self, text: Text) -> np.ndarray:
+        """int32 (1, length): the numbers of the first tokens, 1 for those that are not known, then 0.
+
+        ``text``: a string, or bytes in whatever encoding the model was trained on. Raises ``TextError``.
+        """
+        if not self._numbers:
+            self._numbers = {token.encode("utf-8"): n for n, token in enumerate(self._spec.vocabulary)}
+        unknown, length = 1, self._spec.length
+        tokens = np.zeros(self._spec.shape, np.int32)
+        found = [self._numbers.get(token, unknown) for token in split_text(_as_bytes(text), self._spec)[:length]]
+        tokens[0, : len(found)] = found
+        return tokens
+
+
+def split_text(data: bytes, spec: TextInput) -> List[bytes]:
+    """The tokens of a text in their order; at least the first ``spec.length`` of them."""
+    if spec.standardize in ("lower", "lower_and_strip_punctuation"):
+        data = data.lower()  # of bytes: A to Z
+    if spec.standardize in ("strip_punctuation", "lower_and_strip_punctuation"):
+        data = data.translate(None, _PUNCTUATION)
+    if spec.split == "character":
+        tokens = [character.encode("utf-8") for character in data.decode("utf-8", "replace")]
+    elif spec.split == "whitespace":
+        tokens = data.split() if spec.ngrams else data.split(None, spec.length)[: spec.length]
+    else:
+        tokens = [data]
+    return tokens if spec.ngrams is None else _joined(tokens, spec.ngrams)
+
+
+def _joined(tokens: Sequence[bytes], widths: Sequence[int]) -> List[bytes]:
+    """All runs of ``widths[0]`` tokens, then those of ``widths[1]``, and so on."""
+    return [b" ".join(tokens[i : i + n]) for n in widths for i in range(len(tokens) - n + 1)]
+
+
+def _as_bytes(text: Text) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        raise TextError(f"expected a text (str or bytes), found {type(text).__name__}")
+    try:
+        # Bytes of the command line that are no UTF-8 come as such surrogates.
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise TextError(f"expected a text, found half a character at place {error.start}: {text!r:.60}") from error
+
+
+def _number(item: Mapping[str, Any], key: str, most: int) -> int:
+    value = item.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise BundleError(f"expected input {key} as a number from 1 to {most}, found {value!r:.60}")
+    return value
+
+
+def _choice(item: Mapping[str, Any], key: str, valid: Tuple[str, ...]) -> Optional[str]:
+    value = item.get(key)
+    if value is not None and value not in valid:
+        raise BundleError(f"expected input {key} as null, {' or '.join(valid)}, found {value!r:.60}")
+    return value
+
+
+def _ngrams(value: Any) -> Optional[Tuple[int, ...]]:
+    if value is None:
+        return None
+    if isinstance(value, list) and value and all(type(n) is int and 0 < n <= MAX_NGRAM for n in value):
+        return tuple(value)
+    raise BundleError(f"expected input ngrams as null or numbers up to {MAX_NGRAM}, found {value!r:.60}")
+
+
+def _tokens(value: Any, size: int) -> Tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
+        raise BundleError(f"the vocabulary: expected a list of tokens, found {type(value).__name__}")
+    if len(value) != size:
+        raise BundleError(f"the vocabulary: expected {size} tokens as polyhead.json says, found {len(value)}")
+    return tuple(value)

@@ -1,0 +1,342 @@
+"""Texts through the whole tool: every kind of base, what a finished file promises, and what is refused and how."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from builder import BuildConfig, BuildResult, build
+from builder.config import TextConfig
+from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
+from builder.export import export_edgetpu, export_split, export_task
+from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
+from edge_runtime.bundle import append_members, read_metadata
+from tests.tiny_models import tiny_config
+from tests.tiny_texts import LENGTH, WORDS, sentences, text_base, text_classifier, text_config
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """Two heads of 3 and 4 labels. Read it; never write to its folder."""
+    return build(text_config(tmp_path_factory.mktemp("text"), {"a": 3, "b": 4}, texts=60))
+
+
+def attention(x: Any) -> Any:
+    x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 8, name="attention")(x, x)]))
+    return layers.GlobalAveragePooling1D()(x)
+
+
+BODIES: dict[str, tuple[Callable[[Any], Any] | None, bool, float]] = {  # body, mask_zero, least dB of the features
+    "mean": (None, False, 30),
+    "mean of what is there": (None, True, 25),
+    "convolution": (lambda x: layers.GlobalMaxPooling1D()(layers.Conv1D(8, 3, activation="relu")(x)), False, 30),
+    "lstm": (lambda x: layers.LSTM(6)(x), True, 20),
+    "both ways": (lambda x: layers.Bidirectional(layers.GRU(4))(x), False, 20),
+    "attention": (attention, True, 20),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_every_kind_of_base_goes_the_whole_way(tmp_path: Path, kind: str) -> None:
+    body, mask_zero, least = BODIES[kind]
+    base = text_base(body=body, mask_zero=mask_zero)
+    result = build(text_config(tmp_path, {"a": 3, "b": 4}, base=base, rounding="nearest"))
+    assert result.report.proof.difference < 1e-5
+    assert result.quality.features_snr_db > least
+    original = keras.models.load_model(tmp_path / "b.keras")
+    some = sentences(10, seed=9)
+    with MultiHeadClassifier(result.output) as classifier:
+        found = np.stack([classifier.head_scores(classifier.features(text), "b") for text in some])
+    np.testing.assert_allclose(found, original(tf.constant(some)), atol=0.15)
+
+
+def test_the_vocabulary_lies_beside_the_model_and_the_same_inputs_give_the_same_bytes(
+    built: BuildResult, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(built.output) as archive:
+        assert json.loads(archive.read("vocabulary.json")) == ["", "[UNK]", *WORDS]
+        document = json.loads(archive.read("polyhead.json"))["input"]
+    assert document == {
+        "kind": "tokens", "length": LENGTH, "standardize": "lower_and_strip_punctuation", "split": "whitespace",
+        "ngrams": None, "vocabulary_size": len(WORDS) + 2,
+    }  # fmt: skip
+    again = build(text_config(tmp_path, {"a": 3, "b": 4}, texts=60))
+    assert again.output.read_bytes() == built.output.read_bytes()
+
+
+def test_odd_texts_get_the_answer_that_the_model_gives(built: BuildResult) -> None:
+    original = keras.models.load_model(built.output.parent / "a.keras")
+    # The same word again and again is further out than any text that calibrated: int8 stops there.
+    odd = [b"", b"nothing known here", b"w1 " * 350_000, b"\xff\xfe w1", b"\x00 w2 \x07", bytes(range(256))]
+    with MultiHeadClassifier(built.output) as classifier:
+        for text in odd:
+            (answer,) = classifier.classify_text(text, heads=["a"]).classifications
+            scores = [c.score for c in sorted(answer.categories, key=lambda c: c.index)]
+            np.testing.assert_allclose(scores, np.asarray(original(tf.constant([text])))[0], atol=0.15)
+
+
+def test_heads_by_name_and_by_index_run_alone(built: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    with MultiHeadClassifier(built.output) as classifier:
+        make = classifier._runner
+        monkeypatch.setattr(classifier, "_runner", lambda name: ran.append(name) or make(name))
+        assert classifier.classify_text("w1 w2", heads=[1])[0] == classifier.classify_text("w1 w2", heads=["b"])[0]
+        assert ran == ["backbone", "b", "backbone", "b"]
+        for wrong in (2, -1, "c", "1"):
+            with pytest.raises(UnknownHeadError, match="this file has 2: a, b"):
+                classifier.classify_text("w1", heads=[wrong])
+        assert len(ran) == 4
+
+
+def test_backbone_and_heads_of_texts_apart(built: BuildResult, tmp_path: Path) -> None:
+    main, *_ = export_split(built.output, tmp_path / "apart").files
+    with MultiHeadClassifier(built.output) as whole, MultiHeadClassifier(main) as apart:
+        for text in sentences(6):
+            assert apart.classify_text(text).classifications == whole.classify_text(text).classifications
+
+
+@pytest.mark.parametrize("make", [export_task, export_edgetpu])
+def test_what_takes_pictures_gets_no_texts(make: Callable[..., Any], built: BuildResult, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a file for pictures, found one for texts"):
+        make(built.output, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_says_what_it_takes(built: BuildResult, tiny_file: Path) -> None:
+    with MultiHeadClassifier(built.output) as texts, MultiHeadClassifier(tiny_file) as pictures:
+        with pytest.raises(EdgeRuntimeError, match="takes texts, not pictures"):
+            texts.classify("photo.jpg")
+        with pytest.raises(EdgeRuntimeError, match="takes pictures, not texts"):
+            pictures.classify_text("w1")
+        with pytest.raises(TextError, match="expected tokens from 0 to 41, found some from 0 to 42"):
+            texts.features_of(np.array([[42, *[0] * (LENGTH - 1)]], np.int32))
+        with pytest.raises(TextError, match="found some from -1 to 0"):
+            texts.features_of(np.array([[-1, *[0] * (LENGTH - 1)]], np.int32))
+        with pytest.raises(EdgeRuntimeError, match="expected tokens of this file"):
+            texts.features_of(np.zeros((1, LENGTH), np.int64))
+
+
+def test_numbers_of_tokens_and_a_vocabulary_give_the_file_that_a_layer_inside_gives(
+    built: BuildResult, tmp_path: Path
+) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
+    base = text_base(words=None)
+    config = text_config(tmp_path, {"a": 3, "b": 4}, base=base, texts=60)
+    with pytest.raises(ConfigError, match=r"heads\.a: a\.keras takes the numbers of tokens; say how"):
+        build(config)
+    result = build(replace(config, text=TextConfig(tmp_path / "words.txt")))
+    assert result.metadata.backbone_digest == built.metadata.backbone_digest
+    with MultiHeadClassifier(built.output) as one, MultiHeadClassifier(result.output) as other:
+        for text in sentences(5, seed=3):
+            assert one.classify_text(text).classifications == other.classify_text(text).classifications
+    with pytest.raises(ConfigError, match=r"has a vocabulary and a standardization of its own; leave \[text\] out"):
+        build(replace(built.report.config, text=TextConfig(tmp_path / "words.txt")))
+    (tmp_path / "words.txt").write_text("\n".join(f"x{i}" for i in range(60)), "utf-8")
+    with pytest.raises(ModelFileError, match="the vocabulary has 62 tokens, the embedding 'base/embedding' 48 rows"):
+        build(replace(config, text=TextConfig(tmp_path / "words.txt")))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\na\n", "expected each token once, found 'a' again"),
+        (b"\xff", "cannot be read"),
+        (b"a\n[UNK]", "begin with"),
+    ],
+)
+def test_vocabulary_files_that_are_none(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "words.txt").write_bytes(content)
+    config = text_config(tmp_path, {"a": 3}, base=text_base(words=None), text=TextConfig(tmp_path / "words.txt"))
+    with pytest.raises(ConfigError, match=words):
+        build(config)
+
+
+class TestModelsThatAreRefused:
+    def refuse(self, config: BuildConfig, error: type[BuilderError], words: str) -> None:
+        with pytest.raises(error, match=words) as caught:
+            build(config)
+        assert "\n" not in str(caught.value)
+        assert not config.output.exists()
+
+    def test_other_vocabularies(self, tmp_path: Path) -> None:
+        other = ("w0", "W", *WORDS[2:])
+        heads = {"a": text_classifier(text_base(), 3), "b": text_classifier(text_base(words=other), 4)}
+        words = (
+            r"b\.?.* vocabulary of 42 tokens is another than that of a \(42\): token 3 is 'W', there 'w1'\. A token must"
+        )
+        self.refuse(text_config(tmp_path, heads), NoSharedBackboneError, words)
+
+    def test_other_settings(self, tmp_path: Path) -> None:
+        heads = {"a": text_classifier(text_base(), 3), "b": text_classifier(text_base(standardize="lower"), 4)}
+        words = "standardize of its texts is 'lower', that of a 'lower_and_strip_punctuation'"
+        self.refuse(text_config(tmp_path, heads), NoSharedBackboneError, words)
+
+    def test_texts_and_pictures(self, tmp_path: Path) -> None:
+        pictures = tiny_config(tmp_path / "p", {"p": 2})
+        config = text_config(tmp_path, {"a": 3})
+        words = r"it takes 32 x 32 as .*, a takes texts of 12 tokens, vocabulary of 42\. Pictures and texts share nothing"
+        self.refuse(replace(config, heads=config.heads + pictures.heads), NoSharedBackboneError, words)
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"output_sequence_length": None}, "expected output_sequence_length to be set"),
+            ({"standardize": lambda text: text}, "is of class|none of Keras's own"),
+        ],
+    )
+    def test_what_a_device_cannot_do(self, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+        base = text_base(**settings)
+        self.refuse(text_config(tmp_path, {"a": 3}, base=base), ModelFileError, words)
+
+    def test_a_function_is_refused_even_where_code_may_run(self, tmp_path: Path) -> None:
+        base = text_base(standardize=keras.saving.register_keras_serializable("tests")(_shout))
+        config = text_config(tmp_path, {"a": 3}, base=base, allow_code=True)
+        self.refuse(config, ModelFileError, "expected standardize as None, .* found a function")
+
+    def test_a_vocabulary_larger_than_the_embedding(self, tmp_path: Path) -> None:
+        base = text_base(words=[f"x{i}" for i in range(60)])
+        words = "the vocabulary has 62 tokens, the embedding 'base/embedding' 48 rows"
+        self.refuse(text_config(tmp_path, {"a": 3}, base=base), ModelFileError, words)
+
+    def test_preprocessing_is_for_pictures(self, tmp_path: Path) -> None:
+        config = text_config(tmp_path, {"a": 3})
+        from builder.pixels import PREPROCESSING
+
+        heads = tuple(replace(head, preprocessing=PREPROCESSING["tf"]) for head in config.heads)
+        self.refuse(replace(config, heads=heads), ModelFileError, "takes texts; preprocessing is for pictures")
+
+    def test_no_texts(self, tmp_path: Path) -> None:
+        config = text_config(tmp_path, {"a": 3})
+        for path in (tmp_path / "texts").rglob("*.txt"):
+            path.write_text("\n \n")
+        self.refuse(config, SamplesError, "expected texts, one a line, found empty files")
+        for path in (tmp_path / "texts").rglob("*.txt"):
+            path.rename(path.with_suffix(".doc"))
+        self.refuse(config, SamplesError, r"expected texts \(\.txt\), found none")
+
+    def test_a_base_that_has_no_builtins(self, tmp_path: Path) -> None:
+        base = text_base(body=lambda x: layers.Dense(4)(keras.ops.real(keras.ops.fft2((x, 0 * x))[0])))
+        self.refuse(text_config(tmp_path, {"a": 3}, base=base), BuilderError, ".")
+
+
+@keras.saving.register_keras_serializable("tests")
+def _shout(text: Any) -> Any:
+    return tf.strings.upper(text)
+
+
+class TestDamagedMembers:
+    @pytest.fixture
+    def parts(self, built: BuildResult) -> tuple[bytes, Any]:
+        metadata = read_metadata(str(built.output))
+        return built.output.read_bytes()[: metadata.model_bytes], metadata
+
+    def open(self, data: bytes, path: Path) -> None:
+        path.write_bytes(data)
+        MultiHeadClassifier(path).close()
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"vocabulary": ("", "[UNK]", "a", "a")}, "each token once, found 'a' again"),
+            ({"vocabulary": ("[UNK]", "", "a")}, "expected it to begin with"),
+            ({"length": 0}, "expected input length as a number"),
+            ({"length": 13}, r"members promise tokens as int32 \(1, 13\)"),
+            ({"standardize": "shout"}, "expected input standardize as null, lower_and"),
+            ({"split": "words"}, "expected input split as null, whitespace or character"),
+            ({"ngrams": (0,)}, "expected input ngrams"),
+        ],
+    )
+    def test_what_contradicts_itself(
+        self, parts: tuple[bytes, Any], tmp_path: Path, change: dict[str, Any], words: str
+    ) -> None:
+        model, metadata = parts
+        data = append_members(model, replace(metadata, input=replace(metadata.input, **change)))
+        with pytest.raises(BundleError, match=words):
+            self.open(data, tmp_path / "x.tflite")
+
+    def test_a_vocabulary_of_another_length_and_none_at_all(self, parts: tuple[bytes, Any], tmp_path: Path) -> None:
+        model, metadata = parts
+        data = append_members(model, metadata)
+        shorter = data.replace(b'"vocabulary_size":42', b'"vocabulary_size":41')
+        assert shorter == data  # packed: it must be written anew
+        path = tmp_path / "x.tflite"
+        for document in (list(WORDS), None, {"a": 1}, [1, 2]):
+            path.write_bytes(model)
+            with zipfile.ZipFile(path, "a") as archive, zipfile.ZipFile(_file(tmp_path, data)) as whole:
+                for info in whole.infolist():
+                    if info.filename != "vocabulary.json":
+                        archive.writestr(info, whole.read(info))
+                if document is not None:
+                    archive.writestr("vocabulary.json", json.dumps(document))
+            with pytest.raises(BundleError, match="the vocabulary: expected"):
+                MultiHeadClassifier(path)
+
+
+def _file(folder: Path, data: bytes) -> Path:
+    (folder / "whole.tflite").write_bytes(data)
+    return folder / "whole.tflite"
+
+
+class TestCommandLine:
+    def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
+        command = [sys.executable, "-m", "edge_runtime", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, check=False, **options)
+
+    def test_texts_from_arguments_and_from_the_standard_input(self, built: BuildResult) -> None:
+        given = self.run("classify-text", built.output, "w1 w2", "W3", "", "--head", 1, "--head", "a", "--json")
+        assert given.returncode == 0, given.stderr
+        lines = [json.loads(line) for line in given.stdout.splitlines()]
+        assert [line["source"] for line in lines] == ["w1 w2", "W3", ""]
+        assert [c["head_name"] for c in lines[0]["classifications"]] == ["b", "a"]
+        piped = self.run("classify-text", built.output, "--head", "b", "--json", input=b"w1 w2\r\n\xff w3\n")
+        answers = [json.loads(line) for line in piped.stdout.splitlines()]
+        assert [answer["source"] for answer in answers] == ["w1 w2", "\ufffd w3"]
+        assert answers[0]["classifications"] == lines[0]["classifications"][:1]
+
+    def test_mistakes_are_one_line(self, built: BuildResult, tiny_file: Path) -> None:
+        cases = [
+            (["classify-text", built.output, "w1", "--head", "7"], "no head 7; this file has 2: a, b"),
+            (["classify-text", tiny_file, "w1"], "this file takes pictures, not texts; use classify"),
+            (["classify", built.output, "w1.jpg"], "this file takes texts, not pictures; use classify-text"),
+            (["camera", built.output, "--source", "0"], "this file takes texts"),
+        ]
+        for arguments, words in cases:
+            done = self.run(*arguments, text=True)
+            assert done.returncode == 2, done.stderr
+            assert words in done.stderr
+            assert len(re.findall("error", done.stderr)) == 1
+
+    def test_what_is_in_the_file(self, built: BuildResult) -> None:
+        shown = self.run("info", built.output, text=True).stdout
+        assert "text, 12 tokens of a vocabulary of 42, lower_and_strip_punctuation, whitespace" in shown
+        assert json.loads(self.run("info", built.output, "--json", text=True).stdout)["input"]["kind"] == "tokens"
+        assert "text all heads" in self.run("benchmark", built.output, "--runs", 2, text=True).stdout
+
+
+def test_a_mask_that_crosses_into_the_heads_is_named(tmp_path: Path) -> None:
+    heads = {}
+    for name, units in (("a", 3), ("b", 4)):
+        source = keras.Input((), dtype="string")
+        x = layers.TextVectorization(output_sequence_length=LENGTH, vocabulary=list(WORDS))(source)
+        embedding = layers.Embedding(48, 8, mask_zero=True)
+        x = layers.LSTM(units)(embedding(x))
+        embedding.embeddings.assign(np.ones((48, 8)))
+        heads[name] = keras.Model(source, layers.Dense(2, activation="softmax")(x))
+    with pytest.raises(NoSharedBackboneError, match=r"heads read a mask .* put the layers that use it"):
+        build(text_config(tmp_path, heads))
