@@ -15,10 +15,10 @@ from builder.finished import Finished, noise, read_finished
 from builder.link import backbone_alone
 from builder.packs import head_pack
 from builder.task import chosen_outputs, task_file
-from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside, read_metadata
+from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, ImageInput
 
 
 @dataclass(frozen=True)
@@ -39,39 +39,49 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
 
     Raises ``BuilderError``, ``EdgeRuntimeError`` and ``OSError``; then nothing was written.
     """
-    metadata = read_metadata(str(file))
-    if metadata.input.kind != "image":
-        raise ConfigError(f"{file}: expected a file for pictures, found one for {metadata.input.kind}")
     if output.is_dir():
         raise ConfigError(f"{output}: expected a file to write, found a folder")
-    names = chosen_outputs(metadata, heads)
-    if not names:
-        raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
-    content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(output) as draft:
-        draft.write_bytes(content)
-        _prove_task(file, draft, names)
-        draft.replace(output)
+    if output.resolve() == file.resolve():
+        raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        metadata = opened.metadata
+        _check_pictures(file, opened)
+        names = chosen_outputs(metadata, heads)
+        if not names:
+            raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
+        content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(output) as draft:
+            draft.write_bytes(content)
+            _prove_task(opened, draft, names)
+            draft.replace(output)
     return Export((output,), _left_out_packs(file))
 
 
 def export_split(file: Path, folder: Path) -> Export:
     """The backbone, and every head as a pack beside it. Raises as ``export_task``; ``folder`` must be new or empty."""
-    return _split(read_finished(file), folder)
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        return _split(opened, read_finished(file), folder)
 
 
 def export_edgetpu(file: Path, folder: Path) -> Export:
     """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
-    finished = read_finished(file)
-    types = {np.dtype(tensor.quantization.dtype).name for tensor in finished.metadata.seam}
-    if types != {"int8"}:
-        raise ConfigError(f"{file}: the Edge TPU takes int8 only, found a backbone in {', '.join(sorted(types))}")
-    part = finished.parts[BACKBONE]
-    return replace(_split(finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        _check_pictures(file, opened)
+        finished = read_finished(file)
+        types = {np.dtype(tensor.quantization.dtype).name for tensor in finished.metadata.seam}
+        if types != {"int8"}:
+            raise ConfigError(f"{file}: the Edge TPU takes int8 only, found a backbone in {', '.join(sorted(types))}")
+        part = finished.parts[BACKBONE]
+        return replace(_split(opened, finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
 
 
-def _split(finished: Finished, folder: Path) -> Export:
+def _check_pictures(file: Path, opened: MultiHeadClassifier) -> None:
+    if not isinstance(opened.metadata.input, ImageInput):
+        raise ConfigError(f"{file}: expected a file for pictures, found one for {opened.metadata.input.noun}")
+
+
+def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Export:
     metadata, notes = finished.metadata, list(_left_out_packs(finished.path))
     if metadata.joint is not None:
         notes.append("the joint list is dropped: it needs all heads in one file")
@@ -80,12 +90,19 @@ def _split(finished: Finished, folder: Path) -> Export:
         packs = main.with_suffix(PACK_FOLDER)
         packs.mkdir()
         main.write_bytes(_backbone_file(finished))
-        for info in metadata.heads:
+        for info, name in zip(metadata.heads, _pack_names(opened.head_names), strict=True):
             model, pack = head_pack(metadata, info, finished.parts[info.head_name])
-            (packs / f"{info.head_name}{PACK_SUFFIX}").write_bytes(append_members(model, pack))
-        _prove_split(finished, main, packs_beside(str(main)))
+            (packs / name).write_bytes(append_members(model, pack))
+        _prove_split(opened, main, packs_beside(str(main)))
         files = [path.relative_to(draft) for path in (main, *sorted(packs.iterdir()))]
     return Export(tuple(folder / path for path in files), tuple(notes))
+
+
+def _pack_names(heads: Sequence[str]) -> list[str]:
+    """The runtime reads packs in the order of their names: that must be the file's order of the heads."""
+    if list(heads) == sorted(heads):
+        return [f"{name}{PACK_SUFFIX}" for name in heads]
+    return [f"{i:0{len(str(len(heads)))}d}-{name}{PACK_SUFFIX}" for i, name in enumerate(heads)]
 
 
 def _backbone_file(finished: Finished) -> bytes:
@@ -102,12 +119,11 @@ def _left_out_packs(file: Path) -> tuple[str, ...]:
     return (f"{len(packs)} head packs beside {file} are not part of it; copy them on their own",) if packs else ()
 
 
-def _prove_split(finished: Finished, main: Path, packs: Sequence[str]) -> None:
-    with (
-        MultiHeadClassifier(finished.path, head_packs=()) as before,
-        MultiHeadClassifier(main, head_packs=packs) as after,
-    ):
-        for tensor in noise(finished.metadata.input):
+def _prove_split(before: MultiHeadClassifier, main: Path, packs: Sequence[str]) -> None:
+    with MultiHeadClassifier(main, head_packs=packs) as after:
+        if after.head_names != before.head_names:
+            raise ConversionError("the exported heads are in another order; nothing was written")
+        for tensor in noise(before.metadata.input):
             expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
             for name, values in by_name(expected).items():
                 _check_same(f"the backbone's {name}", values, by_name(found)[name])
@@ -115,15 +131,14 @@ def _prove_split(finished: Finished, main: Path, packs: Sequence[str]) -> None:
                 _check_same(f"head {name}", before.head_scores(expected, name), after.head_scores(found, name))
 
 
-def _prove_task(file: Path, task: Path, names: Sequence[str]) -> None:
+def _prove_task(opened: MultiHeadClassifier, task: Path, names: Sequence[str]) -> None:
     _, interpreter = open_interpreter(str(task))
     run = interpreter.get_signature_runner(END_TO_END)
-    with MultiHeadClassifier(file, head_packs=()) as opened:
-        for tensor in noise(opened.metadata.input):
-            features, found = opened.features_of(tensor[None]), run(image=tensor[None])
-            for name in names:
-                scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
-                _check_same(name, scores, found[name][0])
+    for tensor in noise(opened.metadata.input):
+        features, found = opened.features_of(tensor[None]), run(image=tensor[None])
+        for name in names:
+            scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
+            _check_same(name, scores, found[name][0])
 
 
 def _check_same(what: str, expected: np.ndarray, found: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
 ``expected.json`` (the scores that ai-edge-litert gave). ``joint.tflite`` has a joint head, and ``joint.npz`` what a
-numpy program needs to compute the same.
+numpy program needs to compute the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import PIL
 from PIL import Image
 
 from builder import build
+from builder.export import export_split, export_task
 from builder.quiet import quiet
 from edge_runtime import MultiHeadClassifier
 from tests.joint_models import head_of, logits_tensors, with_joint, with_none
@@ -60,6 +61,8 @@ def write_joint(folder: Path, pictures: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as scratch, quiet():
         result = build(with_none(with_joint(Path(scratch))))
         shutil.copyfile(result.output, folder / "joint.tflite")
+    export_split(folder / "joint.tflite", folder / "apart")
+    export_task(folder / "joint.tflite", folder / "task.tflite")
     with MultiHeadClassifier(folder / "joint.tflite", interpreter=INTERPRETER) as classifier:
         features = [classifier.features(picture) for picture in pictures]
     router, seam = head_of(result).fitted.router, result.metadata.seam[0].quantization

@@ -6,6 +6,8 @@ import copy
 import errno
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +27,7 @@ from builder.errors import ConfigError, ConversionError
 from builder.export import export_edgetpu, export_split, export_task
 from builder.finished import read_finished
 from builder.flatbuffer import FLOAT32, Part, operator_name, read_parts
+from builder.grow import GrowConfig, rename_head
 from builder.task import labels_of
 from edge_runtime import BundleError, MultiHeadClassifier
 from edge_runtime.bundle import packs_beside, read_head_pack, read_metadata
@@ -141,6 +144,18 @@ def test_the_parts_of_a_split_file_know_what_they_are(tiny: BuildResult, tmp_pat
         assert pack.quality["heads"] == {head.head_name: tiny.metadata.quality["heads"][head.head_name]}
 
 
+def test_exports_need_no_tensorflow(tiny_file: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from builder.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    for chosen in ("task", "edgetpu"):
+        arguments = ["export", str(tiny_file), "--format", chosen, "--output", str(tmp_path / chosen)]
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_backbone_alone_opens_with_packs_or_for_its_features(tiny_file: Path, tmp_path: Path) -> None:
     export_split(tiny_file, tmp_path / "split")
     main_file = tmp_path / "split" / "tiny.tflite"
@@ -153,6 +168,15 @@ def test_a_backbone_alone_opens_with_packs_or_for_its_features(tiny_file: Path, 
         for picture in pictures(2):
             np.testing.assert_array_equal(alone.features(picture), whole.features(picture))
             assert alone.classify(picture).classifications == ()
+
+
+def test_heads_of_a_split_file_keep_their_order(joint: BuildResult, tmp_path: Path) -> None:
+    """The runtime reads packs by their names, and these are not in the order of the alphabet."""
+    file = tmp_path / "main.tflite"
+    rename_head(GrowConfig(joint.output, file, tmp_path / "report"), "garden", "yard")
+    export_split(file, tmp_path / "split")
+    with MultiHeadClassifier(tmp_path / "split" / "main.tflite") as parts:
+        assert parts.head_names == ("animals", "yard", "things")
 
 
 def test_packs_beside_the_file_are_named_as_left_out(tiny_file: Path, tmp_path: Path) -> None:
@@ -312,6 +336,8 @@ def test_wrong_choices_are_refused_and_write_nothing(tiny_file: Path, tmp_path: 
     refused(run(tiny_file, "--format", "task", "--output", output, "--head", "cats"), "cats", *HEADS)
     refused(run(tiny_file, "--format", "task", "--output", output, "--head", "joint"), "joint", *HEADS)
     refused(run(tiny_file, "--format", "split", "--output", output, "--head", "animals"), "--head", "split")
+    refused(run(tiny_file, "--format", "task", "--output", tiny_file), tiny_file, "choose another output")
+    refused(run(tiny_file, "--format", "task", "--output", text / "below.tflite"), text)
     for chosen in ("split", "edgetpu"):
         refused(run(tiny_file, "--format", chosen, "--output", folder), folder, "files in it")
         refused(run(tiny_file, "--format", chosen, "--output", text), text, "found a file")
@@ -359,7 +385,7 @@ def test_what_answers_otherwise_is_not_written(
 
     def off(self: MultiHeadClassifier, features: Any, head: Any) -> np.ndarray:
         scores = real(self, features, head)
-        return scores + np.float32(1 / 256) if (head, self.metadata.heads == ()) == ("things", False) else scores
+        return scores + np.float32(1 / 256) if head == "things" and self.metadata.heads else scores
 
     monkeypatch.setattr(MultiHeadClassifier, "head_scores", off)
     with pytest.raises(ConversionError, match="things"):

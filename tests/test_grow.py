@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from builder import HeadConfig, build
 from builder.cli import main
 from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
+from builder.export import export_split
 from builder.finished import read_finished
 from builder.grow import GrowConfig, add_head, build_head, remove_head, rename_head
 from builder.link import link, unlink
@@ -459,6 +460,24 @@ def test_a_file_without_heads_needs_packs(file: Path, pack: Path, tmp_path: Path
     path = tmp_path / "one.tflite"
     path.write_bytes(append_members(linked.model, bare))
     assert list(answers(path, tiny_pictures[0], head_packs=[pack])) == ["animals", "dogs"]
+
+
+def test_a_pack_for_a_backbone_alone_is_the_pack_for_its_file(
+    file: Path, pack: Path, models: Path, tmp_path: Path
+) -> None:
+    export_split(file, tmp_path / "apart")
+    alone = tmp_path / "apart" / "main.tflite"
+    built = build_head(grow(alone, models, output=tmp_path / "dogs.head.tflite", report=tmp_path / "report")).output
+    assert built.read_bytes() == pack.read_bytes()
+
+
+def test_a_backbone_alone_takes_a_head(file: Path, models: Path, tmp_path: Path, tiny_pictures: list[Path]) -> None:
+    export_split(file, tmp_path / "apart")
+    alone = tmp_path / "apart" / "main.tflite"
+    add_head(grow(alone, models))
+    add_head(grow(file, models))
+    found, expected = (answers(path, tiny_pictures[0], head_packs=()) for path in (alone, file))
+    assert found == {"dogs": expected["dogs"]}
 
 
 # The commands

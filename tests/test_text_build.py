@@ -24,6 +24,7 @@ from keras import layers
 from builder import BuildConfig, BuildResult, build
 from builder.config import TextConfig
 from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
+from builder.export import export_edgetpu, export_split, export_task
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
 from tests.tiny_models import tiny_config
@@ -101,6 +102,20 @@ def test_heads_by_name_and_by_index_run_alone(built: BuildResult, monkeypatch: p
             with pytest.raises(UnknownHeadError, match="this file has 2: a, b"):
                 classifier.classify_text("w1", heads=[wrong])
         assert len(ran) == 4
+
+
+def test_backbone_and_heads_of_texts_apart(built: BuildResult, tmp_path: Path) -> None:
+    main, *_ = export_split(built.output, tmp_path / "apart").files
+    with MultiHeadClassifier(built.output) as whole, MultiHeadClassifier(main) as apart:
+        for text in sentences(6):
+            assert apart.classify_text(text).classifications == whole.classify_text(text).classifications
+
+
+@pytest.mark.parametrize("make", [export_task, export_edgetpu])
+def test_what_takes_pictures_gets_no_texts(make: Callable[..., Any], built: BuildResult, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a file for pictures, found one for texts"):
+        make(built.output, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_says_what_it_takes(built: BuildResult, tiny_file: Path) -> None:
