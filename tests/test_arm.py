@@ -40,6 +40,7 @@ def test_without_a_network_it_says_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(machine, "_check_host", lambda: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
     failing = tmp_path / "apt-get"
     failing.write_text("#!/bin/sh\necho 'W: no index' >&2\necho 'E: Unable to locate package' >&2\nexit 100\n")
     failing.chmod(0o755)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bench, measure, present, summary
+from benchmarks import bench, camera, instructions, lean, measure, present, summary
 
 
 def row(heads, *, size=1000, one=1.0, every=1.0, first=10.0):
@@ -155,3 +155,38 @@ def test_the_whole_program_on_a_tiny_backbone(tmp_path):
 def test_an_unfinished_build_is_told_in_the_table_and_left_out_of_the_rest(tmp_path):
     unfinished = {"variant": "signatures", "heads": 200, "build": {"unfinished": "not finished after 300 s"}}
     assert "not finished after 300 s" in present._line(present._cells(unfinished))
+
+
+def lean_document(*, import_ms=149.0, ratio=1.19, more=11.9, **sizes):
+    first = {"ms_ratio": ratio, "bare": {"resident_mb": 50.0}, "polyhead": {"resident_mb": 50.0 + more}}
+    return {"import": {"edge_runtime": {"ms": import_ms}}, "first_answer": first, "installed_mb": sizes}
+
+
+def test_what_the_runtime_adds_is_held_to_its_marks():
+    small = {"polyhead": 1.0, "numpy": 5.0, "pillow": 5.0, "click": 1.0, "ai-edge-litert": 60.0}
+    assert [mark.met for mark in lean.marks(lean_document(**small))] == [True] * 4
+    large = lean_document(import_ms=151.0, ratio=1.21, more=12.1, **{**small, "numpy": 9.0})
+    assert [mark.met for mark in lean.marks(large)] == [False] * 4
+    del large["installed_mb"]
+    assert len(lean.marks(large)) == 3
+
+
+@pytest.mark.parametrize(("ratio", "json_ms", "p99"), [(0.96, 0.1, 1.4), (0.94, 0.3, 1.6)])
+def test_the_camera_is_held_to_its_marks(ratio, json_ms, p99):
+    document = {"ratio_median_of_blocks": ratio, "json_ms": {"median": json_ms}, "p99_over_median": p99}
+    assert [mark.met for mark in camera.marks(document)] == [ratio > 0.95] * 3
+
+
+def test_tasks_take_turns_and_the_first_round_does_not_count():
+    ran = []
+    found = lean.in_turns({name: lambda name=name: ran.append(name) or len(ran) for name in "ab"}, 2)
+    assert (ran, found) == (list("ababab"), {"a": [3, 5], "b": [4, 6]})
+
+
+def test_valgrinds_count_is_read(tmp_path):
+    log = tmp_path / "1"
+    log.write_text("==7== Cachegrind\n==7== \n==7== I   refs:      1,595,734,897\n")
+    assert instructions._count(log) == 1_595_734_897
+    log.write_text("==7== killed\n")
+    with pytest.raises(RuntimeError, match="killed"):
+        instructions._count(log)

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.arm.machine import A7, A53, A72, A76, MissingError, Processor, python_for
+from tests.arm.machine import A7, A53, A72, A76, MissingError, Processor, fetch, python_for
 
 EVERYTHING = ["tests/device"]
 ANSWERS = ["tests/device/test_answers.py", "tests/device/test_joint.py"]  # what depends on the processor's own kernels
@@ -29,19 +29,17 @@ def main() -> int:
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    answers = folder / "demo.npz" if options.demo else None
-    if answers is not None:
-        subprocess.run([sys.executable, "-m", "tests.arm.demo", "write", str(options.demo), str(answers)], check=True)
+    chosen = [run for run in RUNS if options.processor is None or run[0].name in options.processor]
     try:
-        failed = [
-            processor.name
-            for processor, tests in RUNS
-            if options.processor is None or processor.name in options.processor
-            if not passes(processor, tests, folder, answers)
-        ]
+        for architecture in dict.fromkeys(processor.architecture for processor, _ in chosen):
+            fetch(architecture, folder)
     except MissingError as error:
         print(f"make test-arm: {error}", file=sys.stderr)
         return 2
+    answers = folder / "demo.npz" if options.demo else None
+    if answers is not None:
+        subprocess.run([sys.executable, "-m", "tests.arm.demo", "write", str(options.demo), str(answers)], check=True)
+    failed = [processor.name for processor, tests in chosen if not passes(processor, tests, folder, answers)]
     if failed:
         print(f"too far from what was expected, or failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -5,6 +5,7 @@ The host's apt fetches the packages of the other architecture into state of its 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -59,14 +60,14 @@ A7 = Processor("cortex-a7", 0xC07, ARMHF)  # a 32-bit system
 
 
 def python_for(processor: Processor, folder: Path) -> Path:
-    """A Python that runs as on ``processor``; what it needs is fetched into ``folder`` the first time.
+    """A Python that runs as on ``processor``, in what ``fetch`` has put into ``folder``.
 
-    It stays a program that others may start, ``sys.executable`` of its own children. One processor of an architecture at
-    a time: they share ``/proc/cpuinfo``. Raises ``MissingError``.
+    It is a program that others may start, ``sys.executable`` of its own children. One processor of an architecture at
+    a time: they share ``/proc/cpuinfo``.
     """
     architecture = processor.architecture
-    root = _root(architecture, folder)
-    emulator = shutil.which(architecture.qemu) or str(_emulators(folder) / architecture.qemu)
+    root = folder / architecture.name
+    emulator = shutil.which(architecture.qemu) or _emulators(folder) / architecture.qemu
     _write_cpuinfo(processor, root)
     program = root / "usr/bin" / processor.name
     inner = root / "usr/bin/python3.11"
@@ -89,11 +90,16 @@ def _write_cpuinfo(processor: Processor, root: Path) -> None:
     (root / "proc/cpuinfo").write_text(text, "ascii")
 
 
-def _root(architecture: Architecture, folder: Path) -> Path:
+def fetch(architecture: Architecture, folder: Path) -> None:
+    """The system, the wheels and the emulator, unless they are there from an earlier run. Raises ``MissingError``."""
+    _check_host()
+    if shutil.which(architecture.qemu) is None and not (_emulators(folder) / architecture.qemu).is_file():
+        (host,) = _run(["dpkg", "--print-architecture"]).split()
+        _unpack_debian(("qemu-user-static",), host, folder, folder / "host")
     root, stamp = folder / architecture.name, folder / f"{architecture.name}.stamp"
     wanted = repr((SUITE, PACKAGES, architecture))
     if stamp.is_file() and stamp.read_text("utf-8") == wanted:
-        return root
+        return
     shutil.rmtree(root, ignore_errors=True)
     _unpack_debian(PACKAGES, architecture.name, folder, root)
     libraries = root / "usr/lib" / architecture.triplet
@@ -102,21 +108,15 @@ def _root(architecture: Architecture, folder: Path) -> Path:
     for name, version, platform in architecture.wheels:
         _unpack_wheel(f"{name}=={version}", platform, folder, root / "usr/local/lib/python3.11/dist-packages")
     stamp.write_text(wanted, "utf-8")
-    return root
 
 
 def _emulators(folder: Path) -> Path:
-    """The folder of the emulators, which are static programs: they run from where they were unpacked."""
-    host = folder / "host"
-    if not (host / "usr/bin" / ARM64.qemu).is_file():
-        (name,) = _run(["dpkg", "--print-architecture"]).split()
-        _unpack_debian(("qemu-user-static",), name, folder, host)
-    return host / "usr/bin"
+    """Static programs: they run from where they were unpacked."""
+    return folder / "host/usr/bin"
 
 
 def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, root: Path) -> None:
     """``packages`` and what they depend on. apt sees a machine of that architecture on which nothing is installed."""
-    _check_host()
     state = folder / "apt" / f"{architecture}-{packages[0]}"
     for part in ("lists/partial", "archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,8 @@ def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, r
         "Debug::NoLocking": "true",
     }
     apt = ["apt-get", "--quiet", "--yes", *(f"--option={key}={value}" for key, value in settings.items())]
-    _run([*apt, "update"])
+    with contextlib.suppress(MissingError):  # one index of many may be under renewal; what is really missing shows below
+        _run([*apt, "update"])
     _run([*apt, "install", "--download-only", *packages])
     root.mkdir(parents=True, exist_ok=True)
     for package in sorted((state / "archives").glob("*.deb")):
@@ -162,5 +163,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise MissingError(f"{command[0]} failed: {said[-1] if said else done.returncode} ({' '.join(command)})")
+        raise MissingError(f"{command[0]} failed: {said[-1] if said else done.returncode}")
     return done.stdout
