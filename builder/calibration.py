@@ -39,6 +39,13 @@ class SampleSet:
         source = self.sources[index]
         return self.tensors[index] if isinstance(source, Picture) else source.content
 
+    def with_words(self) -> SampleSet:
+        """Without texts that have no token at all; they are named among the broken."""
+        kept = [i for i, tokens in enumerate(self.tensors) if tokens.any()]
+        left = [source.name for i, source in enumerate(self.sources) if i not in set(kept)]
+        broken = (*self.broken, *(f"{name}: no words" for name in left))
+        return SampleSet(tuple(self.sources[i] for i in kept), self.tensors[kept], broken)
+
     def first(self, count: int) -> SampleSet:
         return SampleSet(self.sources[:count], self.tensors[:count])
 

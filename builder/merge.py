@@ -18,6 +18,7 @@ from builder.errors import ModelFileError, NoSharedBackboneError
 from builder.formats.stored import LOADING_ERRORS
 from builder.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.loading import Classifier, check_labels, run_float
+from builder.text_entry import TextEntry
 
 Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
 
@@ -49,6 +50,13 @@ class MergedModel:
         """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
         found = self.backbone.predict(self.entry.graph_input(tensors), batch_size=32, verbose=0)
         return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
+
+    def needs_words(self) -> bool:
+        """Does a text without a token give no number, as the mean of none does?"""
+        if not isinstance(self.entry, TextEntry):
+            return False
+        nothing = self.features(np.zeros((1, *self.entry.shape), np.int32))
+        return any(not np.isfinite(values).all() for values in nothing.values())
 
     def head_scores(self, name: str, features: Features) -> np.ndarray:
         """Float probabilities (samples, labels)."""

@@ -35,6 +35,7 @@ from edge_runtime import __version__
 from edge_runtime.bundle import append_members
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.text import TextInput
 
 _PROOF_SAMPLES = 4
 _ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
@@ -73,6 +74,9 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         grouped = grouped_samples(config.calibration_data, names, spec, held_out) if config.joint.enabled else []
     with stages("merge"):
         merged = merge(classifiers, shared)
+        if isinstance(spec, TextInput) and merged.needs_words():
+            spec = replace(spec, needs_words=True)
+            calibration, verification = calibration.with_words(), verification.with_words()
     proven = to_prove(classifiers)
     with stages("prove", len(proven)) as advance:
         limit = LOOSE_TOLERANCE if apart else TOLERANCE

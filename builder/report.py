@@ -70,7 +70,8 @@ class Report:
             found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
-                found.append(f"{len(samples.broken)} broken {what} pictures left out: {'; '.join(samples.broken)}")
+                noun = f"{what} {self.metadata.input.noun}"
+                found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
         if isinstance(self.joint, JointHead):
             found += self.joint.notes
         elif self.config.joint.enabled and len(self.metadata.heads) > 1:

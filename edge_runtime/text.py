@@ -37,6 +37,7 @@ class TextInput:
     standardize: Optional[str] = STANDARDIZE[0]
     split: Optional[str] = SPLIT[0]
     ngrams: Optional[Tuple[int, ...]] = None
+    needs_words: bool = False  # the model gives no number for a text without any: the mean of none
     kind: str = "tokens"
 
     @property
@@ -62,7 +63,9 @@ class TextInput:
         return np.dtype(np.int32)
 
     def check_numbers(self, tokens: np.ndarray) -> None:
-        """Raises ``TextError`` where ``tokens``, int32, are not all numbers of the vocabulary."""
+        """Raises ``TextError`` where ``tokens``, int32, are not all in the vocabulary, or the model has no answer."""
+        if self.needs_words and not tokens.any():
+            raise TextError("expected a text with at least one word, found none: this model gives no number for it (NaN)")
         if tokens.min() < 0 or tokens.max() >= len(self.vocabulary):
             low, high = int(tokens.min()), int(tokens.max())
             raise TextError(f"expected tokens from 0 to {len(self.vocabulary) - 1}, found some from {low} to {high}")
@@ -71,7 +74,8 @@ class TextInput:
         """The member's ``input``, without the vocabulary, of which it tells the length."""
         fields = {"kind": self.kind, "length": self.length, "standardize": self.standardize, "split": self.split}
         ngrams = None if self.ngrams is None else list(self.ngrams)
-        return {**fields, "ngrams": ngrams, "vocabulary_size": len(self.vocabulary)}
+        numbers = {"vocabulary_size": len(self.vocabulary), "needs_words": self.needs_words}
+        return {**fields, "ngrams": ngrams, **numbers}
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any], vocabulary: Any) -> TextInput:
@@ -82,6 +86,7 @@ class TextInput:
             standardize=_choice(item, "standardize", STANDARDIZE),
             split=_choice(item, "split", SPLIT),
             ngrams=_ngrams(item.get("ngrams")),
+            needs_words=_flag(item, "needs_words"),
         )
         try:
             check_vocabulary(spec.vocabulary)
@@ -156,6 +161,13 @@ def _number(item: Mapping[str, Any], key: str, most: int) -> int:
     value = item.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
         raise BundleError(f"expected input {key} as a number from 1 to {most}, found {value!r:.60}")
+    return value
+
+
+def _flag(item: Mapping[str, Any], key: str) -> bool:
+    value = item.get(key)
+    if not isinstance(value, bool):
+        raise BundleError(f"polyhead.json: expected input {key} as true or false, found {value!r:.60}")
     return value
 
 

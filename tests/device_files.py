@@ -4,6 +4,7 @@ Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, b
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
 ``expected.json`` (the scores that ai-edge-litert gave). ``joint.tflite`` has a joint head, and ``joint.npz`` what a
 numpy program needs to compute the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it.
+``text.tflite`` takes texts; ``text.json`` has some, their tokens and scores.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edge_runtime import MultiHeadClassifier
 from tests.joint_models import head_of, logits_tensors, with_joint, with_none
 from tests.laws import scores_of
 from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
+from tests.tiny_texts import sentences, text_base, text_config
 
 INTERPRETER = "ai_edge_litert"
 FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
@@ -47,6 +49,7 @@ def main() -> None:
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
     write_joint(folder, pictures)
+    write_text(folder)
     names = [path.name for path in pictures]
     document = {"interpreter": INTERPRETER, "pillow": PIL.__version__, "pictures": names, "scores": scores}
     (folder / "expected.json").write_text(json.dumps(document), "utf-8")
@@ -70,6 +73,24 @@ def write_joint(folder: Path, pictures: list[Path]) -> None:
     arrays = {name: getattr(router, name) for name in ("weights", "steps", "bias", "widths", "gains")}
     arrays.update(features=np.concatenate(features), seam=np.array(seam[:2]), subgraph=subgraph, logits=np.array(logits))
     np.savez_compressed(folder / "joint.npz", **arrays)
+
+
+def write_text(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        base = text_base(mask_zero=True)
+        shutil.copyfile(build(text_config(Path(scratch), {"a": 3, "b": 4}, base=base)).output, folder / "text.tflite")
+    texts = [*sentences(10, seed=11), "nothing known", "W1, w2!\tw3 \u00a0 \U0001f642 w4"]
+    with MultiHeadClassifier(folder / "text.tflite", interpreter=INTERPRETER) as classifier:
+        answers = [scores_of(classifier.classify_text(text).classifications) for text in texts]
+        document = [
+            {
+                "text": text,
+                "tokens": classifier.prepare(text)[0].tolist(),
+                "scores": {name: scores.tolist() for name, scores in answer.items()},
+            }
+            for text, answer in zip(texts, answers, strict=True)
+        ]
+    (folder / "text.json").write_text(json.dumps(document), "utf-8")
 
 
 def write_pictures(folder: Path) -> list[Path]:

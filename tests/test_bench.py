@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import bench, camera, instructions, lean, measure, present, summary
+from benchmarks.text import judge
 
 
 def row(heads, *, size=1000, one=1.0, every=1.0, first=10.0):
@@ -190,3 +191,20 @@ def test_valgrinds_count_is_read(tmp_path):
     log.write_text("==7== killed\n")
     with pytest.raises(RuntimeError, match="killed"):
         instructions._count(log)
+
+
+def test_text_figures_are_ratios_of_medians_and_bytes_beside_weights() -> None:
+    built = {"bytes": 10_000, "own_weights": [100, 200, 300], "seconds": 9.0, "agreement": [1.0, 0.95, 0.99]}
+    turns = {"one of 3": [(0, 3.0), (1, 9.0), (2, 3.3)], "one of 1": [(0, 3.0)], "backbone": [(0, 2.0)]}
+    answers = {"opening": {"3": 8.0, "1": 4.0}, "turns": {**turns, "serving_default": [(0, 5.0)]}}
+    found = judge(built, {"bytes": 6_500}, answers)
+    assert found == {
+        "bytes a head beside its weights": (10_000 - 6_500 - 200 - 300) / 2,
+        "one of many": pytest.approx(1.1),
+        "all in one call": 2.5,
+        "build seconds": 9.0,
+        "mean agreement": pytest.approx(0.98),
+        "worst agreement": 0.95,
+        "backbone ms": 2.0,
+        "opening to first answer": 2.0,
+    }

@@ -95,9 +95,9 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
     pictures = tiny.report.verification
     with MultiHeadClassifier(tiny.output) as classifier:
         features = [classifier.features(pixels) for pixels in pictures.tensors]
-    check_end_to_end(tiny.output, pictures, features)
+    check_end_to_end(tiny.output, pictures.tensors, features)
     with pytest.raises(ConversionError, match="do not agree"):
-        check_end_to_end(tiny.output, pictures, [64 - row for row in features])
+        check_end_to_end(tiny.output, pictures.tensors, [64 - row for row in features])
 
 
 def test_a_multi_label_head_agrees_where_every_label_does() -> None:

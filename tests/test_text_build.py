@@ -74,7 +74,7 @@ def test_the_vocabulary_lies_beside_the_model_and_the_same_inputs_give_the_same_
         document = json.loads(archive.read("polyhead.json"))["input"]
     assert document == {
         "kind": "tokens", "length": LENGTH, "standardize": "lower_and_strip_punctuation", "split": "whitespace",
-        "ngrams": None, "vocabulary_size": len(WORDS) + 2,
+        "ngrams": None, "vocabulary_size": len(WORDS) + 2, "needs_words": False,
     }  # fmt: skip
     again = build(text_config(tmp_path, {"a": 3, "b": 4}, texts=60))
     assert again.output.read_bytes() == built.output.read_bytes()
@@ -89,6 +89,21 @@ def test_odd_texts_get_the_answer_that_the_model_gives(built: BuildResult) -> No
             (answer,) = classifier.classify_text(text, heads=["a"]).classifications
             scores = [c.score for c in sorted(answer.categories, key=lambda c: c.index)]
             np.testing.assert_allclose(scores, np.asarray(original(tf.constant([text])))[0], atol=0.15)
+
+
+def test_the_mean_of_no_words_is_no_number_and_no_answer(tmp_path: Path) -> None:
+    config = text_config(tmp_path, {"a": 3}, base=text_base(mask_zero=True), rounding="nearest")
+    with (tmp_path / "texts" / "a" / "texts.txt").open("a") as stream:
+        stream.write("!!!\n...\n")
+    assert np.isnan(keras.models.load_model(config.heads[0].model)(tf.constant(["..."]))).all()
+    result = build(config)
+    broken = [*result.report.calibration.broken, *result.report.verification.broken]
+    assert sorted(broken) == ["a/texts.txt:31: no words", "a/texts.txt:32: no words"]
+    with MultiHeadClassifier(result.output) as classifier:
+        for text in ("", " . ", "!?"):
+            with pytest.raises(TextError, match="expected a text with at least one word, found none"):
+                classifier.classify_text(text)
+        assert classifier.classify_text("unknown").classifications
 
 
 def test_heads_by_name_and_by_index_run_alone(built: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +275,7 @@ class TestDamagedMembers:
             ({"standardize": "shout"}, "expected input standardize as null, lower_and"),
             ({"split": "words"}, "expected input split as null, whitespace or character"),
             ({"ngrams": (0,)}, "expected input ngrams"),
+            ({"needs_words": "no"}, "expected input needs_words as true or false"),
         ],
     )
     def test_what_contradicts_itself(

@@ -145,9 +145,11 @@ VARIABLES: dict[str, tuple[tuple[str, str | None], ...]] = {
 # Names of the weights of layers that a SavedModel does not list them of.
 OBJECTS: dict[str, tuple[str, ...]] = {"Normalization": ("mean", "variance", "count")}
 
-# Where a layer that holds other layers keeps their weights in a ``.keras`` of tf_keras, in the order of ``get_weights``.
+# Where a layer that holds other layers keeps their weights in a ``.keras``, in the order of ``get_weights``; both places
+# where tf_keras and Keras 3 differ.
+_ATTENTION = ("query_dense", "key_dense", "value_dense", "output_dense")
 PARTS: dict[str, tuple[str, ...]] = {
-    "MultiHeadAttention": ("_query_dense", "_key_dense", "_value_dense", "_output_dense"),
+    "MultiHeadAttention": (*(f"_{part}" for part in _ATTENTION), *_ATTENTION),
     "Bidirectional": ("forward_layer/cell", "backward_layer/cell"),
     "LSTM": ("cell",),
     "GRU": ("cell",),
