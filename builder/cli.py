@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from builder.config import DEFAULT_MIN_AGREEMENT, MAX_TOLERANCE, BuildConfig, HeadConfig
+from builder.config import AUTO, DEFAULT_MIN_AGREEMENT, MAX_TOLERANCE, RUNGS, BuildConfig, HeadConfig
 from builder.errors import BuilderError, ConfigError
 from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
 from builder.quiet import quiet, terminal
@@ -59,6 +59,7 @@ def main() -> None:
 )
 @click.option("--min-agreement", type=float, default=None, help=f"The gate.  [default: {DEFAULT_MIN_AGREEMENT}]")
 @click.option("--output", type=click.Path(path_type=Path), help="The .tflite file to write.")
+@click.option("--precision", type=click.Choice([AUTO, *RUNGS]), help="How exact; auto is the first that passes the gate.")
 @click.option(
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )

@@ -22,6 +22,8 @@ else:
 
 DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "nearest")
+AUTO = "auto"
+RUNGS = ("int8", "int16", "weights", "float16", "float")  # the ladder, from the smallest file up
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
@@ -67,6 +69,7 @@ class JointConfig:
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
+    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals.
     ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
     weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
     what a model file brings (Lambda layers, classes of its own). ``target``: a device that the file must run on, see
@@ -81,6 +84,7 @@ class BuildConfig:
     keras_output: Path | None = None
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
+    precision: str = AUTO
     rounding: str = "learnt"
     tolerance: float = 0.0
     allow_code: bool = False
@@ -98,6 +102,8 @@ class BuildConfig:
                 raise ConfigError(str(error)) from error
             if names.count(name) > 1:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
+        if self.precision not in (AUTO, *RUNGS):
+            raise ConfigError(f"precision: expected one of {', '.join((AUTO, *RUNGS))}, found {self.precision!r}")
         if self.rounding not in ROUNDINGS:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
@@ -135,6 +141,7 @@ _KEYS = (
     "keras_output",
     "report",
     "resize",
+    "precision",
     "rounding",
     "tolerance",
     "allow_code",
@@ -161,6 +168,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         keras_output=_path(document, "keras_output", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
+        precision=document.get("precision", AUTO),
         rounding=document.get("rounding", "learnt"),
         joint=_joint(document.get("joint", {})),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),

@@ -6,12 +6,12 @@ read it run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import Part, Writer, scale_and_zero_point
+from builder.flatbuffer import Part, Writer, quantization
 from edge_runtime.interpreter import find_interpreter
 
 Values = dict[int, np.ndarray]  # tensor -> (samples, ...) without the batch axis of 1
@@ -39,8 +39,9 @@ class Stepper:
         """Run the next operator."""
         op = self._part.operators[self._next]
         inputs = [i for i in op.inputs if i in self._values]
-        results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
-        self._values.update(zip(op.outputs, results, strict=True))
+        if inputs:  # what reads constants alone runs with the operators that need it
+            results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
+            self._values.update(zip(op.outputs, results, strict=True))
         self._next += 1
         for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
             del self._values[i]
@@ -70,9 +71,8 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
 
 
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
-    """float32 of int8 ``values`` of ``tensor``."""
-    scale, zero_point = scale_and_zero_point(part.tensors[tensor])
-    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+    """float32 of ``values`` of ``tensor``, which may be float already."""
+    return quantization(part.tensors[tensor]).dequantize(values)
 
 
 def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
@@ -81,11 +81,18 @@ def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
     return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
 
 
+def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
+    """The operators that make inputs of ``op`` other than ``given``."""
+    wanted = set(op.inputs) - set(given)
+    return [other for other in part.operators if wanted.intersection(other.outputs)]
+
+
 def _model_of(part: Part, op: Any, tensors: list[int]) -> bytes:
-    used = list(dict.fromkeys([i for i in (*op.inputs, *op.outputs) if i >= 0]))
+    operators = [*makers(part, op, tensors), op]
+    used = list(dict.fromkeys([i for each in operators for i in (*each.inputs, *each.outputs) if i >= 0]))
     place = {old: new for new, old in enumerate(used)}
     small = Part(
-        "operator", 0, [part.tensors[i] for i in used], [op],
+        "operator", 0, [part.tensors[i] for i in used], operators,
         {f"in{k}": place[i] for k, i in enumerate(tensors)}, {f"out{k}": place[i] for k, i in enumerate(op.outputs)},
         part.codes, part.buffers,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""int8 subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
+"""Subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from builder.errors import ConversionError
-from builder.flatbuffer import INT8, QUANTIZE, UINT8, Part, Writer, new_tensor, quantization, scale_and_zero_point
+from builder.flatbuffer import Part, Writer, quantization
 from builder.versions import Version, min_runtime, with_versions
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
@@ -39,9 +39,10 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
 
     ``joint``: reads ``JOINT_SEAM`` and, by the name of its head, what each head's last operator reads; it comes last.
-    Requires one shape, scale and zero point on both sides of the seam. Raises ``ConversionError``.
+    Requires uint8 pixels at the backbone (``entry.take_pixels``) and one type, shape, scale and zero point on both
+    sides of the seam. Raises ``ConversionError``.
     """
-    backbone = with_versions(take_pixels(parts[BACKBONE]))
+    backbone = with_versions(parts[BACKBONE])
     heads = {name: with_versions(part) for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
     seam = tuple(_seam_tensor(name, backbone.tensors[i]) for name, i in backbone.outputs.items())
@@ -128,23 +129,6 @@ def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[i
     places = {index: sources[name] for name, index in joint.inputs.items()}
     made = [i for i in range(len(joint.tensors)) if i not in places]
     return {**places, **{i: start + n for n, i in enumerate(made)}}
-
-
-def take_pixels(backbone: Part) -> Part:
-    """The backbone with a uint8 ``image`` in front: its QUANTIZE does no more than int8 = uint8 - 128."""
-    index = backbone.inputs["image"]
-    image = backbone.tensors[index]
-    if image.type == UINT8:
-        return backbone
-    if image.type != INT8:
-        raise ConversionError("the backbone's input is not int8; nothing was linked")
-    _, zero_point = scale_and_zero_point(image)
-    pixels = new_tensor(image, name=f"{BACKBONE}/image", dtype=UINT8, zero_point=zero_point + 128)
-    image.name, new_index = f"{BACKBONE}/image_int8", len(backbone.tensors)
-    backbone.tensors.append(pixels)
-    backbone.operators.insert(0, backbone.operator(QUANTIZE, [new_index], [index]))
-    backbone.inputs = {"image": new_index}
-    return backbone
 
 
 def _seam_tensor(name: str, tensor: Any) -> SeamTensor:

@@ -30,7 +30,7 @@ class Worst:
     picture: str
     pixels: np.ndarray
     float_answer: str
-    int8_answer: str
+    file_answer: str
     drift: float
     agrees: bool
 
@@ -45,14 +45,19 @@ class Page:
     min_agreement: float
     worst: Sequence[Worst]
     noise: Sequence[LayerNoise]
+    rungs: Sequence[tuple[str, ...]]
     seconds: Mapping[str, float]
 
 
+RUNG_COLUMNS = (
+    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "runs from TensorFlow Lite",
+)  # fmt: skip
 _BODY = """{problems}
 <table>{facts}</table>
 <h2>Agreement with the float originals, and drift of the top probability</h2>{quality}
 <table><tr><th>head</th><th class="n">pictures</th><th class="n">agreement</th><th class="n">95 % interval</th>
 <th class="n">drift mean</th><th class="n">drift max</th></tr>{heads}</table>
+<h2>Precisions tried</h2><table>{rungs}</table>
 <h2>Bytes by part</h2>{bytes}
 <h2>Pictures that changed most</h2><div class="cards">{worst}</div>
 {noise}
@@ -69,6 +74,7 @@ def render(page: Page) -> str:
         heads="".join(_head_row(q) for q in page.heads),
         bytes=image(_bytes_plot(page.bytes_by_part)),
         noise=_noise(page.noise),
+        rungs=row(RUNG_COLUMNS, []) + "".join(row([rung[0]], rung[1:]) for rung in page.rungs),
         worst="".join(_card(w) for w in page.worst),
         seconds="".join(row([stage], [f"{s:.1f} s"]) for stage, s in page.seconds.items()),
     )
@@ -96,7 +102,7 @@ def _card(worst: Worst) -> str:
     return (
         f'<div class="card">{inline(buffer.getvalue(), "jpeg", worst.picture)}{html.escape(worst.head_name)}: '
         f"{html.escape(worst.picture)}<br>float {html.escape(worst.float_answer)}<br>"
-        f"<span{changed}>int8 {html.escape(worst.int8_answer)}</span></div>"
+        f"<span{changed}>file {html.escape(worst.file_answer)}</span></div>"
     )
 
 
@@ -153,4 +159,4 @@ def _noise(layers: Sequence[LayerNoise]) -> str:
     axes.set_xlabel("operator of the backbone, from the input on")
     axes.set_ylabel("signal to noise (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)
-    return "<h2>int8 against float behind every operator, on calibration pictures</h2>" + image(tidy(figure))
+    return "<h2>The file against float behind every operator, on calibration pictures</h2>" + image(tidy(figure))

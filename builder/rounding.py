@@ -1,5 +1,5 @@
 """Learnt rounding: int8 weights with which each layer, on the inputs it really gets on the device, gives what the float
-network gives.
+network gives. Activations may be int8, int16 or float.
 
 Layer by layer, from the input on: the layer is refitted by ridge regression from its *quantized* inputs to the *float*
 network's outputs; its weights are rounded one input at a time, the error of each passed on to those not yet rounded
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import INT8, Part, operator_name, scale_and_zero_point
-from builder.layerwise import Stepper, constant, dequantized, names
+from builder.flatbuffer import INT8, Part, dtype_of, operator_name, quantization
+from builder.layerwise import Stepper, constant, dequantized, makers, names
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
 
@@ -32,7 +32,7 @@ ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise in dB of the int8 output of one operator against float, all before it included."""
+    """Signal to noise in dB of the output of one operator against float, all before it included."""
 
     layer: str
     kind: str
@@ -80,8 +80,7 @@ def round_parts(
     place; returns the noise behind each operator of the backbone.
     """
     backbone = int8_parts[BACKBONE]
-    scale, zero_point = scale_and_zero_point(backbone.tensors[backbone.inputs["image"]])
-    pixels = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    pixels = quantization(backbone.tensors[backbone.inputs["image"]]).quantize(images)
     truth, device, noise = learn_rounding(
         float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance
     )
@@ -118,19 +117,20 @@ def learn_rounding(
     noise = []
     for op in int8_part.operators:
         kind = operator_name(int8_part, op)
-        learnable = kind in ROWS and len(op.inputs) == 3 and all(uses[i] == 1 for i in op.inputs[1:])
-        if learnable and op.inputs[0] in twin and op.inputs[1] in twin:
-            weights = constant(float_part, twin[op.inputs[1]], np.float32)
-            if weights is not None and int8_part.tensors[op.inputs[1]].type == INT8:
+        kernel = _kernel(int8_part, op) if kind in ROWS and len(op.inputs) == 3 else None
+        alone = kernel is not None and all(uses[i] == 1 for i in (kernel, *op.inputs[1:]))
+        if kernel is not None and alone and op.inputs[0] in twin and kernel in twin:
+            weights = constant(float_part, twin[kernel], np.float32)
+            if weights is not None:
                 views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
                 source = sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
                 known = observed.get((kind, source)) if source else None
-                known = _learn_layer(kind, op, int8_part, weights, views, known)
+                known = _learn_layer(kind, op, kernel, int8_part, weights, views, known)
                 if source and known is not None:
                     observed[kind, source] = known
         device.step()
         for result in op.outputs:
-            if result in twin and result in read and int8_part.tensors[result].type == INT8:
+            if result in twin and result in read and constant(float_part, twin[result], np.uint8) is None:
                 found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
                 signal = truth.until(twin[result])[:NOISE_SAMPLES]
                 noise.append(LayerNoise(int8_name[result], kind, snr_db(signal, found)))
@@ -181,17 +181,30 @@ def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
     return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
 
 
+def _kernel(part: Part, op: Any) -> int | None:
+    """The tensor with the int8 weights of ``op``, also where a DEQUANTIZE stands between them."""
+    between = [other.inputs[0] for other in makers(part, op, [op.inputs[0]])]
+    found = between[0] if between else op.inputs[1]
+    return found if part.tensors[found].type == INT8 and constant(part, found, np.int8) is not None else None
+
+
 def _learn_layer(
-    kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: Observed | None
+    kind: str,
+    op: Any,
+    kernel: int,
+    part: Part,
+    weights: np.ndarray,
+    views: tuple[np.ndarray, np.ndarray],
+    known: Observed | None,
 ) -> Observed | None:
-    """New int8 weights and int32 bias for ``op``, from its input in float and in int8; returns what was seen of it."""
-    source, kernel, bias = op.inputs
-    old = constant(part, bias, np.int32)
+    """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
+    source, _, bias = op.inputs
+    old = constant(part, bias, dtype_of(part.tensors[bias]))
     if old is None or weights.shape[-1] != views[0].shape[-1]:
         return None  # a depth multiplier or groups: left as they are
-    scale, zero_point = scale_and_zero_point(part.tensors[source])
+    scale, zero_point, _ = quantization(part.tensors[source])
     if known is None:
-        inputs = [(views[0], 0.0), (views[1], zero_point)]
+        inputs = [(views[0], 0.0), (views[1], float(zero_point))]
         signal, integers = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
         known = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
     # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
@@ -202,6 +215,9 @@ def _learn_layer(
     integers, shift = known.fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
     rounded = integers[:, :, 0].T if depthwise else integers[0].T
     part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
-    new = np.rint(old + shift.reshape(-1) / (scale * steps))
-    part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(np.int32))
+    if old.dtype == np.float32:
+        part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
+    else:
+        new = np.rint(old + shift.reshape(-1) / (scale * steps))
+        part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
     return known

@@ -2,7 +2,8 @@
 
 Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
-``expected.json`` (the scores that ai-edge-litert gave). ``joint.tflite`` has a joint head, and ``joint.npz`` what a
+``expected.json`` (the scores that ai-edge-litert gave). ``int16.tflite`` and its like have the other precisions, and
+``rungs.npz`` what they gave. ``joint.tflite`` has a joint head, and ``joint.npz`` what a
 numpy program needs to compute the same.
 """
 
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +27,7 @@ from tests.laws import scores_of
 from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
 
 INTERPRETER = "ai_edge_litert"
+RUNGS = ("int16", "weights", "float16", "float")
 FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
 
 
@@ -44,14 +47,27 @@ def main() -> None:
         arrays.update({f"{name}/images": images, f"{name}/features": features})
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
+    write_rungs(folder, pictures)
     write_joint(folder, pictures)
     document = {"interpreter": INTERPRETER, "pictures": [path.name for path in pictures], "scores": scores}
     (folder / "expected.json").write_text(json.dumps(document), "utf-8")
 
 
-def build_file(path: Path, heads: dict[str, int]) -> None:
+def build_file(path: Path, heads: dict[str, int], **options: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        shutil.copyfile(build_tiny(Path(scratch), heads).output, path)
+        shutil.copyfile(build_tiny(Path(scratch), heads, **options).output, path)
+
+
+def write_rungs(folder: Path, pictures: list[Path]) -> None:
+    """Each head's scores (pictures, labels) by the name of the precision and of the head."""
+    arrays = {}
+    for rung in RUNGS:
+        path = folder / f"{rung}.tflite"
+        build_file(path, THREE_HEADS, precision=rung)
+        with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
+            answers = [scores_of(classifier.classify(picture).classifications) for picture in pictures]
+        arrays.update({f"{rung}/{head}": np.stack([answer[head] for answer in answers]) for head in THREE_HEADS})
+    np.savez_compressed(folder / "rungs.npz", **arrays)
 
 
 def write_joint(folder: Path, pictures: list[Path]) -> None:
