@@ -57,7 +57,7 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     int8_model = quantize(float_model, pin(float_model, ranges, merged.pixels))
     stages["quantize"] = clock.lap()
     parts = read_parts(int8_model)
-    take_pixels(parts[BACKBONE], pixel_range(merged.pixels))
+    parts[BACKBONE] = take_pixels(parts[BACKBONE], pixel_range(merged.pixels))
     linked = link(parts)
     (target,) = paths(folder, "ours", len(models))
     target.write_bytes(append_members(linked.model, _metadata(merged, shared, linked, classifiers)))

@@ -22,8 +22,10 @@ else:
 
 DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "nearest")
+ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
-RUNGS = ("int8", "int16", "weights", "float16", "float")  # the ladder, from the smallest file up
+ISLANDS = "islands"
+RUNGS = ("int8", ISLANDS, "int16", "weights", "float16", "float")  # the ladder
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
@@ -69,11 +71,11 @@ class JointConfig:
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals.
-    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
-    weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
-    what a model file brings (Lambda layers, classes of its own). ``target``: a device that the file must run on, see
-    ``targets.TARGETS``.
+    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``ranges``: of
+    activations, see ``builder.ranges``. ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest``
+    integer. ``tolerance``: how far apart weights may be that count as the same, relative to the largest of a tensor;
+    float16 needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own). ``target``: a
+    device that the file must run on, see ``targets.TARGETS``.
     """
 
     output: Path
@@ -85,6 +87,7 @@ class BuildConfig:
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     precision: str = AUTO
+    ranges: str = "minmax"
     rounding: str = "learnt"
     tolerance: float = 0.0
     allow_code: bool = False
@@ -104,6 +107,8 @@ class BuildConfig:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
         if self.precision not in (AUTO, *RUNGS):
             raise ConfigError(f"precision: expected one of {', '.join((AUTO, *RUNGS))}, found {self.precision!r}")
+        if self.ranges not in ESTIMATES:
+            raise ConfigError(f"ranges: expected one of {', '.join(ESTIMATES)}, found {self.ranges!r}")
         if self.rounding not in ROUNDINGS:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
@@ -142,6 +147,7 @@ _KEYS = (
     "report",
     "resize",
     "precision",
+    "ranges",
     "rounding",
     "tolerance",
     "allow_code",
@@ -169,6 +175,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         precision=document.get("precision", AUTO),
+        ranges=document.get("ranges", "minmax"),
         rounding=document.get("rounding", "learnt"),
         joint=_joint(document.get("joint", {})),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),

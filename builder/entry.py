@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ _WHOLE = 1e-4  # of a step; nearer to an integer than this, a zero point is one
 
 
 def take_pixels(backbone: Part, span: Range) -> Part:
-    """The backbone with a uint8 ``image`` in front, in place. ``span``: what pixels 0 and 255 stand for.
+    """A copy of the backbone with a uint8 ``image`` in front. ``span``: what pixels 0 and 255 stand for.
 
     int8: a QUANTIZE that subtracts 128. Float: a DEQUANTIZE, and an ADD where 0 lies between two pixels. int16: a
     QUANTIZE behind those, since interpreters up to TensorFlow Lite 2.14 have none from 8 bits to 16. Raises
@@ -26,6 +28,10 @@ def take_pixels(backbone: Part, span: Range) -> Part:
     image = backbone.tensors[index]
     if image.type == UINT8:
         return backbone
+    backbone = replace(
+        backbone, tensors=list(backbone.tensors), codes=list(backbone.codes), buffers=list(backbone.buffers)
+    )
+    image = backbone.tensors[index] = copy.copy(image)
     image.name = f"{BACKBONE}/image_inside"
     if image.type == INT8:
         scale, zero_point = scale_and_zero_point(image)
@@ -61,6 +67,4 @@ def _append(part: Part, name: str, shape: Any, dtype: Any, scale: float | None =
 
 
 def _put_in_front(part: Part, pixels: int, operators: list[Any]) -> Part:
-    part.operators[:0] = operators
-    part.inputs = {"image": pixels}
-    return part
+    return replace(part, operators=[*operators, *part.operators], inputs={"image": pixels})

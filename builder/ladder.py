@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from builder.calibration import Picture, PictureSet
-from builder.config import AUTO, RUNGS, BuildConfig
+from builder.config import AUTO, ISLANDS, RUNGS, BuildConfig
 from builder.entry import take_pixels
 from builder.errors import ConversionError, TargetError
-from builder.flatbuffer import read_parts
+from builder.flatbuffer import Part, read_parts
+from builder.islands import splice
 from builder.joint import JointHead, NoJoint, fit_joint
+from builder.latency import backbone_ms
 from builder.link import LinkedModel, link
 from builder.merge import MergedModel
+from builder.plan import Plan, plan_islands
 from builder.progress import Stages
 from builder.quantize import pixel_range, quantize
 from builder.ranges import Range
@@ -28,14 +31,11 @@ from builder.rounding import LayerNoise, round_parts
 from builder.targets import check_target
 from builder.verify import Quality, verify
 from builder.versions import min_runtime
-from edge_runtime.benchmark import measure
 from edge_runtime.bundle import append_members
-from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
 
-_LEARNABLE = ("int8", "int16", "weights")
+_LEARNABLE = ("int8", "int16", "weights")  # float16 is as good as float
 _ROUNDING_PICTURES = 192  # memory and time grow with them; see docs/how-it-works.md
-_LATENCY_RUNS = 15
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Material:
     heads: tuple[HeadInfo, ...]
     describe: Callable[[LinkedModel], Metadata]
 
+    def images(self, most: int) -> np.ndarray:
+        """Calibration pictures as the float model's ``image`` takes them: float32 (pictures, height, width, 3)."""
+        return self.merged.device_input(self.calibration.pixels[:most])
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -72,6 +76,7 @@ class Rung:
     noise: Sequence[LayerNoise]
     joint: JointHead | NoJoint
     backbone_ms: float
+    plan: Plan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``report.json`` has it; figures rounded."""
@@ -81,6 +86,7 @@ class Rung:
             "backbone_ms": round(self.backbone_ms, 3),
             "min_runtime": ".".join(map(str, self.linked.min_runtime)),
             **self.quality.to_json(),
+            **({} if self.plan is None else self.plan.to_json()),
         }
 
 
@@ -103,32 +109,68 @@ def climb(material: Material, draft: Path, stages: Stages) -> list[Rung | Skippe
     """
     chosen = material.config.precision
     tried: list[Rung | Skipped] = []
+    int8: Weighed | None = None
     for precision in RUNGS if chosen == AUTO else (chosen,):
         try:
-            rung = _build(material, precision, draft, stages)
+            if chosen == AUTO and precision == "int16":
+                _check_quicker_than_float(material)
+            if precision == ISLANDS:
+                weighed = _with_islands(material, int8 or _weigh(material, "int8", stages), stages)
+            else:
+                weighed = _weigh(material, precision, stages)
+            rung = _finish(material, precision, weighed, draft, stages)
         except (ConversionError, TargetError) as error:
             if precision in (chosen, RUNGS[-1]):
                 raise
             tried.append(Skipped(precision, str(error)))
             continue
+        int8 = weighed if precision == "int8" else int8
         tried.append(rung)
         if rung.quality.reaches(material.config.min_agreement):
             break
     return tried
 
 
-def _build(material: Material, precision: str, draft: Path, stages: Stages) -> Rung:
-    config, merged = material.config, material.merged
+@dataclass(frozen=True)
+class Weighed:
+    """Backbone and heads in one precision, their weights settled; the noise behind each operator of the backbone."""
+
+    parts: Mapping[str, Part]
+    noise: Sequence[LayerNoise]
+    plan: Plan | None = None
+
+
+def _weigh(material: Material, precision: str, stages: Stages) -> Weighed:
     with stages("quantize"):
         parts = read_parts(quantize(material.float_model, material.ranges, precision))
-        if config.target is not None:
-            check_target(config.target, *min_runtime(parts.values()))
-    noise: list[LayerNoise] = []
-    if config.rounding == "learnt" and precision in _LEARNABLE:
-        with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-            images = merged.device_input(material.calibration.pixels[:_ROUNDING_PICTURES])
-            noise = round_parts(read_parts(material.float_model), parts, images, advance)
-    parts[BACKBONE] = take_pixels(parts[BACKBONE], pixel_range(merged.pixels))
+        if material.config.target is not None:
+            check_target(material.config.target, *min_runtime(parts.values()))
+    return _rounded(material, parts, stages) if precision in _LEARNABLE else Weighed(parts, [])
+
+
+def _with_islands(material: Material, int8: Weighed, stages: Stages) -> Weighed:
+    """The heads stay int8."""
+    float_parts = read_parts(material.float_model)
+    twin = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
+    images = material.images(len(material.calibration.pixels))
+    with stages("plan", len(float_parts[BACKBONE].operators)) as advance:
+        plan = plan_islands(float_parts, int8.parts, twin, images, material.config.min_agreement, advance)
+    parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
+    parts[BACKBONE] = splice(parts[BACKBONE], twin, plan.layers)
+    return replace(_rounded(material, parts, stages), plan=plan)
+
+
+def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weighed:
+    if material.config.rounding == "nearest":
+        return Weighed(parts, [])
+    with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
+        images = material.images(_ROUNDING_PICTURES)
+        return Weighed(parts, round_parts(read_parts(material.float_model), parts, images, advance))
+
+
+def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, stages: Stages) -> Rung:
+    config, merged = material.config, material.merged
+    parts = {**weighed.parts, BACKBONE: take_pixels(weighed.parts[BACKBONE], pixel_range(merged.pixels))}
     with stages("joint", len(material.grouped)) as advance:
         joint = fit_joint(config.joint, material.spec, parts, material.heads, material.grouped, advance)
     with stages("link"):
@@ -140,16 +182,23 @@ def _build(material: Material, precision: str, draft: Path, stages: Stages) -> R
     with stages("verify", len(material.verification.pixels)) as advance:
         draft.write_bytes(append_members(linked.model, metadata))
         quality = verify(draft, merged, material.verification, advance)
-        latency = backbone_ms(draft, material.verification.pixels[0])
     metadata = replace(metadata, quality=quality.to_json())
-    return Rung(precision, linked, metadata, append_members(linked.model, metadata), quality, noise, joint, latency)
+    model = append_members(linked.model, metadata)
+    latency = backbone_ms(parts[BACKBONE])
+    return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, latency, weighed.plan)
 
 
-def backbone_ms(path: Path, pixels: np.ndarray) -> float:
-    """Median milliseconds of the backbone for one picture, 1 thread; ``pixels``: uint8 (height, width, 3)."""
-    with MultiHeadClassifier(path, num_threads=1) as classifier:
-        times = measure({BACKBONE: lambda: classifier.features_of(pixels[None])}, _LATENCY_RUNS)
-    return float(np.median(times[BACKBONE]))
+def _check_quicker_than_float(material: Material) -> None:
+    """What is as large as int8 weights, and slower than they are in float, is of use to special hardware alone.
+
+    Raises ``ConversionError``.
+    """
+    int16, floating = (
+        backbone_ms(read_parts(quantize(material.float_model, material.ranges, precision))[BACKBONE])
+        for precision in ("int16", "float")
+    )
+    if int16 > floating:
+        raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")
 
 
 def last_built(tried: Sequence[Rung | Skipped]) -> Rung:

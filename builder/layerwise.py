@@ -55,9 +55,7 @@ class Stepper:
 
 def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
     """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=2)
-    interpreter.allocate_tensors()
+    interpreter = one_operator(part, op, tensors, threads=2)
     sources = [d["index"] for d in interpreter.get_input_details()]
     targets = [d["index"] for d in interpreter.get_output_details()]
     results = [np.empty((len(values[0]), *d["shape"][1:]), d["dtype"]) for d in interpreter.get_output_details()]
@@ -68,6 +66,14 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
         for result, index in zip(results, targets, strict=True):
             result[n] = interpreter.get_tensor(index)[0]
     return results
+
+
+def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int) -> Any:
+    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``."""
+    _, factory = find_interpreter("ai_edge_litert")
+    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:

@@ -70,7 +70,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("convert"):
         float_model = convert(merged)
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
-        ranges = measure_ranges(float_model, merged.device_input(calibration.pixels), merged.heads, advance)
+        images = merged.device_input(calibration.pixels)
+        ranges = measure_ranges(float_model, images, merged.heads, advance, estimate=config.ranges)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     material = Material(
         config=config,
