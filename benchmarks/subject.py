@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,12 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
     return models
 
 
-def as_classifiers(models: Mapping[str, Any]) -> list[Classifier]:
+def as_classifiers(models: Mapping[str, Any], labels: Sequence[str] = LABELS) -> list[Classifier]:
     """What ``builder.loading`` makes of files, made of models in memory: files would only measure the disk."""
     reader = Reader()
     return [
-        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=LABELS) for name, model in models.items()
+        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=tuple(labels))
+        for name, model in models.items()
     ]
 
 

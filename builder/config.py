@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_MIN_AGREEMENT = 0.97
-ROUNDINGS = ("learnt", "nearest")
+ROUNDINGS = ("learnt", "bias", "nearest")
 ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
 ISLANDS = "islands"
@@ -71,11 +71,12 @@ class JointConfig:
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``ranges``: of
-    activations, see ``builder.ranges``. ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest``
-    integer. ``tolerance``: how far apart weights may be that count as the same, relative to the largest of a tensor;
-    float16 needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own). ``target``: a
-    device that the file must run on, see ``targets.TARGETS``.
+    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
+    channels of linear tensors, see ``builder.equalize``. ``ranges``: of activations, see ``builder.ranges``.
+    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer, or that and the mean error
+    taken up by the ``bias``. ``tolerance``: how far apart weights may be that count as the same, relative to the largest
+    of a tensor; float16 needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own).
+    ``target``: a device that the file must run on, see ``targets.TARGETS``.
     """
 
     output: Path
@@ -87,6 +88,7 @@ class BuildConfig:
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     precision: str = AUTO
+    equalize: bool = True
     ranges: str = "minmax"
     rounding: str = "learnt"
     tolerance: float = 0.0
@@ -147,6 +149,7 @@ _KEYS = (
     "report",
     "resize",
     "precision",
+    "equalize",
     "ranges",
     "rounding",
     "tolerance",
@@ -175,6 +178,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         precision=document.get("precision", AUTO),
+        equalize=_flag(document, "equalize", default=True),
         ranges=document.get("ranges", "minmax"),
         rounding=document.get("rounding", "learnt"),
         joint=_joint(document.get("joint", {})),
@@ -267,8 +271,8 @@ def _number(table: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _flag(table: Mapping[str, Any], key: str) -> bool:
-    value = table.get(key, False)
+def _flag(table: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    value = table.get(key, default)
     if not isinstance(value, bool):
         raise ConfigError(f"{key}: expected true or false, found {value!r}")
     return value

@@ -164,8 +164,9 @@ def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weig
     if material.config.rounding == "nearest":
         return Weighed(parts, [])
     with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-        images = material.images(_ROUNDING_PICTURES)
-        return Weighed(parts, round_parts(read_parts(material.float_model), parts, images, advance))
+        images, bias_only = material.images(_ROUNDING_PICTURES), material.config.rounding == "bias"
+        noise = round_parts(read_parts(material.float_model), parts, images, advance, bias_only=bias_only)
+    return Weighed(parts, noise)
 
 
 def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, stages: Stages) -> Rung:

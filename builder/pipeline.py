@@ -15,6 +15,7 @@ from builder.backbone import SharedBackbone, early_difference, find_backbone
 from builder.calibration import PictureSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
+from builder.equalize import equalized
 from builder.errors import ConfigError, QualityError
 from builder.joint import grouped_pictures
 from builder.ladder import Material, climb, last_built
@@ -32,6 +33,7 @@ from edge_runtime import __version__
 from edge_runtime.metadata import HeadInfo, ImageInput, Metadata
 
 _PROOF_PICTURES = 4
+_EQUALIZING_PICTURES = 64
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         proof = prove(proven, merged, calibration.pixels[:_PROOF_PICTURES], advance, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
+    images = merged.device_input(calibration.pixels)
+    if config.equalize:
+        with stages("equalize", _EQUALIZING_PICTURES) as advance:
+            float_model = equalized(float_model, images[:_EQUALIZING_PICTURES], advance)
     with stages("calibrate", len(calibration.pixels) * (1 + len(merged.heads))) as advance:
-        images = merged.device_input(calibration.pixels)
         ranges = measure_ranges(float_model, images, merged.heads, advance, estimate=config.ranges)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     material = Material(
@@ -148,6 +153,8 @@ def _metadata(
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
         "rounding": config.rounding,
+        "ranges": config.ranges,
+        "equalize": config.equalize,
         "parameters": shared.parameters,
         "calibration_pictures": len(calibration.pixels),
         "polyhead": __version__,

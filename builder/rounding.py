@@ -55,6 +55,14 @@ class Observed:
         self._regular = gram + self._ridge * identity
         self._order, self._upper = inverse_factor(gram + DAMPING * energy * identity)
 
+    def shift(self, weights: np.ndarray, integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """What the bias has to grow by (groups, outputs) for the mean error to be 0, with ``integers`` as weights.
+
+        Bias correction: Nagel et al. 2019, arXiv 1906.04721, section 4.2, here with the inputs of the device.
+        """
+        target = self._mean_signal.astype(np.float64) @ weights
+        return np.asarray((target - self._mean_device.astype(np.float64) @ (integers * steps[:, None]))[:, 0])
+
     def fit(self, weights: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Integer weights with which the device gives what the signal gives with the float ``weights``.
 
@@ -64,8 +72,7 @@ class Observed:
         outputs = np.stack([x @ w for x, w in zip(self._a, weights.astype(np.float32), strict=True)])
         refitted = np.linalg.solve(self._regular, _products(self._b, outputs) + self._ridge * weights)
         integers = gptq(refitted, steps, self._order, self._upper)
-        target = self._mean_signal.astype(np.float64) @ weights
-        return integers, (target - self._mean_device.astype(np.float64) @ (integers * steps[:, None]))[:, 0]
+        return integers, self.shift(weights, integers, steps)
 
 
 def round_parts(
@@ -73,21 +80,23 @@ def round_parts(
     int8_parts: Mapping[str, Part],
     images: np.ndarray,
     advance: Callable[[], None] = lambda: None,
+    *,
+    bias_only: bool = False,
 ) -> list[LayerNoise]:
     """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
 
     ``images``: float32 (samples, height, width, 3), as the float model's ``image`` takes them. Changes ``int8_parts`` in
-    place; returns the noise behind each operator of the backbone.
+    place; returns the noise behind each operator of the backbone. ``bias_only``: weights stay as they are.
     """
     backbone = int8_parts[BACKBONE]
     pixels = quantization(backbone.tensors[backbone.inputs["image"]]).quantize(images)
     truth, device, noise = learn_rounding(
-        float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance
+        float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance, bias_only=bias_only
     )
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     for name, part in int8_parts.items():
         if name != BACKBONE:
-            learn_rounding(float_parts[name], part, truth, device, observed, advance)
+            learn_rounding(float_parts[name], part, truth, device, observed, advance, bias_only=bias_only)
     return noise
 
 
@@ -98,6 +107,8 @@ def learn_rounding(
     int8_inputs: Samples,
     observed: dict[tuple[str, str], Observed],
     advance: Callable[[], None],
+    *,
+    bias_only: bool,
 ) -> tuple[Samples, Samples, list[LayerNoise]]:
     """Give the layers of ``int8_part`` new weights and biases, in place.
 
@@ -125,7 +136,7 @@ def learn_rounding(
                 views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
                 source = sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
                 known = observed.get((kind, source)) if source else None
-                known = _learn_layer(kind, op, kernel, int8_part, weights, views, known)
+                known = _learn_layer(kind, op, kernel, int8_part, weights, views, known, bias_only=bias_only)
                 if source and known is not None:
                     observed[kind, source] = known
         device.step()
@@ -196,6 +207,8 @@ def _learn_layer(
     weights: np.ndarray,
     views: tuple[np.ndarray, np.ndarray],
     known: Observed | None,
+    *,
+    bias_only: bool,
 ) -> Observed | None:
     """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
     source, _, bias = op.inputs
@@ -207,17 +220,31 @@ def _learn_layer(
         inputs = [(views[0], 0.0), (views[1], float(zero_point))]
         signal, integers = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
         known = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
-    # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
     depthwise = kind == "DEPTHWISE_CONV_2D"
-    outputs = weights.shape[3] if depthwise else weights.shape[0]
-    steps = np.broadcast_to(np.asarray(part.tensors[kernel].quantization.scale, np.float64), outputs)
-    matrix = weights.reshape(-1, outputs).T[:, :, None] if depthwise else weights.reshape(outputs, -1).T[None]
-    integers, shift = known.fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
-    rounded = integers[:, :, 0].T if depthwise else integers[0].T
-    part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
+    wanted = _by_group(weights, depthwise=depthwise).astype(np.float64)
+    scales = np.asarray(part.tensors[kernel].quantization.scale, np.float64)
+    steps = np.broadcast_to(scales, wanted.shape[0] * wanted.shape[2])
+    own_steps = steps[:, None] if depthwise else steps[None]
+    if bias_only:
+        nearest = constant(part, kernel, np.int8)
+        assert nearest is not None  # _kernel
+        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps)
+    else:
+        integers, shift = known.fit(wanted, own_steps)
+        rounded = integers[:, :, 0].T if depthwise else integers[0].T
+        part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
     if old.dtype == np.float32:
         part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
     else:
         new = np.rint(old + shift.reshape(-1) / (scale * steps))
         part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
     return known
+
+
+def _by_group(weights: np.ndarray, *, depthwise: bool) -> np.ndarray:
+    """(groups, taps, outputs) of TFLite's (1, height, width, channels) of a depthwise convolution, a group for each
+    channel, and of (outputs, ..., inputs) of any other layer, which is one group.
+    """
+    if depthwise:
+        return weights.reshape(-1, weights.shape[3]).T[:, :, None]
+    return weights.reshape(weights.shape[0], -1).T[None]
