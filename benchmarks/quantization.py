@@ -33,10 +33,11 @@ from builder.flatbuffer import Part, read_parts
 from builder.joint.logistic import log_softmax
 from builder.latency import backbone_ms
 from builder.merge import MergedModel, merge
+from builder.noise import snr_db
 from builder.page import BLUE, GREY, RED
 from builder.quantize import pin, quantize
 from builder.ranges import Range, measure_ranges
-from builder.rounding import round_parts, snr_db
+from builder.rounding import round_parts
 from builder.sensitivity import answers
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE, ImageInput

@@ -23,11 +23,12 @@ from builder.joint import JointHead, NoJoint, fit_joint
 from builder.latency import backbone_ms
 from builder.link import LinkedModel, link
 from builder.merge import MergedModel
+from builder.noise import LayerNoise
 from builder.plan import Plan, plan_islands
 from builder.progress import Stages
 from builder.quantize import pixel_range, quantize
 from builder.ranges import Range
-from builder.rounding import LayerNoise, round_parts
+from builder.rounding import round_parts
 from builder.targets import check_target
 from builder.verify import Quality, verify
 from builder.versions import min_runtime

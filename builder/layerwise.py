@@ -87,6 +87,11 @@ def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
     return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
 
 
+def is_constant(part: Part, tensor: int) -> bool:
+    """Does the file hold its content?"""
+    return part.buffers[part.tensors[tensor].buffer] is not None
+
+
 def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
     """The operators that make inputs of ``op`` other than ``given``."""
     wanted = set(op.inputs) - set(given)

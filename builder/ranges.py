@@ -2,7 +2,8 @@
 
 ``minmax`` takes the least and greatest value; ``percentile`` leaves out the share ``TAIL`` at either end; ``mse`` takes
 the range in which 256 steps are nearest to the values, in the mean square (Choukroun et al. 2019, arXiv 1902.06822),
-where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat.
+where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat. Heads are
+left their whole ranges: their largest logits are few, and decide.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def measure_ranges(
     """Run the backbone on ``images`` and each head on the features; the range of every float tensor by its name.
 
     ``images``: float32 (samples, height, width, 3), as the model's ``image`` takes them. ``advance`` is called after
-    each sample of each signature. ``estimate``: as above.
+    each sample of each signature. ``estimate``: as above, of the backbone.
     """
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
@@ -44,7 +45,7 @@ def measure_ranges(
     samples: Iterable[Sample] = ({"image": image[None]} for image in images)
     features: list[Sample] = []
     for name in (BACKBONE, *heads):
-        seen = _Seen(keep=estimate != "minmax")
+        seen = _Seen(keep=estimate != "minmax" and name == BACKBONE)
         outputs = _run(interpreter, parts[name], samples if name == BACKBONE else features, seen, advance)
         features = features or outputs
         found.update(seen.ranges(estimate, _reads(parts[name])))

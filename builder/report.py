@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ class Report:
             "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
             "precision": self.rung.precision,
             "rungs": [rung.to_json() for rung in self.tried],
-            "layers": [asdict(layer) for layer in self.rung.noise],
+            "layers": [layer.to_json() for layer in self.rung.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
             "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from builder.noise import LayerNoise
 from builder.page import BLUE, GREY, RED, THUMBNAIL, image, inline, problems, row, tidy
 from builder.page import page as whole_page
-from builder.rounding import LayerNoise
 from builder.verify import HeadQuality
 from edge_runtime.metadata import BACKBONE
 
@@ -150,12 +149,16 @@ def _noise(layers: Sequence[LayerNoise]) -> str:
     """Signal to noise behind every operator of the backbone; nothing where rounding was not learnt."""
     if not layers:
         return ""
-    figure, axes = plt.subplots(figsize=(11, 3.2))
-    axes.plot([layer.snr_db for layer in layers], color=GREY, linewidth=1)
-    kinds = dict.fromkeys(layer.kind for layer in layers)
-    for kind, marker in zip(kinds, itertools.cycle("os^Dv*Pd")):
-        at = [(i, layer.snr_db) for i, layer in enumerate(layers) if layer.kind == kind]
-        axes.plot(*zip(*at, strict=True), marker, label=kind.lower(), markersize=5)
+    figure, axes = plt.subplots(figsize=(11, 4.2))
+    whole = [layer.snr_db for layer in layers]
+    axes.plot(whole, color=RED, linewidth=1.2, label="all before it included")
+    for name, marker, values in (
+        ("alone", ".", [layer.alone_db for layer in layers]),
+        ("its weights alone", "^", [np.nan if layer.weights_db is None else layer.weights_db for layer in layers]),
+        ("its activations alone", "v", [layer.activations_db for layer in layers]),
+    ):
+        shown = np.where(np.isfinite(values), values, np.nan)  # nothing is lost
+        axes.plot(shown, marker, color=GREY if marker != "." else BLUE, label=name, markersize=5)
     axes.set_xlabel("operator of the backbone, from the input on")
     axes.set_ylabel("signal to noise (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)

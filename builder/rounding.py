@@ -11,32 +11,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from builder.flatbuffer import INT8, Part, dtype_of, operator_name, quantization
-from builder.layerwise import Stepper, constant, dequantized, makers, names
+from builder.layerwise import Stepper, constant, dequantized, is_constant, makers, names
+from builder.noise import LayerNoise, alone, snr_db
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
 
-RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
+RIDGE = 5.0  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127
 NOISE_SAMPLES = 16  # on which signal to noise is measured
 BLOCK = 128  # rows whose error is passed on at once; changes speed, not the result
 Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
 ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
-
-
-@dataclass(frozen=True)
-class LayerNoise:
-    """Signal to noise in dB of the output of one operator against float, all before it included."""
-
-    layer: str
-    kind: str
-    snr_db: float
 
 
 class Observed:
@@ -91,12 +82,21 @@ def round_parts(
     backbone = int8_parts[BACKBONE]
     pixels = quantization(backbone.tensors[backbone.inputs["image"]]).quantize(images)
     truth, device, noise = learn_rounding(
-        float_parts[BACKBONE], backbone, {"image": images}, {"image": pixels}, {}, advance, bias_only=bias_only
+        float_parts[BACKBONE],
+        backbone,
+        {"image": images},
+        {"image": pixels},
+        {},
+        advance,
+        bias_only=bias_only,
+        observe_noise=True,
     )
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     for name, part in int8_parts.items():
         if name != BACKBONE:
-            learn_rounding(float_parts[name], part, truth, device, observed, advance, bias_only=bias_only)
+            learn_rounding(
+                float_parts[name], part, truth, device, observed, advance, bias_only=bias_only, observe_noise=False
+            )
     return noise
 
 
@@ -109,13 +109,14 @@ def learn_rounding(
     advance: Callable[[], None],
     *,
     bias_only: bool,
+    observe_noise: bool,
 ) -> tuple[Samples, Samples, list[LayerNoise]]:
     """Give the layers of ``int8_part`` new weights and biases, in place.
 
     ``float_inputs``: (samples, ...) float32 for each input that the part has, perhaps for more. ``int8_inputs``: the same
     samples as the int8 input tensors hold them. ``observed``: shared by parts with the same inputs; keeps what is known
-    of dense layers that read them. ``advance`` is called after each operator. Returns the float outputs, the int8
-    outputs, and the noise behind each operator.
+    of dense layers that read them. ``advance`` is called after each operator. ``bias_only``: weights stay as
+    they are. Returns the float outputs, the int8 outputs, and, where ``observe_noise``, the noise of each operator.
     """
     float_index, int8_name = dict(names(float_part)), {i: name for name, i in names(int8_part)}
     twin = {i: float_index[name] for i, name in int8_name.items() if name in float_index}
@@ -125,12 +126,13 @@ def learn_rounding(
     device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
     uses = Counter(i for op in int8_part.operators for i in op.inputs)
     read = {*uses, *int8_part.outputs.values()}
+    float_ops = {op.outputs[0]: op for op in float_part.operators}
     noise = []
     for op in int8_part.operators:
         kind = operator_name(int8_part, op)
         kernel = _kernel(int8_part, op) if kind in ROWS and len(op.inputs) == 3 else None
-        alone = kernel is not None and all(uses[i] == 1 for i in (kernel, *op.inputs[1:]))
-        if kernel is not None and alone and op.inputs[0] in twin and kernel in twin:
+        unshared = kernel is not None and all(uses[i] == 1 for i in (kernel, *op.inputs[1:]))
+        if kernel is not None and unshared and op.inputs[0] in twin and kernel in twin:
             weights = constant(float_part, twin[kernel], np.float32)
             if weights is not None:
                 views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
@@ -139,12 +141,17 @@ def learn_rounding(
                 known = _learn_layer(kind, op, kernel, int8_part, weights, views, known, bias_only=bias_only)
                 if source and known is not None:
                     observed[kind, source] = known
+        theirs = float_ops.get(twin.get(op.outputs[0], -1))
+        watched = _watched(float_part, theirs, op, twin) if observe_noise and op.outputs[0] in read else None
+        values = [truth.until(twin[i])[:NOISE_SAMPLES] for i in watched or ()]
         device.step()
-        for result in op.outputs:
-            if result in twin and result in read and constant(float_part, twin[result], np.uint8) is None:
-                found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
-                signal = truth.until(twin[result])[:NOISE_SAMPLES]
-                noise.append(LayerNoise(int8_name[result], kind, snr_db(signal, found)))
+        if theirs is not None and watched is not None:
+            result = op.outputs[0]
+            found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
+            whole = snr_db(truth.until(twin[result])[:NOISE_SAMPLES], found)
+            reads = [twin[i] for i in watched], watched
+            own = alone((float_part, int8_part), (theirs, op), reads, values)
+            noise.append(LayerNoise(int8_name[result], kind, whole, *own))
         advance()
     return (
         {name: truth.until(i) for name, i in float_part.outputs.items()},
@@ -186,10 +193,16 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
 
 
-def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
-    """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
-    noise = float(np.mean((signal - found) ** 2, dtype=np.float64))
-    return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
+def _watched(float_part: Part, theirs: Any, op: Any, twin: Mapping[int, int]) -> list[int] | None:
+    """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads; else None."""
+    if theirs is None:
+        return None
+    reads = [i for i in op.inputs if i in twin and not is_constant(float_part, twin[i])]
+    return (
+        reads
+        if [twin[i] for i in reads] == [i for i in theirs.inputs if i >= 0 and not is_constant(float_part, i)]
+        else None
+    )
 
 
 def _kernel(part: Part, op: Any) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 from builder.calibration import PictureSet
 from builder.errors import ConversionError
 from builder.merge import MergedModel
-from builder.rounding import snr_db
+from builder.noise import snr_db
 from edge_runtime.engine import Features, MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import END_TO_END

@@ -16,10 +16,10 @@ from builder.convert import convert
 from builder.equalize import equalizable, equalized
 from builder.flatbuffer import operator_name, read_parts
 from builder.merge import MergedModel
+from builder.noise import snr_db
 from builder.pixels import PixelTransform
 from builder.quantize import quantize
 from builder.ranges import measure_ranges
-from builder.rounding import snr_db
 from builder.sensitivity import answers
 from tests.tiny_models import seed_weights
 

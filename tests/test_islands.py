@@ -16,10 +16,10 @@ from builder import BuildResult, build, ladder
 from builder.errors import ConversionError
 from builder.flatbuffer import FLOAT32, INT8, Part, operator_name, read_parts
 from builder.islands import result_name, splice
+from builder.noise import snr_db
 from builder.plan import Plan
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
-from builder.rounding import snr_db
 from builder.sensitivity import OperatorCost, answers, by_gain, measure_costs
 from tests.tiny_models import THREE_HEADS, tiny_config
 
