@@ -26,7 +26,8 @@ from benchmarks.variants import PICTURES, paths
 from builder.backbone import SharedBackbone, find_backbone
 from builder.convert import convert
 from builder.flatbuffer import Part, Writer, read_parts
-from builder.link import LinkedModel, link, take_pixels
+from builder.front import take_pixels
+from builder.link import LinkedModel, link
 from builder.merge import MergedModel, merge
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
@@ -55,19 +56,21 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["calibrate"] = clock.lap()
     int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
     stages["quantize"] = clock.lap()
-    linked = link(read_parts(int8_model))
+    parts = read_parts(int8_model)
+    parts[BACKBONE] = take_pixels(parts[BACKBONE], merged.entry.input_range)
+    linked = link(parts)
     (target,) = paths(folder, "ours", len(models))
     target.write_bytes(append_members(linked.model, _metadata(merged, shared, linked, classifiers)))
     stages["link"] = clock.lap()
     (bare,) = paths(folder, "bare", len(models))
-    bare.write_bytes(bare_backbone(read_parts(int8_model)[BACKBONE]))
+    bare.write_bytes(bare_backbone(parts[BACKBONE]))
     weights = [sum(int(np.prod(w.shape)) for w in head.weights if w.ndim > 1) for head in merged.heads.values()]
     return {"seconds": sum(stages.values()), "stages": stages, "head_weight_bytes": max(weights)}
 
 
 def bare_backbone(part: Part) -> bytes:
     """A model of the backbone's subgraph alone: uint8 picture in, int8 features out."""
-    part, writer = take_pixels(part), Writer()
+    writer = Writer()
     writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
     return writer.finish("backbone alone")
 

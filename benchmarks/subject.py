@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,12 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
     return models
 
 
-def as_classifiers(models: Mapping[str, Any]) -> list[Classifier]:
+def as_classifiers(models: Mapping[str, Any], labels: Sequence[str] = LABELS) -> list[Classifier]:
     """What ``builder.loading`` makes of files, made of models in memory: files would only measure the disk."""
     reader = Reader()
     return [
-        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=LABELS) for name, model in models.items()
+        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=tuple(labels))
+        for name, model in models.items()
     ]
 
 

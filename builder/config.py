@@ -22,7 +22,11 @@ else:
     import tomli as tomllib
 
 DEFAULT_MIN_AGREEMENT = 0.97
-ROUNDINGS = ("learnt", "nearest")
+ROUNDINGS = ("learnt", "bias", "nearest")
+ESTIMATES = ("minmax", "percentile", "mse")
+AUTO = "auto"
+ISLANDS = "islands"
+RUNGS = ("int8", ISLANDS, "int16", "weights", "float16", "float")  # the ladder
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
@@ -81,10 +85,12 @@ class JointConfig:
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer. ``tolerance``: how far apart
-    weights may be that count as the same, relative to the largest of a tensor; float16 needs 0.0005. ``allow_code``: run
-    what a model file brings (Lambda layers, classes of its own). ``target``: a device that the file must run on, see
-    ``targets.TARGETS``.
+    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
+    channels of linear tensors, see ``builder.equalize``. ``ranges``: of activations, see ``builder.ranges``.
+    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer, or that and the mean error
+    taken up by the ``bias``. ``tolerance``: how far apart weights may be that count as the same, relative to the largest
+    of a tensor; float16 needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own).
+    ``target``: a device that the file must run on, see ``targets.TARGETS``.
     """
 
     output: Path
@@ -95,6 +101,9 @@ class BuildConfig:
     keras_output: Path | None = None
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
+    precision: str = AUTO
+    equalize: bool = True
+    ranges: str = "minmax"
     rounding: str = "learnt"
     tolerance: float = 0.0
     allow_code: bool = False
@@ -114,6 +123,10 @@ class BuildConfig:
                 raise ConfigError(str(error)) from error
             if names.count(name) > 1:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
+        if self.precision not in (AUTO, *RUNGS):
+            raise ConfigError(f"precision: expected one of {', '.join((AUTO, *RUNGS))}, found {self.precision!r}")
+        if self.ranges not in ESTIMATES:
+            raise ConfigError(f"ranges: expected one of {', '.join(ESTIMATES)}, found {self.ranges!r}")
         if self.rounding not in ROUNDINGS:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
@@ -152,6 +165,9 @@ _KEYS = (
     "saved_model",
     "report",
     "resize",
+    "precision",
+    "equalize",
+    "ranges",
     "rounding",
     "tolerance",
     "allow_code",
@@ -181,6 +197,9 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         saved_model=_path(document, "saved_model", folder),
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
+        precision=document.get("precision", AUTO),
+        equalize=_flag(document, "equalize", default=True),
+        ranges=document.get("ranges", "minmax"),
         rounding=document.get("rounding", "learnt"),
         joint=_joint(document.get("joint", {})),
         text=_text(document.get("text"), folder),
@@ -298,8 +317,8 @@ def _number(table: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _flag(table: Mapping[str, Any], key: str) -> bool:
-    value = table.get(key, False)
+def _flag(table: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    value = table.get(key, default)
     if not isinstance(value, bool):
         raise ConfigError(f"{key}: expected true or false, found {value!r}")
     return value

@@ -16,7 +16,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_runtime.quantization import Quantization
+from edge_runtime.quantization import FLOAT, Quantization
 
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
@@ -24,7 +24,15 @@ _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
 FLOAT32, UINT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
 QUANTIZE = "QUANTIZE"
-_TYPES = {np.dtype(np.float32): FLOAT32, np.dtype(np.int8): INT8, np.dtype(np.int32): INT32}
+_TYPES: dict[np.dtype, int] = {
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.uint8): UINT8,
+    np.dtype(np.int8): INT8,
+    np.dtype(np.int16): INT16,
+    np.dtype(np.int32): INT32,
+    np.dtype(np.int64): schema.TensorType.INT64,
+}
+_DTYPES = {code: dtype for dtype, code in _TYPES.items()}
 
 
 @dataclass
@@ -123,21 +131,13 @@ def type_name(tensor: Any) -> str:
     return name.lower()
 
 
-def new_tensor(like: Any, *, name: str, dtype: int, zero_point: int) -> Any:
-    """A tensor of the same shape and scale as ``like``, of another integer type."""
-    tensor, quantization = schema.TensorT(), schema.QuantizationParametersT()
-    quantization.scale, quantization.zeroPoint = list(like.quantization.scale), [zero_point]
-    tensor.shape, tensor.type, tensor.name, tensor.quantization = list(like.shape), dtype, name, quantization
-    return tensor
-
-
-def plain_tensor(name: str, shape: Sequence[int], dtype: Any, *, scale: float | None = None) -> Any:
-    """A tensor of numpy's ``dtype``; ``scale``: of integers that stand for real numbers, their zero being 0."""
+def plain_tensor(name: str, shape: Sequence[int], dtype: Any, *, scale: float | None = None, zero_point: int = 0) -> Any:
+    """A tensor of numpy's ``dtype``; ``scale``, ``zero_point``: of integers that stand for real numbers."""
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.type = name, [int(n) for n in shape], _TYPES[np.dtype(dtype)]
     if scale is not None:
         tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero_point]
     return tensor
 
 
@@ -152,9 +152,14 @@ def is_per_channel(tensor: Any) -> bool:
     return scale is not None and len(scale) > 1
 
 
+def dtype_of(tensor: Any) -> np.dtype:
+    """numpy's dtype of the tensor's elements."""
+    return _DTYPES[tensor.type]
+
+
 def quantization(tensor: Any) -> Quantization:
-    """Of a tensor that is quantized as a whole to int8."""
-    return Quantization(*scale_and_zero_point(tensor), np.dtype("int8"))
+    """Of a tensor that is quantized as a whole, or float."""
+    return FLOAT if tensor.type == FLOAT32 else Quantization(*scale_and_zero_point(tensor), dtype_of(tensor))
 
 
 def set_quantization(tensor: Any, chosen: Quantization) -> None:

@@ -6,12 +6,12 @@ read it run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import Part, Writer, scale_and_zero_point
+from builder.flatbuffer import INT32, Part, Writer, quantization
 from edge_runtime.interpreter import find_interpreter
 
 Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the first axis where that is 1 long: the batch
@@ -39,8 +39,9 @@ class Stepper:
         """Run the next operator."""
         op = self._part.operators[self._next]
         inputs = [i for i in op.inputs if i in self._values]
-        results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
-        self._values.update(zip(op.outputs, results, strict=True))
+        if inputs:  # what reads constants alone runs with the operators that need it
+            results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
+            self._values.update(zip(op.outputs, results, strict=True))
         self._next += 1
         for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
             del self._values[i]
@@ -54,9 +55,7 @@ class Stepper:
 
 def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
     """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=2)
-    interpreter.allocate_tensors()
+    interpreter = one_operator(part, op, tensors, threads=2)
     sources = [d["index"] for d in interpreter.get_input_details()]
     targets = [d["index"] for d in interpreter.get_output_details()]
     results = [np.empty((len(values[0]), *_own(d["shape"])), d["dtype"]) for d in interpreter.get_output_details()]
@@ -76,10 +75,22 @@ def _own(shape: Any) -> tuple[int, ...]:
     return lengths[1:] if lengths[:1] == (1,) else lengths
 
 
+def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int) -> Any:
+    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``."""
+    _, factory = find_interpreter("ai_edge_litert")
+    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
-    """float32 of int8 ``values`` of ``tensor``."""
-    scale, zero_point = scale_and_zero_point(part.tensors[tensor])
-    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+    """float32 of ``values`` of ``tensor``, which may be float already."""
+    return quantization(part.tensors[tensor]).dequantize(values)
+
+
+def as_held(tensor: Any, values: np.ndarray) -> np.ndarray:
+    """``values`` as the tensor holds them: quantized, unless they are numbers of tokens."""
+    return values if tensor.type == INT32 else quantization(tensor).quantize(values)
 
 
 def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
@@ -88,11 +99,23 @@ def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
     return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
 
 
+def is_constant(part: Part, tensor: int) -> bool:
+    """Does the file hold its content?"""
+    return part.buffers[part.tensors[tensor].buffer] is not None
+
+
+def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
+    """The operators that make inputs of ``op`` other than ``given``."""
+    wanted = set(op.inputs) - set(given)
+    return [other for other in part.operators if wanted.intersection(other.outputs)]
+
+
 def _model_of(part: Part, op: Any, tensors: list[int]) -> bytes:
-    used = list(dict.fromkeys([i for i in (*op.inputs, *op.outputs) if i >= 0]))
+    operators = [*makers(part, op, tensors), op]
+    used = list(dict.fromkeys([i for each in operators for i in (*each.inputs, *each.outputs) if i >= 0]))
     place = {old: new for new, old in enumerate(used)}
     small = Part(
-        "operator", 0, [part.tensors[i] for i in used], [op],
+        "operator", 0, [part.tensors[i] for i in used], operators,
         {f"in{k}": place[i] for k, i in enumerate(tensors)}, {f"out{k}": place[i] for k, i in enumerate(op.outputs)},
         part.codes, part.buffers,
     )  # fmt: skip

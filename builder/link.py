@@ -1,4 +1,4 @@
-"""int8 subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
+"""Subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ from typing import Any
 import numpy as np
 
 from builder.errors import ConversionError
-from builder.flatbuffer import (
-    INT8,
-    INT32,
-    QUANTIZE,
-    UINT8,
-    Part,
-    Writer,
-    new_tensor,
-    quantization,
-    read_parts,
-    scale_and_zero_point,
-)
+from builder.flatbuffer import Part, Writer, quantization, read_parts
 from builder.names import with_names
 from builder.versions import Version, min_runtime, with_versions
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
@@ -52,9 +41,10 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
 
     ``joint``: reads ``JOINT_SEAM`` and, by the name of its head, what each head's last operator reads; it comes last.
-    Requires one shape, scale and zero point on both sides of the seam. Raises ``ConversionError``.
+    Requires the backbone as the device feeds it (``front.take_pixels``) and one type, shape, scale and zero point on both
+    sides of the seam. Raises ``ConversionError``.
     """
-    backbone = with_names(with_versions(take_pixels(parts[BACKBONE])))
+    backbone = with_names(with_versions(parts[BACKBONE]))
     heads = {name: with_names(with_versions(part)) for name, part in parts.items() if name != BACKBONE}
     _check_seam(backbone, heads)
     seam = tuple(_seam_tensor(name, backbone.tensors[i]) for name, i in backbone.outputs.items())
@@ -111,7 +101,7 @@ def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
 
     The subgraph has two names, ``serving_default`` and ``backbone``: without heads the features are all there is.
     """
-    part, writer = with_names(with_versions(take_pixels(backbone))), Writer()
+    part, writer = with_names(with_versions(backbone)), Writer()
     writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
     writer.add_signature(END_TO_END, part.inputs, part.outputs)
     return writer.finish("polyhead: a backbone without heads"), min_runtime([part])[0]
@@ -182,26 +172,6 @@ def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[i
     places = {index: sources[name] for name, index in joint.inputs.items()}
     made = [i for i in range(len(joint.tensors)) if i not in places]
     return {**places, **{i: start + n for n, i in enumerate(made)}}
-
-
-def take_pixels(backbone: Part) -> Part:
-    """The backbone with a uint8 ``image`` in front: its QUANTIZE does no more than int8 = uint8 - 128.
-
-    One that takes tokens stays as it is.
-    """
-    ((name, index),) = backbone.inputs.items()
-    image = backbone.tensors[index]
-    if image.type in (UINT8, INT32):
-        return backbone
-    if image.type != INT8:
-        raise ConversionError("the backbone's input is not int8; nothing was linked")
-    _, zero_point = scale_and_zero_point(image)
-    pixels = new_tensor(image, name=f"{BACKBONE}/image", dtype=UINT8, zero_point=zero_point + 128)
-    image.name, new_index = f"{BACKBONE}/image_int8", len(backbone.tensors)
-    backbone.tensors.append(pixels)
-    backbone.operators.insert(0, backbone.operator(QUANTIZE, [new_index], [index]))
-    backbone.inputs = {name: new_index}
-    return backbone
 
 
 def _seam_tensor(name: str, tensor: Any) -> SeamTensor:

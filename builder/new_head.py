@@ -9,7 +9,7 @@ import numpy as np
 
 from builder.backbone import upstream
 from builder.calibration import SampleSet
-from builder.config import HeadConfig
+from builder.config import ISLANDS, HeadConfig
 from builder.convert import convert_heads
 from builder.digests import tensor_digests
 from builder.entry import Entry
@@ -21,13 +21,14 @@ from builder.loading import Classifier, load_classifiers
 from builder.merge import head_model
 from builder.picture_entry import PictureEntry
 from builder.pixels import PREPROCESSING
-from builder.quantize import quantize
+from builder.quantize import LEARNABLE, quantize
 from builder.ranges import Sample, measure_head
 from builder.rounding import learn_rounding
 from builder.verify import HeadQuality, judge
 from builder.versions import with_versions
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.metadata import HeadInfo, SeamTensor
+from edge_runtime.quantization import FLOAT
 from edge_runtime.text import TextInput
 
 ROUNDING_SAMPLES = 192
@@ -69,11 +70,21 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
         integers = _stacked([by_name(opened.features_of(tensor[None])) for tensor in samples.tensors])
     tensors = {tensor.name: tensor for tensor in file.metadata.seam}
     real = {tensor: tensors[tensor].quantization.dequantize(values) for tensor, values in integers.items()}
-    part = _quantized(name, float_model, real, tensors)
-    if rounding == "learnt":
+    precision = file.metadata.built["precision"]
+    precision = "int8" if precision == ISLANDS else precision  # whose heads are int8
+    part = _quantized(name, float_model, real, tensors, precision)
+    if rounding != "nearest" and precision in LEARNABLE:
         some = slice(ROUNDING_SAMPLES)
         inputs = [{tensor: values[some] for tensor, values in group.items()} for group in (real, integers)]
-        learn_rounding(read_parts(float_model)[name], part, inputs[0], inputs[1], {}, lambda: None)
+        learn_rounding(
+            read_parts(float_model)[name],
+            part,
+            *inputs,
+            {},
+            lambda: None,
+            bias_only=rounding == "bias",
+            observe_noise=False,
+        )
     info = HeadInfo(name, classifier.labels, classifier.applied or classifier.activation)
     return NewHead(classifier, info, with_versions(part))
 
@@ -119,7 +130,13 @@ def _other_entries(entry: Entry, file: Finished) -> Iterator[tuple[str, Entry]]:
         yield f"it takes {entry}, and the file {spec}, which differ", replace(entry, words=spec)
 
 
-def _quantized(name: str, float_model: bytes, features: Mapping[str, np.ndarray], seam: Mapping[str, SeamTensor]) -> Part:
+def _quantized(
+    name: str,
+    float_model: bytes,
+    features: Mapping[str, np.ndarray],
+    seam: Mapping[str, SeamTensor],
+    precision: str,
+) -> Part:
     """Ranges from ``features`` (pictures, ...), those of the inputs the seam's."""
     float_part = read_parts(float_model)[name]
     samples: list[Sample] = [
@@ -128,11 +145,15 @@ def _quantized(name: str, float_model: bytes, features: Mapping[str, np.ndarray]
     ]
     ranges = measure_head(float_model, name, samples)
     for tensor, i in float_part.inputs.items():
-        low, high = seam[tensor].quantization.dequantize(np.array([-128, 127], np.int8)).tolist()
-        ranges[float_part.tensors[i].name.decode()] = low, high
-    part = read_parts(quantize(float_model, ranges))[name]
+        given = seam[tensor].quantization
+        if given != FLOAT:
+            limits = np.iinfo(given.dtype)
+            low, high = given.dequantize(np.array([limits.min, limits.max], given.dtype)).tolist()
+            ranges[float_part.tensors[i].name.decode()] = low, high
+    part = read_parts(quantize(float_model, ranges, precision))[name]
     for tensor, i in part.inputs.items():  # the quantizer computes the scale anew, and may end one bit beside it
-        set_quantization(part.tensors[i], seam[tensor].quantization)
+        if seam[tensor].quantization != FLOAT:
+            set_quantization(part.tensors[i], seam[tensor].quantization)
     return part
 
 

@@ -12,33 +12,30 @@ from builder.backbone import SharedBackbone, early_difference, find_backbone
 from builder.calibration import SampleSet, collect
 from builder.config import BuildConfig
 from builder.convert import convert
+from builder.equalize import equalized
 from builder.errors import ConfigError, QualityError
 from builder.files import temporary_beside
-from builder.flatbuffer import read_parts
-from builder.joint import JointHead, fit_joint, grouped_samples
-from builder.link import LinkedModel, link
+from builder.joint import grouped_samples
+from builder.ladder import Material, climb, last_built
+from builder.link import LinkedModel
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge
 from builder.picture_entry import PictureEntry
 from builder.progress import Stages
 from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
-from builder.quantize import pin, quantize
+from builder.quantize import pin
 from builder.ranges import HEAD_SAMPLES, measure_ranges
 from builder.report import Report, write_report
-from builder.rounding import LayerNoise, round_parts
 from builder.serving import check_folder, export
-from builder.targets import check_target
 from builder.tolerance import align
-from builder.verify import Quality, verify
-from builder.versions import min_runtime
+from builder.verify import Quality
 from edge_runtime import __version__
-from edge_runtime.bundle import append_members
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import HeadInfo, Metadata
 from edge_runtime.text import TextInput
 
 _PROOF_SAMPLES = 4
-_ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
+_EQUALIZING_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -84,52 +81,43 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
-    count = len(calibration.tensors)
+    inputs, count = merged.entry.device_input(calibration.tensors), len(calibration.tensors)
+    if config.equalize:
+        with stages("equalize", _EQUALIZING_SAMPLES) as advance:
+            float_model = equalized(float_model, inputs[:_EQUALIZING_SAMPLES], advance)
     with stages("calibrate", count + min(count, HEAD_SAMPLES) * len(merged.heads)) as advance:
-        ranges = measure_ranges(float_model, merged.entry.device_input(calibration.tensors), merged.heads, advance)
-    with stages("quantize"):
-        int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
-        float_parts, parts = read_parts(float_model), read_parts(int8_model)
-        if config.target is not None:
-            check_target(config.target, *min_runtime(parts.values()))
-    noise: list[LayerNoise] = []
-    if config.rounding == "learnt":
-        with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-            inputs = merged.entry.device_input(calibration.tensors[:_ROUNDING_SAMPLES])
-            noise = round_parts(float_parts, parts, inputs, advance)
+        ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
-    with stages("joint", len(grouped)) as advance:
-        joint = fit_joint(config.joint, spec, parts, infos, grouped, advance)
-    with stages("link"):
-        linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
-        metadata = _metadata(config, merged, shared, linked, spec, infos, calibration)
-        if isinstance(joint, JointHead):
-            metadata = replace(metadata, joint=joint.to_json())
+    material = Material(
+        config=config,
+        merged=merged,
+        float_model=float_model,
+        ranges=pin(float_model, ranges, merged.entry.input_range),
+        calibration=calibration,
+        verification=verification,
+        grouped=grouped,
+        spec=spec,
+        heads=infos,
+        describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration),
+    )
     with temporary_beside(config.output) as draft:
-        with stages("verify", len(verification.tensors)) as advance:
-            draft.write_bytes(append_members(linked.model, metadata))
-            quality = verify(draft, merged, verification, advance)
-        metadata = replace(metadata, quality=quality.to_json())
-        finished = append_members(linked.model, metadata)
+        tried = climb(material, draft, stages)
+        rung = last_built(tried)
         report = Report(
             config=config,
-            metadata=metadata,
-            quality=quality,
-            linked=linked,
+            tried=tried,
+            rung=rung,
             calibration=calibration,
             verification=verification,
             proof=proof,
             apart=apart,
             notes=_notes(classifiers, shared),
-            noise=noise,
-            file_bytes=len(finished),
             seconds=stages.seconds,
-            joint=joint,
         )
         write_report(report, config.report_folder)
         if report.failures:
             raise QualityError(f"{'; '.join(report.failures)}. See {config.report_folder / 'index.html'}")
-        draft.write_bytes(finished)
+        draft.write_bytes(rung.model)
         draft.replace(config.output)
     if config.keras_output is not None:
         with temporary_beside(config.keras_output) as draft:
@@ -138,7 +126,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     if config.saved_model is not None:
         with stages("serve"):
             export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
-    return BuildResult(config.output, metadata, quality, report)
+    return BuildResult(config.output, rung.metadata, rung.quality, report)
 
 
 def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> InputSpec:
@@ -177,8 +165,9 @@ def _metadata(
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
-        "precision": "int8",
         "rounding": config.rounding,
+        "ranges": config.ranges,
+        "equalize": config.equalize,
         "parameters": shared.parameters,
         f"calibration_{spec.noun}": len(calibration.tensors),
         "polyhead": __version__,

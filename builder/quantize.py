@@ -1,4 +1,4 @@
-"""Float -> int8: every tensor that can be int8 is, weights per channel, with ranges pinned at the input and the seam."""
+"""Float -> fewer bits: weights per channel, activations with ranges pinned at the input and the seam."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from litert_quantizer import quantizer, recipe
-from litert_quantizer.algorithm_manager import AlgorithmName
-from litert_quantizer.qtyping import TFLOperationName
+from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
 from builder.errors import ConversionError
 from builder.flatbuffer import FLOAT32, INT8, Part, read_parts, write_parts
@@ -19,7 +17,7 @@ from edge_runtime.metadata import BACKBONE
 
 # The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
 # have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
-FLOAT_ONLY = (TFLOperationName.DIV, TFLOperationName.SUM)
+FLOAT_ONLY = (qtyping.TFLOperationName.DIV, qtyping.TFLOperationName.SUM)
 
 
 def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | None) -> dict[str, Range]:
@@ -41,20 +39,29 @@ def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | No
     return pinned
 
 
-def quantize(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """int8 weights (per channel) and activations, int32 biases. Raises ``ConversionError``."""
-    process = quantizer.Quantizer(float_model, recipe.static_wi8_ai8())
-    for kind in FLOAT_ONLY:
-        process.update_quantization_recipe(".*", kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
+def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "int8") -> bytes:
+    """``float_model`` in one of ``PRECISIONS``.
+
+    ``int8``, ``int16``: activations; their weights are int8, per channel. ``weights``: int8 weights that a DEQUANTIZE
+    makes float again when the file is opened, ``float16`` likewise; both compute in float. Raises ``ConversionError``.
+    """
+    if precision == "float":
+        return float_model
+    process = quantizer.Quantizer(float_model, _RECIPES[precision]())
+    if precision in _STATIC:
+        for kind in FLOAT_ONLY:
+            process.update_quantization_recipe(".*", kind, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
     limits = {
         name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
         for name, (low, high) in ranges.items()
     }
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            result = process.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
+            result = process.quantize(
+                limits if precision in _STATIC else None, enable_progress_bar=False, enable_progress_report=False
+            )
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-        raise ConversionError(f"this model cannot be quantized to int8: {error}") from error
+        raise ConversionError(f"this model cannot be quantized to {precision}: {error}") from error
     parts = read_parts(bytes(result.quantized_model))
     forgotten = [_take_along(part, op) for part in parts.values() for op in part.operators if len(op.outputs) > 1]
     return write_parts(parts) if any(forgotten) else bytes(result.quantized_model)
@@ -68,3 +75,23 @@ def _take_along(part: Part, op: Any) -> bool:
     for tensor in left:
         tensor.type, tensor.quantization = made[0].type, made[0].quantization
     return bool(left)
+
+
+def _float16() -> Any:
+    manager = recipe_manager.RecipeManager()
+    everything, casting = qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_manager.AlgorithmName.FLOAT_CASTING
+    manager.add_weight_only_config(".*", everything, 16, algorithm_key=casting)
+    return manager.get_quantization_recipe()
+
+
+# Weight-only int8 of the dynamic kind, which rounds activations as it runs, is left out: its dense layers with a scale
+# for each channel need FULLY_CONNECTED version 12, which old interpreters refuse, and its noise is up to the interpreter.
+_RECIPES = {
+    "int8": recipe.static_wi8_ai8,
+    "int16": recipe.static_wi8_ai16,
+    "weights": recipe.weight_only_wi8_afp32,
+    "float16": _float16,
+}
+_STATIC = ("int8", "int16")
+PRECISIONS = (*_RECIPES, "float")
+LEARNABLE = ("int8", "int16", "weights")  # float16 is as good as float

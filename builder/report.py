@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from rich.table import Table
 from builder.calibration import SampleSet
 from builder.config import BuildConfig
 from builder.joint import JointHead, NoJoint
+from builder.ladder import Rung, Skipped
 from builder.link import LinkedModel
 from builder.proof import Proof
 from builder.report_page import Page, Worst, render
-from builder.rounding import LayerNoise
 from builder.verify import Quality
 from edge_runtime.metadata import BACKBONE, Metadata
 
@@ -33,22 +33,40 @@ class Report:
     """Everything the stages found out.
 
     ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
-    equal, relative to the largest of each tensor. ``file_bytes``: the finished file.
+    equal, relative to the largest of each tensor. ``tried``: precisions in the order they were tried; ``rung``: the one
+    that was taken.
     """
 
     config: BuildConfig
-    metadata: Metadata
-    quality: Quality
-    linked: LinkedModel
+    tried: Sequence[Rung | Skipped]
+    rung: Rung
     calibration: SampleSet
     verification: SampleSet
     proof: Proof
     apart: float
     notes: tuple[str, ...]
-    noise: Sequence[LayerNoise]
-    file_bytes: int
     seconds: Mapping[str, float]
-    joint: JointHead | NoJoint
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.rung.metadata
+
+    @property
+    def quality(self) -> Quality:
+        return self.rung.quality
+
+    @property
+    def linked(self) -> LinkedModel:
+        return self.rung.linked
+
+    @property
+    def joint(self) -> JointHead | NoJoint:
+        return self.rung.joint
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the finished file."""
+        return len(self.rung.model)
 
     @property
     def failures(self) -> list[str]:
@@ -119,7 +137,9 @@ class Report:
                 **self.quality.to_json(),
             },
             "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
-            "layers": [asdict(layer) for layer in self.noise],
+            "precision": self.rung.precision,
+            "rungs": [rung.to_json() for rung in self.tried],
+            "layers": [layer.to_json() for layer in self.rung.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
             "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
         }
@@ -162,14 +182,26 @@ def print_summary(report: Report) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
     total = sum(report.seconds.values())
     print(
-        f"backbone {report.metadata.backbone_digest[:19]}, {report.metadata.built['parameters']:,} parameters, "
+        f"{report.rung.precision}; backbone {report.metadata.backbone_digest[:19]}, "
+        f"{report.metadata.built['parameters']:,} parameters, "
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
         f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
     )
+    if len(report.tried) > 1:
+        print("\n".join(_rung_line(tried) for tried in report.tried))
     if isinstance(report.joint, JointHead):
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
+
+
+def _rung_line(tried: Rung | Skipped) -> str:
+    if isinstance(tried, Skipped):
+        return f"{tried.precision}: left out: {tried.reason}"
+    return (
+        f"{tried.precision}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
+        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here"
+    )
 
 
 def _page(report: Report) -> Page:
@@ -178,7 +210,7 @@ def _page(report: Report) -> Page:
         for c in q.worst:
             answers = [
                 f"{head.labels[int(scores.argmax())]} {float(scores.max()):.2f}"
-                for scores in (c.float_scores, c.int8_scores)
+                for scores in (c.float_scores, c.file_scores)
             ]
             source = report.verification.sources[c.picture]
             worst.append(
@@ -201,9 +233,32 @@ def _page(report: Report) -> Page:
         heads=report.quality.heads,
         min_agreement=report.config.min_agreement,
         worst=tuple(worst[:18]),
-        noise=report.noise,
+        noise=report.rung.noise,
+        rungs=_rungs(report),
         seconds=report.seconds,
     )
+
+
+def _rungs(report: Report) -> list[tuple[str, ...]]:
+    """A row for each precision that was tried, as ``report_page.RUNG_COLUMNS``."""
+    rows: list[tuple[str, ...]] = []
+    for tried in report.tried:
+        if isinstance(tried, Skipped):
+            rows.append((tried.precision, tried.reason))
+            continue
+        worst = min(tried.quality.heads, key=lambda q: q.agreement)
+        rows.append(
+            (
+                tried.precision,
+                f"{tried.quality.agreement:.3f}",
+                f"{worst.agreement:.3f} ({worst.head_name})",
+                f"{tried.quality.features_snr_db:.1f}",
+                f"{len(tried.model):,}",
+                f"{tried.backbone_ms:.2f}",
+                ".".join(map(str, tried.linked.min_runtime)),
+            )
+        )
+    return rows
 
 
 def _seam_text(metadata: Metadata) -> str:
@@ -221,6 +276,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     metadata, noun = report.metadata, report.metadata.input.noun
     return [
         ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
+        ("precision", report.rung.precision),
         ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
         (
             "backbone",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from builder.noise import LayerNoise
 from builder.page import BLUE, GREY, RED, THUMBNAIL, image, inline, problems, row, tidy
 from builder.page import page as whole_page
-from builder.rounding import LayerNoise
 from builder.verify import HeadQuality
 from edge_runtime.metadata import BACKBONE
 
@@ -31,7 +30,7 @@ class Worst:
     picture: str
     sample: np.ndarray | bytes
     float_answer: str
-    int8_answer: str
+    file_answer: str
     drift: float
     agrees: bool
 
@@ -46,14 +45,19 @@ class Page:
     min_agreement: float
     worst: Sequence[Worst]
     noise: Sequence[LayerNoise]
+    rungs: Sequence[tuple[str, ...]]
     seconds: Mapping[str, float]
 
 
+RUNG_COLUMNS = (
+    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "runs from TensorFlow Lite",
+)  # fmt: skip
 _BODY = """{problems}
 <table>{facts}</table>
 <h2>Agreement with the float originals, and drift of the top probability</h2>{quality}
 <table><tr><th>head</th><th class="n">pictures</th><th class="n">agreement</th><th class="n">95 % interval</th>
 <th class="n">drift mean</th><th class="n">drift max</th></tr>{heads}</table>
+<h2>Precisions tried</h2><table>{rungs}</table>
 <h2>Bytes by part</h2>{bytes}
 <h2>Pictures that changed most</h2><div class="cards">{worst}</div>
 {noise}
@@ -70,6 +74,7 @@ def render(page: Page) -> str:
         heads="".join(_head_row(q) for q in page.heads),
         bytes=image(_bytes_plot(page.bytes_by_part)),
         noise=_noise(page.noise),
+        rungs=row(RUNG_COLUMNS, []) + "".join(row([rung[0]], rung[1:]) for rung in page.rungs),
         worst="".join(_card(w) for w in page.worst),
         seconds="".join(row([stage], [f"{s:.1f} s"]) for stage, s in page.seconds.items()),
     )
@@ -107,7 +112,7 @@ def _card(worst: Worst) -> str:
     return (
         f'<div class="card">{shown}{html.escape(worst.head_name)}: '
         f"{html.escape(worst.picture)}<br>float {html.escape(worst.float_answer)}<br>"
-        f"<span{changed}>int8 {html.escape(worst.int8_answer)}</span></div>"
+        f"<span{changed}>file {html.escape(worst.file_answer)}</span></div>"
     )
 
 
@@ -155,13 +160,17 @@ def _noise(layers: Sequence[LayerNoise]) -> str:
     """Signal to noise behind every operator of the backbone; nothing where rounding was not learnt."""
     if not layers:
         return ""
-    figure, axes = plt.subplots(figsize=(11, 3.2))
-    axes.plot([layer.snr_db for layer in layers], color=GREY, linewidth=1)
-    kinds = dict.fromkeys(layer.kind for layer in layers)
-    for kind, marker in zip(kinds, itertools.cycle("os^Dv*Pd")):
-        at = [(i, layer.snr_db) for i, layer in enumerate(layers) if layer.kind == kind]
-        axes.plot(*zip(*at, strict=True), marker, label=kind.lower(), markersize=5)
+    figure, axes = plt.subplots(figsize=(11, 4.2))
+    whole = [layer.snr_db for layer in layers]
+    axes.plot(whole, color=RED, linewidth=1.2, label="all before it included")
+    for name, marker, values in (
+        ("alone", ".", [layer.alone_db for layer in layers]),
+        ("its weights alone", "^", [np.nan if layer.weights_db is None else layer.weights_db for layer in layers]),
+        ("its activations alone", "v", [layer.activations_db for layer in layers]),
+    ):
+        shown = np.where(np.isfinite(values), values, np.nan)  # nothing is lost
+        axes.plot(shown, marker, color=GREY if marker != "." else BLUE, label=name, markersize=5)
     axes.set_xlabel("operator of the backbone, from the input on")
     axes.set_ylabel("signal to noise (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)
-    return "<h2>int8 against float behind every operator, on calibration pictures</h2>" + image(tidy(figure))
+    return "<h2>The file against float behind every operator, on calibration pictures</h2>" + image(tidy(figure))

@@ -1,5 +1,5 @@
 """Learnt rounding: int8 weights with which each layer, on the inputs it really gets on the device, gives what the float
-network gives.
+network gives. Activations may be int8, int16 or float.
 
 Layer by layer, from the input on: the layer is refitted by ridge regression from its *quantized* inputs to the *float*
 network's outputs; its weights are rounded one input at a time, the error of each passed on to those not yet rounded
@@ -11,32 +11,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import INT8, Part, operator_name, quantization, scale_and_zero_point
-from builder.layerwise import Stepper, constant, dequantized, names
+from builder.flatbuffer import INT8, Part, dtype_of, operator_name, quantization
+from builder.layerwise import Stepper, as_held, constant, dequantized, is_constant, makers, names
+from builder.noise import LayerNoise, alone, snr_db
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
 
-RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
+RIDGE = 5.0  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127
 NOISE_SAMPLES = 16  # on which signal to noise is measured
 BLOCK = 128  # rows whose error is passed on at once; changes speed, not the result
 Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
 ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
-
-
-@dataclass(frozen=True)
-class LayerNoise:
-    """Signal to noise in dB of the int8 output of one operator against float, all before it included."""
-
-    layer: str
-    kind: str
-    snr_db: float
 
 
 class Observed:
@@ -55,6 +46,14 @@ class Observed:
         self._regular = gram + self._ridge * identity
         self._order, self._upper = inverse_factor(gram + DAMPING * energy * identity)
 
+    def shift(self, weights: np.ndarray, integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """What the bias has to grow by (groups, outputs) for the mean error to be 0, with ``integers`` as weights.
+
+        Bias correction: Nagel et al. 2019, arXiv 1906.04721, section 4.2, here with the inputs of the device.
+        """
+        target = self._mean_signal.astype(np.float64) @ weights
+        return np.asarray((target - self._mean_device.astype(np.float64) @ (integers * steps[:, None]))[:, 0])
+
     def fit(self, weights: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Integer weights with which the device gives what the signal gives with the float ``weights``.
 
@@ -64,8 +63,7 @@ class Observed:
         outputs = np.stack([x @ w for x, w in zip(self._a, weights.astype(np.float32), strict=True)])
         refitted = np.linalg.solve(self._regular, _products(self._b, outputs) + self._ridge * weights)
         integers = gptq(refitted, steps, self._order, self._upper)
-        target = self._mean_signal.astype(np.float64) @ weights
-        return integers, (target - self._mean_device.astype(np.float64) @ (integers * steps[:, None]))[:, 0]
+        return integers, self.shift(weights, integers, steps)
 
 
 def round_parts(
@@ -73,21 +71,32 @@ def round_parts(
     int8_parts: Mapping[str, Part],
     inputs: np.ndarray,
     advance: Callable[[], None] = lambda: None,
+    *,
+    bias_only: bool = False,
 ) -> list[LayerNoise]:
     """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
 
-    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in
-    place; returns the noise behind each operator of the backbone.
+    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in place;
+    returns the noise behind each operator of the backbone. ``bias_only``: weights stay as they are.
     """
     backbone = int8_parts[BACKBONE]
     ((name, index),) = backbone.inputs.items()
-    source = backbone.tensors[index]
-    taken = quantization(source).quantize(inputs) if source.type == INT8 else inputs
-    truth, device, noise = learn_rounding(float_parts[BACKBONE], backbone, {name: inputs}, {name: taken}, {}, advance)
+    truth, device, noise = learn_rounding(
+        float_parts[BACKBONE],
+        backbone,
+        {name: inputs},
+        {name: as_held(backbone.tensors[index], inputs)},
+        {},
+        advance,
+        bias_only=bias_only,
+        observe_noise=True,
+    )
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     for name, part in int8_parts.items():
         if name != BACKBONE:
-            learn_rounding(float_parts[name], part, truth, device, observed, advance)
+            learn_rounding(
+                float_parts[name], part, truth, device, observed, advance, bias_only=bias_only, observe_noise=False
+            )
     return noise
 
 
@@ -98,13 +107,16 @@ def learn_rounding(
     int8_inputs: Samples,
     observed: dict[tuple[str, str], Observed],
     advance: Callable[[], None],
+    *,
+    bias_only: bool,
+    observe_noise: bool,
 ) -> tuple[Samples, Samples, list[LayerNoise]]:
     """Give the layers of ``int8_part`` new weights and biases, in place.
 
     ``float_inputs``: (samples, ...) float32 for each input that the part has, perhaps for more. ``int8_inputs``: the same
     samples as the int8 input tensors hold them. ``observed``: shared by parts with the same inputs; keeps what is known
-    of dense layers that read them. ``advance`` is called after each operator. Returns the float outputs, the int8
-    outputs, and the noise behind each operator.
+    of dense layers that read them. ``advance`` is called after each operator. ``bias_only``: weights stay as
+    they are. Returns the float outputs, the int8 outputs, and, where ``observe_noise``, the noise of each operator.
     """
     float_index, int8_name = dict(names(float_part)), {i: name for name, i in names(int8_part)}
     twin = {i: float_index[name] for i, name in int8_name.items() if name in float_index}
@@ -114,25 +126,32 @@ def learn_rounding(
     device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
     uses = Counter(i for op in int8_part.operators for i in op.inputs)
     read = {*uses, *int8_part.outputs.values()}
+    float_ops = {op.outputs[0]: op for op in float_part.operators}
     noise = []
     for op in int8_part.operators:
         kind = operator_name(int8_part, op)
-        learnable = kind in ROWS and len(op.inputs) == 3 and all(uses[i] == 1 for i in op.inputs[1:])
-        if learnable and op.inputs[0] in twin and op.inputs[1] in twin:
-            weights = constant(float_part, twin[op.inputs[1]], np.float32)
-            if weights is not None and int8_part.tensors[op.inputs[1]].type == INT8:
+        kernel = _kernel(int8_part, op) if kind in ROWS and len(op.inputs) == 3 else None
+        unshared = kernel is not None and all(uses[i] == 1 for i in (kernel, *op.inputs[1:]))
+        if kernel is not None and unshared and op.inputs[0] in twin and kernel in twin:
+            weights = constant(float_part, twin[kernel], np.float32)
+            if weights is not None:
                 views = truth.until(twin[op.inputs[0]]), device.value(op.inputs[0])
                 source = sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
                 known = observed.get((kind, source)) if source else None
-                known = _learn_layer(kind, op, int8_part, weights, views, known)
+                known = _learn_layer(kind, op, kernel, int8_part, weights, views, known, bias_only=bias_only)
                 if source and known is not None:
                     observed[kind, source] = known
+        theirs = float_ops.get(twin.get(op.outputs[0], -1))
+        watched = _watched(float_part, theirs, op, twin) if observe_noise and op.outputs[0] in read else None
+        values = [truth.until(twin[i])[:NOISE_SAMPLES] for i in watched or ()]
         device.step()
-        for result in op.outputs:
-            if result in twin and result in read and int8_part.tensors[result].type == INT8:
-                found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
-                signal = truth.until(twin[result])[:NOISE_SAMPLES]
-                noise.append(LayerNoise(int8_name[result], kind, snr_db(signal, found)))
+        if theirs is not None and watched is not None:
+            result = op.outputs[0]
+            found = dequantized(int8_part, result, device.value(result)[:NOISE_SAMPLES])
+            whole = snr_db(truth.until(twin[result])[:NOISE_SAMPLES], found)
+            reads = [twin[i] for i in watched], watched
+            own = alone((float_part, int8_part), (theirs, op), reads, values)
+            noise.append(LayerNoise(int8_name[result], kind, whole, *own))
         advance()
     return (
         {name: truth.until(i) for name, i in float_part.outputs.items()},
@@ -174,33 +193,71 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
 
 
-def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
-    """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
-    noise = float(np.mean((signal - found) ** 2, dtype=np.float64))
-    return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
+def _watched(float_part: Part, theirs: Any, op: Any, twin: Mapping[int, int]) -> list[int] | None:
+    """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads; else None."""
+    if theirs is None:
+        return None
+    reads = [i for i in op.inputs if i in twin and not is_constant(float_part, twin[i])]
+    return (
+        reads
+        if [twin[i] for i in reads] == [i for i in theirs.inputs if i >= 0 and not is_constant(float_part, i)]
+        else None
+    )
+
+
+def _kernel(part: Part, op: Any) -> int | None:
+    """The tensor with the int8 weights of ``op``, also where a DEQUANTIZE stands between them."""
+    between = [other.inputs[0] for other in makers(part, op, [op.inputs[0]])]
+    found = between[0] if between else op.inputs[1]
+    return found if part.tensors[found].type == INT8 and constant(part, found, np.int8) is not None else None
 
 
 def _learn_layer(
-    kind: str, op: Any, part: Part, weights: np.ndarray, views: tuple[np.ndarray, np.ndarray], known: Observed | None
+    kind: str,
+    op: Any,
+    kernel: int,
+    part: Part,
+    weights: np.ndarray,
+    views: tuple[np.ndarray, np.ndarray],
+    known: Observed | None,
+    *,
+    bias_only: bool,
 ) -> Observed | None:
-    """New int8 weights and int32 bias for ``op``, from its input in float and in int8; returns what was seen of it."""
-    source, kernel, bias = op.inputs
-    old = constant(part, bias, np.int32)
+    """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
+    source, _, bias = op.inputs
+    old = constant(part, bias, dtype_of(part.tensors[bias]))
     if old is None or weights.shape[-1] != views[0].shape[-1]:
         return None  # a depth multiplier or groups: left as they are
-    scale, zero_point = scale_and_zero_point(part.tensors[source])
+    scale, zero_point, _ = quantization(part.tensors[source])
     if known is None:
-        inputs = [(views[0], 0.0), (views[1], zero_point)]
+        inputs = [(views[0], 0.0), (views[1], float(zero_point))]
         signal, integers = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
         known = Observed(np.ascontiguousarray(signal), np.ascontiguousarray(dequantized(part, source, integers)))
-    # TFLite's layouts: (1, height, width, channels) for a depthwise convolution, else (outputs, ..., inputs).
     depthwise = kind == "DEPTHWISE_CONV_2D"
-    outputs = weights.shape[3] if depthwise else weights.shape[0]
-    steps = np.broadcast_to(np.asarray(part.tensors[kernel].quantization.scale, np.float64), outputs)
-    matrix = weights.reshape(-1, outputs).T[:, :, None] if depthwise else weights.reshape(outputs, -1).T[None]
-    integers, shift = known.fit(matrix.astype(np.float64), steps[:, None] if depthwise else steps[None])
-    rounded = integers[:, :, 0].T if depthwise else integers[0].T
-    part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
-    new = np.rint(old + shift.reshape(-1) / (scale * steps))
-    part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(np.int32))
+    wanted = _by_group(weights, depthwise=depthwise).astype(np.float64)
+    scales = np.asarray(part.tensors[kernel].quantization.scale, np.float64)
+    steps = np.broadcast_to(scales, wanted.shape[0] * wanted.shape[2])
+    own_steps = steps[:, None] if depthwise else steps[None]
+    if bias_only:
+        nearest = constant(part, kernel, np.int8)
+        assert nearest is not None  # _kernel
+        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps)
+    else:
+        integers, shift = known.fit(wanted, own_steps)
+        rounded = integers[:, :, 0].T if depthwise else integers[0].T
+        part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
+    if old.dtype == np.float32:
+        part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
+    else:
+        new = np.rint(old + shift.reshape(-1) / (scale * steps))
+        part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
     return known
+
+
+def _by_group(weights: np.ndarray, *, depthwise: bool) -> np.ndarray:
+    """(groups, taps, outputs) of TFLite's (1, height, width, channels) of a depthwise convolution, a group for each
+    channel, and of (outputs, ..., inputs) of any other layer, which is one group.
+    """
+    if depthwise:
+        return weights.reshape(-1, weights.shape[3]).T[:, :, None]
+    return weights.reshape(weights.shape[0], -1).T[None]

@@ -12,7 +12,7 @@ import numpy as np
 from builder.calibration import SampleSet
 from builder.errors import ConversionError
 from builder.merge import MergedModel
-from builder.rounding import snr_db
+from builder.noise import snr_db
 from edge_runtime.engine import Features, MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import END_TO_END
@@ -25,11 +25,11 @@ _END_TO_END_PICTURES = 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """One picture and one head: float and int8 scores, float32 (labels,) each."""
+    """One picture and one head: scores of the original and of the file, float32 (labels,) each."""
 
     picture: int  # index into the verification pictures
     float_scores: np.ndarray
-    int8_scores: np.ndarray
+    file_scores: np.ndarray
     agrees: bool
     drift: float  # change of the probability of the label that float puts first
 
@@ -68,15 +68,24 @@ class HeadQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """``features_snr_db``: signal to noise of the int8 features against the float ones."""
+    """``features_snr_db``: signal to noise of the file's features against the float ones."""
 
     heads: tuple[HeadQuality, ...]
     features_snr_db: float
 
+    @property
+    def agreement(self) -> float:
+        """Of all heads together, each picture counted once for each head."""
+        return sum(q.agreement * q.pictures for q in self.heads) / sum(q.pictures for q in self.heads)
+
+    def reaches(self, min_agreement: float) -> bool:
+        """More than not being refuted: no head fails, and all of them together agree as often as they have to."""
+        return all(q.passes(min_agreement) for q in self.heads) and self.agreement >= min_agreement
+
     def to_json(self) -> dict[str, object]:
         heads = {q.head_name: q.to_json() for q in self.heads}
         snr = round(self.features_snr_db, 2) if math.isfinite(self.features_snr_db) else None
-        return {"features_snr_db": snr, "heads": heads}
+        return {"features_snr_db": snr, "agreement": round(self.agreement, 4), "heads": heads}
 
 
 def verify(path: Path, merged: MergedModel, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:

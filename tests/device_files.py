@@ -2,9 +2,10 @@
 
 Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
-``expected.json`` (the scores that ai-edge-litert gave). ``joint.tflite`` has a joint head, and ``joint.npz`` what a
-numpy program needs to compute the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it.
-``text.tflite`` takes texts; ``text.json`` has some, their tokens and scores.
+``expected.json`` (the scores that ai-edge-litert gave). ``int16.tflite`` and its like have the other precisions, and
+``rungs.npz`` what they gave. ``joint.tflite`` has a joint head, and ``joint.npz`` what a numpy program needs to compute
+the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it. ``text.tflite`` takes texts;
+``text.json`` has some, their tokens and scores.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import PIL
@@ -21,6 +25,9 @@ from PIL import Image
 
 from builder import build
 from builder.export import export_split, export_task
+from builder.flatbuffer import Part
+from builder.islands import result_name
+from builder.plan import Plan
 from builder.quiet import quiet
 from edge_runtime import MultiHeadClassifier
 from tests.joint_models import head_of, logits_tensors, with_joint, with_none
@@ -29,6 +36,7 @@ from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
 from tests.tiny_texts import sentences, text_base, text_config
 
 INTERPRETER = "ai_edge_litert"
+RUNGS = ("islands", "int16", "weights", "float16", "float")
 FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
 
 
@@ -48,6 +56,7 @@ def main() -> None:
         arrays.update({f"{name}/images": images, f"{name}/features": features})
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
+    write_rungs(folder, pictures)
     write_joint(folder, pictures)
     write_text(folder)
     names = [path.name for path in pictures]
@@ -55,9 +64,28 @@ def main() -> None:
     (folder / "expected.json").write_text(json.dumps(document), "utf-8")
 
 
-def build_file(path: Path, heads: dict[str, int]) -> None:
+def build_file(path: Path, heads: dict[str, int], **options: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        shutil.copyfile(build_tiny(Path(scratch), heads).output, path)
+        shutil.copyfile(build_tiny(Path(scratch), heads, **options).output, path)
+
+
+def two_islands(float_parts: Mapping[str, Part], *_: Any) -> Plan:
+    """What timing would choose in a network so small, nobody knows."""
+    backbone = float_parts["backbone"]
+    return Plan(tuple(result_name(backbone, backbone.operators[i]) for i in (0, 3)), [])
+
+
+def write_rungs(folder: Path, pictures: list[Path]) -> None:
+    """Each head's scores (pictures, labels) by the name of the precision and of the head."""
+    arrays = {}
+    for rung in RUNGS:
+        path = folder / f"{rung}.tflite"
+        with mock.patch("builder.ladder.plan_islands", two_islands):
+            build_file(path, THREE_HEADS, precision=rung)
+        with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
+            answers = [scores_of(classifier.classify(picture).classifications) for picture in pictures]
+        arrays.update({f"{rung}/{head}": np.stack([answer[head] for answer in answers]) for head in THREE_HEADS})
+    np.savez_compressed(folder / "rungs.npz", **arrays)
 
 
 def write_joint(folder: Path, pictures: list[Path]) -> None:

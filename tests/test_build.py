@@ -116,7 +116,7 @@ def test_an_operator_with_two_outputs_goes_all_the_way(tmp_path: Path) -> None:
     result = build_tiny(tmp_path, {"a": tiny_classifier(base, 3, seed=1), "b": tiny_classifier(base, 4, seed=2)})
     assert result.metadata.seam[0].shape == (8,)
     assert result.quality.features_snr_db > 15
-    assert result.report.noise
+    assert result.report.rung.noise
 
 
 def test_every_usual_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ class TestWhatAFailureLeaves:
         def interrupted(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("builder.pipeline.verify", interrupted)
+        monkeypatch.setattr("builder.ladder.verify", interrupted)
         before = set(config.output.parent.iterdir())
         with pytest.raises(KeyboardInterrupt):
             build(config)

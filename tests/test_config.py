@@ -55,7 +55,10 @@ def test_paths_are_relative_to_the_file_and_heads_keep_their_order(tmp_path: Pat
         ('model = "cats.keras"', "model = 3", r"heads\.cats\.model: expected a path, found 3"),
         ('output = "out/all.tflite"', 'output = "o"\nmin_agreement = 97', "expected a number from 0 to 1"),
         ('output = "out/all.tflite"', 'output = "o"\nmin_agreement = "high"', "min_agreement"),
-        ('output = "out/all.tflite"', 'output = "o"\nrounding = "best"', "rounding: expected one of learnt, nearest"),
+        ('output = "out/all.tflite"', 'output = "o"\nrounding = "best"', "rounding: expected one of learnt, bias"),
+        ('output = "out/all.tflite"', 'output = "o"\nprecision = "int4"', "precision: expected one of auto, int8"),
+        ('output = "out/all.tflite"', 'output = "o"\nranges = "all"', "ranges: expected one of minmax, percentile"),
+        ('output = "out/all.tflite"', 'output = "o"\nequalize = "yes"', "equalize: expected true or false"),
         ('output = "out/all.tflite"', 'output = "o"\nresize = {fit = "zoom"}', "resize.fit: expected one of"),
         ('output = "out/all.tflite"', 'output = "o"\nresize = 3', "resize: expected a table"),
         (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import Part, plain_tensor
+from builder.flatbuffer import FLOAT32, Part, plain_tensor
 
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),
@@ -52,6 +52,11 @@ class Assembler:
         output = self._tensor(name or f"{kind.lower()}_{len(self.part.tensors)}", shape, np.dtype(np.float32))
         self.part.operators.append(self.part.operator(kind, inputs, [output], _OPTIONS.get(kind)))
         return output
+
+    def real(self, tensor: int) -> int:
+        """The tensor in float, which it may be already."""
+        own = self.part.tensors[tensor]
+        return tensor if own.type == FLOAT32 else self.add("DEQUANTIZE", [tensor], own.shape)
 
     def reshape(self, tensor: int, shape: Sequence[int], *, name: str | None = None) -> int:
         return self.add("RESHAPE", [tensor, self.constant(np.array(shape, np.int32))], shape, name=name)

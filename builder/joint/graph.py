@@ -78,7 +78,7 @@ def reference(
 
 
 def joint_part(router: Router, layout: Layout, features: Any, logits: Mapping[str, Any]) -> Part:
-    """``features``, ``logits``: the tensors that the finished file has for them, int8. The inputs of the part are named
+    """``features``, ``logits``: the tensors that the finished file has for them. The inputs of the part are named
     ``JOINT_SEAM`` and as the heads; its outputs are ``scores`` and ``heads``.
     """
     graph, heads = Assembler(JOINT), layout.heads
@@ -95,7 +95,7 @@ def _padded_logits(graph: Assembler, layout: Layout, sources: Mapping[str, int])
     parts, places, start = [], np.full((len(layout.heads), layout.most_labels), -1), 0
     for h, head in enumerate(layout.heads):
         count = len(head.labels)
-        parts.append(graph.add("DEQUANTIZE", [sources[head.head_name]], (1, count)))
+        parts.append(graph.real(sources[head.head_name]))
         places[h, :count] = np.arange(start, start + count)
         start += count
     parts.append(graph.constant(np.full((1, 1), _FAR, np.float32)))
@@ -105,7 +105,7 @@ def _padded_logits(graph: Assembler, layout: Layout, sources: Mapping[str, int])
 
 def _pooled(graph: Assembler, source: int, shape: Sequence[int]) -> int:
     """Real features (1, features); a map of features is averaged over its places, as ``router.pooled`` does."""
-    real = graph.add("DEQUANTIZE", [source], shape)
+    real = graph.real(source)
     if len(shape) == 2:
         return real
     axes = graph.constant(np.arange(1, len(shape) - 1, dtype=np.int32))

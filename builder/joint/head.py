@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from builder.config import JointConfig
-from builder.flatbuffer import INT8, Part, operator_name, quantization, write_parts
+from builder.flatbuffer import Part, operator_name, quantization, write_parts
 from builder.joint.graph import NONE, Layout, joint_part, lay_out
 from builder.joint.router import Evidence, FittedRouter, fit_router, pooled
 from builder.joint.unknown import Unknown, thresholds, unknown_by_leaving_out, unknown_from_none
-from builder.link import logits_tensor, take_pixels
+from builder.link import logits_tensor
 from builder.samples import Sample, draw_evenly, find_samples
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
@@ -89,14 +89,15 @@ def fit_joint(
 ) -> JointHead | NoJoint:
     """Learn the joint head from calibration pictures of which is known to which head they belong, or that to none.
 
-    ``parts``: the int8 backbone and heads. ``pictures``: from ``grouped_samples``. ``advance`` is called after each.
+    ``parts``: the backbone, as the device feeds it, and the heads. ``pictures``: from ``grouped_samples``. ``advance`` is
+    called after each.
     """
     if not config.enabled:
         return NoJoint("it is switched off")
     names = [head.head_name for head in heads]
     odd = [name for name in names if _logits_part(parts[name]) is None]
     if odd:
-        return NoJoint(f"head {odd[0]} does not end in a softmax or a sigmoid of int8 logits")
+        return NoJoint(f"head {odd[0]} does not end in a softmax or a sigmoid of logits")
     if len({p.digest for p in pictures}) < len(pictures):
         return NoJoint("the same text lies in the folders of several heads")
     counts = {name: sum(p.head == name for p in pictures) for name in (*names, NONE)}
@@ -156,9 +157,9 @@ def observe(
     spec: InputSpec,
     advance: Callable[[], None] = lambda: None,
 ) -> Evidence:
-    """Run the int8 backbone, and the heads up to their logits."""
+    """Run the backbone as the device will, and the heads up to their logits."""
     logits_parts = {name: part for name in names if (part := _logits_part(parts[name])) is not None}
-    backbone = take_pixels(parts[BACKBONE])
+    backbone = parts[BACKBONE]
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=write_parts({BACKBONE: backbone, **logits_parts}), num_threads=2)
     seam = quantization(backbone.tensors[backbone.outputs[FEATURES]])
@@ -177,10 +178,10 @@ def observe(
 
 
 def _logits_part(part: Part) -> Part | None:
-    """A head without its last operator; None where that is not a softmax or a sigmoid of int8 logits."""
+    """A head without its last operator; None where that is not a softmax or a sigmoid of logits."""
     last, logits = part.operators[-1], logits_tensor(part)
     ends = operator_name(part, last) in _ENDS and list(last.outputs) == [part.outputs["scores"]]
-    if not ends or part.tensors[logits].type != INT8 or len(part.tensors[logits].shape) != 2:
+    if not ends or len(part.tensors[logits].shape) != 2:
         return None
     return replace(part, operators=part.operators[:-1], outputs={"logits": logits})
 

@@ -1,0 +1,156 @@
+"""Islands of float in an int8 backbone lie where the plan says, and each operator's cost is its own."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildResult, build, ladder
+from builder.errors import ConversionError
+from builder.flatbuffer import FLOAT32, INT8, Part, operator_name, read_parts
+from builder.islands import result_name, splice
+from builder.noise import snr_db
+from builder.plan import Plan
+from builder.quantize import pin, quantize
+from builder.ranges import measure_ranges
+from builder.sensitivity import OperatorCost, answers, by_gain, measure_costs
+from tests.tiny_models import THREE_HEADS, tiny_config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the ladder is given for a tiny build: caught on its way."""
+    caught = []
+
+    def catch(material: Any, *_: Any) -> Any:
+        caught.append(material)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builder.pipeline.climb", catch)
+        with pytest.raises(KeyboardInterrupt):
+            build(tiny_config(tmp_path_factory.mktemp("islands")))
+    return caught[0]
+
+
+@pytest.fixture
+def parts(made: Any) -> dict[str, dict[str, Part]]:
+    return {p: read_parts(quantize(made.float_model, made.ranges, p)) for p in ("float", "int8", "weights")}
+
+
+def layers(part: Part) -> list[str]:
+    return [result_name(part, op) for op in part.operators]
+
+
+def in_float(part: Part) -> set[str]:
+    """The operators with an activation in float among what they read, conversions aside."""
+    return {
+        result_name(part, op)
+        for op in part.operators
+        if operator_name(part, op) not in ("QUANTIZE", "DEQUANTIZE") and part.tensors[op.inputs[0]].type == FLOAT32
+    }
+
+
+@pytest.mark.parametrize("chosen", [[0], [1], [2, 3], [0, 4], [4], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize("twin", ["weights", "float"])
+def test_islands_lie_exactly_where_they_are_planned(
+    parts: dict[str, dict[str, Part]], chosen: list[int], twin: str
+) -> None:
+    base = parts["int8"]["backbone"]
+    plan = {layers(base)[i] for i in chosen}
+    found = splice(base, parts[twin]["backbone"], plan)
+    assert in_float(found) == plan
+    converted = [op for op in found.operators if operator_name(found, op) == "QUANTIZE"]
+    assert all(found.tensors[op.inputs[0]].type == FLOAT32 for op in converted)
+    ends = [*found.inputs.values(), *found.outputs.values()]
+    assert [found.tensors[i].type for i in ends] == [INT8, INT8]
+
+
+def test_neighbours_are_one_island_with_one_pair_of_shores(parts: dict[str, dict[str, Part]]) -> None:
+    base = parts["int8"]["backbone"]
+    found = splice(base, parts["float"]["backbone"], set(layers(base)[:3]))
+    kinds = [operator_name(found, op) for op in found.operators]
+    assert (kinds[0], kinds.count("DEQUANTIZE"), kinds.count("QUANTIZE")) == ("DEQUANTIZE", 1, 1)
+
+
+def test_no_island_changes_nothing_and_all_are_the_twin(made: Any, parts: dict[str, dict[str, Part]]) -> None:
+    images, heads = made.inputs(3), {n: p for n, p in parts["float"].items() if n != "backbone"}
+    base, twin = parts["int8"]["backbone"], parts["float"]["backbone"]
+    same = answers(splice(base, twin, ()), heads, images)
+    for name, scores in answers(base, heads, images).items():
+        np.testing.assert_array_equal(same[name], scores)
+    truth, noise = answers(twin, heads, images)["animals"], {}
+    for count in (0, 5):
+        mixed = splice(base, twin, set(layers(base)[:count]))
+        noise[count] = snr_db(truth, answers(mixed, heads, images)["animals"])
+    assert noise[5] > noise[0]
+
+
+def test_base_and_twin_stay_what_they_were(parts: dict[str, dict[str, Part]]) -> None:
+    base, twin = parts["int8"]["backbone"], parts["weights"]["backbone"]
+    before = [copy.deepcopy((part.operators, part.tensors, part.inputs, part.outputs)) for part in (base, twin)]
+    splice(base, twin, set(layers(base)[1:3]))
+    for part, (operators, tensors, *ends) in zip((base, twin), before, strict=True):
+        assert [vars(op).keys() for op in part.operators] == [vars(op).keys() for op in operators]
+        assert [(list(o.inputs), list(o.outputs)) for o in part.operators] == [(o.inputs, o.outputs) for o in operators]
+        assert [t.buffer for t in part.tensors] == [t.buffer for t in tensors]
+        assert [part.inputs, part.outputs] == ends
+
+
+def test_an_operator_that_is_exact_costs_nothing_and_a_ruined_one_the_most(
+    made: Any, parts: dict[str, dict[str, Part]]
+) -> None:
+    int8 = parts["int8"]["backbone"]
+    ruined = int8.operators[1]
+    weights = int8.tensors[ruined.inputs[1]]
+    int8.set_constant(ruined.inputs[1], np.zeros(weights.shape, np.int8))
+    costs = measure_costs(parts["float"], int8, made.inputs(4))
+    assert [cost.layer for cost in costs] == layers(parts["float"]["backbone"])
+    assert max(costs, key=lambda cost: cost.head_noise).layer == result_name(int8, ruined)
+    assert all(cost.head_noise >= 0 and cost.int8_us > 0 and cost.float_us > 0 for cost in costs)
+
+
+def test_what_gains_most_for_each_microsecond_comes_first() -> None:
+    def cost(layer: str, noise: float, more_us: float) -> OperatorCost:
+        return OperatorCost(layer, "CONV_2D", noise, 10 + more_us, 10, 0)
+
+    costs = [cost("dear", 9, 90), cost("cheap", 4, 10), cost("free", 2, -5), cost("idle", 0, 1)]
+    assert [c.layer for c in by_gain(costs)] == ["free", "cheap", "dear", "idle"]
+
+
+def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = layers(read_parts(made.float_model)["backbone"])
+    monkeypatch.setattr(ladder, "plan_islands", lambda *_: Plan((names[0], names[3]), []))
+    result: BuildResult = build(replace(made.config, precision="islands"))
+    backbone = read_parts(Path(result.output).read_bytes())["backbone"]
+    assert in_float(backbone) == {names[0], names[3]}
+    (rung,) = result.report.to_json()["rungs"]
+    assert rung["islands"] == [names[0], names[3]]
+    assert list(result.quality.to_json()["heads"]) == list(THREE_HEADS)
+
+
+def test_where_float_is_as_quick_islands_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.plan.backbone_ms", lambda part: 1.0)
+    with pytest.raises(ConversionError, match=r"quicker than float \(1\.00 ms here\)"):
+        build(replace(made.config, precision="islands", rounding="nearest"))
+
+
+@pytest.mark.parametrize("estimate", ["percentile", "mse"])
+def test_other_ranges_lie_within_the_least_and_the_greatest(made: Any, estimate: str) -> None:
+    heads, images = list(THREE_HEADS), made.inputs(8)
+    widest = measure_ranges(made.float_model, images, heads)
+    found = measure_ranges(made.float_model, images, heads, estimate=estimate)
+    assert list(found) == list(widest)
+    narrower = 0
+    for name, (low, high) in found.items():
+        assert min(widest[name][0], 0) <= low <= high <= max(widest[name][1], 0)
+        narrower += (low, high) != widest[name]
+    assert narrower > 3
+    assert pin(made.float_model, found, made.merged.entry.input_range)["backbone/image"] == (-1.0, 1.0)

@@ -1,0 +1,217 @@
+"""Precisions, from the smallest file to the most exact: which is taken, what is in it, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildResult, build, ladder
+from builder.config import RUNGS, BuildConfig
+from builder.errors import ConfigError, ConversionError, QualityError, TargetError
+from builder.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
+from builder.front import take_pixels
+from builder.verify import Quality, verify, wilson_interval
+from edge_runtime import MultiHeadClassifier
+from edge_runtime.interpreter import find_interpreter
+from tests.device_files import two_islands
+from tests.joint_models import head_of, with_joint
+
+TYPES = {"int8": INT8, "islands": INT8, "int16": INT16, "weights": FLOAT32, "float16": FLOAT32, "float": FLOAT32}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def untimed() -> Iterator[None]:
+    """In a network so small timing decides nothing: islands are where they are, and int16 is quick enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder, "plan_islands", two_islands)
+        patch.setattr(ladder, "backbone_ms", lambda part: 1.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
+    """Models and pictures of three heads, with a joint list."""
+    return with_joint(tmp_path_factory.mktemp("ladder"))
+
+
+@pytest.fixture(scope="module")
+def rungs(config: BuildConfig) -> dict[str, BuildResult]:
+    """The same classifiers in every precision."""
+    folder = config.output.parent
+    return {
+        name: build(replace(config, precision=name, output=folder / name / "x.tflite", rounding="learnt"))
+        for name in RUNGS
+    }
+
+
+def test_each_rung_is_nearer_to_float_than_int8_and_the_last_is_float(rungs: dict[str, BuildResult]) -> None:
+    found = {name: result.quality.features_snr_db for name, result in rungs.items()}
+    assert min(found, key=lambda name: found[name]) == "int8"
+    assert all(found[name] > found["int8"] + 10 for name in RUNGS[2:]), found
+    assert found["float"] > 100
+
+
+def test_a_file_says_its_precision_and_has_it(rungs: dict[str, BuildResult]) -> None:
+    for name, result in rungs.items():
+        parts = read_parts(result.output.read_bytes())
+        backbone = parts["backbone"]
+        assert backbone.tensors[backbone.outputs["features"]].type == TYPES[name]
+        assert all(part.tensors[part.inputs["image"]].name == b"backbone/image" for part in (backbone,))
+        assert result.metadata.built["precision"] == name
+        seam = np.dtype(result.metadata.seam[0].quantization.dtype)
+        assert seam.name == {"islands": "int8", "int8": "int8", "int16": "int16"}.get(name, "float32")
+
+
+def test_weights_cost_a_byte_two_or_four(rungs: dict[str, BuildResult]) -> None:
+    size = {name: result.report.linked.backbone_bytes for name, result in rungs.items()}
+    assert size["int8"] < 1.2 * size["weights"]
+    assert size["weights"] < size["float16"] < size["float"]
+
+
+def test_every_rung_answers_with_probabilities_and_a_joint_list(
+    rungs: dict[str, BuildResult], config: BuildConfig
+) -> None:
+    picture = next(p for p in sorted((config.calibration_data / "animals").iterdir()))
+    answers = {}
+    for name, result in rungs.items():
+        with MultiHeadClassifier(result.output, num_threads=1) as classifier:
+            found = classifier.classify(picture, joint=True)
+            assert found.joint is not None
+            answers[name] = [c.score for c in sorted(found.joint.categories, key=lambda c: c.index)]
+            for head in found.classifications:
+                assert sum(c.score for c in head.categories) == pytest.approx(1, abs=0.02)
+        assert head_of(result).pictures == head_of(rungs["float"]).pictures
+    for name, scores in answers.items():
+        atol = 0.12 if name in ("int8", "islands") else 0.03
+        np.testing.assert_allclose(scores, answers["float"], atol=atol, err_msg=name)
+
+
+def test_learnt_rounding_helps_weights_of_every_precision(rungs: dict[str, BuildResult], config: BuildConfig) -> None:
+    for name in ("int16", "weights"):
+        output = config.output.parent / f"{name}-nearest.tflite"
+        nearest = build(replace(config, precision=name, output=output, rounding="nearest"))
+        assert rungs[name].quality.features_snr_db > nearest.quality.features_snr_db + 3
+
+
+def judged_as(monkeypatch: pytest.MonkeyPatch, agreements: list[float]) -> None:
+    """The rungs that are built from now on agree so often, whatever they are."""
+    left = list(agreements)
+
+    def judge(*args: Any) -> Quality:
+        quality, agreement = verify(*args), left.pop(0)
+        interval = wilson_interval(round(agreement * 100), 100)
+        heads = tuple(replace(q, agreement=agreement, interval=interval) for q in quality.heads)
+        return replace(quality, heads=heads)
+
+    monkeypatch.setattr(ladder, "verify", judge)
+
+
+def test_auto_takes_the_first_rung_that_passes_and_tells_of_those_before(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_as(monkeypatch, [0.5, 0.9, 0.98, 1.0, 1.0])
+    result = build(replace(config, output=config.output.parent / "auto.tflite", min_agreement=0.97))
+    document = result.report.to_json()
+    assert [rung["precision"] for rung in document["rungs"]] == list(RUNGS[:3])
+    assert [rung["agreement"] for rung in document["rungs"]] == [0.5, 0.9, 0.98]
+    assert document["precision"] == result.metadata.built["precision"] == RUNGS[2]
+    assert all(rung["bytes"] > 0 and rung["backbone_ms"] > 0 and rung["min_runtime"] for rung in document["rungs"])
+
+
+def test_not_refuted_is_not_enough_to_stop_at(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 pictures 95: the interval holds 0.97, so the gate lets it pass by name, but the ladder has better."""
+    judged_as(monkeypatch, [0.95, 0.99])
+    result = build(replace(config, output=config.output.parent / "better.tflite", min_agreement=0.97))
+    assert len(result.report.tried) == 2
+    judged_as(monkeypatch, [0.95])
+    named = replace(config, precision="int8", output=config.output.parent / "named.tflite", min_agreement=0.97)
+    assert len(build(named).report.tried) == 1
+
+
+def test_a_rung_by_name_is_not_climbed_from(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged_as(monkeypatch, [0.5])
+    output = config.output.parent / "stopped.tflite"
+    with pytest.raises(QualityError, match=r"agrees with its original on 50\.0%"):
+        build(replace(config, precision="int8", output=output, min_agreement=0.97))
+    assert not output.exists()
+
+
+def test_a_rung_that_cannot_be_had_is_left_out_with_the_reason(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: bytes, ranges: Any, precision: str) -> bytes:
+        if precision == "int8":
+            raise ConversionError("CUMSUM is not to be had in int8")
+        return original(model, ranges, precision)
+
+    original = ladder.quantize
+    monkeypatch.setattr(ladder, "quantize", refuse)
+    result = build(replace(config, output=config.output.parent / "without.tflite"))
+    first, islands, second = result.report.to_json()["rungs"]
+    assert first == {"precision": "int8", "skipped": "CUMSUM is not to be had in int8"}
+    assert (islands["precision"], islands["skipped"]) == ("islands", first["skipped"])  # they are islands in int8
+    assert second["precision"] == "int16"
+    with pytest.raises(ConversionError, match="CUMSUM"):
+        build(replace(config, precision="int8"))
+
+
+def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def milliseconds(part: Part) -> float:
+        return 9.0 if any(tensor.type == INT16 for tensor in part.tensors) else 3.0
+
+    monkeypatch.setattr(ladder, "backbone_ms", milliseconds)
+    judged_as(monkeypatch, [0.5, 0.5, 1.0])
+    result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
+    rungs = result.report.to_json()["rungs"]
+    assert [rung["precision"] for rung in rungs] == ["int8", "islands", "int16", "weights"]
+    assert "slower than float here (9.0 ms against 3.0)" in rungs[2]["skipped"]
+    judged_as(monkeypatch, [1.0])
+    named = build(replace(config, precision="int16", output=config.output.parent / "slow.tflite"))
+    assert named.metadata.built["precision"] == "int16"
+
+
+def test_what_no_rung_can_do_is_an_error(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_new(*_: Any) -> None:
+        raise TargetError("target coral: too old")
+
+    monkeypatch.setattr(ladder, "check_target", too_new)
+    with pytest.raises(TargetError, match="coral"):
+        build(replace(config, target="coral"))
+
+
+def test_a_precision_there_is_not_is_refused(config: BuildConfig) -> None:
+    with pytest.raises(ConfigError, match=r"precision: expected one of auto, int8, .*found 'int4'"):
+        replace(config, precision="int4")
+
+
+@pytest.mark.parametrize("span", [(-1.0, 1.0), (0.0, 255.0), (0.0, 1.0), (-127 / 128, 1.0), (-2.1, 2.6), (0.5, 1.5)])
+def test_pixels_become_what_they_stand_for_in_float(span: tuple[float, float]) -> None:
+    part = Part("backbone", 0, [], [], {}, {}, [], [None])
+    part.tensors = [plain_tensor(name, [1, 16, 16, 1], np.float32) for name in ("image", "features")]
+    part.inputs, part.outputs = {"image": 0}, {"features": 1}
+    part.operators = [part.operator("LOGISTIC", [0], [1])]
+    found = take_pixels(part, span)
+    assert take_pixels(found, span) is found
+    assert len(found.operators) == 2 + (span[0] not in (0.0, -127 / 128))
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    _, factory = find_interpreter("ai_edge_litert")
+    answer = factory(model_content=write_parts({"backbone": found})).get_signature_runner("backbone")(image=pixels)
+    expected = span[0] + (span[1] - span[0]) / 255 * pixels.astype(np.float64)
+    np.testing.assert_allclose(answer["features"], 1 / (1 + np.exp(-expected)), rtol=1e-5)
+
+
+def test_end_to_end_has_what_the_parts_have(rungs: dict[str, BuildResult]) -> None:
+    for result in rungs.values():
+        parts = read_parts(result.output.read_bytes())
+        kinds = {name: [operator_name(part, op) for op in part.operators] for name, part in parts.items()}
+        heads = [kind for head in result.metadata.heads for kind in kinds[head.head_name]]
+        count = len(kinds["backbone"]) + len(heads)
+        assert kinds["serving_default"][:count] == kinds["backbone"] + heads

@@ -1,0 +1,50 @@
+"""What an operator loses by itself, and through its weights and its activations apart."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from builder import BuildResult
+from builder.noise import LayerNoise, snr_db
+
+
+def power(db: float | None) -> float:
+    """Of the noise, relative to the signal."""
+    return 0.0 if db is None or np.isinf(db) else float(10 ** (-db / 10))
+
+
+def test_weights_and_activations_add_up_to_the_whole(tiny: BuildResult) -> None:
+    """Rounding errors of both are independent; learnt weights may undo a part of the activations'."""
+    for layer in tiny.report.rung.noise:
+        parts = power(layer.weights_db) + power(layer.activations_db)
+        assert 0.3 * parts < power(layer.alone_db) < 3 * parts, layer
+
+
+def test_what_has_no_weights_has_none_to_lose(tiny: BuildResult) -> None:
+    with_weights = {layer.kind for layer in tiny.report.rung.noise if layer.weights_db is not None}
+    assert with_weights == {"CONV_2D", "DEPTHWISE_CONV_2D"}
+    assert {layer.kind for layer in tiny.report.rung.noise} > with_weights
+
+
+def test_the_first_operator_has_nothing_before_it(tiny: BuildResult) -> None:
+    first = tiny.report.rung.noise[0]
+    assert first.snr_db == pytest.approx(first.alone_db, abs=0.5)  # pictures are exact in int8
+    assert sum(layer.snr_db < layer.alone_db for layer in tiny.report.rung.noise) >= len(tiny.report.rung.noise) - 2
+
+
+def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> None:
+    lossless = LayerNoise("x", "RESHAPE", float("inf"), float("inf"), None, float("inf"))
+    assert json.loads(json.dumps(lossless.to_json(), allow_nan=False))["snr_db"] is None
+    assert json.dumps(tiny.report.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.1, 20.0), (1.01, 40.0)])
+def test_signal_to_noise_is_in_decibel(factor: float, expected: float) -> None:
+    x = np.random.default_rng(3).normal(size=1000)
+    assert snr_db(x, factor * x) == pytest.approx(expected)
+    assert snr_db(x, x) == np.inf
