@@ -168,7 +168,9 @@ def _rows(subject: Subject, ways: tuple[Way, ...], name: str) -> Iterator[tuple[
     original = subject.keras_model.predict(subject.held_out, verbose=0)
     apart = float(np.abs(np.exp(log_softmax(truth.astype(float))) - original).max())
     print(f"{name}: float file and Keras are {apart:.1g} apart", flush=True)
-    yield "TensorFlow's converter", _judged(truth, lambda: _by_tensorflow(subject))
+    row = _judged(truth, partial(_by_tensorflow, subject))
+    print(name, "TensorFlow's converter", row, flush=True)
+    yield "TensorFlow's converter", row
     for way in ways:
         row = _judged(truth, partial(_run, subject, way, subject.calibration))
         print(name, way.name, row, flush=True)
