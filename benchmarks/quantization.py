@@ -116,7 +116,7 @@ def make_subject(name: str) -> Subject:
         spoil(model)
     (classifier,) = as_classifiers({HEAD: model}, [f"class {i}" for i in range(model.output_shape[-1])])
     merged = merge([classifier], find_backbone([classifier]))
-    spec = ImageInput(*merged.entry.shape[:2])
+    spec = ImageInput(224, 224)
     folder = ROOT / "calibration_data"
     held_out = find_pictures(folder / "held_out", [])
     known = {picture.digest for picture in held_out}
@@ -168,7 +168,9 @@ def _rows(subject: Subject, ways: tuple[Way, ...], name: str) -> Iterator[tuple[
     original = subject.keras_model.predict(subject.held_out, verbose=0)
     apart = float(np.abs(np.exp(log_softmax(truth.astype(float))) - original).max())
     print(f"{name}: float file and Keras are {apart:.1g} apart", flush=True)
-    yield "TensorFlow's converter", _judged(truth, lambda: _by_tensorflow(subject))
+    row = _judged(truth, partial(_by_tensorflow, subject))
+    print(name, "TensorFlow's converter", row, flush=True)
+    yield "TensorFlow's converter", row
     for way in ways:
         row = _judged(truth, partial(_run, subject, way, subject.calibration))
         print(name, way.name, row, flush=True)

@@ -75,11 +75,12 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
     part = _quantized(name, float_model, real, tensors, precision)
     if rounding != "nearest" and precision in LEARNABLE:
         some = slice(ROUNDING_SAMPLES)
-        inputs = [{tensor: values[some] for tensor, values in group.items()} for group in (real, integers)]
+        truth, device = ({tensor: values[some] for tensor, values in group.items()} for group in (real, integers))
         learn_rounding(
             read_parts(float_model)[name],
             part,
-            *inputs,
+            truth,
+            device,
             {},
             lambda: None,
             bias_only=rounding == "bias",

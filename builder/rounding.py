@@ -21,7 +21,7 @@ from builder.noise import LayerNoise, alone, snr_db
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
 
-RIDGE = 5.0  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
+RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127
 NOISE_SAMPLES = 16  # on which signal to noise is measured
