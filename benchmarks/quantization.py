@@ -192,7 +192,7 @@ def _judged(truth: np.ndarray, run: Callable[[], tuple[np.ndarray, float | None]
 
 def _run(subject: Subject, way: Way, images: np.ndarray) -> tuple[np.ndarray, float]:
     parts = quantized(subject, way, images)
-    return subject.logits(parts[BACKBONE], parts[HEAD]), backbone_ms(parts[BACKBONE])
+    return subject.logits(parts[BACKBONE], parts[HEAD]), backbone_ms(parts[BACKBONE])[0]
 
 
 def _by_tensorflow(subject: Subject) -> tuple[np.ndarray, None]:

@@ -56,8 +56,9 @@ def _channel_ranges(
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
     runner, found = interpreter.get_signature_runner(BACKBONE), dict[int, np.ndarray]()
+    (name,) = backbone.inputs
     for image in images:
-        runner(image=image[None])
+        runner(**{name: image[None]})
         for i in tensors:
             values = np.abs(interpreter.get_tensor(i, backbone.subgraph))
             largest = values.reshape(-1, values.shape[-1]).max(0)
@@ -112,7 +113,8 @@ def _groups(part: Part) -> Iterable[_Group]:
         if _is_sum(part, op):
             _join(group_of, [*op.inputs, *op.outputs])
     for i in (*part.inputs.values(), *part.outputs.values()):
-        group_of[i].linear = False
+        if i in group_of:  # tokens are not
+            group_of[i].linear = False
     for op in part.operators:
         if _is_sum(part, op):
             continue
@@ -122,7 +124,7 @@ def _groups(part: Part) -> Iterable[_Group]:
                 group_of[i].linear = False
             elif i in group_of:
                 group_of[i].readers.append(op)
-        for i in op.outputs:
+        for i in filter(group_of.__contains__, op.outputs):
             if layer and not op.builtinOptions.fusedActivationFunction:
                 group_of[i].makers.append(op)
             else:
@@ -144,7 +146,8 @@ def _is_sum(part: Part, op: Any) -> bool:
     if operator_name(part, op) != "ADD" or op.builtinOptions.fusedActivationFunction:
         return False
     a, b = (part.tensors[i] for i in op.inputs)
-    return list(a.shape) == list(b.shape) and all(part.buffers[t.buffer] is None for t in (a, b))
+    activations = all(part.buffers[t.buffer] is None and t.type == FLOAT32 for t in (a, b))
+    return activations and list(a.shape) == list(b.shape)
 
 
 def _is_layer(part: Part, op: Any) -> bool:

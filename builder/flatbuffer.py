@@ -162,6 +162,12 @@ def quantization(tensor: Any) -> Quantization:
     return FLOAT if tensor.type == FLOAT32 else Quantization(*scale_and_zero_point(tensor), dtype_of(tensor))
 
 
+def is_quantity(tensor: Any) -> bool:
+    """Does the tensor hold real numbers, or integers that stand for such? Tokens and indices are none."""
+    quantized = tensor.quantization is not None and tensor.quantization.scale is not None
+    return bool(tensor.type == FLOAT32 or (tensor.type in (INT8, INT16) and quantized))
+
+
 def set_quantization(tensor: Any, chosen: Quantization) -> None:
     """One scale and zero point for the whole tensor."""
     tensor.quantization.scale, tensor.quantization.zeroPoint = [chosen.scale], [chosen.zero_point]

@@ -187,7 +187,7 @@ def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, s
         quality = verify(draft, merged, material.verification, advance)
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
-    latency = backbone_ms(parts[BACKBONE])
+    (latency,) = backbone_ms(parts[BACKBONE])
     return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, latency, weighed.plan)
 
 
@@ -196,10 +196,8 @@ def _check_quicker_than_float(material: Material) -> None:
 
     Raises ``ConversionError``.
     """
-    int16, floating = (
-        backbone_ms(read_parts(quantize(material.float_model, material.ranges, precision))[BACKBONE])
-        for precision in ("int16", "float")
-    )
+    models = [quantize(material.float_model, material.ranges, precision) for precision in ("int16", "float")]
+    int16, floating = backbone_ms(*(read_parts(model)[BACKBONE] for model in models))
     if int16 > floating:
         raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import INT8, Part, dtype_of, operator_name, quantization
+from builder.flatbuffer import INT8, Part, dtype_of, is_quantity, operator_name, quantization
 from builder.layerwise import Stepper, as_held, constant, dequantized, is_constant, makers, names
 from builder.noise import LayerNoise, alone, snr_db
 from builder.patches import sample_patches
@@ -142,7 +142,7 @@ def learn_rounding(
                 if source and known is not None:
                     observed[kind, source] = known
         theirs = float_ops.get(twin.get(op.outputs[0], -1))
-        watched = _watched(float_part, theirs, op, twin) if observe_noise and op.outputs[0] in read else None
+        watched = _watched(float_part, int8_part, theirs, op, twin) if observe_noise and op.outputs[0] in read else None
         values = [truth.until(twin[i])[:NOISE_SAMPLES] for i in watched or ()]
         device.step()
         if theirs is not None and watched is not None:
@@ -193,11 +193,14 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
 
 
-def _watched(float_part: Part, theirs: Any, op: Any, twin: Mapping[int, int]) -> list[int] | None:
-    """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads; else None."""
-    if theirs is None:
-        return None
+def _watched(float_part: Part, int8_part: Part, theirs: Any, op: Any, twin: Mapping[int, int]) -> list[int] | None:
+    """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads, and all of them and its one
+    result are quantities; else None.
+    """
     reads = [i for i in op.inputs if i in twin and not is_constant(float_part, twin[i])]
+    quantities = all(is_quantity(int8_part.tensors[i]) for i in (*reads, *op.outputs))
+    if theirs is None or len(op.outputs) > 1 or not quantities:
+        return None
     return (
         reads
         if [twin[i] for i in reads] == [i for i in theirs.inputs if i >= 0 and not is_constant(float_part, i)]

@@ -137,8 +137,8 @@ def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytes
 
 
 def test_where_float_is_as_quick_islands_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.plan.backbone_ms", lambda part: 1.0)
-    with pytest.raises(ConversionError, match=r"quicker than float \(1\.00 ms here\)"):
+    monkeypatch.setattr("builder.plan.backbone_ms", lambda *parts: [1.0] * len(parts))
+    with pytest.raises(ConversionError, match=r"1 islands take as long as float \(1\.00 ms here\)"):
         build(replace(made.config, precision="islands", rounding="nearest"))
 
 

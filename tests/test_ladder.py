@@ -30,7 +30,7 @@ def untimed() -> Iterator[None]:
     """In a network so small timing decides nothing: islands are where they are, and int16 is quick enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ladder, "plan_islands", two_islands)
-        patch.setattr(ladder, "backbone_ms", lambda part: 1.0)
+        patch.setattr(ladder, "backbone_ms", lambda *parts: [1.0] * len(parts))
         yield
 
 
@@ -164,8 +164,8 @@ def test_a_rung_that_cannot_be_had_is_left_out_with_the_reason(
 def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def milliseconds(part: Part) -> float:
-        return 9.0 if any(tensor.type == INT16 for tensor in part.tensors) else 3.0
+    def milliseconds(*parts: Part) -> list[float]:
+        return [9.0 if any(tensor.type == INT16 for tensor in part.tensors) else 3.0 for part in parts]
 
     monkeypatch.setattr(ladder, "backbone_ms", milliseconds)
     judged_as(monkeypatch, [0.5, 0.5, 1.0])
