@@ -44,19 +44,19 @@ def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
 def alone(
     parts: tuple[Part, Part], ops: tuple[Any, Any], tensors: tuple[list[int], list[int]], values: Sequence[np.ndarray]
 ) -> tuple[float, float | None, float]:
-    """``alone_db``, ``weights_db`` and ``activations_db`` of one operator.
+    """``alone_db``, ``weights_db`` and ``activations_db`` of one operator, by its first output.
 
     ``parts``, ``ops``: in float, and as the device has them. ``tensors``: the activations that each reads, in one order.
     ``values``: what they are in float, (samples, ...) each.
     """
     (floating, device), (op, own), (reads, own_reads) = parts, ops, tensors
-    (truth,) = run_operator(floating, op, list(values), reads)
+    truth = run_operator(floating, op, list(values), reads)[0]
     entering = [quantization(device.tensors[i]) for i in own_reads]
     leaving = quantization(device.tensors[own.outputs[0]])
     stored = [q.quantize(v) for q, v in zip(entering, values, strict=True)]
-    (found,) = run_operator(device, own, stored, own_reads)
+    found = run_operator(device, own, stored, own_reads)[0]
     rounded = [q.dequantize(v) for q, v in zip(entering, stored, strict=True)]
-    (passed,) = run_operator(floating, op, rounded, reads)
+    passed = run_operator(floating, op, rounded, reads)[0]
     kernel = _rounded_weights(floating, op, device)
     weights = None if kernel is None else snr_db(truth, run_operator(kernel, op, list(values), reads)[0])
     return snr_db(truth, leaving.dequantize(found)), weights, snr_db(truth, leaving.dequantize(leaving.quantize(passed)))
