@@ -27,6 +27,7 @@ from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBa
 from builder.export import export_edgetpu, export_split, export_task
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.signatures import Signatures
 from tests.tiny_models import tiny_config
 from tests.tiny_texts import LENGTH, WORDS, sentences, text_base, text_classifier, text_config
 
@@ -109,8 +110,8 @@ def test_the_mean_of_no_words_is_no_number_and_no_answer(tmp_path: Path) -> None
 def test_heads_by_name_and_by_index_run_alone(built: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     with MultiHeadClassifier(built.output) as classifier:
-        make = classifier._runner
-        monkeypatch.setattr(classifier, "_runner", lambda name: ran.append(name) or make(name))
+        run = Signatures.run
+        monkeypatch.setattr(Signatures, "run", lambda self, name, tensors: ran.append(name) or run(self, name, tensors))
         assert classifier.classify_text("w1 w2", heads=[1])[0] == classifier.classify_text("w1 w2", heads=["b"])[0]
         assert ran == ["backbone", "b", "backbone", "b"]
         for wrong in (2, -1, "c", "1"):
