@@ -17,6 +17,7 @@ from builder.equalize import equalizable, equalized
 from builder.flatbuffer import operator_name, read_parts
 from builder.merge import MergedModel
 from builder.noise import snr_db
+from builder.picture_entry import PictureEntry
 from builder.pixels import PixelTransform
 from builder.quantize import quantize
 from builder.ranges import measure_ranges
@@ -32,8 +33,8 @@ def float_model_of(backbone: Any) -> bytes:
     seam = keras.Input(backbone.output_shape[1:], name="features")
     head = keras.Model(seam, layers.Dense(4, name="dense")(layers.Flatten()(seam)), name="scores")
     seed_weights(head, 9)
-    merged = MergedModel(PixelTransform(), backbone, {"scores": head}, {"scores": "softmax"}, (16, 16), "", ("features",))
-    return convert(merged)
+    entry = PictureEntry((16, 16), PixelTransform(), PixelTransform())
+    return convert(MergedModel(entry, backbone, {"scores": head}, {"scores": "softmax"}, "", ("features",)))
 
 
 def bottlenecks(activation: str | None = None, *, ill: bool = False) -> Any:
