@@ -42,7 +42,8 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
     how = transforms_of((preprocessing,) if preprocessing else (), ["model"])["model"]
     with quiet():
         from builder.training.report import to_json
-        from builder.training.train import TrainConfig, train_head
+        from builder.training.train import train_head
+        from builder.training.trained import TrainConfig
 
     with terminal() as shown, quiet():
         trained = train_head(TrainConfig(samples, output, preprocessing=how, **chosen), progress=shown)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib import pyplot as plt
 
 from builder.evaluate_page import Matrix, accuracy_table, confusions
 from builder.files import temporary_beside
 from builder.page import BLUE, GREY, image, page, row, tidy
-
-if TYPE_CHECKING:
-    from builder.training.train import Trained
+from builder.training.trained import Trained
 
 
 def write_report(trained: Trained, folder: Path) -> None:

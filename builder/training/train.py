@@ -2,85 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from builder.errors import ConfigError
 from builder.files import temporary_beside
-from builder.metrics import Accuracy, confusion, judge
-from builder.pixels import PixelTransform
 from builder.progress import Stages
 from builder.training.base import LITE0, Base, picture_base, text_base
-from builder.training.fit import BATCH, Fit, fit_head, views
+from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
+from builder.training.trained import Judged, TrainConfig, Trained
 from edge_runtime.metadata import ImageInput
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """``samples``: a folder with a folder of pictures for each label, or a CSV file of texts.
-
-    ``backbone``: ``efficientnet_lite0`` or a model file. ``preprocessing``: how pixels enter it, where it does not say.
-    ``views``: of each picture, the first as it is and the others augmented. ``hidden``: units of a layer between features
-    and labels, 0 for none. ``flip``: may a picture be mirrored? ``group_by``: see ``samples.read_class_folders``.
-    """
-
-    samples: Path
-    output: Path
-    backbone: str = LITE0
-    preprocessing: PixelTransform | None = None
-    held_out: Path | None = None
-    report: Path | None = None
-    size: int = 224
-    views: int = 3
-    flip: bool = True
-    hidden: int = 0
-    dropout: float = 0.2
-    penalty: float = 0.01  # L2 on the weights
-    learning_rate: float = 1e-3
-    epochs: int = 60
-    group_by: str | None = None
-    seed: int = 0
-
-    @property
-    def report_folder(self) -> Path:
-        return self.report or self.output.parent / f"{self.output.stem}_report"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """``confusion``: int (labels, labels), rows are true."""
-
-    accuracy: Accuracy
-    confusion: np.ndarray
-
-    @classmethod
-    def of(cls, scores: np.ndarray, truth: np.ndarray) -> Judged:
-        """``scores``: (n, labels). ``truth``: (n,)."""
-        return cls(judge(scores, truth), confusion(scores.argmax(1), truth, scores.shape[1]))
-
-    def to_json(self) -> dict[str, object]:
-        return {**self.accuracy.to_json(), "confusion": self.confusion.tolist()}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training made. ``validation``: by the head that had not learned from the samples that validate."""
-
-    config: TrainConfig
-    labels: tuple[str, ...]
-    samples: int
-    features: str
-    fit: Fit
-    validation: Judged
-    held_out: Judged | None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Trained:
