@@ -22,7 +22,7 @@ help:
 	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
-	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; about 10 minutes)'
+	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
 	@echo 'make check              lint, types and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
 	@echo 'make compat             every architecture in every kind of file, against the original'

@@ -28,7 +28,7 @@ from builder.plan import Plan, plan_islands
 from builder.progress import Stages
 from builder.quantize import LEARNABLE, quantize
 from builder.ranges import Range
-from builder.rounding import round_parts
+from builder.rounding import ROUNDING_SAMPLES, round_parts
 from builder.samples import Sample
 from builder.targets import check_target
 from builder.verify import Quality, verify
@@ -36,8 +36,6 @@ from builder.versions import min_runtime
 from edge_runtime.bundle import append_members
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
-
-_ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weig
     if material.config.rounding == "nearest":
         return Weighed(parts, [])
     with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-        inputs, bias_only = material.inputs(_ROUNDING_SAMPLES), material.config.rounding == "bias"
+        inputs, bias_only = material.inputs(ROUNDING_SAMPLES), material.config.rounding == "bias"
         noise = round_parts(read_parts(material.float_model), parts, inputs, advance, bias_only=bias_only)
     return Weighed(parts, noise)
 

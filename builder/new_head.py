@@ -23,15 +23,13 @@ from builder.picture_entry import PictureEntry
 from builder.pixels import PREPROCESSING
 from builder.quantize import LEARNABLE, quantize
 from builder.ranges import Sample, measure_head
-from builder.rounding import learn_rounding
+from builder.rounding import ROUNDING_SAMPLES, learn_rounding
 from builder.verify import HeadQuality, judge
 from builder.versions import with_versions
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.metadata import HeadInfo, SeamTensor
 from edge_runtime.quantization import FLOAT
 from edge_runtime.text import TextInput
-
-ROUNDING_SAMPLES = 192
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from builder.noise import LayerNoise, alone, snr_db
 from builder.patches import sample_patches
 from edge_runtime.metadata import BACKBONE
 
+ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
 RIDGE = 0.5  # pull of the refit towards the float weights, in units of an input's energy; more where rows are few
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 LIMIT = 127  # weights are symmetric: -127..127

@@ -18,7 +18,7 @@ from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.heads import read_packs
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.metadata import FORMAT_VERSION, JOINT
+from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
 from edge_runtime.results import ClassificationResult
 
 _interpreter = click.option(
@@ -71,9 +71,9 @@ main.add_command(camera)
 @_json
 def info(file: str, packs: Sequence[str], as_json: bool) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
-    document = describe(file, packs or None)
-    spec = read_metadata(file).input
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, spec, document))
+    metadata = read_metadata(file)
+    document = describe(file, metadata, packs or None)
+    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, metadata.input, document))
 
 
 _ANSWER_OPTIONS = (
@@ -185,9 +185,8 @@ def benchmark(
         click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")
 
 
-def describe(file: str, packs: Optional[Sequence[str]] = None) -> Dict[str, Any]:
-    """The document of ``info --json``. ``packs``: as ``MultiHeadClassifier`` takes them."""
-    metadata = read_metadata(file)
+def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = None) -> Dict[str, Any]:
+    """The document of ``info --json``. ``metadata``: of ``file``. ``packs``: as ``MultiHeadClassifier`` takes them."""
     document = metadata.to_json()
     fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
     found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
