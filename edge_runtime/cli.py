@@ -19,6 +19,7 @@ from edge_runtime.heads import read_packs
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
+from edge_runtime.options import head_packs_option
 from edge_runtime.results import ClassificationResult
 
 _interpreter = click.option(
@@ -28,14 +29,6 @@ _interpreter = click.option(
 )
 _threads = click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-_packs = click.option(
-    "--head-pack",
-    "packs",
-    metavar="PACK",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
-)
 _file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -67,12 +60,12 @@ main.add_command(camera)
 
 @main.command()
 @_file
-@_packs
+@head_packs_option
 @_json
-def info(file: str, packs: Sequence[str], as_json: bool) -> None:
+def info(file: str, head_packs: Sequence[str], as_json: bool) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
     metadata = read_metadata(file)
-    document = describe(file, metadata, packs or None)
+    document = describe(file, metadata, head_packs or None)
     click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, metadata.input, document))
 
 
@@ -87,7 +80,7 @@ _ANSWER_OPTIONS = (
         multiple=True,
         help="With --joint: from which probability a sample belongs to any head, or to HEAD; may be repeated.",
     ),
-    _packs,
+    head_packs_option,
     _json,
     _interpreter,
     _threads,
@@ -132,7 +125,7 @@ def _answer(
     top_k: Optional[int],
     joint: bool,
     thresholds: Sequence[str],
-    packs: Sequence[str],
+    head_packs: Sequence[str],
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
@@ -141,7 +134,7 @@ def _answer(
     broken, bars = 0, _thresholds(thresholds)
     if bars and not joint:
         raise EdgeRuntimeError("--threshold belongs to the joint list; add --joint")
-    opened = MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=packs or None)
+    opened = MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=head_packs or None)
     with opened as classifier:
         chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
         for source, sample in sources:

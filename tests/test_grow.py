@@ -25,6 +25,7 @@ from builder.link import link, unlink
 from builder.pixels import PREPROCESSING as TRANSFORMS
 from edge_runtime import BundleError, MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_head_pack, read_metadata
+from edge_runtime.cli import main as edge_runtime_main
 from edge_runtime.signatures import Signatures
 from tests.joint_models import with_joint, with_none
 from tests.laws import SCORE_TOLERANCE, one_line
@@ -377,6 +378,17 @@ def test_packs_in_the_folder_of_the_file_are_read_by_themselves(
     assert (result.classifications[0].head_index, result.classifications[0].head_name) == (3, "dogs")
     with MultiHeadClassifier(file, head_packs=()) as classifier:
         assert classifier.head_names == tuple(THREE_HEADS)
+
+
+def test_the_device_commands_take_packs(file: Path, pack: Path, tiny_pictures: list[Path]) -> None:
+    picture = str(tiny_pictures[0])
+    for arguments in (["classify", str(file), picture], ["camera", str(file), "--source", picture, "--lines", "frame"]):
+        command = [sys.executable, "-m", "edge_runtime", *arguments, "--head", "dogs", "--head-pack", str(pack), "--json"]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
+        assert found.returncode == 0, found.stderr
+        assert "dogs 0" in found.stdout
+    told = CliRunner().invoke(edge_runtime_main, ["info", str(file), "--head-pack", str(pack), "--json"])
+    assert [head["head_name"] for head in json.loads(told.stdout)["head_packs"]] == ["dogs"]
 
 
 def test_only_the_heads_asked_for_run(

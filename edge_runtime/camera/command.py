@@ -13,6 +13,7 @@ from edge_runtime.camera.schedule import parse_consensus
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.interpreter import INTERPRETERS
+from edge_runtime.options import head_packs_option
 
 _option = click.option
 
@@ -66,14 +67,7 @@ _option = click.option
 @_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="At most so many viewers.")
 @_option("--token-file", type=click.Path(dir_okay=False), help="Where the page's token is kept; made if not there.")
 @_option("--reload", is_flag=True, help="Take over a new FILE while running, once it has proved itself.")
-@_option(
-    "--head-pack",
-    "head_packs",
-    metavar="PACK",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
-)
+@head_packs_option
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 def camera(consensus: str, size: Optional[str], **chosen: Any) -> None:
