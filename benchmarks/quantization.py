@@ -1,6 +1,6 @@
-"""What each part of the quantization is worth: ``python -m benchmarks.quantization --write docs/quantization``.
+"""What each part of the quantization is worth: ``python -m benchmarks.quantization --write build/quantization``.
 
-The same pictures and the same float network for all: calibrated on pictures of ``calibration_data``, judged on its
+The same pictures and the same float network for all ways: calibrated on pictures of ``calibration_data``, judged on its
 held-out ones; the real file in the real interpreter, its logits against float. Writes a table (.md), figures (.json) and
 a plot (.png).
 """
@@ -13,7 +13,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,70 +22,58 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.subject import as_classifiers
-from builder.backbone import find_backbone
-from builder.calibration import read_samples
-from builder.convert import convert
+from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
+from builder.config import OWN
 from builder.equalize import equalized
-from builder.flatbuffer import Part, read_parts
-from builder.joint.logistic import log_softmax
+from builder.flatbuffer import Part, quantization, read_parts
 from builder.latency import backbone_ms
-from builder.merge import MergedModel, merge
+from builder.layerwise import Stepper, names
 from builder.noise import snr_db
 from builder.page import BLUE, GREY, RED
 from builder.quantize import pin, quantize
-from builder.ranges import Range, measure_ranges
-from builder.rounding import round_parts
-from builder.samples import draw_evenly, find_pictures
-from builder.sensitivity import answers
-from builder.training.efficientnet_lite0 import efficientnet_lite0
+from builder.ranges import measure_ranges
+from builder.rounding import Learning, round_parts
+from builder.stock import stock_int8
 from edge_runtime.interpreter import find_interpreter
-from edge_runtime.metadata import BACKBONE, ImageInput
+from edge_runtime.metadata import BACKBONE
 
-ROOT = Path(__file__).resolve().parent.parent
-CALIBRATION = 100
 CURVE = (5, 10, 25, 50, 100)
-HEAD = "classes"
-SUBJECTS = ("lite0", "ill")
-POWERS = 6  # of two, by which channels of the ill-conditioned twin are scaled at most
+CONVERTER = "TensorFlow's converter"
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a network is quantized."""
+    """How a network is quantized: the switches of ``builder.config.BuildConfig``."""
 
     name: str
     equalize: bool = False
     ranges: str = "minmax"
     rounding: str = "nearest"
+    refit: bool = True
+    algorithm: str = OWN
+    precision: str = "int8"
 
 
+DEFAULT = Way("all of them (the default)", equalize=True, ranges="mse", rounding="learnt")
+STOCK = Way("litert-quantizer, min/max", algorithm="litert_minmax")
 WAYS = (
-    Way("litert-quantizer, min/max"),
+    Way("TensorFlow's quantizer, our ranges", algorithm="tensorflow"),
+    STOCK,
+    Way("litert-quantizer, MSE", algorithm="litert_mse"),
+    Way("litert-quantizer, OCTAV", algorithm="litert_octav"),
     Way("equalized", equalize=True),
     Way("percentile", ranges="percentile"),
     Way("mse", ranges="mse"),
     Way("bias corrected", rounding="bias"),
+    Way("learnt, without refit", rounding="learnt", refit=False),
     Way("learnt", rounding="learnt"),
     Way("learnt, equalized", equalize=True, rounding="learnt"),
     Way("learnt, mse", ranges="mse", rounding="learnt"),
-    Way("learnt, equalized, mse", equalize=True, ranges="mse", rounding="learnt"),
+    DEFAULT,
+    Way("its weights alone, computed in float", equalize=True, ranges="mse", rounding="learnt", precision="weights"),
 )
-SHORT = (WAYS[0], WAYS[5], WAYS[6])
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A float network with one head that ends in logits. ``calibration``, ``held_out``: as its ``image`` takes them."""
-
-    keras_model: Any
-    merged: MergedModel
-    float_model: bytes
-    calibration: np.ndarray
-    held_out: np.ndarray
-
-    def logits(self, backbone: Part, head: Part) -> np.ndarray:
-        return answers(backbone, {HEAD: _without_softmax(head)}, self.held_out)[HEAD]
+SHORT = (*WAYS[:2], WAYS[9], DEFAULT, WAYS[-1])
+ACTIVATIONS = "its activations alone"
 
 
 def main() -> int:
@@ -93,16 +81,17 @@ def main() -> int:
     parser.add_argument(
         "--write", type=Path, default=ROOT / "build" / "quantization", help="name of the files, no suffix"
     )
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
-    parser.add_argument("--curve", action="store_true", help="how many pictures are needed, too")
+    parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
+    parser.add_argument("--curve", action="store_true", help="of lite0 also: how many pictures are needed")
     arguments = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.subjects:
         subject = make_subject(name)
-        found[name] = dict(_rows(subject, WAYS if name == "lite0" else SHORT, name))
+        found[name] = dict(_rows(subject, name))
         if arguments.curve and name == "lite0":
             found["pictures"] = dict(_curve(subject))
             found["halves"] = _halves(subject)
+            print(found["pictures"], found["halves"], flush=True)
     arguments.write.parent.mkdir(parents=True, exist_ok=True)
     arguments.write.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     arguments.write.with_suffix(".md").write_text(table(found), "utf-8")
@@ -110,94 +99,76 @@ def main() -> int:
     return 0
 
 
-def make_subject(name: str) -> Subject:
-    model = efficientnet_lite0(224, include_top=True)
-    if name == "ill":
-        spoil(model)
-    (classifier,) = as_classifiers({HEAD: model}, [f"class {i}" for i in range(model.output_shape[-1])])
-    merged = merge([classifier], find_backbone([classifier]))
-    spec = ImageInput(224, 224)
-    folder = ROOT / "calibration_data"
-    held_out = find_pictures(folder / "held_out", [])
-    known = {picture.digest for picture in held_out}
-    calibration = draw_evenly([p for p in find_pictures(folder, []) if p.digest not in known], CALIBRATION)
-    sets = [read_samples(pictures, spec, folder) for pictures in (calibration, held_out)]
-    images = [merged.entry.device_input(found.tensors) for found in sets]
-    return Subject(model, merged, convert(merged), *images)
-
-
-def spoil(model: Any) -> None:
-    """The same function, ill-conditioned: channels of every linear bottleneck scaled by powers of two, 2^-6 to 2^6, and
-    scaled back in the layers that read them. Bottlenecks that a residual joins are scaled alike.
-    """
-    powers: dict[int, np.ndarray] = {}
-    rng = np.random.default_rng(0)
-    previous: np.ndarray | None = None
-    blocks = sorted({int(layer.name.split("_")[0][5:]) for layer in model.layers if layer.name.startswith("block")})
-    names = {layer.name for layer in model.layers}
-    for block in blocks:
-        if previous is not None:
-            _scale_kernel(model.get_layer(f"block{block}_expand"), 1 / previous)
-        norm = model.get_layer(f"block{block}_project_bn")
-        if f"block{block}_add" not in names:
-            powers[block] = 2.0 ** rng.integers(-POWERS, POWERS + 1, len(norm.get_weights()[0]))
-            previous = powers[block]
-        gamma, beta, mean, variance = norm.get_weights()
-        norm.set_weights([gamma * previous, beta * previous, mean, variance])
-    assert previous is not None
-    _scale_kernel(model.get_layer("top"), 1 / previous)
-
-
-def _scale_kernel(layer: Any, scale: np.ndarray) -> None:
-    (kernel,) = layer.get_weights()
-    layer.set_weights([kernel * scale[:, None]])
-
-
-def quantized(subject: Subject, way: Way, images: np.ndarray) -> dict[str, Part]:
-    """Backbone and head in int8, calibrated on ``images``."""
+def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str, Part], dict[str, Part]]:
+    """Backbone and heads in float, perhaps equalized, and as ``way`` has them, calibrated on ``images``."""
     model = equalized(subject.float_model, images[:64]) if way.equalize else subject.float_model
-    ranges: Mapping[str, Range] = measure_ranges(model, images, [HEAD], estimate=way.ranges)
-    parts = read_parts(quantize(model, pin(model, ranges, subject.merged.entry.input_range)))
+    measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
+    ranges = pin(model, measured, subject.merged.entry.input_range)
+    if way.algorithm != OWN:
+        return read_parts(model), read_parts(stock_int8(model, ranges, way.algorithm))
+    parts = read_parts(quantize(model, ranges, way.precision))
     if way.rounding != "nearest":
-        round_parts(read_parts(model), parts, images, bias_only=way.rounding == "bias")
-    return parts
+        learning = Learning(weights=way.rounding == "learnt", refit=way.refit)
+        round_parts(read_parts(model), parts, images, learning=learning)
+    return read_parts(model), parts
 
 
-def _rows(subject: Subject, ways: tuple[Way, ...], name: str) -> Iterator[tuple[str, Any]]:
-    truth = subject.logits(*read_parts(subject.float_model).values())
-    original = subject.keras_model.predict(subject.held_out, verbose=0)
-    apart = float(np.abs(np.exp(log_softmax(truth.astype(float))) - original).max())
-    print(f"{name}: float file and Keras are {apart:.1g} apart", flush=True)
-    row = _judged(truth, partial(_by_tensorflow, subject))
-    print(name, "TensorFlow's converter", row, flush=True)
-    yield "TensorFlow's converter", row
-    for way in ways:
-        row = _judged(truth, partial(_run, subject, way, subject.calibration))
-        print(name, way.name, row, flush=True)
-        yield way.name, row
+def _rows(subject: Subject, name: str) -> Iterator[tuple[str, Any]]:
+    truth = subject.logits(read_parts(subject.float_model))
+    print(f"{name}: float file and Keras are {subject.from_keras(truth):.1g} apart", flush=True)
+    rows, backbones = dict[str, Any](), dict[str, Part]()
+    if subject.whole is not None:
+        rows[CONVERTER] = _judged(truth, partial(_by_tensorflow, subject))
+    for way in SHORT if name in ("ill", "mobilenet") else WAYS:
+        start = time.perf_counter()
+        float_parts, parts = quantized(subject, way, subject.calibration)
+        seconds = time.perf_counter() - start
+        rows[way.name] = {**_judged(truth, partial(subject.logits, parts)), "seconds": round(seconds, 1)}
+        backbones[way.name] = parts[BACKBONE]
+        print(name, way.name, rows[way.name], flush=True)
+        if way == DEFAULT:
+            rows[ACTIVATIONS] = _judged(truth, partial(activations_alone, subject, float_parts, parts))
+            print(name, ACTIVATIONS, rows[ACTIVATIONS], flush=True)
+    float_ms, *own_ms = backbone_ms(read_parts(subject.float_model)[BACKBONE], *backbones.values())
+    for way_name, latency in zip(backbones, own_ms, strict=True):
+        rows[way_name]["backbone_ms"] = round(latency, 2)
+    print(name, "milliseconds", {"float": float_ms, **dict(zip(backbones, own_ms, strict=True))}, flush=True)
+    yield from rows.items()
 
 
-def _judged(truth: np.ndarray, run: Callable[[], tuple[np.ndarray, float | None]]) -> dict[str, Any]:
-    start = time.perf_counter()
-    found, latency = run()
-    seconds = time.perf_counter() - start
-    agreement = float(np.mean(found.argmax(1) == truth.argmax(1)))
-    return {
-        "snr_db": round(snr_db(truth, found), 2),
-        "agreement": round(agreement, 4),
-        "seconds": round(seconds, 1),
-        "backbone_ms": latency and round(latency, 2),
-    }
+def _judged(truth: Mapping[str, np.ndarray], run: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """All heads together; each is asked about every picture."""
+    found = run()
+    agreement = float(np.mean([np.mean(found[head].argmax(1) == truth[head].argmax(1)) for head in truth]))
+    signal, device = (np.concatenate([logits[head] for head in truth], axis=1) for logits in (truth, found))
+    return {"snr_db": round(snr_db(signal, device), 2), "agreement": round(agreement, 4)}
 
 
-def _run(subject: Subject, way: Way, images: np.ndarray) -> tuple[np.ndarray, float]:
-    parts = quantized(subject, way, images)
-    return subject.logits(parts[BACKBONE], parts[HEAD]), backbone_ms(parts[BACKBONE])[0]
+def activations_alone(
+    subject: Subject, float_parts: Mapping[str, Part], int8_parts: Mapping[str, Part]
+) -> dict[str, np.ndarray]:
+    """Logits of the float network whose activations in the backbone are rounded as int8 has them, and nothing else."""
+    part, int8 = float_parts[BACKBONE], int8_parts[BACKBONE]
+    theirs, mine = dict(names(int8)), {i: name for name, i in names(part)}
+    stepper = Stepper(part, dict.fromkeys(part.inputs.values(), subject.held_out))
+    for op in part.operators:
+        stepper.step()
+        for i in op.outputs:
+            if mine[i] in theirs:
+                rounding = quantization(int8.tensors[theirs[mine[i]]])
+                stepper.put(i, rounding.dequantize(rounding.quantize(stepper.value(i))))
+    features = {name: stepper.value(i) for name, i in part.outputs.items()}
+    logits = {}
+    for name in subject.heads:
+        head = without_softmax(float_parts[name])
+        run = Stepper(head, {i: features[tensor] for tensor, i in head.inputs.items()})
+        logits[name] = run.until(head.outputs["scores"])
+    return logits
 
 
-def _by_tensorflow(subject: Subject) -> tuple[np.ndarray, None]:
-    """The whole network up to its logits by the converter, int8 in and out."""
-    model = subject.keras_model
+def _by_tensorflow(subject: Subject) -> dict[str, np.ndarray]:
+    """The whole network up to its logits by the converter, its own calibration included, int8 in and out."""
+    model = subject.whole
     dense = model.layers[-1]
     logits = keras.layers.Dense(dense.units)
     whole = keras.Model(model.input, logits(dense.input))
@@ -220,26 +191,28 @@ def _by_tensorflow(subject: Subject) -> tuple[np.ndarray, None]:
         interpreter.set_tensor(source["index"], pixels[None])
         interpreter.invoke()
         rows.append((interpreter.get_tensor(result["index"])[0].astype(np.float32) - out_zero) * out_scale)
-    return np.stack(rows), None
+    return {subject.heads[0]: np.stack(rows)}
 
 
 def _curve(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """How many pictures are needed, by the project's own way."""
-    truth = subject.logits(*read_parts(subject.float_model).values())
+    """How many pictures are needed, by the project's own way and by min/max and rounding to nearest."""
+    truth = subject.logits(read_parts(subject.float_model))
     for count in CURVE:
-        yield str(count), _judged(truth, partial(_run, subject, WAYS[6], subject.calibration[:count]))
+        row = {}
+        for way in (STOCK, DEFAULT):
+            parts = quantized(subject, way, subject.calibration[:count])[1]
+            row[way.name] = _judged(truth, partial(subject.logits, parts))
+        yield str(count), row
 
 
 def _halves(subject: Subject) -> dict[str, float]:
     """Files from two halves of the pictures against each other, and each against float: SNR of the logits in dB."""
-    truth = subject.logits(*read_parts(subject.float_model).values())
-    found = [_run(subject, WAYS[6], subject.calibration[half::2])[0] for half in (0, 1)]
+    head = subject.heads[0]
+    truth = subject.logits(read_parts(subject.float_model))[head]
+    halves = [subject.calibration[half::2] for half in (0, 1)]
+    found = [subject.logits(quantized(subject, DEFAULT, half)[1])[head] for half in halves]
     pairs = {"first": (truth, found[0]), "second": (truth, found[1]), "each other": (found[0], found[1])}
     return {name: round(snr_db(*pair), 2) for name, pair in pairs.items()}
-
-
-def _without_softmax(head: Part) -> Part:
-    return replace(head, operators=head.operators[:-1], outputs={"scores": head.operators[-1].inputs[0]})
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:

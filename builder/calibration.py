@@ -18,6 +18,7 @@ MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less, and say
 MIN_SAMPLES = 2
 MAX_BROKEN_SHARE = 0.1  # more broken pictures than this and the folder is not what the user thinks it is
 _HELD_OUT_SHARE = 5  # a fifth
+_CANDIDATES = 5  # times as many samples as calibrate are looked through for extremes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class SampleSet:
     def first(self, count: int) -> SampleSet:
         return SampleSet(self.sources[:count], self.tensors[:count])
 
+    def at(self, indices: Sequence[int]) -> SampleSet:
+        """Some of them, in the order of ``indices``."""
+        return SampleSet(tuple(self.sources[i] for i in indices), self.tensors[list(indices)], self.broken)
+
     def of_head(self, head: str) -> np.ndarray:
         """Indices of the samples that are this head's: those in its own folder, or all where it has none."""
         own = [i for i, source in enumerate(self.sources) if source.head == head]
@@ -73,10 +78,34 @@ def collect(
     calibration = list({p.digest: p for p in everything if p.digest not in held_out}.values())
     if not verification:
         raise SamplesError(f"{calibration_data}: too few samples to set a fifth aside; add some")
+    most = MAX_CALIBRATION[spec.noun]
+    seen = read_samples(draw_evenly(calibration, _CANDIDATES * most), spec, calibration_data)
     return (
-        read_samples(draw_evenly(calibration, MAX_CALIBRATION[spec.noun]), spec, calibration_data),
+        seen.at(chosen(seen.tensors, most)),
         read_samples(verification, spec, verification_data or calibration_data),
     )
+
+
+def chosen(tensors: np.ndarray, most: int) -> list[int]:
+    """Which of samples in the order in which they were drawn calibrate: the first ``most``, but the extremes among all of
+    them are kept in place of the last.
+
+    ``tensors``: pictures uint8 (samples, height, width, 3): the darkest and the brightest, those of the least and the
+    greatest contrast, colour and detail; or texts int32 (samples, length): the shortest and the longest.
+    """
+    if len(tensors) <= most:
+        return list(range(len(tensors)))
+    traits = np.array([_traits(tensor) for tensor in tensors])
+    extremes = list(dict.fromkeys([*traits.argmin(0).tolist(), *traits.argmax(0).tolist()]))[:most]
+    others = [i for i in range(len(tensors)) if i not in extremes]
+    return sorted([*extremes, *others[: most - len(extremes)]])
+
+
+def _traits(tensor: np.ndarray) -> list[float]:
+    if tensor.ndim == 1:
+        return [float(np.count_nonzero(tensor))]
+    grey = tensor.mean(-1)
+    return [grey.mean(), grey.std(), tensor.std(-1).mean(), np.abs(np.diff(grey, axis=1)).mean()]
 
 
 def read_samples(samples: Sequence[Sample], spec: InputSpec, folder: Path) -> SampleSet:

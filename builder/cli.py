@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from builder.config import AUTO, DEFAULT_MIN_AGREEMENT, RUNGS, BuildConfig
+from builder.config import ALGORITHMS, AUTO, DEFAULT_MIN_AGREEMENT, RUNGS, BuildConfig
 from builder.errors import ConfigError
 from builder.export_cli import export
 from builder.grow_cli import COMMANDS
@@ -47,6 +47,7 @@ for command in (*COMMANDS, train_head, export):
 @click.option("--min-agreement", type=float, default=None, help=f"The gate.  [default: {DEFAULT_MIN_AGREEMENT}]")
 @click.option("--output", type=click.Path(path_type=Path), help="The .tflite file to write.")
 @click.option("--precision", type=click.Choice([AUTO, *RUNGS]), help="How exact; auto is the first that passes the gate.")
+@click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Who makes int8; the others are there to compare with.")
 @click.option(
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )

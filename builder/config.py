@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 DEFAULT_MIN_AGREEMENT = 0.97
+OWN = "polyhead"
+ALGORITHMS = (OWN, "tensorflow", "litert_minmax", "litert_mse", "litert_octav")
 ROUNDINGS = ("learnt", "bias", "nearest")
 ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
@@ -88,9 +90,11 @@ class BuildConfig:
     ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
     channels of linear tensors, see ``builder.equalize``. ``ranges``: of activations, see ``builder.ranges``.
     ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer, or that and the mean error
-    taken up by the ``bias``. ``tolerance``: how far apart weights may be that count as the same, relative to the largest
-    of a tensor; float16 needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own).
-    ``target``: a device that the file must run on, see ``targets.TARGETS``.
+    taken up by the ``bias``. ``refit``: learnt rounding makes up for what was lost before a layer, see ``builder.refit``.
+    ``algorithm``: one of ``ALGORITHMS``; the others are there to compare with and make int8 alone, in their own way.
+    ``tolerance``: how far apart weights may be that count as the same, relative to the largest of a tensor; float16
+    needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own). ``target``: a device
+    that the file must run on, see ``targets.TARGETS``.
     """
 
     output: Path
@@ -102,9 +106,11 @@ class BuildConfig:
     report: Path | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     precision: str = AUTO
+    algorithm: str = OWN
     equalize: bool = True
-    ranges: str = "minmax"
+    ranges: str = "mse"
     rounding: str = "learnt"
+    refit: bool = True
     tolerance: float = 0.0
     allow_code: bool = False
     target: str | None = None
@@ -125,6 +131,12 @@ class BuildConfig:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
         if self.precision not in (AUTO, *RUNGS):
             raise ConfigError(f"precision: expected one of {', '.join((AUTO, *RUNGS))}, found {self.precision!r}")
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {self.algorithm!r}")
+        if self.algorithm != OWN and self.precision not in (AUTO, "int8"):
+            raise ConfigError(
+                f"algorithm {self.algorithm} makes int8 alone, found precision {self.precision!r}; leave one of them out"
+            )
         if self.ranges not in ESTIMATES:
             raise ConfigError(f"ranges: expected one of {', '.join(ESTIMATES)}, found {self.ranges!r}")
         if self.rounding not in ROUNDINGS:
@@ -139,6 +151,13 @@ class BuildConfig:
     @property
     def report_folder(self) -> Path:
         return self.report or self.output.parent / "report"
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The precisions to try, in this order."""
+        if self.algorithm != OWN:
+            return RUNGS[:1]
+        return RUNGS if self.precision == AUTO else (self.precision,)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
@@ -166,9 +185,11 @@ _KEYS = (
     "report",
     "resize",
     "precision",
+    "algorithm",
     "equalize",
     "ranges",
     "rounding",
+    "refit",
     "tolerance",
     "allow_code",
     "target",
@@ -198,9 +219,11 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         report=_path(document, "report", folder),
         resize=_resize(document.get("resize", {})),
         precision=document.get("precision", AUTO),
+        algorithm=document.get("algorithm", OWN),
         equalize=_flag(document, "equalize", default=True),
-        ranges=document.get("ranges", "minmax"),
+        ranges=document.get("ranges", "mse"),
         rounding=document.get("rounding", "learnt"),
+        refit=_flag(document, "refit", default=True),
         joint=_joint(document.get("joint", {})),
         text=_text(document.get("text"), folder),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),

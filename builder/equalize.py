@@ -1,12 +1,14 @@
-"""Cross-layer equalization: channels of linear tensors scaled alike, which the layers that read them undo.
+"""Cross-layer equalization: channels of a tensor scaled alike, which the layers that read them undo.
 
 A tensor has one scale for all its channels, so a channel with a small range gets few of the 256 steps. Where nothing
-stands between two layers but sums, channel c may be divided by s_c in the first and multiplied in the second:
+stands between two layers but sums, pools and ReLU, channel c may be divided by s_c in the first and multiplied in the
+second:
 ``s = r1^a / r2^(1 - a)``, r1 the channel's range, r2 that of the weights that read it (Nagel et al. 2019, arXiv
 1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs stay.
 
-Requires no activation in between: ReLU6 would clip elsewhere, and swish is another function of a scaled channel. What
-residual additions join is scaled alike.
+ReLU of a channel scaled by a positive number is ReLU scaled by it. ReLU6 would clip elsewhere, even channels that never
+reached 6 on the calibration pictures (docs/quantization.md), and swish is another function of a scaled channel: no
+channel is scaled across them. What residual additions join is scaled alike.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import FLOAT32, Part, operator_name, read_parts, write_parts
+from builder.flatbuffer import FLOAT32, Part, fused_activation, operator_name, read_parts, write_parts
 from builder.layerwise import constant
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
@@ -26,16 +28,17 @@ from edge_runtime.metadata import BACKBONE
 STRENGTH = 0.5  # a; 0.75 and 1 were no better (docs/quantization.md)
 _MOST = 2.0**16  # a channel is scaled by, beside the one that is scaled least
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
 
 
 @dataclass
 class _Group:
-    """Tensors that additions join; the layers that make them and those that read them."""
+    """Tensors that additions, pools and ReLU join; the layers that make them and those that read them."""
 
     tensors: set[int] = field(default_factory=set)
     makers: list[Any] = field(default_factory=list)
     readers: list[Any] = field(default_factory=list)
-    linear: bool = True
+    scalable: bool = True
 
 
 def equalized(model: bytes, images: np.ndarray, advance: Callable[[], None] = lambda: None) -> bytes:
@@ -73,7 +76,7 @@ def equalize(part: Part, channel_ranges: Mapping[int, np.ndarray]) -> Part:
     """
     found = replace(part, tensors=copy.deepcopy(part.tensors), buffers=list(part.buffers))
     for group in _groups(part):
-        if not group.linear or not group.makers or not group.readers:
+        if not group.scalable or not group.makers or not group.readers:
             continue
         values = np.max([channel_ranges[i] for i in sorted(group.tensors)], axis=0)
         scale = _scale(values, np.max([_reading(part, op, values) for op in group.readers], axis=0))
@@ -86,7 +89,7 @@ def equalize(part: Part, channel_ranges: Mapping[int, np.ndarray]) -> Part:
 
 def equalizable(part: Part) -> set[int]:
     """The tensors whose channels ``equalize`` may scale."""
-    return {i for group in _groups(part) if group.linear and group.makers and group.readers for i in group.tensors}
+    return {i for group in _groups(part) if group.scalable and group.makers and group.readers for i in group.tensors}
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -101,8 +104,8 @@ def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _groups(part: Part) -> Iterable[_Group]:
-    """Every tensor that a layer or an addition makes belongs to one group; a group is not linear where anything but
-    layers and additions reads or makes it.
+    """Every tensor belongs to one group; a group is not scalable where anything but layers and what passes channels on
+    reads or makes it.
     """
     group_of: dict[int, _Group] = {}
     for op in part.operators:
@@ -110,25 +113,25 @@ def _groups(part: Part) -> Iterable[_Group]:
             if i >= 0 and part.tensors[i].type == FLOAT32 and part.buffers[part.tensors[i].buffer] is None:
                 group_of.setdefault(i, _Group({i}))
     for op in part.operators:
-        if _is_sum(part, op):
+        if _passes_on(part, op):
             _join(group_of, [*op.inputs, *op.outputs])
     for i in (*part.inputs.values(), *part.outputs.values()):
         if i in group_of:  # tokens are not
-            group_of[i].linear = False
+            group_of[i].scalable = False
     for op in part.operators:
-        if _is_sum(part, op):
+        if _passes_on(part, op):
             continue
         layer = _is_layer(part, op)
         for i in op.inputs:
             if i in group_of and not (layer and i == op.inputs[0]):
-                group_of[i].linear = False
+                group_of[i].scalable = False
             elif i in group_of:
                 group_of[i].readers.append(op)
         for i in filter(group_of.__contains__, op.outputs):
-            if layer and not op.builtinOptions.fusedActivationFunction:
+            if layer and _keeps_scale(op):
                 group_of[i].makers.append(op)
             else:
-                group_of[i].linear = False
+                group_of[i].scalable = False
     return {id(group): group for group in group_of.values()}.values()
 
 
@@ -141,13 +144,18 @@ def _join(group_of: dict[int, _Group], tensors: list[int]) -> None:
             group_of.update(dict.fromkeys(other.tensors, first))
 
 
-def _is_sum(part: Part, op: Any) -> bool:
-    """Of two activations of one shape, with no activation function."""
-    if operator_name(part, op) != "ADD" or op.builtinOptions.fusedActivationFunction:
+def _passes_on(part: Part, op: Any) -> bool:
+    """Does it give each channel of activations, scaled by a positive number, scaled by that number?"""
+    kind = operator_name(part, op)
+    if kind != "RELU" and not (kind in ("ADD", *_POOLS) and _keeps_scale(op)):
         return False
-    a, b = (part.tensors[i] for i in op.inputs)
-    activations = all(part.buffers[t.buffer] is None and t.type == FLOAT32 for t in (a, b))
-    return activations and list(a.shape) == list(b.shape)
+    tensors = [part.tensors[i] for i in op.inputs]
+    activations = all(part.buffers[t.buffer] is None and t.type == FLOAT32 for t in tensors)
+    return activations and all(list(t.shape) == list(tensors[0].shape) for t in tensors)
+
+
+def _keeps_scale(op: Any) -> bool:
+    return fused_activation(op) in ("NONE", "RELU")
 
 
 def _is_layer(part: Part, op: Any) -> bool:

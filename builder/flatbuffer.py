@@ -122,6 +122,15 @@ def operator_name(part: Part, operator: Any) -> str:
     return name
 
 
+_ACTIVATION_NAMES = {c: name for name, c in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
+
+
+def fused_activation(operator: Any) -> str:
+    """What a layer, an addition or a pool does to its result, as ``RELU6``; ``NONE`` is nothing."""
+    name: str = _ACTIVATION_NAMES[operator.builtinOptions.fusedActivationFunction]
+    return name
+
+
 _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
@@ -171,6 +180,12 @@ def is_quantity(tensor: Any) -> bool:
 def set_quantization(tensor: Any, chosen: Quantization) -> None:
     """One scale and zero point for the whole tensor."""
     tensor.quantization.scale, tensor.quantization.zeroPoint = [chosen.scale], [chosen.zero_point]
+
+
+def set_limits(tensor: Any, low: float, high: float) -> None:
+    """The least and the greatest value of an activation, as a calibrated file has them."""
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.min, tensor.quantization.max = [low], [high]
 
 
 @dataclass

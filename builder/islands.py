@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from builder.flatbuffer import FLOAT32, QUANTIZE, Part
-from builder.layerwise import makers, names
+from builder.layerwise import makers, names, without_unused
 
 
 def result_name(part: Part, op: Any) -> str:
@@ -32,7 +32,7 @@ def splice(base: Part, twin: Part, chosen: Collection[str]) -> Part:
             both.take(op)
     for index in base.outputs.values():
         both.bring(index)
-    return _without_unused(both.part)
+    return without_unused(both.part)
 
 
 class _Both:
@@ -97,21 +97,3 @@ class _Both:
 
 def _at(op: Any, shift: int) -> list[int]:
     return [i + shift for i in op.outputs]
-
-
-def _without_unused(part: Part) -> Part:
-    """Operators that nothing reads are dropped, and tensors that nothing names."""
-    wanted, kept = set(part.outputs.values()), list[Any]()
-    for op in reversed(part.operators):
-        if wanted.intersection(op.outputs):
-            kept.append(op)
-            wanted.update(op.inputs)
-    used = sorted({i for i in wanted if i >= 0} | {i for op in kept for i in op.outputs} | set(part.inputs.values()))
-    place = {old: new for new, old in enumerate(used)}
-    operators = []
-    for op in reversed(kept):
-        own = copy.copy(op)
-        own.inputs, own.outputs = ([place.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
-        operators.append(own)
-    inputs, outputs = ({name: place[i] for name, i in ends.items()} for ends in (part.inputs, part.outputs))
-    return replace(part, tensors=[part.tensors[i] for i in used], operators=operators, inputs=inputs, outputs=outputs)

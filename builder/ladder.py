@@ -6,7 +6,7 @@ passes; a rung by name is the only one. What each reached goes into the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from builder.calibration import SampleSet
-from builder.config import AUTO, ISLANDS, RUNGS, BuildConfig
+from builder.config import ISLANDS, OWN, BuildConfig
 from builder.errors import ConversionError, TargetError
 from builder.flatbuffer import Part, read_parts
 from builder.front import take_pixels
@@ -24,12 +24,13 @@ from builder.latency import backbone_ms
 from builder.link import LinkedModel, link
 from builder.merge import MergedModel
 from builder.noise import LayerNoise
-from builder.plan import Plan, plan_islands
+from builder.plan import Plan, plans
 from builder.progress import Stages
 from builder.quantize import LEARNABLE, quantize
 from builder.ranges import Range
-from builder.rounding import ROUNDING_SAMPLES, round_parts
+from builder.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
 from builder.samples import Sample
+from builder.stock import stock_int8
 from builder.targets import check_target
 from builder.verify import Quality, verify
 from builder.versions import min_runtime
@@ -65,7 +66,8 @@ class Material:
 class Rung:
     """One precision, built and measured.
 
-    ``model``: the finished file. ``backbone_ms``: median of one picture, 1 thread, on the machine that built it.
+    ``model``: the finished file. ``backbone_ms``: median of one picture, 1 thread, on the machine that built it;
+    ``float_ms``: of the float backbone, in turns with it.
     """
 
     precision: str
@@ -76,6 +78,7 @@ class Rung:
     noise: Sequence[LayerNoise]
     joint: JointHead | NoJoint
     backbone_ms: float
+    float_ms: float
     plan: Plan | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Rung:
             "precision": self.precision,
             "bytes": len(self.model),
             "backbone_ms": round(self.backbone_ms, 3),
+            "float_ms": round(self.float_ms, 3),
             "min_runtime": ".".join(map(str, self.linked.min_runtime)),
             **self.quality.to_json(),
             **({} if self.plan is None else self.plan.to_json()),
@@ -107,27 +111,25 @@ def climb(material: Material, draft: Path, stages: Stages) -> list[Rung | Skippe
     ``draft``: where a file can be written to be judged. Raises ``BuilderError`` where a rung that was asked for by name
     cannot be had, or none can.
     """
-    chosen = material.config.precision
     tried: list[Rung | Skipped] = []
     int8: Weighed | None = None
-    for precision in RUNGS if chosen == AUTO else (chosen,):
+    for precision in material.config.rungs:
+        before = len(tried)
         try:
-            if chosen == AUTO and precision == "int16":
+            if precision == "int16" and len(material.config.rungs) > 1:
                 _check_quicker_than_float(material)
-            if precision == ISLANDS:
-                weighed = _with_islands(material, int8 or _weigh(material, "int8", stages), stages)
-            else:
-                weighed = _weigh(material, precision, stages)
-            rung = _finish(material, precision, weighed, draft, stages)
+            for weighed in _weighed(material, precision, int8, stages):
+                int8 = weighed if precision == "int8" else int8
+                rung = _finish(material, precision, weighed, draft, stages)
+                tried.append(rung)
+                if rung.quality.reaches(material.config.min_agreement):
+                    return tried
         except (ConversionError, TargetError) as error:
-            if precision in (chosen, RUNGS[-1]):
+            if len(tried) > before:
+                continue
+            if precision == material.config.rungs[-1]:
                 raise
             tried.append(Skipped(precision, str(error)))
-            continue
-        int8 = weighed if precision == "int8" else int8
-        tried.append(rung)
-        if rung.quality.reaches(material.config.min_agreement):
-            break
     return tried
 
 
@@ -140,32 +142,52 @@ class Weighed:
     plan: Plan | None = None
 
 
+def _weighed(material: Material, precision: str, int8: Weighed | None, stages: Stages) -> Iterator[Weighed]:
+    """What can be tried of a precision, one after the other: of islands, more and more. ``int8``: if it was weighed."""
+    if precision == ISLANDS:
+        yield from _with_islands(material, int8 or _weigh(material, "int8", stages), stages)
+    else:
+        yield _weigh(material, precision, stages)
+
+
 def _weigh(material: Material, precision: str, stages: Stages) -> Weighed:
+    algorithm = material.config.algorithm
     with stages("quantize"):
-        parts = read_parts(quantize(material.float_model, material.ranges, precision))
+        if algorithm == OWN:
+            parts = read_parts(quantize(material.float_model, material.ranges, precision))
+        else:
+            parts = read_parts(stock_int8(material.float_model, material.ranges, algorithm))
         if material.config.target is not None:
             check_target(material.config.target, *min_runtime(parts.values()))
-    return _rounded(material, parts, stages) if precision in LEARNABLE else Weighed(parts, [])
+    learnt = algorithm == OWN and precision in LEARNABLE
+    return _rounded(material, parts, stages) if learnt else Weighed(parts, [])
 
 
-def _with_islands(material: Material, int8: Weighed, stages: Stages) -> Weighed:
+def _with_islands(material: Material, int8: Weighed, stages: Stages) -> Iterator[Weighed]:
     """The heads stay int8."""
     float_parts = read_parts(material.float_model)
     twin = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
     inputs = material.inputs(len(material.calibration.tensors))
-    with stages("plan", len(float_parts[BACKBONE].operators)) as advance:
-        plan = plan_islands(float_parts, int8.parts, twin, inputs, material.config.min_agreement, advance)
-    parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
-    parts[BACKBONE] = splice(parts[BACKBONE], twin, plan.layers)
-    return replace(_rounded(material, parts, stages), plan=plan)
+    with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
+        noise = int8.noise or measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
+    found = plans(float_parts, int8.parts, twin, inputs, noise, material.config.min_agreement)
+    while True:
+        with stages("plan"):
+            plan = next(found, None)
+        if plan is None:
+            return
+        parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
+        parts[BACKBONE] = splice(parts[BACKBONE], twin, plan.layers)
+        yield replace(_rounded(material, parts, stages), plan=plan)
 
 
 def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weighed:
     if material.config.rounding == "nearest":
         return Weighed(parts, [])
     with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-        inputs, bias_only = material.inputs(ROUNDING_SAMPLES), material.config.rounding == "bias"
-        noise = round_parts(read_parts(material.float_model), parts, inputs, advance, bias_only=bias_only)
+        learning = Learning(weights=material.config.rounding == "learnt", refit=material.config.refit)
+        inputs = material.inputs(ROUNDING_SAMPLES)
+        noise = round_parts(read_parts(material.float_model), parts, inputs, advance, learning=learning)
     return Weighed(parts, noise)
 
 
@@ -185,8 +207,8 @@ def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, s
         quality = verify(draft, merged, material.verification, advance)
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
-    (latency,) = backbone_ms(parts[BACKBONE])
-    return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, latency, weighed.plan)
+    own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.float_model)[BACKBONE])
+    return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, own_ms, float_ms, weighed.plan)
 
 
 def _check_quicker_than_float(material: Material) -> None:

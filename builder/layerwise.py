@@ -6,7 +6,9 @@ read it run.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,10 @@ class Stepper:
         """The tensor on all samples. Raises ``KeyError`` before it was made and after its last use."""
         return self._values[tensor]
 
+    def put(self, tensor: int, values: np.ndarray) -> None:
+        """From here on, ``values`` for a tensor that was made."""
+        self._values[tensor] = values
+
     def step(self) -> None:
         """Run the next operator."""
         op = self._part.operators[self._next]
@@ -45,6 +51,13 @@ class Stepper:
         self._next += 1
         for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
             del self._values[i]
+
+    def rest(self) -> tuple[Part, dict[str, np.ndarray]]:
+        """The operators that have not run as a part of its own, and what its inputs hold: tensor 7 is called ``in7``."""
+        held = [i for i in self._values if self._last_use.get(i, -1) >= self._next]
+        waiting = [*constant_operators(self._part), *self._part.operators[self._next :]]
+        rest = replace(self._part, operators=waiting, inputs={f"in{i}": i for i in held})
+        return without_unused(rest), {f"in{i}": self._values[i] for i in held}
 
     def until(self, tensor: int) -> np.ndarray:
         """Step until ``tensor`` is there."""
@@ -104,6 +117,11 @@ def is_constant(part: Part, tensor: int) -> bool:
     return part.buffers[part.tensors[tensor].buffer] is not None
 
 
+def constant_operators(part: Part) -> list[Any]:
+    """The operators that read constants alone, as those that unpack weights."""
+    return [op for op in part.operators if all(i < 0 or is_constant(part, i) for i in op.inputs)]
+
+
 def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
     """The operators that make inputs of ``op`` other than ``given``."""
     wanted = set(op.inputs) - set(given)
@@ -128,3 +146,21 @@ def names(part: Part) -> Iterator[tuple[str, int]]:
     """(name, index) of every tensor, as the file had it."""
     for i, tensor in enumerate(part.tensors):
         yield (tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name), i
+
+
+def without_unused(part: Part) -> Part:
+    """Operators that nothing reads are dropped, and tensors that nothing names."""
+    wanted, kept = set(part.outputs.values()), list[Any]()
+    for op in reversed(part.operators):
+        if wanted.intersection(op.outputs):
+            kept.append(op)
+            wanted.update(op.inputs)
+    used = sorted({i for i in wanted if i >= 0} | {i for op in kept for i in op.outputs} | set(part.inputs.values()))
+    place = {old: new for new, old in enumerate(used)}
+    operators = []
+    for op in reversed(kept):
+        own = copy.copy(op)
+        own.inputs, own.outputs = ([place.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
+        operators.append(own)
+    inputs, outputs = ({name: place[i] for name, i in ends.items()} for ends in (part.inputs, part.outputs))
+    return replace(part, tensors=[part.tensors[i] for i in used], operators=operators, inputs=inputs, outputs=outputs)

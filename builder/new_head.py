@@ -23,7 +23,7 @@ from builder.picture_entry import PictureEntry
 from builder.pixels import PREPROCESSING
 from builder.quantize import LEARNABLE, quantize
 from builder.ranges import Sample, measure_head
-from builder.rounding import ROUNDING_SAMPLES, learn_rounding
+from builder.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
 from builder.verify import HeadQuality, judge
 from builder.versions import with_versions
 from edge_runtime.engine import MultiHeadClassifier, by_name
@@ -80,9 +80,7 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
             truth,
             device,
             {},
-            lambda: None,
-            bias_only=rounding == "bias",
-            observe_noise=False,
+            learning=Learning(weights=rounding == "learnt"),
         )
     info = HeadInfo(name, classifier.labels, classifier.applied or classifier.activation)
     return NewHead(classifier, info, with_versions(part))

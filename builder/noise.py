@@ -20,7 +20,8 @@ class LayerNoise:
 
     ``snr_db``: all operators before it included. ``alone_db``: on inputs that are right but for their own rounding.
     ``weights_db``: its weights rounded and nothing else, None where it has none; ``activations_db``: what it reads and
-    gives rounded and nothing else.
+    gives rounded and nothing else. ``head_noise``: mean squared change of the heads' scores, this operator alone in int8;
+    None where there are too many operators to measure it.
     """
 
     layer: str
@@ -29,10 +30,12 @@ class LayerNoise:
     alone_db: float
     weights_db: float | None
     activations_db: float
+    head_noise: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Rounded to hundredths; null where nothing is lost, since JSON has no infinity."""
-        return {key: _finite(value) for key, value in asdict(self).items()}
+        """dB rounded to hundredths; null where nothing is lost, since JSON has no infinity."""
+        rounded = {key: _finite(value) for key, value in asdict(self).items()}
+        return {**rounded, "head_noise": self.head_noise and float(f"{self.head_noise:.4g}")}
 
 
 def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
@@ -43,8 +46,9 @@ def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
 
 def alone(
     parts: tuple[Part, Part], ops: tuple[Any, Any], tensors: tuple[list[int], list[int]], values: Sequence[np.ndarray]
-) -> tuple[float, float | None, float]:
-    """``alone_db``, ``weights_db`` and ``activations_db`` of one operator, by its first output.
+) -> tuple[np.ndarray, tuple[float, float | None, float]]:
+    """What one operator gives by itself, float32 (samples, ...) of its first output; its ``alone_db``, ``weights_db`` and
+    ``activations_db``.
 
     ``parts``, ``ops``: in float, and as the device has them. ``tensors``: the activations that each reads, in one order.
     ``values``: what they are in float, (samples, ...) each.
@@ -54,12 +58,12 @@ def alone(
     entering = [quantization(device.tensors[i]) for i in own_reads]
     leaving = quantization(device.tensors[own.outputs[0]])
     stored = [q.quantize(v) for q, v in zip(entering, values, strict=True)]
-    found = run_operator(device, own, stored, own_reads)[0]
+    found = leaving.dequantize(run_operator(device, own, stored, own_reads)[0])
     rounded = [q.dequantize(v) for q, v in zip(entering, stored, strict=True)]
     passed = run_operator(floating, op, rounded, reads)[0]
     kernel = _rounded_weights(floating, op, device)
     weights = None if kernel is None else snr_db(truth, run_operator(kernel, op, list(values), reads)[0])
-    return snr_db(truth, leaving.dequantize(found)), weights, snr_db(truth, leaving.dequantize(leaving.quantize(passed)))
+    return found, (snr_db(truth, found), weights, snr_db(truth, leaving.dequantize(leaving.quantize(passed))))
 
 
 def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:

@@ -12,15 +12,18 @@ SAME = 0  # the schema's Padding
 
 def sample_patches(
     kind: str, options: Any, shape: tuple[int, ...], inputs: Sequence[tuple[np.ndarray, float]], rows: int
-) -> list[np.ndarray]:
-    """For each of ``inputs``, the same samples under several views, (groups, rows, taps) at the same places.
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each of ``inputs``, the same samples under several views, (groups, rows, taps) at the same places; and the
+    sample (rows,) that each row is of.
 
     ``inputs``: values with what stands for zero in them, which is what lies outside. ``shape``: of the weights as the
     file has them. A convolution is one group with height x width x channels taps, a depthwise one a group for each
     channel with height x width taps. At most ``rows`` places, drawn with a fixed seed.
     """
     if kind == "FULLY_CONNECTED":
-        return [_draw(x.reshape(-1, x.shape[-1]), rows)[None] for x, _ in inputs]
+        flat = [x.reshape(-1, x.shape[-1]) for x, _ in inputs]
+        chosen = _draw(np.arange(len(flat[0])), rows)
+        return [x[chosen][None] for x in flat], chosen // (len(flat[0]) // len(inputs[0][0]))
     height, width = shape[1:3]
     samples, in_height, in_width, _ = inputs[0][0].shape
     out_y = _positions(in_height, height, options.strideH, options.dilationHFactor, options.padding)
@@ -36,7 +39,7 @@ def sample_patches(
         taken[outside] = zero
         by_tap = taken.reshape(len(places), height * width, -1)
         patches.append(by_tap.transpose(2, 0, 1) if kind == "DEPTHWISE_CONV_2D" else by_tap.reshape(1, len(places), -1))
-    return patches
+    return patches, n
 
 
 def _draw(items: np.ndarray, most: int) -> np.ndarray:

@@ -6,17 +6,18 @@ import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from builder.backbone import SharedBackbone, early_difference, find_backbone
 from builder.calibration import SampleSet, collect
-from builder.config import BuildConfig
+from builder.config import OWN, BuildConfig
 from builder.convert import convert
 from builder.equalize import equalized
 from builder.errors import ConfigError, QualityError
 from builder.files import temporary_beside
 from builder.joint import grouped_samples
 from builder.ladder import Material, climb, last_built
+from builder.likeness import SAMPLES, beyond_calibration
 from builder.link import LinkedModel
 from builder.loading import Classifier, load_classifiers
 from builder.merge import MergedModel, merge
@@ -82,11 +83,15 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     with stages("convert"):
         float_model = convert(merged)
     inputs, count = merged.entry.device_input(calibration.tensors), len(calibration.tensors)
-    if config.equalize:
+    own = config.algorithm == OWN
+    if config.equalize and own:
         with stages("equalize", _EQUALIZING_SAMPLES) as advance:
             float_model = equalized(float_model, inputs[:_EQUALIZING_SAMPLES], advance)
     with stages("calibrate", count + min(count, HEAD_SAMPLES) * len(merged.heads)) as advance:
-        ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges)
+        ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
+    seen = merged.entry.device_input(verification.tensors[:SAMPLES])
+    with stages("compare", min(count, SAMPLES) + len(seen)) as advance:
+        beyond = beyond_calibration(float_model, inputs, seen, advance)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     material = Material(
         config=config,
@@ -111,6 +116,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
             verification=verification,
             proof=proof,
             apart=apart,
+            beyond=beyond,
             notes=_notes(classifiers, shared),
             seconds=stages.seconds,
         )
@@ -165,9 +171,7 @@ def _metadata(
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
-        "rounding": config.rounding,
-        "ranges": config.ranges,
-        "equalize": config.equalize,
+        **_method(config),
         "parameters": shared.parameters,
         f"calibration_{spec.noun}": len(calibration.tensors),
         "polyhead": __version__,
@@ -175,6 +179,12 @@ def _metadata(
     }
     seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)
     return Metadata(spec, merged.digest, seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built)
+
+
+def _method(config: BuildConfig) -> dict[str, Any]:
+    if config.algorithm != OWN:
+        return {"algorithm": config.algorithm, "rounding": "nearest"}
+    return {key: getattr(config, key) for key in ("rounding", "refit", "ranges", "equalize")}
 
 
 def _check_writable(config: BuildConfig) -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Stages:
     """Used once for a build: ``with stages("load", 3) as advance: ...``.
 
-    ``terminal``: None shows nothing. ``seconds``: wall time of each stage so far.
+    ``terminal``: None shows nothing. ``seconds``: wall time of each stage so far, all rungs together.
     """
 
     def __init__(self, terminal: TextIO | None) -> None:
@@ -37,4 +37,4 @@ class Stages:
             task = self._progress.add_task(name, total=total)
             yield lambda: self._progress.advance(task)
             self._progress.update(task, completed=total)
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

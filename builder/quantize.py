@@ -47,21 +47,30 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
     """
     if precision == "float":
         return float_model
-    process = quantizer.Quantizer(float_model, _RECIPES[precision]())
-    if precision in _STATIC:
-        for kind in FLOAT_ONLY:
-            process.update_quantization_recipe(".*", kind, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    limits = {
-        name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
-        for name, (low, high) in ranges.items()
-    }
+    return run_recipe(float_model, _RECIPES[precision](), ranges if precision in _STATIC else None)
+
+
+def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | None) -> bytes:
+    """``float_model`` by litert-quantizer. ``ranges``: of activations that become integers.
+
+    Raises ``ConversionError``.
+    """
+    process = quantizer.Quantizer(float_model, recipe)
+    for kind in FLOAT_ONLY if ranges else ():
+        process.update_quantization_recipe(".*", kind, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    limits = (
+        None
+        if ranges is None
+        else {
+            name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
+            for name, (low, high) in ranges.items()
+        }
+    )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            result = process.quantize(
-                limits if precision in _STATIC else None, enable_progress_bar=False, enable_progress_report=False
-            )
+            result = process.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-        raise ConversionError(f"this model cannot be quantized to {precision}: {error}") from error
+        raise ConversionError(f"this model cannot be quantized: {error}") from error
     parts = read_parts(bytes(result.quantized_model))
     forgotten = [_take_along(part, op) for part in parts.values() for op in part.operators if len(op.outputs) > 1]
     return write_parts(parts) if any(forgotten) else bytes(result.quantized_model)

@@ -2,8 +2,8 @@
 
 ``minmax`` takes the least and greatest value; ``percentile`` leaves out the share ``TAIL`` at either end; ``mse`` takes
 the range in which 256 steps are nearest to the values, in the mean square (Choukroun et al. 2019, arXiv 1902.06822),
-where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat. Heads are
-left their whole ranges: their largest logits are few, and decide.
+where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat. Heads
+and the seam are left their whole ranges: the largest logits are few, and decide.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def measure_ranges(
     samples = ({source: sample[None]} for sample in inputs)
     features = _run(interpreter, parts[BACKBONE], samples, seen, advance)[:HEAD_SAMPLES]
     found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
+    for i in parts[BACKBONE].outputs.values():  # heads that come later may look for what is rare
+        name = parts[BACKBONE].tensors[i].name.decode()
+        found[name] = seen.limits(name)
     for head in heads:
         seen = _Seen(keep=False)
         _run(interpreter, parts[head], features, seen, advance)
@@ -87,6 +90,9 @@ class _Seen:
             flat = values.ravel()
             kept = flat if flat.size <= _KEPT else flat[self._draw.integers(0, flat.size, _KEPT)]
             self._values.setdefault(name, []).append(kept.copy())
+
+    def limits(self, name: str) -> Range:
+        return self._limits[name]
 
     def ranges(self, estimate: str, reads: Mapping[str, Read]) -> dict[str, Range]:
         if not self._keep:

@@ -18,6 +18,7 @@ from builder.calibration import SampleSet
 from builder.config import BuildConfig
 from builder.joint import JointHead, NoJoint
 from builder.ladder import Rung, Skipped
+from builder.likeness import MOST_BEYOND
 from builder.link import LinkedModel
 from builder.proof import Proof
 from builder.report_page import Page, Worst, render
@@ -33,8 +34,8 @@ class Report:
     """Everything the stages found out.
 
     ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
-    equal, relative to the largest of each tensor. ``tried``: precisions in the order they were tried; ``rung``: the one
-    that was taken.
+    equal, relative to the largest of each tensor. ``beyond``: see ``likeness.beyond_calibration``. ``tried``: precisions
+    in the order they were tried; ``rung``: the one that was taken.
     """
 
     config: BuildConfig
@@ -44,6 +45,7 @@ class Report:
     verification: SampleSet
     proof: Proof
     apart: float
+    beyond: float
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
 
@@ -86,6 +88,12 @@ class Report:
         if few:
             named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
             found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
+        if self.beyond > MOST_BEYOND:
+            noun = self.metadata.input.noun
+            found.append(
+                f"the calibration {noun} look unlike the verification {noun}: {self.beyond:.0%} of the features of these "
+                f"are larger than any that those gave; calibrate with more {noun}, like those that the device will see"
+            )
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
                 noun = f"{what} {self.metadata.input.noun}"
@@ -129,7 +137,11 @@ class Report:
                 "pictures": self.proof.samples,
                 "weights_apart": self.apart,
             },
-            "calibration": {"pictures": len(self.calibration.tensors), "broken": list(self.calibration.broken)},
+            "calibration": {
+                "pictures": len(self.calibration.tensors),
+                "broken": list(self.calibration.broken),
+                "verification_beyond": round(self.beyond, 4),
+            },
             "verification": {
                 "pictures": len(self.verification.tensors),
                 "broken": list(self.verification.broken),
@@ -200,7 +212,7 @@ def _rung_line(tried: Rung | Skipped) -> str:
         return f"{tried.precision}: left out: {tried.reason}"
     return (
         f"{tried.precision}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
-        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here"
+        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here where float takes {tried.float_ms:.2f}"
     )
 
 
@@ -255,6 +267,7 @@ def _rungs(report: Report) -> list[tuple[str, ...]]:
                 f"{tried.quality.features_snr_db:.1f}",
                 f"{len(tried.model):,}",
                 f"{tried.backbone_ms:.2f}",
+                f"{tried.backbone_ms / tried.float_ms:.2f}",
                 ".".join(map(str, tried.linked.min_runtime)),
             )
         )

@@ -49,8 +49,11 @@ class Page:
     seconds: Mapping[str, float]
 
 
+_DEAREST = 12  # operators in the table of those that cost the heads most
+NOISE_COLUMNS = ("operator", "kind", "of the heads' noise", "alone (dB)", "its weights (dB)", "its activations (dB)")
 RUNG_COLUMNS = (
-    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "runs from TensorFlow Lite",
+    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "of float's time",
+    "runs from TensorFlow Lite",
 )  # fmt: skip
 _BODY = """{problems}
 <table>{facts}</table>
@@ -157,12 +160,30 @@ def _bytes_plot(parts: Mapping[str, int]) -> Any:
 
 
 def _noise(layers: Sequence[LayerNoise]) -> str:
-    """Signal to noise behind every operator of the backbone; nothing where rounding was not learnt."""
+    """What every operator of the backbone loses, and costs the heads; nothing where it was not measured."""
     if not layers:
         return ""
-    figure, axes = plt.subplots(figsize=(11, 4.2))
-    whole = [layer.snr_db for layer in layers]
-    axes.plot(whole, color=RED, linewidth=1.2, label="all before it included")
+    total = sum(layer.head_noise or 0.0 for layer in layers) or 1.0
+    shares = [100 * (layer.head_noise or 0.0) / total for layer in layers]
+    worst = sorted(zip(layers, shares, strict=True), key=lambda pair: -pair[1])[:_DEAREST]
+    rows = "".join(
+        row(
+            [layer.layer],
+            [layer.kind, f"{share:.1f} %", _db(layer.alone_db), _db(layer.weights_db), _db(layer.activations_db)],
+        )
+        for layer, share in worst
+    )
+    return (
+        "<h2>The file against float behind every operator, on calibration samples</h2>"
+        + image(_noise_plot(layers, shares))
+        + "<h2>What costs the heads most</h2><p>Noise at the heads' scores, each operator alone in int8.</p>"
+        + f"<table>{row(NOISE_COLUMNS, [])}{rows}</table>"
+    )
+
+
+def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float]) -> Any:
+    figure, (axes, below) = plt.subplots(2, 1, figsize=(11, 6), height_ratios=(3, 1), sharex=True)
+    axes.plot([layer.snr_db for layer in layers], color=RED, linewidth=1.2, label="all before it included")
     for name, marker, values in (
         ("alone", ".", [layer.alone_db for layer in layers]),
         ("its weights alone", "^", [np.nan if layer.weights_db is None else layer.weights_db for layer in layers]),
@@ -170,7 +191,13 @@ def _noise(layers: Sequence[LayerNoise]) -> str:
     ):
         shown = np.where(np.isfinite(values), values, np.nan)  # nothing is lost
         axes.plot(shown, marker, color=GREY if marker != "." else BLUE, label=name, markersize=5)
-    axes.set_xlabel("operator of the backbone, from the input on")
     axes.set_ylabel("signal to noise (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)
-    return "<h2>The file against float behind every operator, on calibration pictures</h2>" + image(tidy(figure))
+    below.bar(range(len(shares)), shares, color=BLUE)
+    below.set_ylabel("of the heads'\nnoise (%)")
+    below.set_xlabel("operator of the backbone, from the input on")
+    return tidy(figure)
+
+
+def _db(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.1f}"

@@ -20,9 +20,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 import keras
 import numpy as np
 import tensorflow as tf
-from efficientnet_lite0 import efficientnet_lite0
 from keras import layers
-from train_demo_heads import OFFSET, ROOT, SCALE, Pictures, load_pictures
+from train_demo_heads import OFFSET, ROOT, SCALE
+
+from builder.training.efficientnet_lite0 import efficientnet_lite0
+from builder.training.samples import Samples, read_class_folders
+from edge_runtime.metadata import ImageInput
 
 SIZE, TEACHER_SIZE = 96, 224
 TASKS = ("animals", "garden", "things")
@@ -35,6 +38,10 @@ CONFIG = """output = "swish.tflite"
 calibration_data = "{pictures}"
 verification_data = "{pictures}/held_out"
 """
+
+
+def labelled(folder: Path) -> Samples:
+    return read_class_folders(folder, ImageInput(TEACHER_SIZE, TEACHER_SIZE))
 
 
 def augment(images: tf.Tensor, seed: int) -> tf.Tensor:
@@ -54,14 +61,14 @@ def small(images: tf.Tensor) -> np.ndarray:
     return tf.cast(tf.round(tf.image.resize(images, (SIZE, SIZE), antialias=True)), tf.uint8).numpy()
 
 
-def lessons(pictures: dict[str, Pictures]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def lessons(pictures: dict[str, Samples]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pictures uint8 (n, 96, 96, 3), the teacher's features (n, 1280), and the class and the task of each."""
     base = efficientnet_lite0(TEACHER_SIZE)
     teacher = keras.Model(base.input, layers.GlobalAveragePooling2D()(base.output))
     images, features, classes, tasks = [], [], [], []
     for number, task in enumerate(pictures.values()):
         for view in range(VIEWS):
-            seen = augment(tf.constant(task.images), view) if view else tf.constant(task.images)
+            seen = augment(tf.constant(task.inputs), view) if view else tf.constant(task.inputs)
             images.append(small(seen))
             features.append(teacher.predict(seen * SCALE + OFFSET, batch_size=BATCH, verbose=0))
             classes.append(task.classes)
@@ -69,7 +76,7 @@ def lessons(pictures: dict[str, Pictures]) -> tuple[np.ndarray, np.ndarray, np.n
     return tuple(np.concatenate(column) for column in (images, features, classes, tasks))
 
 
-def student(pictures: dict[str, Pictures]) -> tuple[keras.Model, keras.Model]:
+def student(pictures: dict[str, Samples]) -> tuple[keras.Model, keras.Model]:
     """The backbone, pixels 0..255 -> features (1280,), and a model with the scores of every task beside them."""
     base = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3), pooling="avg")
     outputs = {"features": layers.BatchNormalization(name="as_the_teachers")(base.output)}
@@ -95,7 +102,7 @@ def train(whole: keras.Model, images: np.ndarray, features: np.ndarray, classes:
     )  # fmt: skip
 
 
-def save(base: keras.Model, whole: keras.Model, pictures: dict[str, Pictures], output: Path) -> None:
+def save(base: keras.Model, whole: keras.Model, pictures: dict[str, Samples], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, task in pictures.items():
         keras.Model(base.input, whole.get_layer(name)(base.output), name=name).save(output / f"{name}.keras")
@@ -110,7 +117,7 @@ def main() -> int:
     start = time.monotonic()
     keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
-    pictures = {name: load_pictures(arguments.pictures / name) for name in TASKS}
+    pictures = {name: labelled(arguments.pictures / name) for name in TASKS}
     learnt = lessons(pictures)
     base, whole = student(pictures)
     train(whole, *learnt)
@@ -119,8 +126,8 @@ def main() -> int:
     heads = "".join(f'\n[heads.{name}]\nmodel = "{name}.keras"\n' for name in TASKS)
     (arguments.output / "swish.toml").write_text(CONFIG.format(pictures=folder) + heads, "utf-8")
     for name in TASKS:
-        held_out = load_pictures(arguments.pictures / "held_out" / name)
-        found = whole.predict(small(tf.constant(held_out.images)).astype(np.float32), verbose=0)[name].argmax(1)
+        held_out = labelled(arguments.pictures / "held_out" / name)
+        found = whole.predict(small(tf.constant(held_out.inputs)).astype(np.float32), verbose=0)[name].argmax(1)
         print(f"{name}: {int(np.sum(found == held_out.classes))} of {len(found)} held-out pictures right")
     print(f"{time.monotonic() - start:.0f} s")
     return 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from builder import BuildResult
-from builder.calibration import read_samples
+from builder.calibration import chosen, read_samples
 from builder.errors import ConversionError, SamplesError
+from builder.flatbuffer import Part, plain_tensor, write_parts
+from builder.likeness import beyond_calibration
 from builder.samples import Picture, draw_evenly, find_pictures
 from builder.verify import HeadQuality, check_end_to_end, judge, wilson_interval
 from edge_runtime import MultiHeadClassifier
@@ -45,6 +48,46 @@ def test_a_large_folder_does_not_outweigh_a_small_one(tmp_path: Path) -> None:
     assert counts == {"a": 13, "b": 5, "c": 12}
     assert draw_evenly(list(reversed(pictures)), 30) == drawn
     assert len(draw_evenly(pictures, 1000)) == 125
+
+
+def test_extremes_are_kept_in_place_of_the_last_drawn() -> None:
+    pictures = np.random.default_rng(4).integers(90, 160, (40, 8, 8, 3), dtype=np.uint8)
+    pictures[31], pictures[35], pictures[38, ::2, ::2] = 3, 250, (255, 0, 0)
+    found = chosen(pictures, 20)
+    assert found == sorted(set(found))
+    assert len(found) == 20
+    assert {31, 35, 38} <= set(found)
+    others = [i for i in found if i < 20]
+    assert others[:10] == list(range(10))  # those drawn first stay
+    assert chosen(pictures, 40) == list(range(40))
+
+
+def test_of_texts_the_shortest_and_the_longest_are_kept() -> None:
+    tokens = np.zeros((30, 12), np.int32)
+    for i in range(30):
+        tokens[i, : 4 + i % 3] = 7
+    tokens[21], tokens[25, 1:] = 9, 0
+    assert {21, 25} <= set(chosen(tokens, 10))
+    assert len(chosen(tokens, 1)) == 1
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.1), (0.03, 0.2, 0.6), (3.0, 0.95, 1.0)])
+def test_how_far_verification_lies_beyond_calibration(shift: float, least: float, most: float) -> None:
+    """Of a backbone that gives its pictures' pixels: the share that is larger than in all of 60 pictures."""
+    part = Part("backbone", 0, [], [], {"image": 0}, {"features": 1}, [], [None])
+    part.tensors = [plain_tensor(name, [1, 4, 4, 2], np.float32) for name in ("image", "features")]
+    part.operators = [part.operator("ABS", [0], [1], ("AbsOptions", {}))]
+    rng = np.random.default_rng(2)
+    calibration, verification = (rng.uniform(0, 1, (60, 4, 4, 2)).astype(np.float32) for _ in range(2))
+    found = beyond_calibration(write_parts({"backbone": part}), calibration, verification + np.float32(shift))
+    assert least <= found <= most
+
+
+def test_a_set_unlike_the_other_is_warned_of(tiny: BuildResult) -> None:
+    assert not [warning for warning in tiny.report.warnings if "look unlike" in warning]
+    (warning,) = [w for w in replace(tiny.report, beyond=0.41).warnings if "look unlike" in w]
+    assert "41% of the features" in warning
+    assert tiny.report.to_json()["calibration"]["verification_beyond"] == round(tiny.report.beyond, 4)
 
 
 def test_too_few_readable_pictures_are_refused(tmp_path: Path) -> None:

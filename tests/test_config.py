@@ -57,6 +57,13 @@ def test_paths_are_relative_to_the_file_and_heads_keep_their_order(tmp_path: Pat
         ('output = "out/all.tflite"', 'output = "o"\nmin_agreement = "high"', "min_agreement"),
         ('output = "out/all.tflite"', 'output = "o"\nrounding = "best"', "rounding: expected one of learnt, bias"),
         ('output = "out/all.tflite"', 'output = "o"\nprecision = "int4"', "precision: expected one of auto, int8"),
+        ('output = "out/all.tflite"', 'output = "o"\nalgorithm = "best"', "algorithm: expected one of polyhead,"),
+        (
+            'output = "out/all.tflite"',
+            'output = "o"\nalgorithm = "tensorflow"\nprecision = "int16"',
+            "algorithm tensorflow makes int8 alone, found precision 'int16'",
+        ),
+        ('output = "out/all.tflite"', 'output = "o"\nrefit = "no"', "refit: expected true or false, found 'no'"),
         ('output = "out/all.tflite"', 'output = "o"\nranges = "all"', "ranges: expected one of minmax, percentile"),
         ('output = "out/all.tflite"', 'output = "o"\nequalize = "yes"', "equalize: expected true or false"),
         ('output = "out/all.tflite"', 'output = "o"\nresize = {fit = "zoom"}', "resize.fit: expected one of"),

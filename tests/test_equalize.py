@@ -95,10 +95,27 @@ def test_what_residuals_join_is_one_group() -> None:
     assert len(equalizable(backbone)) == 3  # first, project and their sum; not what is behind ReLU6
 
 
-@pytest.mark.parametrize("activation", ["relu6", "swish", "relu"])
+@pytest.mark.parametrize("activation", ["relu6", "swish", "tanh"])
 def test_nothing_is_scaled_across_an_activation(activation: str) -> None:
     """Nor is what a residual adds to it."""
     assert not equalizable(read_parts(float_model_of(bottlenecks(activation)))["backbone"])
+
+
+def test_relu_and_pools_pass_channels_on() -> None:
+    image = keras.Input((16, 16, 3))
+    x = skip = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    x = layers.Conv2D(8, 3, padding="same")(x)
+    x = layers.ReLU()(layers.Add()([x, skip]))
+    x = layers.AveragePooling2D(2)(layers.MaxPooling2D(3, 2)(x))
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(6, 1, activation="relu")(x)))
+    seed_weights(model, 8)
+    before = float_model_of(model)
+    backbone = read_parts(before)["backbone"]
+    kinds = {operator_name(backbone, op) for op in backbone.operators if set(op.outputs) & equalizable(backbone)}
+    assert kinds >= {"CONV_2D", "ADD", "MAX_POOL_2D", "AVERAGE_POOL_2D"}
+    found = equalized(before, IMAGES)
+    assert found != before
+    np.testing.assert_allclose(features(found), features(before), atol=1e-5)
 
 
 def test_a_channel_that_is_always_zero_does_no_harm() -> None:

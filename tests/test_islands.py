@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build, ladder
 from builder.errors import ConversionError
-from builder.flatbuffer import FLOAT32, INT8, Part, operator_name, read_parts
+from builder.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
 from builder.islands import result_name, splice
 from builder.noise import snr_db
-from builder.plan import Plan
+from builder.plan import OperatorCost, Plan, by_gain, plans, stretches
 from builder.quantize import pin, quantize
 from builder.ranges import measure_ranges
-from builder.sensitivity import OperatorCost, answers, by_gain, measure_costs
+from builder.rounding import measure_noise
+from builder.sensitivity import answers
 from tests.tiny_models import THREE_HEADS, tiny_config
 
 
@@ -104,30 +106,87 @@ def test_base_and_twin_stay_what_they_were(parts: dict[str, dict[str, Part]]) ->
         assert [part.inputs, part.outputs] == ends
 
 
-def test_an_operator_that_is_exact_costs_nothing_and_a_ruined_one_the_most(
-    made: Any, parts: dict[str, dict[str, Part]]
-) -> None:
+def test_a_ruined_operator_moves_the_heads_the_most(made: Any, parts: dict[str, dict[str, Part]]) -> None:
     int8 = parts["int8"]["backbone"]
     ruined = int8.operators[1]
     weights = int8.tensors[ruined.inputs[1]]
     int8.set_constant(ruined.inputs[1], np.zeros(weights.shape, np.int8))
-    costs = measure_costs(parts["float"], int8, made.inputs(4))
-    assert [cost.layer for cost in costs] == layers(parts["float"]["backbone"])
-    assert max(costs, key=lambda cost: cost.head_noise).layer == result_name(int8, ruined)
-    assert all(cost.head_noise >= 0 and cost.int8_us > 0 and cost.float_us > 0 for cost in costs)
+    found = measure_noise(parts["float"], int8, made.inputs(8))
+    assert [noise.layer for noise in found] == layers(parts["float"]["backbone"])
+    assert max(found, key=lambda noise: noise.head_noise).layer == result_name(int8, ruined)
+    assert all(noise.head_noise > 0 for noise in found)
+
+
+def test_the_noise_at_the_heads_is_that_of_the_operator_alone(made: Any, parts: dict[str, dict[str, Part]]) -> None:
+    """As if it alone were taken from the int8 network, also where it is the last one."""
+    int8, floating = parts["int8"]["backbone"], parts["float"]["backbone"]
+    heads, inputs = {n: p for n, p in parts["float"].items() if n != "backbone"}, made.inputs(8)
+    truth = answers(floating, heads, inputs)
+    for noise in measure_noise(parts["float"], int8, inputs):
+        moved = answers(splice(floating, int8, {noise.layer}), heads, inputs)
+        expected = np.mean([np.mean((moved[head] - truth[head]) ** 2) for head in heads])
+        assert noise.head_noise == pytest.approx(expected, rel=1e-3), noise.layer
+
+
+def chain(count: int, *, skip: tuple[int, int] | None = None) -> Part:
+    """LOGISTIC after LOGISTIC, each as its number; ``skip``: an ADD of what two of them give, behind the second."""
+    part = Part("backbone", 0, [plain_tensor("image", [1, 100], np.float32)], [], {"image": 0}, {}, [], [None])
+
+    def add(kind: str, inputs: list[int], options: Any = None) -> None:
+        part.tensors.append(plain_tensor(str(len(part.operators)), [1, 100], np.float32))
+        part.operators.append(part.operator(kind, inputs, [len(part.tensors) - 1], options))
+
+    for i in range(count):
+        add("LOGISTIC", [len(part.tensors) - 1])
+        if skip is not None and i == skip[1]:
+            add("ADD", [skip[0] + 1, skip[1] + 1], ("AddOptions", {}))
+    part.outputs = {"features": len(part.tensors) - 1}
+    return part
+
+
+def cost(layer: int, noise: float, more_us: float) -> OperatorCost:
+    return OperatorCost(str(layer), "LOGISTIC", noise, 10 + more_us, 10)
+
+
+def test_what_a_residual_spans_is_one_stretch() -> None:
+    assert stretches(chain(4)) == [["0"], ["1"], ["2"], ["3"]]
+    assert stretches(chain(5, skip=(1, 3))) == [["0"], ["1"], ["2", "3", "4"], ["5"]]
 
 
 def test_what_gains_most_for_each_microsecond_comes_first() -> None:
-    def cost(layer: str, noise: float, more_us: float) -> OperatorCost:
-        return OperatorCost(layer, "CONV_2D", noise, 10 + more_us, 10, 0)
+    costs = [cost(0, 9, 90), cost(2, 4, 10), cost(4, 2, -5), cost(6, 0, 1)]
+    assert by_gain(chain(7), costs) == [["4"], ["2"], ["0"], ["6"]]
 
-    costs = [cost("dear", 9, 90), cost("cheap", 4, 10), cost("free", 2, -5), cost("idle", 0, 1)]
-    assert [c.layer for c in by_gain(costs)] == ["free", "cheap", "dear", "idle"]
+
+def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So of two that are alike the neighbour of an island comes first, and a stretch between two islands before that."""
+    monkeypatch.setattr("builder.plan._BYTES_PER_US", 10.0)  # a shore costs 50 us
+    costs = [cost(0, 5, 30), cost(2, 90, 10), cost(3, 5, 30), cost(4, 80, 10), cost(5, 5, 30)]
+    assert by_gain(chain(7), costs) == [["2"], ["4"], ["3"], ["5"], ["0"]]
+
+
+def test_plans_grow_until_float_is_as_quick(
+    made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
+    monkeypatch.setattr("builder.plan.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
+    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97
+    monkeypatch.setattr("builder.plan.backbone_ms", lambda *parts: [1.0, 2.0])
+    monkeypatch.setattr("builder.plan._agreement", lambda *_: 1.0)
+    found = list(plans(*arguments))
+    assert [len(plan.layers) for plan in found] == sorted({len(plan.layers) for plan in found})
+    assert len(found) > 1
+    assert all(set(a.layers) < set(b.layers) for a, b in itertools.pairwise(found))
+    monkeypatch.setattr("builder.plan._agreement", lambda *_: 0.975)  # as the bar says, but not half way to always
+    assert [plan.layers for plan in plans(*arguments)] == [found[-1].layers]
+    monkeypatch.setattr("builder.plan._agreement", lambda *_: 0.9)
+    with pytest.raises(ConversionError, match=r"the heads agree on 90\.0% of calibration samples"):
+        list(plans(*arguments))
 
 
 def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = layers(read_parts(made.float_model)["backbone"])
-    monkeypatch.setattr(ladder, "plan_islands", lambda *_: Plan((names[0], names[3]), []))
+    monkeypatch.setattr(ladder, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
     result: BuildResult = build(replace(made.config, precision="islands"))
     backbone = read_parts(Path(result.output).read_bytes())["backbone"]
     assert in_float(backbone) == {"/".join(name.split("/")[:2]) for name in (names[0], names[3])}  # called as layers
@@ -138,7 +197,7 @@ def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytes
 
 def test_where_float_is_as_quick_islands_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.plan.backbone_ms", lambda *parts: [1.0] * len(parts))
-    with pytest.raises(ConversionError, match=r"1 islands take as long as float \(1\.00 ms here\)"):
+    with pytest.raises(ConversionError, match="with 0 operators in float, as many as are quicker"):
         build(replace(made.config, precision="islands", rounding="nearest"))
 
 

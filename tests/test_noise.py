@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
 
-from builder import BuildResult
+from builder import BuildResult, build
+from builder.errors import ConversionError
 from builder.noise import LayerNoise, snr_db
 
 
@@ -38,9 +41,22 @@ def test_the_first_operator_has_nothing_before_it(tiny: BuildResult) -> None:
 
 
 def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> None:
-    lossless = LayerNoise("x", "RESHAPE", float("inf"), float("inf"), None, float("inf"))
+    lossless = LayerNoise("x", "RESHAPE", float("inf"), float("inf"), None, float("inf"), 0.0)
     assert json.loads(json.dumps(lossless.to_json(), allow_nan=False))["snr_db"] is None
     assert json.dumps(tiny.report.to_json(), allow_nan=False)
+
+
+def test_of_very_many_operators_the_heads_noise_is_not_measured(
+    tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is; islands cannot be had then, and the ladder says why."""
+    monkeypatch.setattr("builder.rounding.MOST_OPERATORS", 2)
+    config = replace(tiny.report.config, output=tmp_path / "x.tflite")
+    result = build(replace(config, precision="int8"))
+    assert all(noise.head_noise is None and noise.alone_db > 0 for noise in result.report.rung.noise)
+    assert result.report.to_json()["layers"][0]["head_noise"] is None
+    with pytest.raises(ConversionError, match="operators are too many to measure"):
+        build(replace(config, precision="islands"))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.1, 20.0), (1.01, 40.0)])

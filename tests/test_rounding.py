@@ -12,13 +12,20 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
-from builder.flatbuffer import read_parts
-from builder.layerwise import Stepper
+from builder.flatbuffer import INT8, read_parts
+from builder.gptq import gptq, inverse_factor, neighbours
+from builder.layerwise import Stepper, constant, names
 from builder.patches import sample_patches
-from builder.rounding import Observed, gptq, inverse_factor
+from builder.refit import PULLS, Refit, _ridge
+from builder.rounding import Observed
 from edge_runtime import MultiHeadClassifier
 
 RNG = np.random.default_rng(3)
+
+
+def anywhere(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """No bounds but those of int8."""
+    return np.full(weights.shape, -127.0), np.full(weights.shape, 127.0)
 
 
 def correlated(rows: int, taps: int) -> np.ndarray:
@@ -36,16 +43,17 @@ def test_weights_that_lie_on_the_grid_stay_where_they_are() -> None:
     weights, steps = layer(12, 5)
     integers = np.clip(np.rint(weights / steps[:, None]), -127, 127)
     x = correlated(400, 12)
-    found, shift = Observed(x, x).fit(integers * steps[:, None], steps)
+    seen = Observed(x, x, np.arange(400))
+    found = seen.fit(integers * steps[:, None], steps)
     np.testing.assert_array_equal(found, integers)
-    np.testing.assert_allclose(shift, 0, atol=1e-4)
+    np.testing.assert_allclose(seen.shift(integers * steps[:, None], found, steps), 0, atol=1e-4)
 
 
 def test_rounding_by_gptq_is_nearer_than_rounding_to_nearest_where_inputs_are_correlated() -> None:
     weights, steps = layer(24, 6)
     x = correlated(2000, 24)[0].astype(np.float64)
     hessian = (x.T @ x)[None]
-    found = gptq(weights, steps, *inverse_factor(hessian + 1e-6 * np.eye(24)))
+    found = gptq(weights, steps, anywhere(weights), *inverse_factor(hessian + 1e-6 * np.eye(24)))
     nearest = np.clip(np.rint(weights / steps[:, None]), -127, 127)
     errors = [float(np.sum((x @ ((q * steps[:, None]) - weights)[0]) ** 2)) for q in (found, nearest)]
     assert errors[0] < 0.5 * errors[1]
@@ -53,25 +61,77 @@ def test_rounding_by_gptq_is_nearer_than_rounding_to_nearest_where_inputs_are_co
 
 def test_integers_are_integers_within_127() -> None:
     weights, steps = layer(150, 4)  # more taps than one block
-    found = gptq(weights * 3, steps, *inverse_factor(np.eye(150)[None]))
+    found = gptq(weights * 3, steps, anywhere(weights), *inverse_factor(np.eye(150)[None]))
     assert np.array_equal(found, np.rint(found))
     assert np.abs(found).max() == 127
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_no_weight_moves_by_more_than_one_step(refit: bool) -> None:
+    """Whatever the device's inputs have become."""
+    weights, steps = layer(40, 6)
+    signal = correlated(800, 40)
+    device = 0.7 * signal + RNG.normal(0.2, 0.5, signal.shape).astype(np.float32)
+    found = Observed(signal, device, np.arange(800) // 10).fit(weights, steps, refit=refit)
+    moved = np.abs(found - weights / steps[:, None])
+    assert 0.5 < moved.max() < 1  # not all are the nearest
+
+
+def test_no_weight_of_a_built_file_has_moved_by_more_than_one_step(tiny: BuildResult, tmp_path: Path) -> None:
+    """A file rounded to nearest is at most half a step from float, and has the same scales."""
+    learnt = read_parts(tiny.output.read_bytes())
+    nearest = build(replace(tiny.report.config, rounding="nearest", output=tmp_path / "nearest.tflite"))
+    moved = []
+    for name, part in read_parts(nearest.output.read_bytes()).items():
+        theirs = dict(names(learnt[name]))
+        for tensor, i in names(part):
+            old = constant(part, i, np.int8) if part.tensors[i].type == INT8 else None
+            if old is not None and tensor.endswith("kernel"):
+                new = constant(learnt[name], theirs[tensor], np.int8)
+                assert new is not None
+                moved.append(int(np.abs(new.astype(int) - old).max()))
+    assert set(moved) == {1}
+
+
+def test_a_refit_that_would_not_hold_elsewhere_is_not_taken() -> None:
+    """More taps than samples: what is fitted to them is worse on others. With many samples the same refit is taken."""
+    weights, _ = layer(30, 4)
+    x = correlated(4000, 30)
+    noisy = x + RNG.normal(0, 0.3 * x.std(), x.shape).astype(np.float32)
+    x, noisy = x - x.mean(1, keepdims=True), noisy - noisy.mean(1, keepdims=True)
+    few, many = (Refit(x[:, :n], noisy[:, :n], np.arange(n))(weights) for n in (24, 3000))
+
+    def error(found: np.ndarray) -> float:
+        return float(np.sum((x[:, 3000:] @ weights - noisy[:, 3000:] @ found) ** 2))
+
+    seen, there = x[:, :24], noisy[:, :24].transpose(0, 2, 1)
+    loose = _ridge(there @ noisy[:, :24], there @ (seen @ weights), weights, PULLS[0])
+    assert error(many) < 0.9 * error(weights)
+    assert error(few) < error(loose)
+
+
+def test_too_few_samples_to_hold_some_out_are_not_fitted() -> None:
+    weights, _ = layer(6, 2)
+    x = correlated(50, 6)
+    np.testing.assert_array_equal(Refit(x, 2 * x, np.repeat([0, 1], 25))(weights), weights)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, steps = layer(40, 3)
     x = correlated(500, 40)[0].astype(np.float64)
     factor = inverse_factor((x.T @ x + 5 * np.eye(40))[None])
-    whole = gptq(weights, steps, *factor)
-    monkeypatch.setattr("builder.rounding.BLOCK", 7)
-    np.testing.assert_array_equal(gptq(weights, steps, *factor), whole)
+    whole = gptq(weights, steps, neighbours(weights, steps), *factor)
+    monkeypatch.setattr("builder.gptq.BLOCK", 7)
+    np.testing.assert_array_equal(gptq(weights, steps, neighbours(weights, steps), *factor), whole)
 
 
 def test_the_bias_makes_the_mean_error_zero() -> None:
     weights, steps = layer(10, 4)
     signal = correlated(600, 10)
     device = signal + RNG.normal(0.1, 0.2, signal.shape).astype(np.float32)
-    integers, shift = Observed(signal, device).fit(weights, steps)
+    seen = Observed(signal, device, np.arange(600))
+    integers = seen.fit(weights, steps)
+    shift = seen.shift(weights, integers, steps)
     error = signal[0] @ weights[0] - (device[0] @ (integers * steps[:, None])[0] + shift)
     np.testing.assert_allclose(error.mean(0), 0, atol=1e-5)
 
@@ -80,10 +140,11 @@ def test_an_input_that_is_always_zero_does_no_harm() -> None:
     weights, steps = layer(8, 3)
     x = correlated(300, 8)
     x[..., 2] = 0
-    integers, shift = Observed(x, x).fit(weights, steps)
+    seen = Observed(x, x, np.arange(300))
+    integers = seen.fit(weights, steps)
     assert np.isfinite(integers).all()
-    assert np.isfinite(shift).all()
-    all_zero, _ = Observed(np.zeros_like(x), np.zeros_like(x)).fit(weights, steps)
+    assert np.isfinite(seen.shift(weights, integers, steps)).all()
+    all_zero = Observed(np.zeros_like(x), np.zeros_like(x), np.arange(300)).fit(weights, steps)
     np.testing.assert_array_equal(all_zero, np.clip(np.rint(weights / steps[:, None]), -127, 127))
 
 
@@ -107,21 +168,23 @@ def test_patches_times_weights_are_the_convolution(
     if depthwise:
         kernel = RNG.normal(size=(1, 3, 3, 4)).astype(np.float32)
         expected = tf.nn.depthwise_conv2d(x, kernel[0][..., None], [1, stride, stride, 1], name, dilations=[dilation] * 2)
-        (patches,) = sample_patches("DEPTHWISE_CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
+        (patches,), owners = sample_patches("DEPTHWISE_CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
         found = np.einsum("grt,gt->rg", patches, kernel.reshape(9, 4).T)
     else:
         kernel = RNG.normal(size=(5, 3, 3, 4)).astype(np.float32)
         expected = tf.nn.conv2d(x, kernel.transpose(1, 2, 3, 0), stride, name, dilations=dilation)
-        (patches,) = sample_patches("CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
+        (patches,), owners = sample_patches("CONV_2D", options, kernel.shape, [(x, 0.0)], 10**6)
         found = patches[0] @ kernel.reshape(5, -1).T
     np.testing.assert_allclose(found, np.asarray(expected).reshape(found.shape), atol=1e-4)
+    np.testing.assert_array_equal(owners, np.repeat([0, 1], len(found) // 2))
 
 
 def test_places_are_drawn_alike_in_both_views_and_no_more_than_asked_for() -> None:
     options = SimpleNamespace(strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1, padding=0)
     x = RNG.normal(size=(3, 9, 9, 2)).astype(np.float32)
-    a, b = sample_patches("CONV_2D", options, (1, 3, 3, 2), [(x, 0.0), (2 * x, 0.0)], 50)
+    (a, b), owners = sample_patches("CONV_2D", options, (1, 3, 3, 2), [(x, 0.0), (2 * x, 0.0)], 50)
     assert a.shape == (1, 50, 18)
+    assert owners.shape == (50,)
     np.testing.assert_array_equal(2 * a, b)
 
 

@@ -1,0 +1,148 @@
+"""The networks that ``benchmarks.quantization`` quantizes, each with the pictures of ``calibration_data``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks.compat_files import head_weights, seed_weights
+from benchmarks.subject import as_classifiers
+from builder.backbone import find_backbone
+from builder.calibration import read_samples
+from builder.config import BuildConfig
+from builder.convert import convert
+from builder.errors import ConfigError
+from builder.flatbuffer import Part
+from builder.joint.logistic import log_softmax
+from builder.loading import Classifier, load_classifiers
+from builder.merge import MergedModel, merge
+from builder.samples import draw_evenly, find_pictures
+from builder.sensitivity import answers
+from builder.training.efficientnet_lite0 import efficientnet_lite0
+from edge_runtime.metadata import BACKBONE, ImageInput
+
+ROOT = Path(__file__).resolve().parent.parent
+CALIBRATION = 100
+POWERS = 6  # of two, by which channels of the ill-conditioned twin are scaled at most
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float network whose heads end in a softmax. ``calibration``, ``held_out``: as its ``image`` takes them;
+    ``pixels``: the latter as uint8. ``whole``: with one head, the Keras model.
+    """
+
+    merged: MergedModel
+    float_model: bytes
+    calibration: np.ndarray
+    held_out: np.ndarray
+    pixels: np.ndarray
+    whole: Any = None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.merged.heads)
+
+    def logits(self, parts: Mapping[str, Part]) -> dict[str, np.ndarray]:
+        """Of every head for the held-out pictures, float32 (pictures, labels)."""
+        heads = {name: without_softmax(parts[name]) for name in self.heads}
+        return answers(parts[BACKBONE], heads, self.held_out)
+
+    def from_keras(self, truth: Mapping[str, np.ndarray]) -> float:
+        """How far the float file's probabilities are from Keras's at most. ``truth``: its logits."""
+        features = self.merged.features(self.pixels)
+        found = {name: np.exp(log_softmax(logits.astype(float))) for name, logits in truth.items()}
+        return max(float(np.abs(found[name] - self.merged.head_scores(name, features)).max()) for name in self.heads)
+
+
+def without_softmax(head: Part) -> Part:
+    """A head up to its logits."""
+    return replace(head, operators=head.operators[:-1], outputs={"scores": head.operators[-1].inputs[0]})
+
+
+def make_subject(name: str) -> Subject:
+    """One of ``SUBJECTS``. Raises ``ConfigError`` where it has to be trained first."""
+    classifiers, size, whole = SUBJECTS[name]()
+    merged = merge(tuple(classifiers), find_backbone(tuple(classifiers)))
+    calibration, held_out = (pictures(size, held_out=held_out) for held_out in (False, True))
+    enter = merged.entry.device_input
+    return Subject(merged, convert(merged), enter(calibration), enter(held_out), held_out, whole)
+
+
+def pictures(size: int, *, held_out: bool) -> np.ndarray:
+    """uint8 (pictures, size, size, 3): those held out, or ``CALIBRATION`` of the others, drawn evenly."""
+    folder = ROOT / "calibration_data"
+    kept = find_pictures(folder / "held_out", [])
+    known = {picture.digest for picture in kept}
+    others = draw_evenly([p for p in find_pictures(folder, []) if p.digest not in known], CALIBRATION)
+    return read_samples(kept if held_out else others, ImageInput(size, size), folder).tensors
+
+
+def _lite0(*, ill: bool = False) -> tuple[list[Classifier], int, Any]:
+    model = efficientnet_lite0(224, include_top=True)
+    if ill:
+        spoil(model)
+    return as_classifiers({"classes": model}, [f"class {i}" for i in range(model.output_shape[-1])]), 224, model
+
+
+def _swish() -> tuple[list[Classifier], int, Any]:
+    """Trained on the other pictures of ``calibration_data``."""
+    path = ROOT / "build" / "swish" / "swish.toml"
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: not there; train it first: python examples/train_swish_heads.py --output {path.parent}"
+        )
+    return list(load_classifiers(BuildConfig.from_toml(path).heads)), 96, None
+
+
+def _mobilenet() -> tuple[list[Classifier], int, Any]:
+    """MobileNetV2, its weights seeded, its batch normalizations matching the pictures."""
+    base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), pooling="avg")
+    inputs = pictures(96, held_out=False).astype(np.float32) / 128 - np.float32(127 / 128)
+    seed_weights(base, inputs)
+    features, models = np.asarray(base(inputs, training=False)), {}
+    for seed, name in enumerate(("first", "second", "third")):
+        dense = keras.layers.Dense(5, activation="softmax")
+        models[name] = keras.Model(base.input, dense(base.output))
+        dense.set_weights(head_weights(features, 5, seed))
+    return as_classifiers(models), 96, None
+
+
+SUBJECTS: dict[str, Callable[[], tuple[list[Classifier], int, Any]]] = {
+    "lite0": _lite0,
+    "ill": lambda: _lite0(ill=True),
+    "swish": _swish,
+    "mobilenet": _mobilenet,
+}
+
+
+def spoil(model: Any) -> None:
+    """The same function, ill-conditioned: channels of every linear bottleneck scaled by powers of two, 2^-6 to 2^6, and
+    scaled back in the layers that read them. Bottlenecks that a residual joins are scaled alike.
+    """
+    powers: dict[int, np.ndarray] = {}
+    rng = np.random.default_rng(0)
+    previous: np.ndarray | None = None
+    blocks = sorted({int(layer.name.split("_")[0][5:]) for layer in model.layers if layer.name.startswith("block")})
+    names = {layer.name for layer in model.layers}
+    for block in blocks:
+        if previous is not None:
+            _scale_kernel(model.get_layer(f"block{block}_expand"), 1 / previous)
+        norm = model.get_layer(f"block{block}_project_bn")
+        if f"block{block}_add" not in names:
+            powers[block] = 2.0 ** rng.integers(-POWERS, POWERS + 1, len(norm.get_weights()[0]))
+            previous = powers[block]
+        gamma, beta, mean, variance = norm.get_weights()
+        norm.set_weights([gamma * previous, beta * previous, mean, variance])
+    assert previous is not None
+    _scale_kernel(model.get_layer("top"), 1 / previous)
+
+
+def _scale_kernel(layer: Any, scale: np.ndarray) -> None:
+    (kernel,) = layer.get_weights()
+    layer.set_weights([kernel * scale[:, None]])
