@@ -22,7 +22,7 @@ h1 { font-size: 1.5rem; margin-bottom: .5rem; } h2 { font-size: 1.1rem; margin: 
 table { border-collapse: collapse; }
 td, th { padding: .15rem 1.2rem .15rem 0; text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } th { font-weight: 600; color: #57636f; }
-td { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
+td { overflow-wrap: break-word; } img { max-width: 100%; height: auto; }
 .problem { background: #fdf0ea; border-left: 4px solid #c1440e; padding: .4rem .8rem; margin: .4rem 0; }
 .cards { display: flex; flex-wrap: wrap; gap: 1rem; }
 .card { width: 132px; font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
