@@ -176,7 +176,7 @@ def _noise(layers: Sequence[LayerNoise]) -> str:
     return (
         "<h2>The file against float behind every operator, on calibration samples</h2>"
         + image(_noise_plot(layers, shares))
-        + "<h2>What costs the heads most</h2><p>Noise at the heads' scores, each operator alone in int8.</p>"
+        + "<h2>What costs the heads most</h2><p>Noise at the heads' scores, each operator alone as the file has it.</p>"
         + f"<table>{row(NOISE_COLUMNS, [])}{rows}</table>"
     )
 

@@ -1,0 +1,89 @@
+"""Ranges of activations: what is left out of them, and where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import keras
+from keras import layers
+
+from builder.flatbuffer import Part, operator_name, read_parts
+from builder.ranges import Range, measure_ranges, mse_range, percentile_range
+from tests.test_equalize import IMAGES, float_model_of
+from tests.tiny_models import seed_weights
+
+RNG = np.random.default_rng(6)
+
+
+def error(values: np.ndarray, limits: Range) -> float:
+    """Mean squared, of 256 steps."""
+    step = (limits[1] - limits[0]) / 255
+    zero = np.rint(-limits[0] / step)
+    return float(np.mean(((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step - values) ** 2))
+
+
+def test_least_error_is_less_than_that_of_the_least_and_the_greatest() -> None:
+    values = np.append(RNG.normal(size=200_000), [-14.0, 12.0])
+    found = mse_range(values, (-14.0, 12.0))
+    assert -14 < found[0] < 0 < found[1] < 12
+    assert error(values, found) < 0.7 * error(values, (-14.0, 12.0))
+
+
+def test_what_nothing_sticks_out_of_is_left_whole() -> None:
+    values = RNG.uniform(-1, 1, 20_000)
+    assert mse_range(values, (-1.0, 1.0)) == (-1.0, 1.0)
+    assert mse_range(np.abs(values), (0.0, 1.0)) == (0.0, 1.0)
+
+
+def test_a_percentile_leaves_out_its_share() -> None:
+    low, high = percentile_range(np.linspace(0, 1, 100_001))
+    assert (low, high) == pytest.approx((1e-4, 1 - 1e-4))
+
+
+def test_far_below_a_swish_values_need_not_be_told_apart() -> None:
+    """A squeeze-and-excite block as EfficientNet's, and beside it a layer with the same values that nothing bends."""
+    image = keras.Input((16, 16, 3))
+    bent, plain = (layers.Conv2D(12, 3, padding="same") for _ in range(2))
+    z = layers.Activation("swish")(bent(image))
+    gate = layers.Conv2D(12, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(z))
+    z = layers.Concatenate()([layers.Multiply()([z, gate]), plain(image)])
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(6, 1)(z)))
+    seed_weights(model, 4)
+    kernel, bias = bent.get_weights()
+    bent.set_weights([8 * kernel, bias])
+    plain.set_weights([8 * kernel[..., ::-1], bias[::-1]])  # were they the same, they would become one layer
+    float_model = float_model_of(model)
+    part = read_parts(float_model)["backbone"]
+    readers = {i: operator_name(part, op) for op in reversed(part.operators) for i in op.inputs}
+    swish, linear = (
+        next(part.tensors[i].name.decode() for i, reader in readers.items() if reader == kind and i in convolved(part))
+        for kind in ("LOGISTIC", "CONCATENATION")
+    )
+    found, whole = (measure_ranges(float_model, IMAGES, ["scores"], estimate=e) for e in ("mse", "minmax"))
+    assert whole[swish] == pytest.approx(whole[linear], rel=1e-3)
+    assert found[swish][0] > 0.5 * whole[swish][0]
+    assert found[linear][0] < 0.6 * whole[linear][0]
+
+
+def convolved(part: Part) -> set[int]:
+    """What convolutions of the picture give."""
+    (picture,) = part.inputs.values()
+    return {op.outputs[0] for op in part.operators if op.inputs[0] == picture}
+
+
+def test_the_seam_keeps_its_whole_range() -> None:
+    image = keras.Input((16, 16, 3))
+    features = layers.Conv2D(40, 3, padding="same")(image)
+    model = keras.Model(image, layers.Flatten()(features))
+    seed_weights(model, 2)
+    float_model = float_model_of(model)
+    backbone = read_parts(float_model)["backbone"]
+    (seam,) = (backbone.tensors[i].name.decode() for i in backbone.outputs.values())
+    images = IMAGES.copy()
+    images[0, 5, 5] = 60.0  # rare
+    found, whole = (measure_ranges(float_model, images, ["scores"], estimate=e) for e in ("percentile", "minmax"))
+    assert found[seam] == whole[seam]
+    assert any(found[name] != whole[name] for name in found)
