@@ -25,6 +25,7 @@ import tensorflow as tf
 from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
 from builder.config import OWN
 from builder.equalize import equalized
+from builder.errors import ConfigError
 from builder.flatbuffer import Part, quantization, read_parts
 from builder.latency import backbone_ms
 from builder.layerwise import Stepper, names
@@ -86,7 +87,10 @@ def main() -> int:
     arguments = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.subjects:
-        subject = make_subject(name)
+        try:
+            subject = make_subject(name)
+        except ConfigError as error:
+            parser.error(str(error))
         found[name] = dict(_rows(subject, name))
         if arguments.curve and name == "lite0":
             found["pictures"] = dict(_curve(subject))

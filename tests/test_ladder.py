@@ -16,6 +16,8 @@ from builder.config import ALGORITHMS, RUNGS, BuildConfig
 from builder.errors import ConfigError, ConversionError, QualityError, TargetError
 from builder.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
 from builder.front import take_pixels
+from builder.islands import result_name
+from builder.plan import Plan
 from builder.verify import Quality, verify, wilson_interval
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter
@@ -139,6 +141,21 @@ def test_auto_takes_the_first_rung_that_passes_and_tells_of_those_before(
     assert [rung["agreement"] for rung in document["rungs"]] == [0.5, 0.9, 0.98]
     assert document["precision"] == result.metadata.built["precision"] == RUNGS[2]
     assert all(rung["bytes"] > 0 and rung["backbone_ms"] > 0 and rung["min_runtime"] for rung in document["rungs"])
+
+
+def test_more_islands_are_tried_until_the_file_passes(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def growing(float_parts: Any, *_: Any) -> Iterator[Plan]:
+        names = [result_name(float_parts["backbone"], op) for op in float_parts["backbone"].operators]
+        for count in (1, 2, 3, 4):
+            yield Plan(tuple(names[:count]), [])
+
+    monkeypatch.setattr(ladder, "plans", growing)
+    judged_as(monkeypatch, [0.5, 0.9, 0.95, 0.98, 1.0])
+    result = build(replace(config, output=config.output.parent / "more.tflite", min_agreement=0.97))
+    rungs = result.report.to_json()["rungs"]
+    assert [rung["precision"] for rung in rungs] == ["int8", "islands", "islands", "islands"]
+    assert [len(rung["islands"]) for rung in rungs[1:]] == [1, 2, 3]
+    assert len(result.report.rung.plan.layers) == 3
 
 
 def test_not_refuted_is_not_enough_to_stop_at(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
