@@ -24,7 +24,7 @@ _LAYERS = (
 
 
 def stock_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: str) -> bytes:
-    """``float_model`` in int8 by one of ``config.STOCK``, with the ``ranges`` that our own would have.
+    """``float_model`` in int8 by one of ``config.ALGORITHMS`` that is not ours, with ``ranges`` for its activations.
 
     Those of litert-quantizer differ in how they choose the scales of weights; all round to nearest. Raises
     ``ConversionError``.
@@ -39,7 +39,7 @@ def stock_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: str) 
 
 
 def _by_tensorflow(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """What ``tf.lite.TFLiteConverter`` does behind its calibration; its own ranges are the least and greatest value."""
+    """What ``tf.lite.TFLiteConverter`` does behind its calibration, which takes the least and the greatest value."""
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
