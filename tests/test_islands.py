@@ -165,7 +165,7 @@ def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPat
     assert by_gain(chain(7), costs) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
 
-def test_plans_grow_until_float_is_as_quick(
+def test_plans_grow_as_long_as_float_is_slower(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
