@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
 from benchmarks.growth import KINDS, LABELS, PICTURES, build_many, make_files, model_path, peak_gb
-from builder.progress import Stages
-from builder.quiet import terminal
+from builder.reporting.progress import Stages
+from builder.support.quiet import terminal
 
 ROUNDS = 5
 ANSWERS = 200
@@ -41,7 +41,7 @@ def load(kind: str, count: int, folder: Path) -> dict[str, Any]:
 def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Model number ``count`` added to the file of so many heads."""
     start = time.perf_counter()
-    from builder import grow
+    from builder.growing import grow
 
     change = grow.add_head(_config(kind, count, folder, "added.tflite"))
     return {
@@ -55,7 +55,7 @@ def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
 def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Seconds, without TensorFlow, of renaming a head and of removing one."""
     start = time.perf_counter()
-    from builder import grow
+    from builder.growing import grow
 
     imported, config = time.perf_counter(), grow.GrowConfig(_file(folder, count), folder / "out" / "changed.tflite")
     grow.rename_head(config, "head_0003", "another")
@@ -67,7 +67,7 @@ def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 def pack(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Bytes of the pack of model number ``count``; median microseconds of an answer from it, and from the file."""
-    from builder import grow
+    from builder.growing import grow
     from edge_runtime import MultiHeadClassifier
 
     built = grow.build_head(_config(kind, count, folder, "more.head.tflite"))
@@ -87,9 +87,9 @@ def _file(folder: Path, count: int) -> Path:
 
 
 def _config(kind: str, count: int, folder: Path, output: str) -> Any:
-    from builder.config import HeadConfig
-    from builder.grow import GrowConfig
-    from builder.pixels import PREPROCESSING
+    from builder.growing.grow import GrowConfig
+    from builder.settings.config import HeadConfig
+    from builder.settings.input_scaling import PREPROCESSING
 
     pixels = PREPROCESSING["tf"] if kind == "small" else None
     head = HeadConfig("more", model_path(folder, count), LABELS, pixels)

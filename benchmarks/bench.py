@@ -25,10 +25,10 @@ import numpy as np
 from benchmarks.present import markdown, plot
 from benchmarks.summary import marks, separate_seconds, summarise_first, summarise_steady
 from benchmarks.variants import PICTURES, SIDES, paths
-from builder.calibration import read_samples
-from builder.progress import Stages
-from builder.quiet import terminal
-from builder.samples import draw_evenly, find_pictures
+from builder.reporting.progress import Stages
+from builder.samples.calibration import read_samples
+from builder.samples.files import draw_evenly, find_pictures
+from builder.support.quiet import terminal
 from edge_runtime.metadata import ImageInput
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,8 @@ import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 
-from builder.export import export_task
-from builder.task import labels_of
+from builder.exporting.export import export_task
+from builder.exporting.mediapipe import labels_of
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 

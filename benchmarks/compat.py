@@ -80,7 +80,7 @@ def measure(architecture: str, framework: str, folder: Path, *, read_only: bool)
 
 
 def _row(architecture: str, framework: str, kind: str, size: int, folder: Path, read_only: bool) -> Row:
-    from builder.errors import BuilderError
+    from builder.support.errors import BuilderError
 
     try:
         difference, taken = read_difference(folder, kind)
@@ -95,8 +95,8 @@ def _row(architecture: str, framework: str, kind: str, size: int, folder: Path, 
 
 def read_difference(folder: Path, kind: str) -> tuple[float, float]:
     """What definition and weights answer, rebuilt by Keras 3, against the original; and the seconds to read one file."""
-    from builder.formats import read_model
-    from builder.formats.rebuild import rebuild
+    from builder.reading.formats import read_model
+    from builder.reading.formats.rebuild import rebuild
 
     inputs, worst, taken = np.load(folder / "inputs.npy"), 0.0, []
     for name in HEADS:
@@ -115,7 +115,7 @@ def build_difference(architecture: str, folder: Path, kind: str) -> float:
     import keras
 
     from builder import BuildConfig, HeadConfig, build
-    from builder.pixels import parse_preprocessing
+    from builder.settings.input_scaling import parse_preprocessing
 
     preprocessing = parse_preprocessing(ARCHITECTURES[architecture].preprocessing, architecture)
     heads = tuple(

@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
-from builder.progress import Stages
-from builder.quiet import terminal
+from builder.reporting.progress import Stages
+from builder.support.quiet import terminal
 
 LABELS = ("first", "second", "third", "fourth", "fifth")
 KINDS = {"efficientnetb0": 224, "small": 32}  # height and width
@@ -64,7 +64,7 @@ def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """The whole build of the first ``count`` files: seconds by stage, peak memory in GB, bytes."""
     start = time.perf_counter()
     from builder import BuildConfig, HeadConfig, build
-    from builder.pixels import PREPROCESSING
+    from builder.settings.input_scaling import PREPROCESSING
 
     pixels = PREPROCESSING["tf"] if kind == "small" else None
     heads = tuple(HeadConfig(f"head_{i:04d}", model_path(folder, i), LABELS, pixels) for i in range(count))

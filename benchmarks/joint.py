@@ -32,7 +32,7 @@ from builder.joint.logistic import (
 )
 from builder.joint.router import PENALTIES, Evidence, energies, fit_router
 from builder.joint.unknown import separation
-from builder.metrics import calibration_error, calibration_floor
+from builder.judging.metrics import calibration_error, calibration_floor
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.engine import by_name
 from edge_runtime.metadata import FEATURES

@@ -23,14 +23,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from benchmarks.subject import PIXELS, as_classifiers, make_models
 from benchmarks.variants import PICTURES, paths
-from builder.backbone import SharedBackbone, find_backbone
-from builder.convert import convert
-from builder.flatbuffer import Part, Writer, read_parts
-from builder.front import take_pixels
-from builder.link import LinkedModel, link
-from builder.merge import MergedModel, merge
-from builder.quantize import pin, quantize
-from builder.ranges import measure_ranges
+from builder.merging.backbone import SharedBackbone, find_backbone
+from builder.merging.convert import convert
+from builder.merging.merge import MergedModel, merge
+from builder.quantizing.quantize import pin, quantize
+from builder.quantizing.ranges import measure_ranges
+from builder.tflite.flatbuffer import Part, Writer, read_parts
+from builder.tflite.link import LinkedModel, link
+from builder.tflite.pixel_input import take_pixels
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
 

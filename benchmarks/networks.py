@@ -12,17 +12,17 @@ import numpy as np
 
 from benchmarks.compat_files import head_weights, seed_weights
 from benchmarks.subject import as_classifiers
-from builder.backbone import find_backbone
-from builder.calibration import read_samples
-from builder.config import BuildConfig
-from builder.convert import convert
-from builder.errors import ConfigError
-from builder.flatbuffer import Part
 from builder.joint.logistic import log_softmax
-from builder.loading import Classifier, load_classifiers
-from builder.merge import MergedModel, merge
-from builder.samples import draw_evenly, find_pictures
-from builder.sensitivity import answers
+from builder.merging.backbone import find_backbone
+from builder.merging.convert import convert
+from builder.merging.merge import MergedModel, merge
+from builder.quantizing.sensitivity import answers
+from builder.reading.classifier import Classifier, load_classifiers
+from builder.samples.calibration import read_samples
+from builder.samples.files import draw_evenly, find_pictures
+from builder.settings.config import BuildConfig
+from builder.support.errors import ConfigError
+from builder.tflite.flatbuffer import Part
 from builder.training.efficientnet_lite0 import efficientnet_lite0
 from edge_runtime.metadata import BACKBONE, ImageInput
 

@@ -23,18 +23,19 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
-from builder.config import OWN
-from builder.equalize import equalized
-from builder.errors import ConfigError
-from builder.flatbuffer import Part, quantization, read_parts
-from builder.latency import backbone_ms
-from builder.layerwise import Stepper, names
-from builder.noise import snr_db
-from builder.page import BLUE, GREY, RED
-from builder.quantize import pin, quantize
-from builder.ranges import measure_ranges
-from builder.rounding import Learning, round_parts
-from builder.stock import stock_int8
+from builder.quantizing.baselines import stock_int8
+from builder.quantizing.equalize import equalized
+from builder.quantizing.latency import backbone_ms
+from builder.quantizing.noise import snr_db
+from builder.quantizing.quantize import pin, quantize
+from builder.quantizing.ranges import measure_ranges
+from builder.quantizing.rounding import Learning, round_parts
+from builder.reporting.page import BLUE, GREY, RED
+from builder.settings.config import OWN
+from builder.support.errors import ConfigError
+from builder.tflite.flatbuffer import Part, quantization, read_parts
+from builder.tflite.parts import names
+from builder.tflite.stepper import Stepper
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
@@ -44,7 +45,7 @@ CONVERTER = "TensorFlow's converter"
 
 @dataclass(frozen=True)
 class Way:
-    """How a network is quantized: the switches of ``builder.config.BuildConfig``."""
+    """How a network is quantized: the switches of ``builder.settings.config.BuildConfig``."""
 
     name: str
     equalize: bool = False

@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
 from benchmarks.measure import take_turns
-from builder.progress import Stages
-from builder.quiet import terminal
+from builder.reporting.progress import Stages
+from builder.support.quiet import terminal
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import BACKBONE, END_TO_END, Metadata

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from builder.config import BuildConfig, HeadConfig
-from builder.errors import BuilderError
+from builder.settings.config import BuildConfig, HeadConfig
+from builder.support.errors import BuilderError
 
 # TensorFlow reads these once, when it is imported. Builds run on the CPU: the same inputs give the same bytes.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -8,28 +8,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from builder.backbone import SharedBackbone, early_difference, find_backbone
-from builder.calibration import SampleSet, collect
-from builder.config import OWN, BuildConfig
-from builder.convert import convert
-from builder.equalize import equalized
-from builder.errors import ConfigError, QualityError
-from builder.files import temporary_beside
+from builder.exporting.saved_model import check_folder, export
 from builder.joint import grouped_samples
-from builder.ladder import Material, climb, last_built
-from builder.likeness import SAMPLES, beyond_calibration
-from builder.link import LinkedModel
-from builder.loading import Classifier, load_classifiers
-from builder.merge import MergedModel, merge
-from builder.picture_entry import PictureEntry
-from builder.progress import Stages
-from builder.proof import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
-from builder.quantize import pin
-from builder.ranges import HEAD_SAMPLES, measure_ranges
-from builder.report import Report, write_report
-from builder.serving import check_folder, export
-from builder.tolerance import align
-from builder.verify import Quality
+from builder.judging.verify import Quality
+from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
+from builder.merging.convert import convert
+from builder.merging.equivalence import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
+from builder.merging.merge import MergedModel, merge
+from builder.merging.tolerance import align
+from builder.precisions import Material, climb, last_built
+from builder.quantizing.coverage import SAMPLES, beyond_calibration
+from builder.quantizing.equalize import equalized
+from builder.quantizing.quantize import pin
+from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
+from builder.reading.classifier import Classifier, load_classifiers
+from builder.reading.picture_input import PictureEntry
+from builder.reporting.progress import Stages
+from builder.reporting.report import Report, write_report
+from builder.samples.calibration import SampleSet, collect
+from builder.settings.config import OWN, BuildConfig
+from builder.support.errors import ConfigError, QualityError
+from builder.support.files import temporary_beside
+from builder.tflite.link import LinkedModel
 from edge_runtime import __version__
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import HeadInfo, Metadata

@@ -25,8 +25,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 import numpy as np
 
-from builder.errors import BuilderError
-from builder.pixels import PixelTransform
+from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import BuilderError
 from builder.training.samples import Samples, read_class_folders, validating
 from edge_runtime.metadata import ImageInput
 

@@ -24,11 +24,11 @@ import PIL
 from PIL import Image
 
 from builder import build
-from builder.export import export_split, export_task
-from builder.flatbuffer import Part
-from builder.islands import result_name
-from builder.plan import Plan
-from builder.quiet import quiet
+from builder.exporting.export import export_split, export_task
+from builder.quantizing.mixed import Plan
+from builder.support.quiet import quiet
+from builder.tflite.flatbuffer import Part
+from builder.tflite.splice import result_name
 from edge_runtime import MultiHeadClassifier
 from tests.joint_models import head_of, logits_tensors, with_joint, with_none
 from tests.laws import scores_of
@@ -80,7 +80,7 @@ def write_rungs(folder: Path, pictures: list[Path]) -> None:
     arrays = {}
     for rung in RUNGS:
         path = folder / f"{rung}.tflite"
-        with mock.patch("builder.ladder.plans", two_islands):
+        with mock.patch("builder.precisions.plans", two_islands):
             build_file(path, THREE_HEADS, precision=rung)
         with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
             answers = [scores_of(classifier.classify(picture).classifications) for picture in pictures]

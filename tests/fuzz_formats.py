@@ -174,8 +174,8 @@ def _mutate_archive(source: Path, target: Path, rng: random.Random) -> None:
 
 def outcome(path: Path, *, built: bool) -> str:
     """How reading ``path`` ends: the class of the error, or ``read``. ``built``: also rebuild what could be read."""
-    from builder.errors import ModelFileError
-    from builder.formats import read_model
+    from builder.reading.formats import read_model
+    from builder.support.errors import ModelFileError
 
     try:
         model = read_model(path)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from builder import BuildResult
-from builder.config import BuildConfig, JointConfig
 from builder.joint import JointHead
 from builder.joint.graph import reference
+from builder.settings.config import BuildConfig, JointConfig
 from edge_runtime.interpreter import find_interpreter
 from tests.tiny_models import save_pictures, tiny_config
 

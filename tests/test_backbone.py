@@ -11,15 +11,15 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.backbone import early_difference, find_backbone  # noqa: E402
-from builder.config import HeadConfig  # noqa: E402
-from builder.difference import first_difference  # noqa: E402
-from builder.errors import NoSharedBackboneError  # noqa: E402
-from builder.loading import Classifier, load_classifiers  # noqa: E402
-from builder.merge import merge  # noqa: E402
-from builder.pixels import PREPROCESSING, PixelTransform  # noqa: E402
-from builder.proof import ALL_UP_TO, prove, to_prove  # noqa: E402
-from builder.tolerance import align  # noqa: E402
+from builder.merging.backbone import early_difference, find_backbone  # noqa: E402
+from builder.merging.difference import first_difference  # noqa: E402
+from builder.merging.equivalence import ALL_UP_TO, prove, to_prove  # noqa: E402
+from builder.merging.merge import merge  # noqa: E402
+from builder.merging.tolerance import align  # noqa: E402
+from builder.reading.classifier import Classifier, load_classifiers  # noqa: E402
+from builder.settings.config import HeadConfig  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
+from builder.support.errors import NoSharedBackboneError  # noqa: E402
 from tests.tiny_models import FEATURES, seed_weights, tiny_base, tiny_classifier  # noqa: E402
 
 layers = keras.layers

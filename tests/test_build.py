@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, BuildResult, build
-from builder.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
-from builder.pixels import PREPROCESSING
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.interpreter import open_interpreter
@@ -218,7 +218,7 @@ class TestWhatAFailureLeaves:
         return str(caught.value)
 
     def test_below_the_gate(self, config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-        from builder import verify
+        from builder.judging import verify
 
         monkeypatch.setattr(verify, "wilson_interval", lambda successes, trials: (0.1, 0.2))
         message = self.assert_refused(
@@ -258,7 +258,7 @@ class TestWhatAFailureLeaves:
         def interrupted(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("builder.ladder.verify", interrupted)
+        monkeypatch.setattr("builder.precisions.verify", interrupted)
         before = set(config.output.parent.iterdir())
         with pytest.raises(KeyboardInterrupt):
             build(config)
@@ -339,7 +339,9 @@ class TestCommandLine:
         script = "import builder.pipeline, os, signal; old = builder.pipeline.convert\n"
         script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
         script += "builder.pipeline.convert = lambda m: (os.kill(os.getpid(), signal.SIGINT), old(m))[1]\n"
-        script += "import sys; from builder.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
+        script += (
+            "import sys; from builder.commands.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
+        )
         done = subprocess.run([sys.executable, "-c", script, tmp_path / "c.toml"], capture_output=True, text=True)
         assert done.returncode not in (0, 2, 3, -signal.SIGKILL)
         assert "Traceback" not in done.stderr

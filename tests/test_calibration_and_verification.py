@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from builder import BuildResult
-from builder.calibration import chosen, read_samples
-from builder.errors import ConversionError, SamplesError
-from builder.flatbuffer import Part, plain_tensor, write_parts
-from builder.likeness import beyond_calibration
-from builder.samples import Picture, draw_evenly, find_pictures
-from builder.verify import HeadQuality, check_end_to_end, judge, wilson_interval
+from builder.judging.verify import HeadQuality, check_end_to_end, judge, wilson_interval
+from builder.quantizing.coverage import beyond_calibration
+from builder.samples.calibration import chosen, read_samples
+from builder.samples.files import Picture, draw_evenly, find_pictures
+from builder.support.errors import ConversionError, SamplesError
+from builder.tflite.flatbuffer import Part, plain_tensor, write_parts
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import ImageInput
 from tests.tiny_models import save_pictures

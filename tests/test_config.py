@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.config import BuildConfig, HeadConfig
-from builder.errors import ConfigError
-from builder.pixels import PREPROCESSING
+from builder.settings.config import BuildConfig, HeadConfig
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import ConfigError
 
 GOOD = """
 output = "out/all.tflite"

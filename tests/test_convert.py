@@ -10,12 +10,12 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder import convert as conversion  # noqa: E402
-from builder.flatbuffer import read_parts  # noqa: E402
-from builder.merge import MergedModel  # noqa: E402
-from builder.picture_entry import PictureEntry  # noqa: E402
-from builder.pixels import PixelTransform  # noqa: E402
-from builder.stamp import groups, places, template  # noqa: E402
+from builder.merging import convert as conversion  # noqa: E402
+from builder.merging.merge import MergedModel  # noqa: E402
+from builder.merging.substitute import groups, places, template  # noqa: E402
+from builder.reading.picture_input import PictureEntry  # noqa: E402
+from builder.settings.input_scaling import PixelTransform  # noqa: E402
+from builder.tflite.flatbuffer import read_parts  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 

@@ -12,16 +12,16 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from builder.convert import convert
-from builder.equalize import equalizable, equalized
-from builder.flatbuffer import operator_name, read_parts
-from builder.merge import MergedModel
-from builder.noise import snr_db
-from builder.picture_entry import PictureEntry
-from builder.pixels import PixelTransform
-from builder.quantize import quantize
-from builder.ranges import measure_ranges
-from builder.sensitivity import answers
+from builder.merging.convert import convert
+from builder.merging.merge import MergedModel
+from builder.quantizing.equalize import equalizable, equalized
+from builder.quantizing.noise import snr_db
+from builder.quantizing.quantize import quantize
+from builder.quantizing.ranges import measure_ranges
+from builder.quantizing.sensitivity import answers
+from builder.reading.picture_input import PictureEntry
+from builder.settings.input_scaling import PixelTransform
+from builder.tflite.flatbuffer import operator_name, read_parts
 from tests.tiny_models import seed_weights
 
 RNG = np.random.default_rng(5)

@@ -14,11 +14,11 @@ pytest.importorskip("tensorflow")
 from click.testing import CliRunner
 
 from builder import BuildResult, build
-from builder.cli import main
-from builder.config import JointConfig
-from builder.errors import SamplesError
-from builder.evaluate import evaluate, find_labelled, list_places
-from builder.metrics import calibration_error, calibration_floor, confusion, judge, reliability
+from builder.commands.cli import main
+from builder.judging.evaluate import evaluate, find_labelled, list_places
+from builder.judging.metrics import calibration_error, calibration_floor, confusion, judge, reliability
+from builder.settings.config import JointConfig
+from builder.support.errors import SamplesError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo
 from tests.joint_models import with_joint

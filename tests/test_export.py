@@ -20,15 +20,16 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("tensorflow")
 
-from builder import BuildResult, export
-from builder.cli import main
-from builder.edgetpu import not_mapped
-from builder.errors import ConfigError, ConversionError
-from builder.export import export_edgetpu, export_split, export_task
-from builder.finished import read_finished
-from builder.flatbuffer import FLOAT32, Part, operator_name, read_parts
-from builder.grow import GrowConfig, rename_head
-from builder.task import labels_of
+from builder import BuildResult
+from builder.commands.cli import main
+from builder.exporting import export
+from builder.exporting.edgetpu import not_mapped
+from builder.exporting.export import export_edgetpu, export_split, export_task
+from builder.exporting.mediapipe import labels_of
+from builder.growing.finished import read_finished
+from builder.growing.grow import GrowConfig, rename_head
+from builder.support.errors import ConfigError, ConversionError
+from builder.tflite.flatbuffer import FLOAT32, Part, operator_name, read_parts
 from edge_runtime import BundleError, MultiHeadClassifier
 from edge_runtime.bundle import packs_beside, read_head_pack, read_metadata
 from edge_runtime.cli import main as edge_runtime
@@ -146,7 +147,7 @@ def test_the_parts_of_a_split_file_know_what_they_are(tiny: BuildResult, tmp_pat
 
 def test_exports_need_no_tensorflow(tiny_file: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from builder.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "import sys; from builder.commands.cli import main; main(sys.argv[1:], standalone_mode=False); "
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     for chosen in ("task", "edgetpu"):

@@ -18,8 +18,8 @@ pytest.importorskip("tensorflow")
 from ai_edge_litert import schema_py_generated as schema
 
 from builder import BuildResult
-from builder.export import export_task
-from builder.task import labels_of
+from builder.exporting.export import export_task
+from builder.exporting.mediapipe import labels_of
 from edge_runtime import MultiHeadClassifier
 from tests.tiny_models import THREE_HEADS, tiny_picture
 

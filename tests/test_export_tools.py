@@ -15,11 +15,11 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult
-from builder.export import export_split, export_task
-from builder.finished import read_finished
-from builder.flatbuffer import read_parts
-from builder.link import link, unlink
-from builder.names import with_names
+from builder.exporting.export import export_split, export_task
+from builder.growing.finished import read_finished
+from builder.tflite.flatbuffer import read_parts
+from builder.tflite.link import link, unlink
+from builder.tflite.names import with_names
 from edge_runtime.interpreter import open_interpreter
 from tests.tiny_models import THREE_HEADS
 

@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, HeadConfig, build
-from builder.backbone import find_backbone
-from builder.errors import ConfigError
-from builder.loading import load_classifiers
-from builder.merge import merge
-from builder.pixels import PREPROCESSING
-from builder.proof import prove
+from builder.merging.backbone import find_backbone
+from builder.merging.equivalence import prove
+from builder.merging.merge import merge
+from builder.reading.classifier import load_classifiers
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import ConfigError
 from edge_runtime import MultiHeadClassifier
 from tests.tiny_models import save_pictures
 

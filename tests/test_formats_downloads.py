@@ -12,9 +12,9 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.errors import ModelFileError  # noqa: E402
-from builder.formats import Origin, read_model  # noqa: E402
-from builder.pixels import PREPROCESSING  # noqa: E402
+from builder.reading.formats import Origin, read_model  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 LABELS = "0 Cat\n1 Big dog\n2 Nothing\n"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 keras = pytest.importorskip("keras")
 
-from builder.errors import ModelFileError  # noqa: E402
-from builder.formats import read_model  # noqa: E402
-from builder.formats.keras2 import modernize  # noqa: E402
+from builder.reading.formats import read_model  # noqa: E402
+from builder.reading.formats.keras2 import modernize  # noqa: E402
+from builder.support.errors import ModelFileError  # noqa: E402
 from tests.fuzz_formats import HOSTILE, mutate_file, outcome  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 

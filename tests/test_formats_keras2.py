@@ -11,9 +11,9 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.errors import ModelFileError  # noqa: E402
-from builder.formats import read_model  # noqa: E402
-from builder.formats.keras2 import modernize  # noqa: E402
+from builder.reading.formats import read_model  # noqa: E402
+from builder.reading.formats.keras2 import modernize  # noqa: E402
+from builder.support.errors import ModelFileError  # noqa: E402
 
 PATH = Path("model.h5")
 

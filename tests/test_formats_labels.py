@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("keras")
 
-from builder.errors import ConfigError
-from builder.formats import read_label_file
+from builder.reading.formats import read_label_file
+from builder.support.errors import ConfigError
 
 GOOD = {
     "plain": ("labels.txt", "cat\ndog\n\nbird\n", ("cat", "dog", "bird")),

@@ -12,10 +12,10 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.errors import ModelFileError  # noqa: E402
-from builder.formats import StoredModel, hdf5, read_model  # noqa: E402
-from builder.graph import WeightPool, read_graph  # noqa: E402
-from builder.layers import canonical_layers  # noqa: E402
+from builder.reading.formats import StoredModel, hdf5, read_model  # noqa: E402
+from builder.reading.graph import WeightPool, read_graph  # noqa: E402
+from builder.reading.layers import canonical_layers  # noqa: E402
+from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tf_keras_files import MODELS, NO_SAVED_MODEL  # noqa: E402
 
 KINDS = {".h5": "Keras 2", ".keras": "tf_keras", "_saved": "Keras 2 SavedModel"}

@@ -16,13 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from builder import HeadConfig, build
-from builder.cli import main
-from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
-from builder.export import export_split
-from builder.finished import read_finished
-from builder.grow import GrowConfig, add_head, build_head, remove_head, rename_head
-from builder.link import link, unlink
-from builder.pixels import PREPROCESSING as TRANSFORMS
+from builder.commands.cli import main
+from builder.exporting.export import export_split
+from builder.growing.finished import read_finished
+from builder.growing.grow import GrowConfig, add_head, build_head, remove_head, rename_head
+from builder.settings.input_scaling import PREPROCESSING as TRANSFORMS
+from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
+from builder.tflite.link import link, unlink
 from edge_runtime import BundleError, MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_head_pack, read_metadata
 from edge_runtime.cli import main as edge_runtime_main
@@ -181,7 +181,7 @@ def test_a_head_renamed_there_and_back_leaves_the_same_bytes(file: Path) -> None
 
 def test_neither_needs_tensorflow(file: Path) -> None:
     program = (
-        "import sys; from builder.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "import sys; from builder.commands.cli import main; main(sys.argv[1:], standalone_mode=False); "
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     for arguments in (["rename-head", file, "garden=yard"], ["remove-head", file, "yard"], ["list", file]):
@@ -309,7 +309,7 @@ def test_the_last_head_stays(file: Path) -> None:
 
 
 def test_the_gate(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import builder.new_head as new_head
+    import builder.growing.new_head as new_head
 
     original = new_head.compare
     monkeypatch.setattr(new_head, "compare", lambda *a: replace(original(*a), agreement=0.2, interval=(0.1, 0.4)))
@@ -331,7 +331,7 @@ def test_a_model_that_would_answer_otherwise_is_not_written(
     file: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One weight of another head turns over on the way: it is found by running, whatever the cause."""
-    import builder.finished as finished
+    import builder.growing.finished as finished
 
     original = finished.link
 

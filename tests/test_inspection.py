@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("keras")
 
-from builder.errors import ModelFileError
-from builder.inspection import Group, inspect, to_json
-from builder.pixels import PREPROCESSING
+from builder.merging.inspection import Group, inspect, to_json
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import ModelFileError
 from tests.tiny_models import FEATURES, tiny_base, tiny_classifier
 
 TF = PREPROCESSING["tf"]

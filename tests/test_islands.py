@@ -13,16 +13,16 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from builder import BuildResult, build, ladder
-from builder.errors import ConversionError
-from builder.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
-from builder.islands import result_name, splice
-from builder.noise import snr_db
-from builder.plan import OperatorCost, Plan, by_gain, plans, stretches
-from builder.quantize import pin, quantize
-from builder.ranges import measure_ranges
-from builder.rounding import measure_noise
-from builder.sensitivity import answers
+from builder import BuildResult, build, precisions
+from builder.quantizing.mixed import OperatorCost, Plan, by_gain, plans, stretches
+from builder.quantizing.noise import snr_db
+from builder.quantizing.quantize import pin, quantize
+from builder.quantizing.ranges import measure_ranges
+from builder.quantizing.rounding import measure_noise
+from builder.quantizing.sensitivity import answers
+from builder.support.errors import ConversionError
+from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
+from builder.tflite.splice import result_name, splice
 from tests.tiny_models import THREE_HEADS, tiny_config
 
 
@@ -160,7 +160,7 @@ def test_what_gains_most_for_each_microsecond_comes_first() -> None:
 
 def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     """So of two that are alike the neighbour of an island comes first, and a stretch between two islands before that."""
-    monkeypatch.setattr("builder.plan._BYTES_PER_US", 10.0)  # a shore costs 50 us
+    monkeypatch.setattr("builder.quantizing.mixed._BYTES_PER_US", 10.0)  # a shore costs 50 us
     costs = [cost(0, 5, 30), cost(2, 90, 10), cost(3, 5, 30), cost(4, 80, 10), cost(5, 5, 30)]
     assert by_gain(chain(7), costs) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
@@ -169,24 +169,26 @@ def test_plans_grow_as_long_as_float_is_slower(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
-    monkeypatch.setattr("builder.plan.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
+    monkeypatch.setattr("builder.quantizing.mixed.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
     arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97
-    monkeypatch.setattr("builder.plan.backbone_ms", lambda *parts: [1.0, 2.0])
-    monkeypatch.setattr("builder.plan._agreement", lambda *_: 1.0)
+    monkeypatch.setattr("builder.quantizing.mixed.backbone_ms", lambda *parts: [1.0, 2.0])
+    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 1.0)
     found = list(plans(*arguments))
     assert [len(plan.layers) for plan in found] == sorted({len(plan.layers) for plan in found})
     assert len(found) > 1
     assert all(set(a.layers) < set(b.layers) for a, b in itertools.pairwise(found))
-    monkeypatch.setattr("builder.plan._agreement", lambda *_: 0.975)  # as the bar says, but not half way to always
+    monkeypatch.setattr(
+        "builder.quantizing.mixed._agreement", lambda *_: 0.975
+    )  # as the bar says, but not half way to always
     assert [plan.layers for plan in plans(*arguments)] == [found[-1].layers]
-    monkeypatch.setattr("builder.plan._agreement", lambda *_: 0.9)
+    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 0.9)
     with pytest.raises(ConversionError, match=r"the heads agree on 90\.0% of calibration samples"):
         list(plans(*arguments))
 
 
 def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = layers(read_parts(made.float_model)["backbone"])
-    monkeypatch.setattr(ladder, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
+    monkeypatch.setattr(precisions, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
     result: BuildResult = build(replace(made.config, precision="islands"))
     backbone = read_parts(Path(result.output).read_bytes())["backbone"]
     assert in_float(backbone) == {"/".join(name.split("/")[:2]) for name in (names[0], names[3])}  # called as layers
@@ -196,7 +198,7 @@ def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytes
 
 
 def test_where_float_is_as_quick_islands_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.plan.backbone_ms", lambda *parts: [1.0] * len(parts))
+    monkeypatch.setattr("builder.quantizing.mixed.backbone_ms", lambda *parts: [1.0] * len(parts))
     with pytest.raises(ConversionError, match="with 0 operators in float, as many as are quicker"):
         build(replace(made.config, precision="islands", rounding="nearest"))
 

@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
-from builder.config import BuildConfig, JointConfig
-from builder.errors import ConfigError
-from builder.flatbuffer import read_parts
 from builder.joint.graph import joint_part, lay_out, reference
 from builder.joint.head import MIN_PICTURES
 from builder.joint.router import Router
-from builder.link import link, logits_tensor
+from builder.settings.config import BuildConfig, JointConfig
+from builder.support.errors import ConfigError
+from builder.tflite.flatbuffer import read_parts
+from builder.tflite.link import link, logits_tensor
 from edge_runtime import EdgeRuntimeError, MultiHeadClassifier, UnknownHeadError
 from edge_runtime.bundle import append_members
 from edge_runtime.interpreter import open_interpreter

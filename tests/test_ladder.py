@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from builder import BuildResult, build, ladder
-from builder.config import ALGORITHMS, RUNGS, BuildConfig
-from builder.errors import ConfigError, ConversionError, QualityError, TargetError
-from builder.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
-from builder.front import take_pixels
-from builder.islands import result_name
-from builder.plan import Plan
-from builder.verify import Quality, verify, wilson_interval
+from builder import BuildResult, build, precisions
+from builder.judging.verify import Quality, verify, wilson_interval
+from builder.quantizing.mixed import Plan
+from builder.settings.config import ALGORITHMS, RUNGS, BuildConfig
+from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
+from builder.tflite.pixel_input import take_pixels
+from builder.tflite.splice import result_name
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter
 from tests.device_files import two_islands
@@ -31,8 +31,8 @@ TYPES = {"int8": INT8, "islands": INT8, "int16": INT16, "weights": FLOAT32, "flo
 def untimed() -> Iterator[None]:
     """In a network so small timing decides nothing: islands are where they are, and int16 is quick enough."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ladder, "plans", two_islands)
-        patch.setattr(ladder, "backbone_ms", lambda *parts: [1.0] * len(parts))
+        patch.setattr(precisions, "plans", two_islands)
+        patch.setattr(precisions, "backbone_ms", lambda *parts: [1.0] * len(parts))
         yield
 
 
@@ -128,7 +128,7 @@ def judged_as(monkeypatch: pytest.MonkeyPatch, agreements: list[float]) -> None:
         heads = tuple(replace(q, agreement=agreement, interval=interval) for q in quality.heads)
         return replace(quality, heads=heads)
 
-    monkeypatch.setattr(ladder, "verify", judge)
+    monkeypatch.setattr(precisions, "verify", judge)
 
 
 def test_auto_takes_the_first_rung_that_passes_and_tells_of_those_before(
@@ -149,7 +149,7 @@ def test_more_islands_are_tried_until_the_file_passes(config: BuildConfig, monke
         for count in (1, 2, 3, 4):
             yield Plan(tuple(names[:count]), [])
 
-    monkeypatch.setattr(ladder, "plans", growing)
+    monkeypatch.setattr(precisions, "plans", growing)
     judged_as(monkeypatch, [0.5, 0.9, 0.95, 0.98, 1.0])
     result = build(replace(config, output=config.output.parent / "more.tflite", min_agreement=0.97))
     rungs = result.report.to_json()["rungs"]
@@ -184,8 +184,8 @@ def test_a_rung_that_cannot_be_had_is_left_out_with_the_reason(
             raise ConversionError("CUMSUM is not to be had in int8")
         return original(model, ranges, precision)
 
-    original = ladder.quantize
-    monkeypatch.setattr(ladder, "quantize", refuse)
+    original = precisions.quantize
+    monkeypatch.setattr(precisions, "quantize", refuse)
     result = build(replace(config, output=config.output.parent / "without.tflite"))
     first, islands, second = result.report.to_json()["rungs"]
     assert first == {"precision": "int8", "skipped": "CUMSUM is not to be had in int8"}
@@ -201,7 +201,7 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     def milliseconds(*parts: Part) -> list[float]:
         return [9.0 if any(tensor.type == INT16 for tensor in part.tensors) else 3.0 for part in parts]
 
-    monkeypatch.setattr(ladder, "backbone_ms", milliseconds)
+    monkeypatch.setattr(precisions, "backbone_ms", milliseconds)
     judged_as(monkeypatch, [0.5, 0.5, 1.0])
     result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
     rungs = result.report.to_json()["rungs"]
@@ -216,7 +216,7 @@ def test_what_no_rung_can_do_is_an_error(config: BuildConfig, monkeypatch: pytes
     def too_new(*_: Any) -> None:
         raise TargetError("target coral: too old")
 
-    monkeypatch.setattr(ladder, "check_target", too_new)
+    monkeypatch.setattr(precisions, "check_target", too_new)
     with pytest.raises(TargetError, match="coral"):
         build(replace(config, target="coral"))
 

@@ -11,13 +11,13 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.backbone import find_backbone  # noqa: E402
-from builder.config import HeadConfig  # noqa: E402
-from builder.errors import ConfigError, ModelFileError  # noqa: E402
-from builder.loading import load_classifiers  # noqa: E402
-from builder.merge import merge  # noqa: E402
-from builder.pixels import PREPROCESSING  # noqa: E402
-from builder.proof import prove  # noqa: E402
+from builder.merging.backbone import find_backbone  # noqa: E402
+from builder.merging.equivalence import prove  # noqa: E402
+from builder.merging.merge import merge  # noqa: E402
+from builder.reading.classifier import load_classifiers  # noqa: E402
+from builder.settings.config import HeadConfig  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from builder.support.errors import ConfigError, ModelFileError  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 layers = keras.layers

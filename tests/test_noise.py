@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
-from builder.errors import ConversionError
-from builder.noise import LayerNoise, snr_db
+from builder.quantizing.noise import LayerNoise, snr_db
+from builder.support.errors import ConversionError
 
 
 def power(db: float | None) -> float:
@@ -50,7 +50,7 @@ def test_of_very_many_operators_the_heads_noise_is_not_measured(
     tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest is; islands cannot be had then, and the ladder says why."""
-    monkeypatch.setattr("builder.rounding.MOST_OPERATORS", 2)
+    monkeypatch.setattr("builder.quantizing.rounding.MOST_OPERATORS", 2)
     config = replace(tiny.report.config, output=tmp_path / "x.tflite")
     result = build(replace(config, precision="int8"))
     assert all(noise.head_noise is None and noise.alone_db > 0 for noise in result.report.rung.noise)

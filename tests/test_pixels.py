@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builder.errors import ConfigError
-from builder.pixels import PREPROCESSING, PixelTransform, parse_preprocessing
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform, parse_preprocessing
+from builder.support.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.float32)
 

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from builder import BuildResult
-from builder.errors import ConversionError
-from builder.flatbuffer import INT8, Part, operator_name, read_parts, scale_and_zero_point
-from builder.link import link
+from builder.support.errors import ConversionError
+from builder.tflite.flatbuffer import INT8, Part, operator_name, read_parts, scale_and_zero_point
+from builder.tflite.link import link
 from edge_runtime.interpreter import open_interpreter
 from tests.tiny_models import THREE_HEADS, build_tiny
 

@@ -10,8 +10,9 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from builder.flatbuffer import Part, operator_name, read_parts
-from builder.ranges import Range, measure_ranges, mse_range, percentile_range
+from builder.quantizing.ranges import measure_ranges, mse_range, percentile_range
+from builder.tflite.flatbuffer import Part, operator_name, read_parts
+from builder.tflite.parts import Range
 from tests.test_equalize import IMAGES, float_model_of
 from tests.tiny_models import seed_weights
 

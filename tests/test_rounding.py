@@ -12,12 +12,13 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
-from builder.flatbuffer import INT8, read_parts
-from builder.gptq import gptq, inverse_factor, neighbours
-from builder.layerwise import Stepper, constant, names
-from builder.patches import sample_patches
-from builder.refit import PULLS, Refit, _ridge
-from builder.rounding import Observed
+from builder.quantizing.gptq import gptq, inverse_factor, neighbours
+from builder.quantizing.patches import sample_patches
+from builder.quantizing.refit import PULLS, Refit, _ridge
+from builder.quantizing.rounding import Observed
+from builder.tflite.flatbuffer import INT8, read_parts
+from builder.tflite.parts import constant, names
+from builder.tflite.stepper import Stepper
 from edge_runtime import MultiHeadClassifier
 
 RNG = np.random.default_rng(3)
@@ -121,7 +122,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = correlated(500, 40)[0].astype(np.float64)
     factor = inverse_factor((x.T @ x + 5 * np.eye(40))[None])
     whole = gptq(weights, steps, neighbours(weights, steps), *factor)
-    monkeypatch.setattr("builder.gptq.BLOCK", 7)
+    monkeypatch.setattr("builder.quantizing.gptq.BLOCK", 7)
     np.testing.assert_array_equal(gptq(weights, steps, neighbours(weights, steps), *factor), whole)
 
 

@@ -17,11 +17,11 @@ import keras
 import tensorflow as tf
 
 from builder import build
-from builder.errors import ConfigError
-from builder.merge import MergedModel
-from builder.picture_entry import PictureEntry
-from builder.pixels import PixelTransform
-from builder.serving import check_folder, export
+from builder.exporting.saved_model import check_folder, export
+from builder.merging.merge import MergedModel
+from builder.reading.picture_input import PictureEntry
+from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import ConfigError
 from edge_runtime.metadata import ImageInput
 from tests.tiny_models import label_names, tiny_config, tiny_picture
 from tests.tiny_texts import sentences, text_config

@@ -22,9 +22,9 @@ import tensorflow as tf
 from keras import layers
 
 from builder import BuildConfig, BuildResult, build
-from builder.config import TextConfig
-from builder.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
-from builder.export import export_edgetpu, export_split, export_task
+from builder.exporting.export import export_edgetpu, export_split, export_task
+from builder.settings.config import TextConfig
+from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.signatures import Signatures
@@ -232,7 +232,7 @@ class TestModelsThatAreRefused:
 
     def test_preprocessing_is_for_pictures(self, tmp_path: Path) -> None:
         config = text_config(tmp_path, {"a": 3})
-        from builder.pixels import PREPROCESSING
+        from builder.settings.input_scaling import PREPROCESSING
 
         heads = tuple(replace(head, preprocessing=PREPROCESSING["tf"]) for head in config.heads)
         self.refuse(replace(config, heads=heads), ModelFileError, "takes texts; preprocessing is for pictures")

@@ -14,7 +14,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.text_entry import text_layer
+from builder.reading.text_input import text_layer
 from edge_runtime.errors import TextError
 from edge_runtime.text import SPLIT, STANDARDIZE, TextInput, Tokenizer
 

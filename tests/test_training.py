@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from builder.cli import main
-from builder.errors import ConfigError, SamplesError
+from builder.commands.cli import main
+from builder.support.errors import ConfigError, SamplesError
 from builder.training.fit import class_weights, fit_head
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
 from edge_runtime.metadata import ImageInput

@@ -14,11 +14,11 @@ tf = pytest.importorskip("tensorflow")
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
-from builder import versions  # noqa: E402
-from builder.errors import TargetError  # noqa: E402
-from builder.flatbuffer import Part, operator_name, read_parts  # noqa: E402
-from builder.targets import TARGETS, check_target  # noqa: E402
-from builder.versions import min_runtime, operator_version, with_versions  # noqa: E402
+from builder.settings.targets import TARGETS, check_target  # noqa: E402
+from builder.support.errors import TargetError  # noqa: E402
+from builder.tflite import versions  # noqa: E402
+from builder.tflite.flatbuffer import Part, operator_name, read_parts  # noqa: E402
+from builder.tflite.versions import min_runtime, operator_version, with_versions  # noqa: E402
 from edge_runtime.metadata import OLDEST_RUNTIME  # noqa: E402
 
 SHAPE = (8, 8, 4)

@@ -158,8 +158,8 @@ def tiny_config(
     a joint list, so there is none unless ``joint`` is given.
     """
     from builder import BuildConfig, HeadConfig
-    from builder.config import JointConfig
-    from builder.pixels import parse_preprocessing
+    from builder.settings.config import JointConfig
+    from builder.settings.input_scaling import parse_preprocessing
 
     base, configs = None, []
     heads = THREE_HEADS if heads is None else heads

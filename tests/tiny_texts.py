@@ -76,7 +76,7 @@ def text_config(
 ) -> BuildConfig:
     """As ``tiny_models.tiny_config``, for texts. ``heads``: a number of labels or a Keras model for each name."""
     from builder import BuildConfig, HeadConfig
-    from builder.config import JointConfig
+    from builder.settings.config import JointConfig
 
     configs = []
     for number, (name, head) in enumerate(heads.items()):

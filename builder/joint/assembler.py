@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import FLOAT32, Part, plain_tensor
+from builder.tflite.flatbuffer import FLOAT32, Part, plain_tensor
 
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "SOFTMAX": ("SoftmaxOptions", {"beta": 1.0}),

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from builder.flatbuffer import Part
 from builder.joint.assembler import Assembler
 from builder.joint.logistic import log_softmax
 from builder.joint.router import Router, pooled
-from builder.link import JOINT_SEAM
+from builder.tflite.flatbuffer import Part
+from builder.tflite.link import JOINT_SEAM
 from edge_runtime.metadata import JOINT, HeadInfo
 
 NONE = "none"

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from builder.config import JointConfig
-from builder.flatbuffer import Part, operator_name, quantization, write_parts
 from builder.joint.graph import NONE, Layout, joint_part, lay_out
 from builder.joint.router import Evidence, FittedRouter, fit_router, pooled
 from builder.joint.unknown import Unknown, thresholds, unknown_by_leaving_out, unknown_from_none
-from builder.link import logits_tensor
-from builder.samples import Sample, draw_evenly, find_samples
+from builder.samples.files import Sample, draw_evenly, find_samples
+from builder.settings.config import JointConfig
+from builder.tflite.flatbuffer import Part, operator_name, quantization, write_parts
+from builder.tflite.link import logits_tensor
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
 from edge_runtime.interpreter import find_interpreter

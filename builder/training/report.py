@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from builder.evaluate_page import Matrix, accuracy_table, confusions
-from builder.files import temporary_beside
-from builder.page import BLUE, GREY, image, page, row, tidy
+from builder.judging.evaluate_page import Matrix, accuracy_table, confusions
+from builder.reporting.page import BLUE, GREY, image, page, row, tidy
+from builder.support.files import temporary_beside
 from builder.training.trained import Trained
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.errors import ConfigError, SamplesError
+from builder.support.errors import ConfigError, SamplesError
 from edge_runtime.errors import PictureError
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor

@@ -8,9 +8,9 @@ from typing import Any, TextIO
 import keras
 import tensorflow as tf
 
-from builder.errors import ConfigError
-from builder.files import temporary_beside
-from builder.progress import Stages
+from builder.reporting.progress import Stages
+from builder.support.errors import ConfigError
+from builder.support.files import temporary_beside
 from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report

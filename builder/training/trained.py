@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.metrics import Accuracy, confusion, judge
-from builder.pixels import PixelTransform
+from builder.judging.metrics import Accuracy, confusion, judge
+from builder.settings.input_scaling import PixelTransform
 from builder.training.base import LITE0
 from builder.training.fit import Fit
 

@@ -1,0 +1,66 @@
+"""The command that writes a finished file for other clients; see ``export``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from builder.support.errors import ConfigError
+from builder.support.quiet import quiet
+
+if TYPE_CHECKING:
+    from builder.exporting.export import Export
+
+_FORMATS = ("task", "edgetpu", "split")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--format", "chosen", type=click.Choice(_FORMATS), required=True, help="Whose file it shall be.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A file for task, else a new folder.")
+@click.option("--head", "heads", multiple=True, metavar="NAME", help="With task: only this head, or joint; repeat.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_json: bool) -> None:
+    """Write FILE as others take it.
+
+    \b
+    task     one subgraph and TFLite metadata: MediaPipe Tasks, Frigate
+    edgetpu  the backbone for the Edge TPU's compiler, and the heads as packs
+    split    the backbone, and the heads as packs
+    """
+    from builder.exporting import export as exports
+
+    if heads and chosen != "task":
+        raise ConfigError(f"--head belongs to --format task; {chosen} writes every head as a pack of its own")
+    with quiet():
+        if chosen == "task":
+            done = exports.export_task(file, output, heads)
+        else:
+            done = {"split": exports.export_split, "edgetpu": exports.export_edgetpu}[chosen](file, output)
+    _show(done, as_json)
+
+
+def _show(done: Export, as_json: bool) -> None:
+    if as_json:
+        document = {**asdict(done), "files": [str(path) for path in done.files]}
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    for path in done.files:
+        click.echo(f"{path}  {path.stat().st_size:,} bytes")
+    if done.operators:
+        click.echo(_edgetpu_text(done))
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _edgetpu_text(done: Export) -> str:
+    if not done.on_cpu:
+        return f"all {done.operators} operators of the backbone are on the Edge TPU's list"
+    first = done.on_cpu[0].index
+    lines = [f"{first} of {done.operators} operators of the backbone go to the Edge TPU; it does not take:"]
+    lines += [f"  {found.index} {found.operator}: {found.reason}" for found in done.on_cpu]
+    return "\n".join(lines)

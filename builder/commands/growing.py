@@ -1,0 +1,162 @@
+"""The commands that change a finished file; see ``grow``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from builder.commands.options import allow_code_option, heads_of, pair, preprocessing_option
+from builder.settings.config import DEFAULT_MIN_AGREEMENT
+from builder.support.quiet import quiet
+from edge_runtime.bundle import read_metadata
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_HEAD = click.argument("head", metavar="NAME=MODEL")
+_OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Where the result goes; else FILE is replaced.")
+_REPORT = click.option("--report", type=click.Path(path_type=Path), help="Folder of report.json; else beside the output.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def _new_head_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option("--labels", type=click.Path(), help="Its labels; without it the .txt beside the model."),
+        preprocessing_option,
+        click.option("--calibration-data", type=click.Path(path_type=Path), required=True, help="Folder of pictures."),
+        click.option(
+            "--verification-data", type=click.Path(path_type=Path), help="Held-out pictures; else a fifth is set aside."
+        ),
+        click.option(
+            "--min-agreement", type=float, default=DEFAULT_MIN_AGREEMENT, show_default=True, help="The gate."
+        ),
+        click.option("--fast", "rounding", flag_value="nearest", default="learnt", help="Round weights to the nearest."),
+        allow_code_option,
+        _REPORT,
+        _JSON,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("add-head")
+@_FILE
+@_HEAD
+@_OUTPUT
+@_new_head_options
+def add_head(file: Path, head: str, output: Path | None, **chosen: Any) -> None:
+    """Add the classifier MODEL to FILE as head NAME; the other heads answer as before, bit for bit."""
+    _run("add_head", file, output or file, head, chosen)
+
+
+@click.command("replace-head")
+@_FILE
+@_HEAD
+@_OUTPUT
+@_new_head_options
+def replace_head(file: Path, head: str, output: Path | None, **chosen: Any) -> None:
+    """Put the classifier MODEL in the place of head NAME of FILE."""
+    _run("add_head", file, output or file, head, chosen, replacing=True)
+
+
+@click.command("build-head")
+@_FILE
+@_HEAD
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="The head pack to write, NAME.head.tflite."
+)
+@_new_head_options
+def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
+    """Build the classifier MODEL as a head pack for FILE: a file of a few kilobytes that goes beside it."""
+    _run("build_head", file, output, head, chosen)
+
+
+@click.command("remove-head")
+@_FILE
+@click.argument("name")
+@_OUTPUT
+@click.option("--calibration-data", type=click.Path(path_type=Path), help="Pictures to fit the joint list again with.")
+@_REPORT
+@_JSON
+def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Take head NAME out of FILE."""
+    from builder.growing import grow
+
+    _show(grow.remove_head(grow.GrowConfig(file, output or file, **chosen), name), as_json)
+
+
+@click.command("rename-head")
+@_FILE
+@click.argument("names", metavar="OLD=NEW")
+@_OUTPUT
+@_REPORT
+@_JSON
+def rename_head(file: Path, names: str, output: Path | None, report: Path | None, as_json: bool) -> None:
+    """Give a head of FILE another name."""
+    from builder.growing import grow
+
+    old, new = pair(names, "rename-head")
+    _show(grow.rename_head(grow.GrowConfig(file, output or file, report), old, new), as_json)
+
+
+@click.command("list")
+@_FILE
+@_JSON
+def list_heads(file: Path, as_json: bool) -> None:
+    """The heads of FILE."""
+    metadata = read_metadata(str(file))
+    figures = metadata.quality.get("heads", {})
+    if as_json:
+        click.echo(json.dumps({"heads": metadata.to_json()["heads"]}, ensure_ascii=False))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("index", "head", "bytes", "agreement", "labels"):
+        table.add_column(column, justify="right" if column in ("index", "bytes", "agreement") else "left")
+    for i, head in enumerate(metadata.heads):
+        agreement = figures.get(head.head_name, {}).get("agreement")
+        shown = "" if agreement is None else f"{agreement:.3f}"
+        table.add_row(str(i), head.head_name, f"{head.bytes:,}", shown, ", ".join(head.labels))
+    Console().print(table)
+
+
+def _run(operation: str, file: Path, output: Path, head: str, chosen: dict[str, Any], **more: Any) -> None:
+    name, _ = pair(head, "NAME=MODEL")
+    labels, as_json = chosen.pop("labels"), chosen.pop("as_json")
+    (config,) = heads_of((head,), (f"{name}={labels}",) if labels else (), chosen.pop("preprocessing"))
+    chosen["allow_code"] = bool(chosen["allow_code"])
+    from builder.growing import grow
+
+    with quiet():
+        change = getattr(grow, operation)(grow.GrowConfig(file, output, head=config, **chosen), **more)
+    _show(change, as_json)
+
+
+def _show(change: Any, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"output": str(change.output), **change.to_json()}, ensure_ascii=False))
+        return
+    heads = f", {change.heads} heads" if change.heads else ""
+    click.echo(
+        f"{change.what}: {change.output}, {change.file_bytes:,} bytes{heads}, {sum(change.seconds.values()):.1f} s"
+    )
+    quality, kept = change.quality, change.kept
+    if quality is not None:
+        low, high = quality.interval
+        click.echo(
+            f"  agrees with its original on {quality.agreement:.3f} of {quality.pictures} held-out samples "
+            f"({low:.3f} to {high:.3f}), drift of the top probability {quality.drift:.4f}"
+        )
+    if kept is not None:
+        on = "samples of noise" if kept.noise else "samples"
+        click.echo(f"  {kept.heads} other heads answer as before, bit for bit, on {kept.samples} {on}")
+    for note in change.notes:
+        click.echo(f"  note: {note}", err=True)
+
+
+COMMANDS = (add_head, replace_head, build_head, remove_head, rename_head, list_heads)

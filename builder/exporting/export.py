@@ -1,0 +1,146 @@
+"""A finished file in the shapes that other clients take; nothing is written that was not run and found to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from builder.exporting.edgetpu import OnCpu, not_mapped
+from builder.exporting.mediapipe import chosen_outputs, task_file
+from builder.growing.finished import Finished, noise, read_finished
+from builder.growing.packs import head_pack
+from builder.support.errors import ConfigError, ConversionError
+from builder.support.files import new_folder, temporary_beside
+from builder.tflite.link import backbone_alone
+from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT, ImageInput
+
+
+@dataclass(frozen=True)
+class Export:
+    """``files``: what was written, the model first. ``notes``: what the user should know.
+
+    ``operators``: how many the backbone has, and ``on_cpu`` those that an Edge TPU does not take, where that was asked.
+    """
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    operators: int = 0
+    on_cpu: tuple[OnCpu, ...] = ()
+
+
+def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
+    """One file for MediaPipe Tasks, with ``heads`` (``joint`` among them, if so) or all that ``file`` has.
+
+    Raises ``BuilderError``, ``EdgeRuntimeError`` and ``OSError``; then nothing was written.
+    """
+    if output.is_dir():
+        raise ConfigError(f"{output}: expected a file to write, found a folder")
+    if output.resolve() == file.resolve():
+        raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        metadata = opened.metadata
+        _check_pictures(file, opened)
+        names = chosen_outputs(metadata, heads)
+        if not names:
+            raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
+        content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(output) as draft:
+            draft.write_bytes(content)
+            _prove_task(opened, draft, names)
+            draft.replace(output)
+    return Export((output,), _left_out_packs(file))
+
+
+def export_split(file: Path, folder: Path) -> Export:
+    """The backbone, and every head as a pack beside it. Raises as ``export_task``; ``folder`` must be new or empty."""
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        return _split(opened, read_finished(file), folder)
+
+
+def export_edgetpu(file: Path, folder: Path) -> Export:
+    """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
+    with MultiHeadClassifier(file, head_packs=()) as opened:
+        _check_pictures(file, opened)
+        finished = read_finished(file)
+        types = {np.dtype(tensor.quantization.dtype).name for tensor in finished.metadata.seam}
+        if types != {"int8"}:
+            raise ConfigError(f"{file}: the Edge TPU takes int8 only, found a backbone in {', '.join(sorted(types))}")
+        part = finished.parts[BACKBONE]
+        return replace(_split(opened, finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
+
+
+def _check_pictures(file: Path, opened: MultiHeadClassifier) -> None:
+    if not isinstance(opened.metadata.input, ImageInput):
+        raise ConfigError(f"{file}: expected a file for pictures, found one for {opened.metadata.input.noun}")
+
+
+def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Export:
+    metadata, notes = finished.metadata, list(_left_out_packs(finished.path))
+    if metadata.joint is not None:
+        notes.append("the joint list is dropped: it needs all heads in one file")
+    with new_folder(folder) as draft:
+        main = draft / f"{finished.path.stem}.tflite"
+        packs = main.with_suffix(PACK_FOLDER)
+        packs.mkdir()
+        main.write_bytes(_backbone_file(finished))
+        for info, name in zip(metadata.heads, _pack_names(opened.head_names), strict=True):
+            model, pack = head_pack(metadata, info, finished.parts[info.head_name])
+            (packs / name).write_bytes(append_members(model, pack))
+        _prove_split(opened, main, packs_beside(str(main)))
+        files = [path.relative_to(draft) for path in (main, *sorted(packs.iterdir()))]
+    return Export(tuple(folder / path for path in files), tuple(notes))
+
+
+def _pack_names(heads: Sequence[str]) -> list[str]:
+    """The runtime reads packs in the order of their names: that must be the file's order of the heads."""
+    if list(heads) == sorted(heads):
+        return [f"{name}{PACK_SUFFIX}" for name in heads]
+    return [f"{i:0{len(str(len(heads)))}d}-{name}{PACK_SUFFIX}" for i, name in enumerate(heads)]
+
+
+def _backbone_file(finished: Finished) -> bytes:
+    model, runtime = backbone_alone(finished.parts[BACKBONE])
+    quality = {key: value for key, value in finished.metadata.quality.items() if key != "heads"}
+    metadata = replace(
+        finished.metadata, heads=(), joint=None, model_bytes=len(model), min_runtime=runtime, quality=quality
+    )
+    return append_members(model, metadata)
+
+
+def _left_out_packs(file: Path) -> tuple[str, ...]:
+    packs = packs_beside(str(file))
+    return (f"{len(packs)} head packs beside {file} are not part of it; copy them on their own",) if packs else ()
+
+
+def _prove_split(before: MultiHeadClassifier, main: Path, packs: Sequence[str]) -> None:
+    with MultiHeadClassifier(main, head_packs=packs) as after:
+        if after.head_names != before.head_names:
+            raise ConversionError("the exported heads are in another order; nothing was written")
+        for tensor in noise(before.metadata.input):
+            expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
+            for name, values in by_name(expected).items():
+                _check_same(f"the backbone's {name}", values, by_name(found)[name])
+            for name in before.head_names:
+                _check_same(f"head {name}", before.head_scores(expected, name), after.head_scores(found, name))
+
+
+def _prove_task(opened: MultiHeadClassifier, task: Path, names: Sequence[str]) -> None:
+    _, interpreter = open_interpreter(str(task))
+    run = interpreter.get_signature_runner(END_TO_END)
+    for tensor in noise(opened.metadata.input):
+        features, found = opened.features_of(tensor[None]), run(image=tensor[None])
+        for name in names:
+            scores = opened.joint_scores(features)[0] if name == JOINT else opened.head_scores(features, name)
+            _check_same(name, scores, found[name][0])
+
+
+def _check_same(what: str, expected: np.ndarray, found: np.ndarray) -> None:
+    if expected.dtype != found.dtype or not np.array_equal(expected, found):
+        raise ConversionError(f"{what}: the exported file answers otherwise; nothing was written")

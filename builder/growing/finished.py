@@ -1,0 +1,173 @@
+"""A finished file taken apart, and put together again with other heads; those that stay answer bit for bit alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.joint import JointHead
+from builder.joint.graph import lay_out
+from builder.support.errors import ConversionError, ModelFileError
+from builder.support.files import temporary_beside
+from builder.tflite.flatbuffer import Part
+from builder.tflite.link import link, unlink
+from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+from edge_runtime.text import TextInput
+
+NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
+PROOF_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Finished:
+    """``parts``: backbone and heads in the file's order. ``joint``: the joint part, where there is one."""
+
+    path: Path
+    metadata: Metadata
+    parts: Mapping[str, Part]
+    joint: Part | None
+
+    def head(self, name: str) -> HeadInfo:
+        """Raises ``ModelFileError`` where the file has no such head."""
+        for info in self.metadata.heads:
+            if info.head_name == name:
+                return info
+        names = ", ".join(info.head_name for info in self.metadata.heads[:20])
+        raise ModelFileError(f"{self.path}: expected one of its heads ({names}), found {name!r}")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Heads whose answers were compared before and after, on how many samples; ``noise``: for want of real ones."""
+
+    heads: int
+    samples: int
+    noise: bool
+
+
+def read_finished(path: Path) -> Finished:
+    """Raises ``BundleError`` for what is no whole polyhead file, and ``OSError``."""
+    metadata = read_metadata(str(path))
+    parts, joint = unlink(path.read_bytes()[: metadata.model_bytes])
+    return Finished(path, metadata, parts, joint)
+
+
+def with_heads(
+    file: Finished, heads: Mapping[str, tuple[HeadInfo, Part]], joint: JointHead | None
+) -> tuple[Finished, bytes]:
+    """The file with these heads, in this order, and its bytes. ``joint``: a new joint head, or none."""
+    parts = {BACKBONE: file.parts[BACKBONE], **{name: part for name, (_, part) in heads.items()}}
+    table = None if joint is None else joint.to_json()
+    return _linked(file, parts, [info for info, _ in heads.values()], None if joint is None else joint.part, table)
+
+
+def renamed(file: Finished, old: str, new: str) -> tuple[Finished, bytes]:
+    """The file with one head under another name, also in its joint list."""
+    names = {info.head_name: new if info.head_name == old else info.head_name for info in file.metadata.heads}
+    infos = [replace(info, head_name=names[info.head_name]) for info in file.metadata.heads]
+    parts = {names.get(name, name): _with_prefix(part, old, new) for name, part in file.parts.items()}
+    table, joint = file.metadata.joint, file.joint
+    if table is not None and joint is not None:
+        table = _renamed_joint(table, names, infos)
+        joint = replace(joint, inputs={names.get(name, name): i for name, i in joint.inputs.items()})
+    quality = dict(file.metadata.quality)
+    if "heads" in quality:
+        quality["heads"] = {names.get(name, name): figures for name, figures in quality["heads"].items()}
+    metadata = replace(file.metadata, quality=quality)
+    return _linked(replace(file, metadata=metadata), parts, infos, joint, table)
+
+
+def _linked(
+    file: Finished,
+    parts: Mapping[str, Part],
+    infos: Sequence[HeadInfo],
+    joint: Part | None,
+    table: Mapping[str, Any] | None,
+) -> tuple[Finished, bytes]:
+    linked = link(parts, joint)
+    quality = dict(file.metadata.quality)
+    if "heads" in quality:
+        names = [info.head_name for info in infos]
+        quality["heads"] = {name: quality["heads"][name] for name in names if name in quality["heads"]}
+    metadata = replace(
+        file.metadata,
+        heads=tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos),
+        model_bytes=len(linked.model),
+        min_runtime=linked.min_runtime,
+        joint=table,
+        quality=quality,
+    )
+    return Finished(file.path, metadata, parts, joint), append_members(linked.model, metadata)
+
+
+def _with_prefix(part: Part, old: str, new: str) -> Part:
+    """Tensors are called ``head/tensor``; those of ``old`` get the new name."""
+    for tensor in part.tensors:
+        name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name
+        if name.startswith(f"{old}/"):
+            tensor.name = f"{new}{name[len(old) :]}"
+    return part
+
+
+def _renamed_joint(table: Mapping[str, Any], names: Mapping[str, str], infos: Sequence[HeadInfo]) -> dict[str, Any]:
+    def by_new_name(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): value for name, value in values.items()}
+
+    return {
+        **table,
+        "labels": list(lay_out(infos, none=table["none"], merge=table["merge_labels"]).labels),
+        "gated": [names[name] for name in table["gated"]],
+        "head_thresholds": by_new_name(table["head_thresholds"]),
+        "pictures": by_new_name(table["pictures"]),
+    }
+
+
+def noise(spec: InputSpec) -> np.ndarray:
+    """What to prove with where there are no samples: (samples, ...) as the backbone takes them, always the same."""
+    values = len(spec.vocabulary) if isinstance(spec, TextInput) else 256
+    return np.random.default_rng(0).integers(0, values, (NOISE_SAMPLES, *spec.shape[1:]), spec.dtype)
+
+
+def prove_kept(old: Path, new: Path, heads: Mapping[str, str], tensors: np.ndarray | None) -> Kept:
+    """Run both files on samples: the features and the scores of every head that stayed are the same, bit for bit.
+
+    ``heads``: the name in the old file -> in the new one. ``tensors``: (samples, ...) as the backbone takes them; without
+    any, noise. Raises ``ConversionError``.
+    """
+    with MultiHeadClassifier(old, head_packs=()) as before, MultiHeadClassifier(new, head_packs=()) as after:
+        shown = noise(before.metadata.input) if tensors is None else tensors[:PROOF_SAMPLES]
+        for tensor in shown:
+            expected, found = before.features_of(tensor[None]), after.features_of(tensor[None])
+            _check_equal("the backbone", by_name(expected).values(), by_name(found).values())
+            for name, now in heads.items():
+                _check_equal(f"head {name}", [before.head_scores(expected, name)], [after.head_scores(found, now)])
+    return Kept(len(heads), len(shown), noise=tensors is None)
+
+
+def _check_equal(what: str, expected: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> None:
+    if not all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True)):
+        raise ConversionError(f"{what} would answer otherwise than before; nothing was written")
+
+
+def record(output: Path, folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add what was done to ``report.json``, under ``changes``, behind what the build of the same file left there."""
+    path = folder / "report.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        document = {}
+    if not isinstance(document, dict) or document.get("output") != str(output):
+        document = {"output": str(output)}
+    document["changes"] = [*document.get("changes", []), dict(entry)]
+    with temporary_beside(path) as draft:
+        draft.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        draft.replace(path)

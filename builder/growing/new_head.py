@@ -1,0 +1,167 @@
+"""One Keras classifier -> an int8 head for a finished file: its base must be the file's, and only the head is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from builder.growing.finished import Finished
+from builder.judging.verify import HeadQuality, judge
+from builder.merging.backbone import upstream
+from builder.merging.convert import convert_heads
+from builder.merging.merge import head_model
+from builder.quantizing.quantize import LEARNABLE, quantize
+from builder.quantizing.ranges import Sample, measure_head
+from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
+from builder.reading.classifier import Classifier, load_classifiers
+from builder.reading.digests import tensor_digests
+from builder.reading.graph import INPUT, Ref
+from builder.reading.picture_input import PictureEntry
+from builder.reading.source_input import Entry
+from builder.samples.calibration import SampleSet
+from builder.settings.config import ISLANDS, HeadConfig
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import NoSharedBackboneError
+from builder.tflite.flatbuffer import Part, read_parts, set_quantization, write_parts
+from builder.tflite.versions import with_versions
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.metadata import HeadInfo, SeamTensor
+from edge_runtime.quantization import FLOAT
+from edge_runtime.text import TextInput
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """``part``: int8, from the file's seam to its scores."""
+
+    classifier: Classifier
+    info: HeadInfo
+    part: Part
+
+
+def load(file: Finished, config: HeadConfig, *, allow_code: bool) -> Classifier:
+    """The model, proved by content to have the file's backbone.
+
+    Raises ``ModelFileError``, ``ConfigError`` and ``NoSharedBackboneError``.
+    """
+    spec = file.metadata.input
+    words = spec if isinstance(spec, TextInput) else None
+    (classifier,) = load_classifiers((config,), allow_code=allow_code, text=words)
+    _cut(classifier, file)
+    return classifier
+
+
+def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rounding: str) -> NewHead:
+    """Build what lies behind the file's seam.
+
+    ``samples``: representative; the file's own backbone makes of them what the head is calibrated with, so that it is
+    fitted to the integers that it will see. Raises ``ModelFileError``, ``ConfigError`` and ``ConversionError``.
+    """
+    seam, nodes = _cut(classifier, file)
+    shapes = {tensor.name: tensor.shape for tensor in file.metadata.seam}
+    keras_head = head_model(classifier, nodes, seam, shapes)
+    name = classifier.name
+    float_model = write_parts(convert_heads({name: keras_head}))
+    with MultiHeadClassifier(file.path, head_packs=()) as opened:
+        integers = _stacked([by_name(opened.features_of(tensor[None])) for tensor in samples.tensors])
+    tensors = {tensor.name: tensor for tensor in file.metadata.seam}
+    real = {tensor: tensors[tensor].quantization.dequantize(values) for tensor, values in integers.items()}
+    precision = file.metadata.built["precision"]
+    precision = "int8" if precision == ISLANDS else precision  # whose heads are int8
+    part = _quantized(name, float_model, real, tensors, precision)
+    if rounding != "nearest" and precision in LEARNABLE:
+        some = slice(ROUNDING_SAMPLES)
+        truth, device = ({tensor: values[some] for tensor, values in group.items()} for group in (real, integers))
+        learn_rounding(
+            read_parts(float_model)[name],
+            part,
+            truth,
+            device,
+            {},
+            learning=Learning(weights=rounding == "learnt"),
+        )
+    info = HeadInfo(name, classifier.labels, classifier.applied or classifier.activation)
+    return NewHead(classifier, info, with_versions(part))
+
+
+def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
+    """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
+    path, entry, spec, seam = classifier.path, classifier.entry, file.metadata.input, file.metadata.seam
+    if (entry.name, entry.shape) != (spec.name, spec.shape[1:]):
+        raise NoSharedBackboneError(f"{path}: expected a model of {spec}, as {file.path} takes; found one of {entry}")
+    places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
+    found = {tensor.name: places[tensor.digest] for tensor in seam if tensor.digest in places}
+    if not found:
+        raise NoSharedBackboneError(_another_backbone(classifier, file))
+    graph = classifier.graph
+    nodes = upstream(graph, [graph.output], found.values())
+    if any(ref.node == INPUT for i in nodes for ref in graph.nodes[i].inputs()):
+        raise NoSharedBackboneError(
+            f"{path}: its base is that of {file.path}, but its head reads more of it than that file gives its heads "
+            f"({', '.join(found)}); build the file again with this model among the others"
+        )
+    return found, nodes
+
+
+def _another_backbone(classifier: Classifier, file: Finished) -> str:
+    wanted = {tensor.digest for tensor in file.metadata.seam}
+    for words, entry in _other_entries(classifier.entry, file):
+        if wanted & set(tensor_digests(classifier.graph, entry.identity, entry.size)):
+            return f"{classifier.path}: its base is that of {file.path}, but {words}"
+    return (
+        f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "
+        "`builder inspect` with a model that the file was built from says where they part"
+    )
+
+
+def _other_entries(entry: Entry, file: Finished) -> Iterator[tuple[str, Entry]]:
+    """What the user may have meant."""
+    spec = file.metadata.input
+    if isinstance(entry, PictureEntry):
+        for name, transform in PREPROCESSING.items():
+            words = f"pixels enter it otherwise; they have to as preprocessing = {name!r} says, with what its layers do"
+            yield words, replace(entry, pixels=transform)
+    elif isinstance(spec, TextInput):
+        yield f"it takes {entry}, and the file {spec}, which differ", replace(entry, words=spec)
+
+
+def _quantized(
+    name: str,
+    float_model: bytes,
+    features: Mapping[str, np.ndarray],
+    seam: Mapping[str, SeamTensor],
+    precision: str,
+) -> Part:
+    """Ranges from ``features`` (pictures, ...), those of the inputs the seam's."""
+    float_part = read_parts(float_model)[name]
+    samples: list[Sample] = [
+        {tensor: features[tensor][i : i + 1] for tensor in float_part.inputs}
+        for i in range(len(next(iter(features.values()))))
+    ]
+    ranges = measure_head(float_model, name, samples)
+    for tensor, i in float_part.inputs.items():
+        given = seam[tensor].quantization
+        if given != FLOAT:
+            limits = np.iinfo(given.dtype)
+            low, high = given.dequantize(np.array([limits.min, limits.max], given.dtype)).tolist()
+            ranges[float_part.tensors[i].name.decode()] = low, high
+    part = read_parts(quantize(float_model, ranges, precision))[name]
+    for tensor, i in part.inputs.items():  # the quantizer computes the scale anew, and may end one bit beside it
+        if seam[tensor].quantization != FLOAT:
+            set_quantization(part.tensors[i], seam[tensor].quantization)
+    return part
+
+
+def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def compare(opened: MultiHeadClassifier, head: NewHead, samples: SampleSet) -> HeadQuality:
+    """The head as ``opened`` runs it against its original, on the samples that are its own or, without such, on all."""
+    name = head.info.head_name
+    chosen = samples.of_head(name)
+    truth = head.classifier.predict([samples.sample(i) for i in chosen])
+    found = [opened.head_scores(opened.features_of(tensor[None]), name) for tensor in samples.tensors[chosen]]
+    return judge(name, chosen, truth, np.stack(found), head.info.activation)

@@ -1,0 +1,154 @@
+"""Compare the finished bytes, run by ``edge_runtime``, with the float originals on samples that calibrated nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from builder.merging.merge import MergedModel
+from builder.quantizing.noise import snr_db
+from builder.samples.calibration import SampleSet
+from builder.support.errors import ConversionError
+from edge_runtime.engine import Features, MultiHeadClassifier, by_name
+from edge_runtime.interpreter import open_interpreter
+from edge_runtime.metadata import END_TO_END
+
+INTERPRETER = "ai_edge_litert"
+_Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+_WORST = 6
+_END_TO_END_PICTURES = 3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One picture and one head: scores of the original and of the file, float32 (labels,) each."""
+
+    picture: int  # index into the verification pictures
+    float_scores: np.ndarray
+    file_scores: np.ndarray
+    agrees: bool
+    drift: float  # change of the probability of the label that float puts first
+
+
+@dataclass(frozen=True)
+class HeadQuality:
+    """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first."""
+
+    head_name: str
+    pictures: int
+    agreement: float
+    interval: tuple[float, float]
+    drift: float
+    max_drift: float
+    worst: tuple[Comparison, ...]
+    drifts: tuple[float, ...]
+
+    def passes(self, min_agreement: float) -> bool:
+        """Judged by counting: it fails only where even the upper end of the interval lies below the bar."""
+        return self.interval[1] >= min_agreement
+
+    def to_json(self) -> dict[str, object]:
+        """As the members of the file and the report have it."""
+        return {
+            "pictures": self.pictures,
+            "agreement": round(self.agreement, 4),
+            "interval": [round(v, 4) for v in self.interval],
+            "drift": round(self.drift, 5),
+            "max_drift": round(self.max_drift, 5),
+        }
+
+    def can_tell(self, min_agreement: float) -> bool:
+        """Would perfect agreement on so many pictures prove the bar?"""
+        return wilson_interval(self.pictures, self.pictures)[0] >= min_agreement
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``features_snr_db``: signal to noise of the file's features against the float ones."""
+
+    heads: tuple[HeadQuality, ...]
+    features_snr_db: float
+
+    @property
+    def agreement(self) -> float:
+        """Of all heads together, each picture counted once for each head."""
+        return sum(q.agreement * q.pictures for q in self.heads) / sum(q.pictures for q in self.heads)
+
+    def reaches(self, min_agreement: float) -> bool:
+        """More than not being refuted: no head fails, and all of them together agree as often as they have to."""
+        return all(q.passes(min_agreement) for q in self.heads) and self.agreement >= min_agreement
+
+    def to_json(self) -> dict[str, object]:
+        heads = {q.head_name: q.to_json() for q in self.heads}
+        snr = round(self.features_snr_db, 2) if math.isfinite(self.features_snr_db) else None
+        return {"features_snr_db": snr, "agreement": round(self.agreement, 4), "heads": heads}
+
+
+def verify(path: Path, merged: MergedModel, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:
+    """Run every verification sample through the file at ``path``; each head is judged on the samples that are its own.
+
+    Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
+    """
+    # A text may be several heads': it runs once.
+    _, once, where = np.unique([source.digest for source in samples.sources], return_index=True, return_inverse=True)
+    tensors = samples.tensors[once]
+    expected = merged.features(tensors)
+    with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
+        features = []
+        for tensor in tensors:
+            features.append(classifier.features_of(tensor[None]))
+            advance()
+        heads = []
+        for name in classifier.head_names:
+            chosen = samples.of_head(name)
+            own = where[chosen]
+            truth = merged.head_scores(name, {tensor: values[own] for tensor, values in expected.items()})
+            found = [classifier.head_scores(features[i], name) for i in own]
+            heads.append(judge(name, chosen, truth, np.stack(found), merged.activations[name]))
+        check_end_to_end(path, tensors, features)
+        seam = classifier.metadata.seam[0]
+        real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
+    return Quality(tuple(heads), snr_db(expected[seam.name], real))
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson 1927)."""
+    share, z2 = successes / trials, _Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
+    if activation == "sigmoid":  # each label says yes or no: all of them must say the same
+        agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
+    else:
+        agrees = truth.argmax(1) == found.argmax(1)
+    rows, top = np.arange(len(truth)), truth.argmax(1)
+    drifts = np.abs(truth[rows, top] - found[rows, top])
+    order = np.lexsort((-drifts, agrees))[:_WORST]
+    worst = tuple(Comparison(int(chosen[i]), truth[i], found[i], bool(agrees[i]), float(drifts[i])) for i in order)
+    agreement = float(agrees.mean())
+    interval = wilson_interval(int(agrees.sum()), len(agrees))
+    return HeadQuality(
+        name, len(agrees), agreement, interval, float(drifts.mean()), float(drifts.max()), worst, tuple(drifts.tolist())
+    )
+
+
+def check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) -> None:
+    _, interpreter = open_interpreter(str(path), name=INTERPRETER)
+    whole = interpreter.get_signature_runner(END_TO_END)
+    reads = {name: signature["inputs"] for name, signature in interpreter.get_signature_list().items()}
+    pairs = list(zip(tensors, features, strict=True))[:_END_TO_END_PICTURES]
+    (source,) = reads[END_TO_END]
+    expected = [whole(**{source: tensor[None]}) for tensor, _ in pairs]
+    for name in expected[0]:
+        alone = interpreter.get_signature_runner(name)  # each costs more, the more signatures there are
+        for (_, seam), outputs in zip(pairs, expected, strict=True):
+            found = alone(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})["scores"]
+            if not np.array_equal(outputs[name], found):
+                raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")

@@ -1,0 +1,121 @@
+"""Keras -> a float ``.tflite`` with one subgraph and one signature for the backbone and for each head."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from builder.merging.merge import MergedModel
+from builder.merging.recurrent import unrolled
+from builder.merging.substitute import groups, places, stamped, template
+from builder.support.errors import ConversionError
+from builder.support.quiet import quiet
+from builder.tflite.flatbuffer import Part, read_parts, write_parts
+from edge_runtime.metadata import BACKBONE
+
+_AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
+_WORTH_IT = 3  # heads built alike, from which on converting one for all is quicker
+
+
+def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
+    """Signatures: ``backbone`` (image or tokens -> the seam) and each head by its name (what it reads of it -> scores);
+    batch 1, float32, tokens int32.
+
+    The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
+    one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
+    ``advance`` is called after each conversion. Raises ``ConversionError``.
+    """
+    entry = merged.entry
+    shapes = {entry.name: entry.shape}
+    backbone = partial(_frozen, _device_backbone(merged), shapes, list(merged.seam), tf.as_dtype(entry.dtype))
+    parts = _parts({BACKBONE: backbone}, advance)
+    _name_tensors(parts[BACKBONE], BACKBONE)
+    return write_parts({**parts, **convert_heads(merged.heads, advance)})
+
+
+def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda: None) -> dict[str, Part]:
+    """Each Keras head by its name as a float part (what it reads of the seam -> scores); those built alike at once."""
+    parts, templates, single = dict[str, Part](), dict[str, Any](), list[str]()
+    alike = {names[0]: names for names in groups(heads)}
+    for first, names in alike.items():
+        if len(names) < _WORTH_IT:
+            single += names
+        else:
+            templates[first] = template(unrolled(heads[first]))
+    for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}, advance).items():
+        where = places(part, templates[first].get_weights())
+        if where is None:
+            single += alike[first]
+        else:
+            parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
+    parts.update(_parts({name: partial(_head, unrolled(heads[name])) for name in single}, advance))
+    for name in heads:
+        _name_tensors(parts[name], name)
+    return {name: parts[name] for name in heads}
+
+
+def _parts(functions: Mapping[str, Callable[[], Any]], advance: Callable[[], None]) -> dict[str, Part]:
+    """Each concrete function converted; equal constants of those converted together are one buffer."""
+    parts: dict[str, Part] = {}
+    for start in range(0, len(functions), _AT_ONCE):
+        some = list(functions)[start : start + _AT_ONCE]
+        parts.update(read_parts(_convert({name: functions[name]() for name in some})))
+        advance()
+    return parts
+
+
+def _head(head: Any) -> Any:
+    return _frozen(head, {tensor.name: tuple(tensor.shape[1:]) for tensor in head.inputs}, ["scores"])
+
+
+def _convert(functions: Mapping[str, Any]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="polyhead-") as folder, quiet() as noise:
+        # Weights must be constants before they are saved: the converter cannot calibrate or share variables.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), folder, signatures=functions, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        try:
+            return bytes(converter.convert())
+        except (ValueError, RuntimeError, tf.errors.OpError) as error:
+            reason = noise() or str(error)
+            raise ConversionError(f"TensorFlow Lite cannot express this model: {reason[-500:].strip()}") from error
+
+
+def _device_backbone(merged: MergedModel) -> Any:
+    layer = merged.entry.layer_in_file()
+    if layer is None:
+        return unrolled(merged.backbone)
+    return lambda image, training: merged.backbone(layer(image), training=training)
+
+
+def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str], dtype: Any = tf.float32) -> Any:
+    """A concrete function whose weights are constants, from inputs of ``shapes`` (no batch axis) to ``results``."""
+    specs = {name: tf.TensorSpec((1, *shape), dtype, name=name) for name, shape in shapes.items()}
+
+    def live(*tensors: Any) -> list[Any]:
+        outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        return [tf.identity(tensor, name=name) for tensor, name in zip(outputs, results, strict=True)]
+
+    frozen = convert_variables_to_constants_v2(tf.function(live).get_concrete_function(*specs.values()))
+    return tf.function(
+        lambda **inputs: dict(zip(results, frozen(*(inputs[name] for name in shapes)), strict=True))
+    ).get_concrete_function(**specs)
+
+
+def _name_tensors(part: Part, prefix: str) -> None:
+    """Short names, none of them twice in the file; the converter's are paths of every operation that was folded in."""
+    roles = {index: name for name, index in {**part.inputs, **part.outputs}.items()}
+    used: set[str] = set()
+    for i, tensor in enumerate(part.tensors):
+        name = roles.get(i) or re.sub(r"^[^/]*/", "", tensor.name.decode().split(";")[0]) or "tensor"
+        unique = next(n for n in (name, *(f"{name}_{k}" for k in range(1, len(part.tensors) + 1))) if n not in used)
+        used.add(unique)
+        tensor.name = f"{prefix}/{unique}"

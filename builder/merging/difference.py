@@ -1,0 +1,127 @@
+"""Where two models part, in words that say what happened and what to do about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from builder.reading.classifier import Classifier
+from builder.reading.digests import settings_of
+from builder.reading.graph import Node
+from builder.reading.layers import weight_name
+from builder.reading.source_input import entry_difference
+
+_FLOAT16_STEP = 2.0**-11  # largest relative error of rounding to float16
+_STATISTICS = ("moving_mean", "moving_variance")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place, from the input on, at which ``model`` leaves the first one. ``what``: in plain words.
+
+    ``advice``: what it means and what to do.
+    """
+
+    model: str
+    layer: str
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {self.what}. {self.advice}"
+
+
+def first_difference(first: Classifier, other: Classifier) -> Difference | None:
+    """Where ``other`` leaves ``first``; None where all of it is the same."""
+    known = set(first.digests)
+    place = next((i for i, found in enumerate(other.digests) if found not in known), None)
+    if place is None:
+        return None
+    node = other.graph.nodes[place]
+    what, advice = _explain(first, other, node, place)
+    return Difference(other.name, node.layer, what, advice)
+
+
+def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tuple[str, str]:
+    entered = entry_difference(first.entry, other.entry, first.name)
+    if entered is not None:
+        return entered
+    counterparts = twins(first, other)
+    if place not in counterparts:
+        behind = set(other.digests)
+        index = next((i for i, found in enumerate(first.digests) if found not in behind), len(first.digests) - 1)
+        return (
+            _describe_layers(first.graph.nodes[index], node),
+            "From here on they are built differently; only layers of one architecture can be shared",
+        )
+    return _describe_weights(counterparts[place], node), _advice(first, other, counterparts)
+
+
+def twins(first: Classifier, other: Classifier) -> dict[int, Node]:
+    """From a node of ``other`` to the node of ``first`` that has its place in the architecture, heads left out."""
+    places: dict[str, deque[Node]] = defaultdict(deque)  # branches that are built alike come in the same order
+    for key, node in list(zip(first.structure, first.graph.nodes, strict=True))[: first.graph.head_start]:
+        places[key].append(node)
+    keys = other.structure[: other.graph.head_start]
+    return {i: places[key].popleft() for i, key in enumerate(keys) if places[key]}
+
+
+def _describe_layers(ours: Node, theirs: Node) -> str:
+    if ours.kind != theirs.kind:
+        return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
+    settings, others = settings_of(theirs), settings_of(ours)
+    for key in sorted(set(settings) | set(others)):
+        if settings.get(key) != others.get(key):
+            return f"{key} is {settings.get(key)!r} where the other has {others.get(key)!r}"
+    shapes = [[w.value.shape for w in node.weights] for node in (theirs, ours)]
+    if shapes[0] != shapes[1]:
+        return f"weights of shapes {shapes[0]} where the other has {shapes[1]}"
+    return "it reads other tensors"
+
+
+def _describe_weights(ours: Node, theirs: Node) -> str:
+    told, same = [], []
+    for name, a, b in _pairs(ours, theirs):
+        if a is b:
+            same.append(name)
+        else:
+            told.append(f"{name} differs by up to {np.max(np.abs(a.astype(np.float64) - b)):.3g}")
+    return ", ".join(told) + (f" while {', '.join(same)} agree" if same else "")
+
+
+def _pairs(ours: Node, theirs: Node) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, weight, weight of the other): one object where they are equal."""
+    for i, (a, b) in enumerate(zip(ours.weights, theirs.weights, strict=True)):
+        yield weight_name(theirs.kind, theirs.config, i), a.value, a.value if a.digest == b.digest else b.value
+
+
+def _advice(first: Classifier, other: Classifier, counterparts: dict[int, Node]) -> str:
+    """What the weights that differ have in common, over all layers that the two models have at the same places."""
+    pairs = [pair for i, ours in counterparts.items() for pair in _pairs(ours, other.graph.nodes[i])]
+    changed = [(name, a, b) for name, a, b in pairs if a is not b]
+    if all(distance(a, b) <= _FLOAT16_STEP for _, a, b in changed):
+        return (
+            "All differences are as small as float16 makes them: one file went through it; "
+            "tolerance = 0.001 (--tolerance 0.001) takes them for equal"
+        )
+    if all(name in _STATISTICS for name, _, _ in changed):
+        return (
+            f"All kernels agree: the base was run in training mode when {other.name} or {first.name} was trained; "
+            "call it with training=False and train that head again"
+        )
+    kernels = [(a, b) for name, a, b in pairs if "kernel" in name]
+    if kernels and all(a is not b for a, b in kernels):
+        return "Every kernel differs: these are two checkpoints; train both heads on the same frozen base"
+    return (
+        "The base was trained on from here (fine-tuned, or trainable was not False); what lies before is the same. "
+        "Set base.trainable = False and train that head again to share all of it"
+    )
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference of two arrays of one shape, relative to the largest value of the first."""
+    difference = float(np.max(np.abs(a.astype(np.float64) - b), initial=0))
+    return difference / max(float(np.max(np.abs(a), initial=0)), 1e-30) if difference else 0.0

@@ -1,0 +1,152 @@
+"""``builder inspect``: what models share, where they part, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
+from builder.merging.difference import Difference, first_difference
+from builder.merging.merge import backbone_model
+from builder.merging.tolerance import align
+from builder.reading.classifier import Classifier, Reader
+from builder.reading.graph import Node
+from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import NoSharedBackboneError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that share a backbone. ``difference``: where the first of them leaves the first model of all."""
+
+    classifiers: tuple[Classifier, ...]
+    shared: SharedBackbone | None
+    difference: Difference | None
+
+    def head(self, index: int) -> tuple[Node, ...]:
+        """The nodes of the classifier at ``index`` that are its own."""
+        nodes = self.classifiers[index].graph.nodes
+        return nodes if self.shared is None else tuple(nodes[i] for i in self.shared.head(self.classifiers, index))
+
+    def backbone(self) -> tuple[Node, ...]:
+        """The shared nodes, as the first classifier has them."""
+        indices = () if self.shared is None else self.shared.backbone(self.classifiers)
+        return tuple(self.classifiers[0].graph.nodes[i] for i in indices)
+
+
+def inspect(
+    models: Sequence[tuple[Path, PixelTransform | None]], *, tolerance: float = 0.0, allow_code: bool = False
+) -> tuple[Group, ...]:
+    """The models in groups that share a backbone, in the order of their first models.
+
+    ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
+    ``tolerance``, ``allow_code``: as in ``BuildConfig``. Raises ``ModelFileError``.
+    """
+    reader, groups = Reader(allow_code=allow_code), list[list[Classifier]]()
+    for path, preprocessing in models:
+        classifier = reader.read(str(path), path, preprocessing)
+        for group in groups:
+            (_, near), _ = align((group[0], classifier), tolerance)
+            if _share((group[0], near)) is not None:
+                group.append(near)
+                break
+        else:
+            groups.append([classifier])
+    return tuple(_group(members, groups[0][0]) for members in groups)
+
+
+def _group(members: Sequence[Classifier], first: Classifier) -> Group:
+    """``difference``: where another group begins to differ, or where this one's models part early."""
+    shared = _share(members)
+    if members[0] is not first:
+        return Group(tuple(members), shared, first_difference(first, members[0]))
+    early = early_difference(members, shared) if shared is not None else None
+    return Group(tuple(members), shared, early[2] if early else None)
+
+
+def to_json(groups: Sequence[Group]) -> dict[str, Any]:
+    """The document of ``inspect --json``. ``backbone`` is the first group's, and null where it has none."""
+    first = groups[0]
+    models = [
+        {
+            "path": str(c.path),
+            "group": number,
+            "head_parameters": sum(node.parameters for node in group.head(i)),
+            "head_layers": [node.layer for node in group.head(i)],
+        }
+        for number, group in enumerate(groups)
+        for i, c in enumerate(group.classifiers)
+    ]
+    backbone = None
+    if first.shared is not None:
+        backbone = {
+            "digest": f"sha256:{first.shared.digest}",
+            "parameters": first.shared.parameters,
+            "layers": len(first.backbone()),
+            "features": _seam_shapes(first)[0],
+        }
+    difference = next((g.difference for g in groups if g.difference is not None), None)
+    return {
+        "shared": len(groups) == 1 and first.shared is not None,
+        "backbone": backbone,
+        "models": models,
+        "first_difference": None if difference is None else asdict(difference),
+    }
+
+
+def _seam_shapes(group: Group) -> list[list[int]]:
+    """Of every tensor between backbone and heads, without the batch axis."""
+    outputs = backbone_model(group.classifiers, group.shared).outputs if group.shared is not None else ()
+    return [list(tensor.shape[1:]) for tensor in outputs]
+
+
+def print_tree(groups: Sequence[Group]) -> None:
+    """The same for a person, on standard output."""
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
+    for group in groups:
+        console.print(_tree(group))
+        if group.difference is not None:
+            console.print(
+                f"  {escape(group.difference.model)} parts from {escape(str(groups[0].classifiers[0].path))} at "
+                f"{escape(group.difference.layer)}:\n  {escape(group.difference.what)}.\n"
+                f"  {escape(group.difference.advice)}."
+            )
+    if len(groups) > 1:
+        console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each of them.")
+
+
+def _share(classifiers: Sequence[Classifier]) -> SharedBackbone | None:
+    try:
+        return find_backbone(classifiers)
+    except NoSharedBackboneError:
+        return None
+
+
+def _tree(group: Group) -> Tree:
+    if group.shared is None:
+        tree = Tree("no backbone")
+    else:
+        first = group.classifiers[0]
+        ends = [first.graph.nodes[ref.node].layer for ref in group.shared.seams[0].values()]
+        tree = Tree(
+            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {len(group.backbone())} layers, "
+            f"{group.shared.parameters:,} parameters\n{first.entry}; "
+            f"ends with {escape(' and '.join(ends))}"
+        )
+    for i, classifier in enumerate(group.classifiers):
+        nodes = group.head(i)
+        own = sum(n.parameters for n in nodes)
+        branch = tree.add(f"{escape(str(classifier.path))} ({classifier.kind}): {own:,} parameters of its own")
+        for node in nodes[:12]:
+            parameters = f", {node.parameters:,} parameters" if node.parameters else ""
+            branch.add(f"{escape(node.layer)} ({node.kind}{parameters})")
+        if len(nodes) > 12:
+            branch.add(f"and {len(nodes) - 12} more layers")
+    return tree

@@ -1,0 +1,252 @@
+"""Backbone and heads become Keras models of their own, and one merged model with a named output for each head."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from builder.merging.backbone import SharedBackbone
+from builder.reading.classifier import Classifier, check_labels, run_float
+from builder.reading.formats.stored import LOADING_ERRORS
+from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
+from builder.reading.source_input import Entry
+from builder.reading.text_input import TextEntry
+from builder.support.errors import ModelFileError, NoSharedBackboneError
+
+Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
+
+
+@dataclass(frozen=True)
+class MergedModel:
+    """``backbone``: what the graph takes, see ``entry`` -> the tensors of the seam; each head: those of them that it
+    reads -> scores (n, labels).
+
+    Every head ends in probabilities, also where the original gave bare logits.
+    """
+
+    entry: Entry
+    backbone: Any  # keras.Model
+    heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
+    activations: dict[str, str]
+    digest: str
+    seam: tuple[str, ...]  # names of the backbone's outputs
+
+    @property
+    def seam_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Without the batch axis."""
+        return {
+            name: tuple(int(n) for n in tensor.shape[1:])
+            for name, tensor in zip(self.seam, self.backbone.outputs, strict=True)
+        }
+
+    def features(self, tensors: np.ndarray) -> Features:
+        """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
+        found = self.backbone.predict(self.entry.graph_input(tensors), batch_size=32, verbose=0)
+        return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
+
+    def needs_words(self) -> bool:
+        """Does a text without a token give no number, as the mean of none does?"""
+        if not isinstance(self.entry, TextEntry):
+            return False
+        nothing = self.features(np.zeros((1, *self.entry.shape), np.int32))
+        return any(not np.isfinite(values).all() for values in nothing.values())
+
+    def head_scores(self, name: str, features: Features) -> np.ndarray:
+        """Float probabilities (samples, labels)."""
+        head = self.heads[name]
+        return run_float(head, *(features[tensor.name] for tensor in head.inputs))
+
+    def keras_model(self) -> Any:
+        """Pixels 0..255 or texts in, one named output for each head; plain Keras, loadable without this project."""
+        source, entered = self.entry.keras_input()
+        seam = dict(zip(self.seam, _as_list(self.backbone(entered)), strict=True))
+        outputs = {name: head([seam[t.name] for t in head.inputs]) for name, head in self.heads.items()}
+        return keras.Model(source, outputs, name="polyhead")
+
+
+def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedModel:
+    """Rebuild the shared part once, from the first classifier, and each head from its own.
+
+    Raises ``ModelFileError`` and ``ConfigError`` where a head has no output for each of its labels.
+    """
+    first = classifiers[0]
+    backbone = backbone_model(classifiers, shared)
+    names = tuple(shared.seams[0])
+    _check_numbers(classifiers[0], shared, backbone)
+    shapes = {name: tensor.shape[1:] for name, tensor in zip(names, backbone.outputs, strict=True)}
+    heads = {
+        c.name: head_model(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
+    }
+    return MergedModel(
+        entry=first.entry,
+        backbone=backbone,
+        heads=heads,
+        activations={c.name: c.applied or c.activation for c in classifiers},
+        digest=f"sha256:{shared.digest}",
+        seam=names,
+    )
+
+
+def head_model(
+    classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, tuple[int, ...]]
+) -> Any:
+    """``nodes`` of a classifier as a Keras model: those tensors of ``seam`` that they read -> scores (n, labels).
+
+    ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError`` and ``ConfigError`` where it has
+    no output for each label.
+    """
+    read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
+    inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
+    head = _rebuild(classifier, nodes, [classifier.graph.output], inputs, finish=classifier.applied)
+    check_labels(classifier, head.output_shape)
+    return head
+
+
+def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
+    """The shared part as a Keras model: what the graph takes -> the tensors of the seam."""
+    entry = classifiers[0].entry
+    source = keras.Input(entry.shape, name=entry.name, dtype=entry.dtype)
+    nodes, outputs = shared.backbone(classifiers), list(shared.seams[0].values())
+    return _rebuild(classifiers[0], nodes, outputs, {Ref(INPUT, 0): source}, name="backbone")
+
+
+def _rebuild(
+    classifier: Classifier,
+    indices: Sequence[int],
+    outputs: Sequence[Ref],
+    inputs: Mapping[Ref, Any],
+    *,
+    name: str = "",
+    finish: str | None = None,
+) -> Any:
+    """A Keras model of some nodes of a classifier, fed by the tensors in ``inputs``."""
+    graph, values, layers = classifier.graph, dict(inputs), dict[str, Any]()
+    names = _unique_names(graph, indices)
+    for i in indices:
+        node = graph.nodes[i]
+        args, kwargs = (_constants(map_refs(part, values.__getitem__)) for part in (node.args, dict(node.kwargs)))
+        if node.layer not in layers:
+            if node.weights or node.kind not in _WITHOUT_WEIGHTS:
+                _check_weights(node, classifier, args, kwargs)
+            layers[node.layer] = _layer(node, names[node.layer], classifier)
+        results = _as_list(_call(layers[node.layer], node, args, kwargs, classifier))
+        values.update((Ref(i, k), tensor) for k, tensor in enumerate(results))
+        _set_weights(layers[node.layer], node)
+    tensors = [values[ref] for ref in outputs]
+    if finish is not None:
+        tensors = [keras.layers.Activation(finish, name="probabilities")(tensor) for tensor in tensors]
+    sources = list(inputs.values())
+    return keras.Model(_one_or_all(sources), _one_or_all(tensors), name=name or classifier.name)
+
+
+def _check_numbers(first: Classifier, shared: SharedBackbone, backbone: Any) -> None:
+    """A mask is no number that could be quantized. Raises ``NoSharedBackboneError``."""
+    for ref, tensor in zip(shared.seams[0].values(), backbone.outputs, strict=True):
+        if "float" not in str(tensor.dtype):
+            layer = first.graph.nodes[ref.node].layer
+            raise NoSharedBackboneError(
+                f"{first.name}: heads read a mask ({layer!r}, {tensor.dtype}) beside the features; put the layers that "
+                "use it (pooling, recurrent layers, attention) into the frozen base"
+            )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
+    """The layer's own name where no other in this part has it, else the whole path."""
+    paths = dict.fromkeys(graph.nodes[i].layer for i in indices)
+    own = [path.rsplit("/", 1)[-1] for path in paths]
+    return {
+        path: name
+        if own.count(name) == 1 and name not in ("image", "tokens", "probabilities") and not name.startswith("features")
+        else path.replace("/", "_")
+        for path, name in zip(paths, own, strict=True)
+    }
+
+
+# What Keras raises on settings that do not fit each other: they come from an untrusted file.
+_UNFIT = (*LOADING_ERRORS, ArithmeticError, MemoryError)
+_WITHOUT_WEIGHTS = (
+    "Activation",
+    "Add",
+    "Concatenate",
+    "Flatten",
+    "Multiply",
+    "ReLU",
+    "Reshape",
+    "Softmax",
+    "ZeroPadding2D",
+)
+_MAX_ELEMENTS = 1 << 28  # of one activation: a gigabyte
+
+
+def _layer(node: Node, name: str, classifier: Classifier) -> Any:
+    # Keras takes out of a definition what it reads.
+    definition = copy.deepcopy({**node.definition, "config": {**node.config, "name": name}})
+    try:
+        return keras.saving.deserialize_keras_object(definition, safe_mode=not classifier.allow_code)
+    except _UNFIT as error:
+        raise _unfit(node, classifier, error) from error
+
+
+def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier) -> Any:
+    try:
+        result = layer(*args, **kwargs)
+    except _UNFIT as error:
+        raise _unfit(node, classifier, error) from error
+    for tensor in _as_list(result):
+        if math.prod(n or 1 for n in tensor.shape) > _MAX_ELEMENTS:
+            raise ModelFileError(
+                f"{classifier.path}: layer {node.layer!r} ({node.kind}) gives {tuple(tensor.shape)}, more than any "
+                "device holds; save the model again"
+            )
+    return result
+
+
+def _check_weights(node: Node, classifier: Classifier, args: Any, kwargs: Any) -> None:
+    """Do the weights in the file fit the layer? Seen on a sketch: in a graph of its own no weight is made."""
+    with tf.Graph().as_default(), keras.StatelessScope():
+        sketch = _layer(node, "sketch", classifier)
+        _call(sketch, node, args, kwargs, classifier)
+        expected = [tuple(w.shape) for w in getattr(sketch, "weights", ())]  # a bare operation has none
+    found = [w.value.shape for w in node.weights]
+    if found != expected:
+        raise ModelFileError(
+            f"{classifier.path}: layer {node.layer!r} ({node.kind}): expected weights of shapes {expected}, found {found}"
+        )
+
+
+def _set_weights(layer: Any, node: Node) -> None:
+    if node.weights:
+        layer.set_weights([weight.value for weight in node.weights])
+    if node.kind == "Normalization":
+        layer.finalize_state()  # what it computes with is derived from its weights
+
+
+def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelFileError(f"{classifier.path}: layer {node.layer!r} ({node.kind}) cannot be rebuilt: {reason}")
+
+
+def _constants(value: Any) -> Any:
+    """Constants that Keras serialized inside a call become arrays again; tensors pass."""
+    if isinstance(value, dict):
+        if "class_name" in value and "config" in value:
+            return keras.saving.deserialize_keras_object(value, safe_mode=True)
+        return {key: _constants(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_constants(item) for item in value)
+    return value

@@ -1,0 +1,40 @@
+"""Weights that are nearly the same, taken for the same where the user asks for it: a file that went through float16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from builder.merging.difference import distance, twins
+from builder.reading.classifier import Classifier
+from builder.reading.graph import Graph
+
+
+def align(
+    classifiers: Sequence[Classifier], tolerance: float, advance: Callable[[], None] = lambda: None
+) -> tuple[tuple[Classifier, ...], float]:
+    """The classifiers with the weights of the first wherever a layer at the same place has weights no further from them.
+
+    ``tolerance``: largest difference within one weight, relative to its largest value; 0 changes nothing. ``advance`` is
+    called after each classifier. Returns the largest difference that was passed over, too.
+    """
+    found, worst = [], 0.0
+    for classifier in classifiers:
+        if tolerance > 0:
+            classifier, apart = _aligned(classifiers[0], classifier, tolerance)
+            worst = max(worst, apart)
+        _ = classifier.digests  # what takes the time, here where it is counted
+        found.append(classifier)
+        advance()
+    return tuple(found), worst
+
+
+def _aligned(first: Classifier, other: Classifier, tolerance: float) -> tuple[Classifier, float]:
+    nodes, worst = list(other.graph.nodes), 0.0
+    for i, twin in twins(first, other).items():
+        pairs = zip(twin.weights, nodes[i].weights, strict=True)
+        apart = max((distance(a.value, b.value) for a, b in pairs if a is not b), default=0.0)
+        if 0 < apart <= tolerance:
+            nodes[i] = replace(nodes[i], weights=twin.weights)
+            worst = max(worst, apart)
+    return replace(other, graph=Graph(tuple(nodes), other.graph.output)), worst

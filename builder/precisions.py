@@ -1,0 +1,227 @@
+"""From the smallest precision to the most exact, until the finished file agrees with its originals.
+
+A rung is built whole (quantize, round, joint, link) and judged by running its bytes. ``auto`` takes the first that
+passes; a rung by name is the only one. What each reached goes into the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.joint import JointHead, NoJoint, fit_joint
+from builder.judging.verify import Quality, verify
+from builder.merging.merge import MergedModel
+from builder.quantizing.baselines import stock_int8
+from builder.quantizing.latency import backbone_ms
+from builder.quantizing.mixed import Plan, plans
+from builder.quantizing.noise import LayerNoise
+from builder.quantizing.quantize import LEARNABLE, quantize
+from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
+from builder.reporting.progress import Stages
+from builder.samples.calibration import SampleSet
+from builder.samples.files import Sample
+from builder.settings.config import ISLANDS, OWN, BuildConfig
+from builder.settings.targets import check_target
+from builder.support.errors import ConversionError, TargetError
+from builder.tflite.flatbuffer import Part, read_parts
+from builder.tflite.link import LinkedModel, link
+from builder.tflite.parts import Range
+from builder.tflite.pixel_input import take_pixels
+from builder.tflite.splice import splice
+from builder.tflite.versions import min_runtime
+from edge_runtime.bundle import append_members
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every rung is made of. ``ranges``: pinned. ``grouped``: samples for the joint head.
+
+    ``describe``: metadata for what was linked.
+    """
+
+    config: BuildConfig
+    merged: MergedModel
+    float_model: bytes
+    ranges: Mapping[str, Range]
+    calibration: SampleSet
+    verification: SampleSet
+    grouped: Sequence[Sample]
+    spec: InputSpec
+    heads: tuple[HeadInfo, ...]
+    describe: Callable[[LinkedModel], Metadata]
+
+    def inputs(self, most: int) -> np.ndarray:
+        """Calibration samples (samples, ...) as the float model's ``image`` or ``tokens`` takes them."""
+        return self.merged.entry.device_input(self.calibration.tensors[:most])
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One precision, built and measured.
+
+    ``model``: the finished file. ``backbone_ms``: median of one picture, 1 thread, on the machine that built it;
+    ``float_ms``: of the float backbone, in turns with it.
+    """
+
+    precision: str
+    linked: LinkedModel
+    metadata: Metadata
+    model: bytes
+    quality: Quality
+    noise: Sequence[LayerNoise]
+    joint: JointHead | NoJoint
+    backbone_ms: float
+    float_ms: float
+    plan: Plan | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``report.json`` has it; figures rounded."""
+        return {
+            "precision": self.precision,
+            "bytes": len(self.model),
+            "backbone_ms": round(self.backbone_ms, 3),
+            "float_ms": round(self.float_ms, 3),
+            "min_runtime": ".".join(map(str, self.linked.min_runtime)),
+            **self.quality.to_json(),
+            **({} if self.plan is None else self.plan.to_json()),
+        }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A rung that cannot be had, and why."""
+
+    precision: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"precision": self.precision, "skipped": self.reason}
+
+
+def climb(material: Material, draft: Path, stages: Stages) -> list[Rung | Skipped]:
+    """Build rung after rung until one passes; the last of the list is the one to take.
+
+    ``draft``: where a file can be written to be judged. Raises ``BuilderError`` where a rung that was asked for by name
+    cannot be had, or none can.
+    """
+    tried: list[Rung | Skipped] = []
+    int8: Weighed | None = None
+    for precision in material.config.rungs:
+        before = len(tried)
+        try:
+            if precision == "int16" and len(material.config.rungs) > 1:
+                _check_quicker_than_float(material)
+            for weighed in _weighed(material, precision, int8, stages):
+                int8 = weighed if precision == "int8" else int8
+                rung = _finish(material, precision, weighed, draft, stages)
+                tried.append(rung)
+                if rung.quality.reaches(material.config.min_agreement):
+                    return tried
+        except (ConversionError, TargetError) as error:
+            if len(tried) > before:
+                continue
+            if precision == material.config.rungs[-1]:
+                raise
+            tried.append(Skipped(precision, str(error)))
+    return tried
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Backbone and heads in one precision, their weights settled; the noise behind each operator of the backbone."""
+
+    parts: Mapping[str, Part]
+    noise: Sequence[LayerNoise]
+    plan: Plan | None = None
+
+
+def _weighed(material: Material, precision: str, int8: Weighed | None, stages: Stages) -> Iterator[Weighed]:
+    """What can be tried of a precision, one after the other: of islands, more and more. ``int8``: if it was weighed."""
+    if precision == ISLANDS:
+        yield from _with_islands(material, int8 or _weigh(material, "int8", stages), stages)
+    else:
+        yield _weigh(material, precision, stages)
+
+
+def _weigh(material: Material, precision: str, stages: Stages) -> Weighed:
+    algorithm = material.config.algorithm
+    with stages("quantize"):
+        if algorithm == OWN:
+            parts = read_parts(quantize(material.float_model, material.ranges, precision))
+        else:
+            parts = read_parts(stock_int8(material.float_model, material.ranges, algorithm))
+        if material.config.target is not None:
+            check_target(material.config.target, *min_runtime(parts.values()))
+    learnt = algorithm == OWN and precision in LEARNABLE
+    return _rounded(material, parts, stages) if learnt else Weighed(parts, [])
+
+
+def _with_islands(material: Material, int8: Weighed, stages: Stages) -> Iterator[Weighed]:
+    """The heads stay int8."""
+    float_parts = read_parts(material.float_model)
+    twin = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
+    inputs = material.inputs(len(material.calibration.tensors))
+    with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
+        noise = int8.noise or measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
+    found = plans(float_parts, int8.parts, twin, inputs, noise, material.config.min_agreement)
+    while True:
+        with stages("plan"):
+            plan = next(found, None)
+        if plan is None:
+            return
+        parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
+        parts[BACKBONE] = splice(parts[BACKBONE], twin, plan.layers)
+        yield replace(_rounded(material, parts, stages), plan=plan)
+
+
+def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weighed:
+    if material.config.rounding == "nearest":
+        return Weighed(parts, [])
+    with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
+        learning = Learning(weights=material.config.rounding == "learnt", refit=material.config.refit)
+        inputs = material.inputs(ROUNDING_SAMPLES)
+        noise = round_parts(read_parts(material.float_model), parts, inputs, advance, learning=learning)
+    return Weighed(parts, noise)
+
+
+def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, stages: Stages) -> Rung:
+    config, merged = material.config, material.merged
+    parts = {**weighed.parts, BACKBONE: take_pixels(weighed.parts[BACKBONE], merged.entry.input_range)}
+    with stages("joint", len(material.grouped)) as advance:
+        joint = fit_joint(config.joint, material.spec, parts, material.heads, material.grouped, advance)
+    with stages("link"):
+        linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
+        metadata = material.describe(linked)
+        metadata = replace(metadata, built={"precision": precision, **metadata.built})
+        if isinstance(joint, JointHead):
+            metadata = replace(metadata, joint=joint.to_json())
+    with stages("verify", len(material.verification.tensors)) as advance:
+        draft.write_bytes(append_members(linked.model, metadata))
+        quality = verify(draft, merged, material.verification, advance)
+    metadata = replace(metadata, quality=quality.to_json())
+    model = append_members(linked.model, metadata)
+    own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.float_model)[BACKBONE])
+    return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, own_ms, float_ms, weighed.plan)
+
+
+def _check_quicker_than_float(material: Material) -> None:
+    """What is as large as int8 weights, and slower than they are in float, is of use to special hardware alone.
+
+    Raises ``ConversionError``.
+    """
+    models = [quantize(material.float_model, material.ranges, precision) for precision in ("int16", "float")]
+    int16, floating = backbone_ms(*(read_parts(model)[BACKBONE] for model in models))
+    if int16 > floating:
+        raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")
+
+
+def last_built(tried: Sequence[Rung | Skipped]) -> Rung:
+    """The rung to take: ``climb`` ends with one that was built."""
+    return next(rung for rung in reversed(tried) if isinstance(rung, Rung))

@@ -1,0 +1,169 @@
+"""Which operators of an int8 backbone are worth computing in float: the fewest with which the heads answer as before.
+
+Operators are taken by stretches: what lies between one place where a single activation is all that goes on and the next.
+Where two stretches meet, nothing is converted, so what a stretch costs depends on which others are in float already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.quantizing.latency import backbone_ms, operator_us
+from builder.quantizing.noise import LayerNoise
+from builder.quantizing.sensitivity import answers, some_heads
+from builder.support.errors import ConversionError
+from builder.tflite.flatbuffer import Part
+from builder.tflite.splice import result_name, splice
+from edge_runtime.metadata import BACKBONE
+
+_JUDGED = 96  # samples
+_GROWTH = 1.15  # of the number of stretches from one try to the next
+_BYTES_PER_US = 20_000.0  # of a conversion, which reads and writes five bytes an element: measured on a whole model
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """``head_noise``: mean squared change of the heads' scores when this operator alone is quantized. ``float_us``,
+    ``int8_us``: microseconds of the operator by itself, 1 thread.
+    """
+
+    layer: str
+    kind: str
+    head_noise: float
+    float_us: float
+    int8_us: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``layers``: the operators in float, by the names of what they give. ``costs``: of all the operators."""
+
+    layers: tuple[str, ...]
+    costs: Sequence[OperatorCost]
+
+    def to_json(self) -> dict[str, Any]:
+        costs = [{key: _short(value) for key, value in asdict(cost).items()} for cost in self.costs]
+        return {"islands": list(self.layers), "operators": costs}
+
+
+def plans(
+    float_parts: Mapping[str, Part],
+    int8_parts: Mapping[str, Part],
+    twin: Part,
+    inputs: np.ndarray,
+    noise: Sequence[LayerNoise],
+    bar: float,
+) -> Iterator[Plan]:
+    """Stretches in the order of their gain for each microsecond: first as few as make the heads agree with float as often
+    as half way between ``bar`` and always, on calibration samples; then more of them, as long as float is slower. Where
+    that is not reached, as many as are quicker than float, if they agree as often as ``bar`` says.
+
+    ``int8_parts``: rounded. ``twin``: the backbone in float with int8 weights, of which the islands are taken.
+    ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``. Raises
+    ``ConversionError`` where there is no first.
+    """
+    backbone, base = float_parts[BACKBONE], int8_parts[BACKBONE]
+    float_us, int8_us = operator_us(backbone), operator_us(base)
+    costs = [
+        OperatorCost(layer.layer, layer.kind, layer.head_noise, float_us[layer.layer], int8_us[layer.layer])
+        for layer in noise
+        if layer.head_noise is not None and layer.layer in float_us and layer.layer in int8_us
+    ]
+    if not costs:
+        raise ConversionError(f"{len(base.operators)} operators are too many to measure what each costs the heads")
+    order, judged = by_gain(backbone, costs), inputs[:_JUDGED]
+    truth = answers(backbone, some_heads(float_parts), judged)
+    count, plan, agreement, enough = 1, None, 0.0, False
+    while count < len(order):
+        layers = tuple(layer for stretch in order[:count] for layer in stretch)
+        mixed = splice(base, twin, set(layers))
+        own_ms, float_ms = backbone_ms(mixed, twin)
+        if own_ms >= float_ms:
+            break
+        plan, agreement = Plan(layers, costs), _agreement(truth, answers(mixed, some_heads(int8_parts), judged))
+        enough = enough or agreement >= (1 + bar) / 2
+        if enough:
+            yield plan
+        rest = len(order) - count
+        count += (rest + 1) // 2 if enough or rest == 1 else min(int(np.ceil(count * _GROWTH)) - count, rest - 1)
+    if enough:
+        return
+    if plan is None or agreement < bar:
+        raise ConversionError(
+            f"with {0 if plan is None else len(plan.layers)} operators in float, as many as are quicker than all of "
+            f"them, the heads agree on {agreement:.1%} of calibration samples"
+        )
+    yield plan  # its rounding is not learnt yet
+
+
+def stretches(part: Part) -> list[list[str]]:
+    """The operators of ``part`` in order, by their ``result_name``, parted where one activation is all that goes on."""
+    last = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
+    last.update(dict.fromkeys(part.outputs.values(), len(part.operators)))
+    live, found, current = set(part.inputs.values()), list[list[str]](), list[str]()
+    for n, op in enumerate(part.operators):
+        current.append(result_name(part, op))
+        live = {i for i in (*live, *op.outputs) if last.get(i, -1) > n}
+        if len(live) == 1:
+            found.append(current)
+            current = []
+    return [*found, current] if current else found
+
+
+def by_gain(part: Part, costs: Sequence[OperatorCost]) -> list[list[str]]:
+    """The stretches of the float ``part`` in the order in which they are worth being float: the noise that goes, for each
+    microsecond that comes, those in front of it being float already.
+    """
+    known = {cost.layer: cost for cost in costs}
+    left = [[layer for layer in stretch if layer in known] for stretch in stretches(part)]
+    left, order = [stretch for stretch in left if stretch], list[list[str]]()
+    shores = _Shores(part)
+    while left:
+        there = {layer for stretch in order for layer in stretch}
+        now = shores.microseconds(there)
+
+        def worth(stretch: list[str], there: set[str] = there, now: float = now) -> float:
+            noise = sum(known[layer].head_noise for layer in stretch)
+            more = sum(known[layer].float_us - known[layer].int8_us for layer in stretch)
+            return noise / max(more + shores.microseconds(there | set(stretch)) - now, 1.0)
+
+        best = max(left, key=worth)
+        left.remove(best)
+        order.append(best)
+    return order
+
+
+class _Shores:
+    """What converting activations costs where operators in float and in int8 meet, by the activations' size."""
+
+    def __init__(self, part: Part) -> None:
+        self._ends: dict[int, tuple[str | None, set[str | None]]] = {i: (None, set()) for i in part.inputs.values()}
+        for op in part.operators:
+            name = result_name(part, op)
+            for i in op.inputs:
+                if i in self._ends:
+                    self._ends[i][1].add(name)
+            self._ends.update((i, (name, set())) for i in op.outputs)
+        for i in part.outputs.values():
+            self._ends[i][1].add(None)  # the seam is int8
+        self._us = {i: 5 * int(np.prod(part.tensors[i].shape)) / _BYTES_PER_US for i in self._ends}
+
+    def microseconds(self, floating: Collection[str]) -> float:
+        return sum(
+            self._us[i]
+            for i, (maker, readers) in self._ends.items()
+            if any((reader in floating) != (maker in floating) for reader in readers)
+        )
+
+
+def _agreement(truth: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> float:
+    """Of all heads together."""
+    return float(np.mean([np.mean(found[head].argmax(1) == truth[head].argmax(1)) for head in truth]))
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,0 +1,91 @@
+"""Signal to noise of an operator by itself, and of its weights and activations apart."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import INT8, Part, quantization
+from builder.tflite.parts import constant, is_constant
+from builder.tflite.stepper import run_operator
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal to noise in dB of the output of one operator against float; infinite where nothing is lost.
+
+    ``snr_db``: all operators before it included. ``alone_db``: on inputs that are right but for their own rounding.
+    ``weights_db``: its weights rounded and nothing else, None where it has none; ``activations_db``: what it reads and
+    gives rounded and nothing else. ``head_noise``: mean squared change of the heads' scores, this operator alone in int8;
+    None where there are too many operators to measure it.
+    """
+
+    layer: str
+    kind: str
+    snr_db: float
+    alone_db: float
+    weights_db: float | None
+    activations_db: float
+    head_noise: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """dB rounded to hundredths; null where nothing is lost, since JSON has no infinity."""
+        rounded = {key: _finite(value) for key, value in asdict(self).items()}
+        return {**rounded, "head_noise": self.head_noise and float(f"{self.head_noise:.4g}")}
+
+
+def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
+    """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
+    noise = float(np.mean((signal - found) ** 2, dtype=np.float64))
+    return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
+
+
+def alone(
+    parts: tuple[Part, Part], ops: tuple[Any, Any], tensors: tuple[list[int], list[int]], values: Sequence[np.ndarray]
+) -> tuple[np.ndarray, tuple[float, float | None, float]]:
+    """What one operator gives by itself, float32 (samples, ...) of its first output; its ``alone_db``, ``weights_db`` and
+    ``activations_db``.
+
+    ``parts``, ``ops``: in float, and as the device has them. ``tensors``: the activations that each reads, in one order.
+    ``values``: what they are in float, (samples, ...) each.
+    """
+    (floating, device), (op, own), (reads, own_reads) = parts, ops, tensors
+    truth = run_operator(floating, op, list(values), reads)[0]
+    entering = [quantization(device.tensors[i]) for i in own_reads]
+    leaving = quantization(device.tensors[own.outputs[0]])
+    stored = [q.quantize(v) for q, v in zip(entering, values, strict=True)]
+    found = leaving.dequantize(run_operator(device, own, stored, own_reads)[0])
+    rounded = [q.dequantize(v) for q, v in zip(entering, stored, strict=True)]
+    passed = run_operator(floating, op, rounded, reads)[0]
+    kernel = _rounded_weights(floating, op, device)
+    weights = None if kernel is None else snr_db(truth, run_operator(kernel, op, list(values), reads)[0])
+    return found, (snr_db(truth, found), weights, snr_db(truth, leaving.dequantize(leaving.quantize(passed))))
+
+
+def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:
+    """``floating`` with the weights of ``op`` as the device has them; None where it has none."""
+    if len(op.inputs) < 2 or not is_constant(floating, op.inputs[1]):
+        return None
+    name = floating.tensors[op.inputs[1]].name
+    twin = next((i for i, tensor in enumerate(device.tensors) if tensor.name == name and tensor.type == INT8), None)
+    stored = None if twin is None else constant(device, twin, np.int8)
+    if twin is None or stored is None:
+        return None
+    scales = device.tensors[twin].quantization
+    shape = [1] * stored.ndim
+    shape[int(scales.quantizedDimension)] = -1
+    own = replace(floating, tensors=list(floating.tensors), buffers=list(floating.buffers))
+    own.tensors[op.inputs[1]] = copy.copy(own.tensors[op.inputs[1]])
+    own.set_constant(op.inputs[1], stored * np.asarray(scales.scale, np.float32).reshape(shape))
+    return own
+
+
+def _finite(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(value, 2) if math.isfinite(value) else None

@@ -1,0 +1,106 @@
+"""Float -> fewer bits: weights per channel, activations with ranges pinned at the input and the seam."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
+
+from builder.support.errors import ConversionError
+from builder.tflite.flatbuffer import FLOAT32, INT8, Part, read_parts, write_parts
+from builder.tflite.parts import Range
+from edge_runtime.metadata import BACKBONE
+
+# The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
+# have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
+FLOAT_ONLY = (qtyping.TFLOperationName.DIV, qtyping.TFLOperationName.SUM)
+
+
+def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | None) -> dict[str, Range]:
+    """``ranges`` with the input set to ``input_range``, where it is a quantity, and one range on both sides of the seam.
+
+    For a picture that is what pixels 0 and 255 become: with 255 steps of one pixel each, quantizing a picture is taking
+    its pixels as they are.
+    """
+    parts = read_parts(float_model)
+    names = {name: [t.name.decode() for t in part.tensors] for name, part in parts.items()}
+    backbone = parts[BACKBONE]
+    seam = {tensor: ranges[names[BACKBONE][i]] for tensor, i in backbone.outputs.items()}
+    pinned = dict(ranges)
+    if input_range is not None:
+        pinned.update((names[BACKBONE][i], input_range) for i in backbone.inputs.values())
+    for name, part in parts.items():
+        if name != BACKBONE:
+            pinned.update((names[name][i], seam[tensor]) for tensor, i in part.inputs.items())
+    return pinned
+
+
+def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "int8") -> bytes:
+    """``float_model`` in one of ``PRECISIONS``.
+
+    ``int8``, ``int16``: activations; their weights are int8, per channel. ``weights``: int8 weights that a DEQUANTIZE
+    makes float again when the file is opened, ``float16`` likewise; both compute in float. Raises ``ConversionError``.
+    """
+    if precision == "float":
+        return float_model
+    return run_recipe(float_model, _RECIPES[precision](), ranges if precision in _STATIC else None)
+
+
+def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | None) -> bytes:
+    """``float_model`` by litert-quantizer. ``ranges``: of activations that become integers.
+
+    Raises ``ConversionError``.
+    """
+    process = quantizer.Quantizer(float_model, recipe)
+    for kind in FLOAT_ONLY if ranges else ():
+        process.update_quantization_recipe(".*", kind, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    limits = (
+        None
+        if ranges is None
+        else {
+            name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
+            for name, (low, high) in ranges.items()
+        }
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = process.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        raise ConversionError(f"this model cannot be quantized: {error}") from error
+    parts = read_parts(bytes(result.quantized_model))
+    forgotten = [_take_along(part, op) for part in parts.values() for op in part.operators if len(op.outputs) > 1]
+    return write_parts(parts) if any(forgotten) else bytes(result.quantized_model)
+
+
+def _take_along(part: Part, op: Any) -> bool:
+    """The quantizer leaves outputs that nobody reads in float, and kernels want all outputs alike. Were there such?"""
+    outputs = [part.tensors[i] for i in op.outputs]
+    made = [tensor for tensor in outputs if tensor.type == INT8]
+    left = [tensor for tensor in outputs if tensor.type == FLOAT32 and made]
+    for tensor in left:
+        tensor.type, tensor.quantization = made[0].type, made[0].quantization
+    return bool(left)
+
+
+def _float16() -> Any:
+    manager = recipe_manager.RecipeManager()
+    everything, casting = qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_manager.AlgorithmName.FLOAT_CASTING
+    manager.add_weight_only_config(".*", everything, 16, algorithm_key=casting)
+    return manager.get_quantization_recipe()
+
+
+# Weight-only int8 of the dynamic kind, which rounds activations as it runs, is left out: its dense layers with a scale
+# for each channel need FULLY_CONNECTED version 12, which old interpreters refuse, and its noise is up to the interpreter.
+_RECIPES = {
+    "int8": recipe.static_wi8_ai8,
+    "int16": recipe.static_wi8_ai16,
+    "weights": recipe.weight_only_wi8_afp32,
+    "float16": _float16,
+}
+_STATIC = ("int8", "int16")
+PRECISIONS = (*_RECIPES, "float")
+LEARNABLE = ("int8", "int16", "weights")  # float16 is as good as float

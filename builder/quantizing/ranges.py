@@ -1,0 +1,175 @@
+"""The range of every activation of a float ``.tflite`` on representative data.
+
+``minmax`` takes the least and greatest value; ``percentile`` leaves out the share ``TAIL`` at either end; ``mse`` takes
+the range in which 256 steps are nearest to the values, in the mean square (Choukroun et al. 2019, arXiv 1902.06822),
+where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat. Heads
+and the seam are left their whole ranges: the largest logits are few, and decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import Part, operator_name, read_parts
+from builder.tflite.parts import Range
+from edge_runtime.interpreter import find_interpreter
+from edge_runtime.metadata import BACKBONE
+
+# Attention writes numbers like -1e38 where a softmax shall give 0. In int8 a number so far below the others does as well,
+# and leaves them a scale of their own.
+MASKED, FAR = -1e6, 16.0
+HEAD_SAMPLES = 200  # heads are small and may be many
+Sample = dict[str, np.ndarray]  # (1, ...) by the name of an input or output
+TAIL = 1e-4
+_KEPT = 1024  # values of a tensor that are kept of each sample, beside its least and greatest
+_CUTS = np.linspace(0.2, 1.0, 17)  # of either end that are tried
+_STEPS = 255
+Read = Callable[[np.ndarray], np.ndarray]
+
+
+def measure_ranges(
+    model: bytes,
+    inputs: np.ndarray,
+    heads: Iterable[str],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    estimate: str = "minmax",
+) -> dict[str, Range]:
+    """Run the backbone on ``inputs`` and each head on the features; the range of every float tensor by its name.
+
+    ``inputs``: (samples, ...), as the model's ``image`` or ``tokens`` takes them. ``advance`` is called after each sample
+    of each signature. ``estimate``: as above, of the backbone.
+    """
+    interpreter, parts, found = _watched(model), read_parts(model), dict[str, Range]()
+    (source,) = parts[BACKBONE].inputs
+    seen = _Seen(keep=estimate != "minmax")
+    samples = ({source: sample[None]} for sample in inputs)
+    features = _run(interpreter, parts[BACKBONE], samples, seen, advance)[:HEAD_SAMPLES]
+    found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
+    for i in parts[BACKBONE].outputs.values():  # heads that come later may look for what is rare
+        name = parts[BACKBONE].tensors[i].name.decode()
+        found[name] = seen.limits(name)
+    for head in heads:
+        seen = _Seen(keep=False)
+        _run(interpreter, parts[head], features, seen, advance)
+        found.update(seen.ranges(estimate, {}))
+    return found
+
+
+def measure_head(model: bytes, head: str, features: Iterable[Sample]) -> dict[str, Range]:
+    """The same for the signature ``head`` alone, on what the backbone made of samples."""
+    seen = _Seen(keep=False)
+    _run(_watched(model), read_parts(model)[head], features, seen, lambda: None)
+    return seen.ranges("minmax", {})
+
+
+def _watched(model: bytes) -> Any:
+    _, factory = find_interpreter("ai_edge_litert")
+    return factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
+
+
+class _Seen:
+    """What tensors held: their limits and, where asked for, some values of each sample, drawn with a fixed seed."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self._limits: dict[str, Range] = {}
+        self._values: dict[str, list[np.ndarray]] = {}
+        self._draw = np.random.default_rng(0)
+
+    def add(self, name: str, values: np.ndarray) -> None:
+        if float(values.min()) < MASKED:
+            real = values[values >= MASKED]
+            values = np.append(real, (real.max() if real.size else 0.0) - FAR)
+        low, high = self._limits.get(name, (np.inf, -np.inf))
+        self._limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
+        if self._keep:
+            flat = values.ravel()
+            kept = flat if flat.size <= _KEPT else flat[self._draw.integers(0, flat.size, _KEPT)]
+            self._values.setdefault(name, []).append(kept.copy())
+
+    def limits(self, name: str) -> Range:
+        return self._limits[name]
+
+    def ranges(self, estimate: str, reads: Mapping[str, Read]) -> dict[str, Range]:
+        if not self._keep:
+            return self._limits
+        values = {name: np.concatenate(kept) for name, kept in self._values.items()}
+        if estimate == "percentile":
+            return {name: percentile_range(v) for name, v in values.items()}
+        return {name: mse_range(v, self._limits[name], reads.get(name)) for name, v in values.items()}
+
+
+def percentile_range(values: np.ndarray) -> Range:
+    """The values but for the share ``TAIL`` at either end."""
+    low, high = np.quantile(values, (TAIL, 1 - TAIL))
+    return float(low), float(high)
+
+
+def mse_range(values: np.ndarray, limits: Range, read: Read | None = None) -> Range:
+    """The range within ``limits`` whose 256 steps give ``read(values)`` best: one end after the other, twice."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    read = read or _as_it_is
+    truth, best = read(values), (low, high)
+    for _ in range(2):
+        lows = [(low * cut, best[1]) for cut in (_CUTS if low < 0 else _CUTS[-1:])]
+        best = min(lows, key=lambda r: _error(values, truth, read, r))
+        highs = [(best[0], high * cut) for cut in (_CUTS if high > 0 else _CUTS[-1:])]
+        best = min(highs, key=lambda r: _error(values, truth, read, r))
+    return best
+
+
+def _error(values: np.ndarray, truth: np.ndarray, read: Read, limits: Range) -> float:
+    step = max((limits[1] - limits[0]) / _STEPS, 1e-30)
+    zero = np.rint(-limits[0] / step)
+    there = (np.clip(np.rint(values / step) + zero, 0, _STEPS) - zero) * step
+    return float(np.mean((read(there) - truth) ** 2))
+
+
+def _as_it_is(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))))
+
+
+def _swish(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values * _sigmoid(values))
+
+
+def _reads(part: Part) -> dict[str, Read]:
+    """By the name of a tensor that only a sigmoid reads, or a sigmoid and its product with the tensor: that function."""
+    readers: dict[int, list[Any]] = {}
+    for op in part.operators:
+        for i in op.inputs:
+            readers.setdefault(i, []).append(op)
+    found: dict[str, Read] = {}
+    for index, ops in readers.items():
+        gates = [op for op in ops if operator_name(part, op) == "LOGISTIC"]
+        others = [op for op in ops if operator_name(part, op) != "LOGISTIC"]
+        product = gates and all(
+            operator_name(part, op) == "MUL" and set(op.inputs) == {index, gates[0].outputs[0]} for op in others
+        )
+        if len(gates) == 1 and product and index not in part.outputs.values():
+            found[part.tensors[index].name.decode()] = _swish if others else _sigmoid
+    return found
+
+
+def _run(
+    interpreter: Any, part: Part, samples: Iterable[Sample], seen: _Seen, advance: Callable[[], None]
+) -> list[Sample]:
+    """Run one signature on samples, tell ``seen`` what its tensors hold; returns its outputs."""
+    runner = interpreter.get_signature_runner(part.name)
+    # Weights must not be among them: a range for a weight would make the quantizer give all its channels one scale.
+    tensors = {part.tensors[i].name.decode(): i for i in part.activations()}
+    outputs = []
+    for sample in samples:
+        outputs.append(runner(**{name: sample[name] for name in part.inputs}))
+        for name, index in tensors.items():
+            seen.add(name, interpreter.get_tensor(index, part.subgraph))
+        advance()
+    return outputs

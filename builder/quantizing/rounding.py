@@ -1,0 +1,272 @@
+"""Learnt rounding: int8 weights with which each layer, on the inputs it really gets on the device, gives what the float
+network gives. Activations may be int8, int16 or float.
+
+Layer by layer, from the input on: the layer is refitted from its *quantized* inputs to the *float* network's outputs
+(``refit.py``); its weights are rounded one input at a time, the error of each passed on to those not yet rounded
+(``gptq.py``); the bias takes up what is left of the mean (``bias.py``). Operators, scales and speed stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.quantizing.bias import bias_shift
+from builder.quantizing.gptq import gptq, inverse_factor, neighbours
+from builder.quantizing.noise import LayerNoise, alone, snr_db
+from builder.quantizing.patches import sample_patches
+from builder.quantizing.refit import Refit, energy
+from builder.quantizing.sensitivity import AtTheHeads
+from builder.tflite.flatbuffer import INT8, Part, dtype_of, is_quantity, operator_name, quantization
+from builder.tflite.parts import as_held, constant, dequantized, is_constant, makers, names
+from builder.tflite.splice import result_name
+from builder.tflite.stepper import Stepper
+from edge_runtime.metadata import BACKBONE
+
+ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
+DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
+NOISE_SAMPLES = 16  # on which signal to noise is measured
+Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
+MOST_OPERATORS = 400  # each of them is put alone before what is left of the network: time grows with their square
+ROWS = {"CONV_2D": 20_000, "DEPTHWISE_CONV_2D": 2_000, "FULLY_CONNECTED": 20_000}  # places at which a layer is observed
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learnt. ``weights``: their rounding; else the bias alone. ``refit``: see ``refit.py``."""
+
+    weights: bool = True
+    refit: bool = True
+
+
+class Observed:
+    """What a layer reads, in float and on the device, with everything that does not depend on its weights.
+
+    ``signal``, ``device``: float32 (groups, rows, taps). ``owners``: (rows,) the sample that each row is of.
+    """
+
+    def __init__(self, signal: np.ndarray, device: np.ndarray, owners: np.ndarray) -> None:
+        self._means = signal.mean(1, keepdims=True), device.mean(1, keepdims=True)
+        self._refit = Refit(signal - self._means[0], device - self._means[1], owners)
+        gram = self._refit.gram
+        self._order, self._upper = inverse_factor(gram + DAMPING * energy(gram) * np.eye(gram.shape[1]))
+
+    def shift(self, weights: np.ndarray, integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """What the bias has to grow by (groups, outputs) for the mean error to be 0, with ``integers`` as weights."""
+        return bias_shift(*self._means, weights, integers * steps[:, None])
+
+    def fit(self, weights: np.ndarray, steps: np.ndarray, *, refit: bool = True) -> np.ndarray:
+        """Integer weights with which the device gives what the signal gives with the float ``weights``.
+
+        ``weights``: (groups, taps, outputs). ``steps``: their scale (groups, outputs). Returns integers -127..127
+        (groups, taps, outputs), each less than one from the float weight. ``refit``: aim at what the signal gives, not
+        at what the float weights give on the device.
+        """
+        aim = self._refit(weights) if refit else weights
+        return gptq(aim, steps, neighbours(weights, steps), self._order, self._upper)
+
+
+def round_parts(
+    float_parts: Mapping[str, Part],
+    int8_parts: Mapping[str, Part],
+    inputs: np.ndarray,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    learning: Learning = Learning(),
+) -> list[LayerNoise]:
+    """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
+
+    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in place;
+    returns the noise behind each operator of the backbone.
+    """
+    truth, device, noise = _walk_backbone(float_parts, int8_parts[BACKBONE], inputs, learning, advance)
+    observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
+    for name, part in int8_parts.items():
+        if name != BACKBONE:
+            learn_rounding(float_parts[name], part, truth, device, observed, advance, learning=learning)
+    return noise
+
+
+def measure_noise(
+    float_parts: Mapping[str, Part], backbone: Part, inputs: np.ndarray, advance: Callable[[], None] = lambda: None
+) -> list[LayerNoise]:
+    """The noise behind each operator of the ``backbone`` as it is. ``float_parts``, ``inputs``: as ``round_parts``."""
+    return _walk_backbone(float_parts, backbone, inputs[:NOISE_SAMPLES], None, advance)[2]
+
+
+def _walk_backbone(
+    float_parts: Mapping[str, Part],
+    backbone: Part,
+    inputs: np.ndarray,
+    learning: Learning | None,
+    advance: Callable[[], None],
+) -> tuple[Samples, Samples, list[LayerNoise]]:
+    ((name, index),) = backbone.inputs.items()
+    held = as_held(backbone.tensors[index], inputs)
+    walk = _Walk(float_parts[BACKBONE], backbone, {name: inputs}, {name: held})
+    few = len(backbone.operators) <= MOST_OPERATORS
+    heads, noise = AtTheHeads(float_parts, inputs) if few else None, list[LayerNoise]()
+    for op in backbone.operators:
+        if learning is not None:
+            walk.learn(op, learning, {})
+        noise += walk.watched_step(op, heads)
+        advance()
+    return *walk.outputs(), noise
+
+
+def learn_rounding(
+    float_part: Part,
+    int8_part: Part,
+    float_inputs: Samples,
+    int8_inputs: Samples,
+    observed: dict[tuple[str, str], Observed],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    learning: Learning,
+) -> None:
+    """Give the layers of ``int8_part`` new weights and biases, in place.
+
+    ``float_inputs``: (samples, ...) float32 for each input that the part has, perhaps for more. ``int8_inputs``: the same
+    samples as the int8 input tensors hold them. ``observed``: shared by parts with the same inputs; keeps what is known
+    of dense layers that read them. ``advance`` is called after each operator.
+    """
+    walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
+    for op in int8_part.operators:
+        walk.learn(op, learning, observed)
+        walk.step()
+        advance()
+
+
+class _Walk:
+    """A float part and its int8 twin, run side by side on the same samples, one operator of the twin after the other."""
+
+    def __init__(self, float_part: Part, int8_part: Part, float_inputs: Samples, int8_inputs: Samples) -> None:
+        self._float, self._int8 = float_part, int8_part
+        float_index, int8_names = dict(names(float_part)), {i: name for name, i in names(int8_part)}
+        self._twin = {i: float_index[name] for i, name in int8_names.items() if name in float_index}
+        self._twin.update((int8_part.inputs[name], float_part.inputs[name]) for name in int8_part.inputs)
+        self._sources = {i: name for name, i in int8_part.inputs.items()}
+        self._truth = Stepper(float_part, {i: float_inputs[name] for name, i in float_part.inputs.items()})
+        self._device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
+        self._uses = Counter(i for op in int8_part.operators for i in op.inputs)
+        self._float_ops = {op.outputs[0]: op for op in float_part.operators}
+
+    def learn(self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]) -> None:
+        """New weights and bias for the next operator, if it is a layer with weights of its own."""
+        kind, twin = operator_name(self._int8, op), self._twin
+        kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) == 3 else None
+        if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:])):
+            return
+        if op.inputs[0] not in twin or kernel not in twin:
+            return
+        weights = constant(self._float, twin[kernel], np.float32)
+        if weights is None:
+            return
+        views = self._truth.until(twin[op.inputs[0]]), self._device.value(op.inputs[0])
+        source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
+        known = observed.get((kind, source)) if source else None
+        known = _learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
+        if source and known is not None:
+            observed[kind, source] = known
+
+    def step(self) -> None:
+        """Run the next operator of the twin."""
+        self._device.step()
+
+    def watched_step(self, op: Any, heads: AtTheHeads | None) -> list[LayerNoise]:
+        """The same; returns the noise behind the operator ``op`` that ran, nothing where there is none to speak of."""
+        result, theirs = op.outputs[0], self._float_ops.get(self._twin.get(op.outputs[0], -1))
+        watched = self._watched(theirs, op) if self._uses[result] or result in self._int8.outputs.values() else None
+        reads = [self._twin[i] for i in watched or ()]
+        values = [self._truth.until(i)[:NOISE_SAMPLES] for i in reads]
+        self.step()
+        if watched is None:
+            return []
+        found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
+        whole = snr_db(self._truth.until(self._twin[result])[:NOISE_SAMPLES], found)
+        by_itself, own = alone((self._float, self._int8), (theirs, op), (reads, watched), values)
+        at_heads = None if heads is None else heads.noise(self._truth, self._twin[result], by_itself)
+        return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
+
+    def outputs(self) -> tuple[Samples, Samples]:
+        """In float and of the twin, when all operators have run."""
+        return (
+            {name: self._truth.until(i) for name, i in self._float.outputs.items()},
+            {name: self._device.value(i) for name, i in self._int8.outputs.items()},
+        )
+
+    def _watched(self, theirs: Any, op: Any) -> list[int] | None:
+        """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads, and all of them and its
+        one result are quantities; else None.
+        """
+        twin = self._twin
+        reads = [i for i in op.inputs if i in twin and not is_constant(self._float, twin[i])]
+        quantities = all(is_quantity(self._int8.tensors[i]) for i in (*reads, *op.outputs))
+        if theirs is None or len(op.outputs) > 1 or not quantities:
+            return None
+        same = [i for i in theirs.inputs if i >= 0 and not is_constant(self._float, i)]
+        return reads if [twin[i] for i in reads] == same else None
+
+
+def _kernel(part: Part, op: Any) -> int | None:
+    """The tensor with the int8 weights of ``op``, also where a DEQUANTIZE stands between them."""
+    between = [other.inputs[0] for other in makers(part, op, [op.inputs[0]])]
+    found = between[0] if between else op.inputs[1]
+    return found if part.tensors[found].type == INT8 and constant(part, found, np.int8) is not None else None
+
+
+def _learn_layer(
+    kind: str,
+    op: Any,
+    kernel: int,
+    part: Part,
+    weights: np.ndarray,
+    views: tuple[np.ndarray, np.ndarray],
+    known: Observed | None,
+    *,
+    learning: Learning,
+) -> Observed | None:
+    """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
+    source, _, bias = op.inputs
+    old = constant(part, bias, dtype_of(part.tensors[bias]))
+    if old is None or weights.shape[-1] != views[0].shape[-1]:
+        return None  # a depth multiplier or groups: left as they are
+    scale, zero_point, _ = quantization(part.tensors[source])
+    if known is None:
+        inputs = [(views[0], 0.0), (views[1], float(zero_point))]
+        (signal, integers), owners = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
+        device = np.ascontiguousarray(dequantized(part, source, integers))
+        known = Observed(np.ascontiguousarray(signal), device, owners)
+    depthwise = kind == "DEPTHWISE_CONV_2D"
+    wanted = _by_group(weights, depthwise=depthwise).astype(np.float64)
+    scales = np.asarray(part.tensors[kernel].quantization.scale, np.float64)
+    steps = np.broadcast_to(scales, wanted.shape[0] * wanted.shape[2])
+    own_steps = steps[:, None] if depthwise else steps[None]
+    if not learning.weights:
+        nearest = constant(part, kernel, np.int8)
+        assert nearest is not None  # _kernel
+        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps)
+    else:
+        integers = known.fit(wanted, own_steps, refit=learning.refit)
+        shift = known.shift(wanted, integers, own_steps)
+        rounded = integers[:, :, 0].T if depthwise else integers[0].T
+        part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
+    if old.dtype == np.float32:
+        part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
+    else:
+        new = np.rint(old + shift.reshape(-1) / (scale * steps))
+        part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
+    return known
+
+
+def _by_group(weights: np.ndarray, *, depthwise: bool) -> np.ndarray:
+    """(groups, taps, outputs) of TFLite's (1, height, width, channels) of a depthwise convolution, a group for each
+    channel, and of (outputs, ..., inputs) of any other layer, which is one group.
+    """
+    if depthwise:
+        return weights.reshape(-1, weights.shape[3]).T[:, :, None]
+    return weights.reshape(weights.shape[0], -1).T[None]

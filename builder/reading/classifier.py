@@ -1,0 +1,203 @@
+"""Model file -> ``Classifier``: what it computes, as a graph, with its labels and its entry. Nothing is built here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from builder.reading.digests import tensor_digests
+from builder.reading.formats import read_label_file, read_model
+from builder.reading.formats.stored import StoredModel
+from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
+from builder.reading.layers import UnknownLayerError, canonical_layers
+from builder.reading.simplify import activation_of
+from builder.reading.source_input import Entry, check_one_input, read_entry
+from builder.reading.text_input import TextEntry, check_embedding
+from builder.settings.config import HeadConfig, TextConfig
+from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import ConfigError, ModelFileError
+from edge_runtime.text import TextInput
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """One model that was read.
+
+    ``graph``: what it computes at inference from ``entry`` on. ``activation``: what its last layer applies.
+    ``original``: builds the model as Keras loads it, for the proof; slow.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    graph: Graph
+    entry: Entry
+    activation: str
+    original: Callable[[], Any]
+    labels: tuple[str, ...] = ()
+    allow_code: bool = False
+    notes: tuple[str, ...] = ()  # what was read otherwise than it was written
+    applied: str | None = None  # the activation put behind bare logits; None where the model has its own
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """Of every tensor, weights included; see ``digests.tensor_digests``."""
+        return tensor_digests(self.graph, self.entry.identity, self.entry.size)
+
+    @cached_property
+    def structure(self) -> list[str]:
+        """The same without weights: equal where two models are built alike."""
+        return tensor_digests(self.graph, self.entry.identity, self.entry.size, with_weights=False)
+
+    def predict(self, samples: Sequence[Any]) -> np.ndarray:
+        """The original model's probabilities, float32 (samples, labels).
+
+        ``samples``: as users have them, pixels 0..255 (samples, height, width, 3) or texts, bytes (samples,). What is
+        ``applied`` to bare logits is applied here too.
+        """
+        scores = run_float(self.original(), self.entry.original_input(samples))
+        return scores if self.applied is None else np.asarray(getattr(keras.activations, self.applied)(scores))
+
+
+class Reader:
+    """Reads models one after the other and keeps what they have in common once."""
+
+    def __init__(self, *, allow_code: bool = False) -> None:
+        self._pool, self._allow_code = WeightPool(), allow_code
+        self._canonical = canonical_layers(allow_code=allow_code)
+
+    def read(self, name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
+        """The classifier in ``path``, with the labels that come with the file, if any. Raises ``ModelFileError``."""
+        return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing)
+
+    def classifier(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
+        """The same for a file that was read already."""
+        model = self.base(name, stored, preprocessing)
+        activation = _activation(model.graph, stored.path)
+        return replace(model, activation=activation, applied="softmax" if activation == "linear" else None)
+
+    def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
+        """A model that may end in anything, read as if it were a classifier with bare logits."""
+        path = stored.path
+        check_one_input(stored)
+        try:
+            graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
+        except (UnreadableModelError, UnknownLayerError) as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        simple, entry = read_entry(stored, graph, preprocessing)
+        return Classifier(
+            name=name,
+            path=path,
+            kind=stored.kind,
+            graph=simple,
+            entry=entry,
+            activation="linear",
+            original=stored.original,
+            labels=stored.origin.labels or (),
+            allow_code=self._allow_code,
+            notes=stored.notes,
+        )
+
+
+def run_float(model: Any, *inputs: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads."""
+    batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
+    return np.concatenate([np.asarray(model(b if len(b) > 1 else b[0], training=False)) for b in batches])
+
+
+def load_classifiers(
+    heads: Iterable[HeadConfig],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    allow_code: bool = False,
+    text: TextConfig | TextInput | None = None,
+) -> tuple[Classifier, ...]:
+    """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
+    one, or that of a finished file.
+
+    Raises ``ModelFileError`` and ``ConfigError``.
+    """
+    reader, found = Reader(allow_code=allow_code), []
+    for head in heads:
+        found.append(_load(reader, head, text))
+        advance()
+    return tuple(found)
+
+
+def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None) -> Classifier:
+    classifier = reader.read(head.name, head.model, head.preprocessing)
+    classifier = replace(classifier, entry=_declared(classifier, head, text))
+    if head.activation not in (None, classifier.applied or classifier.activation) and classifier.applied is None:
+        raise ConfigError(
+            f"heads.{head.name}.activation: {head.model.name} ends in a {classifier.activation} of its own; "
+            f"leave it out, or save the model with bare logits to have {head.activation}"
+        )
+    applied = classifier.applied and (head.activation or classifier.applied)
+    return replace(classifier, labels=read_labels(head, classifier.labels), applied=applied)
+
+
+def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> Entry:
+    """The entry with what the user says of it. Raises ``ConfigError`` where that is too little."""
+    entry = classifier.entry
+    if isinstance(entry, TextEntry):
+        entry = entry.with_words(text, f"heads.{head.name}: {head.model.name}")
+        check_embedding(classifier.graph, entry.words, head.model)
+    elif head.preprocessing is None and entry.pixels == PixelTransform():
+        raise ConfigError(
+            f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
+            'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
+        )
+    return entry
+
+
+def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The labels of a head: as configured, else those that came with the model, else of the file beside it.
+
+    Raises ``ConfigError``.
+    """
+    labels, source = head.labels, f"heads.{head.name}.labels"
+    if labels is None and beside:
+        labels = beside
+    if labels is None:
+        candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
+        labels = next((path for path in candidates if path.is_file()), None)
+        if labels is None:
+            raise ConfigError(f"{source}: expected a file or a list of labels, found neither it nor {candidates[0]}")
+    if isinstance(labels, Path):
+        source = str(labels)
+        labels = read_label_file(labels)
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ConfigError(f"{source}: labels repeat: {', '.join(repeated)}; each output needs a label of its own")
+    if any(not label.strip() or "\n" in label for label in labels):
+        raise ConfigError(f"{source}: a label is empty or has more than one line")
+    return labels
+
+
+def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
+    """``shape``: of the model's output, batch axis and all. Raises ``ModelFileError`` and ``ConfigError``."""
+    if len(shape) != 2 or shape[1] is None:
+        raise ModelFileError(f"{classifier.path}: expected one output (batch, labels), found {shape}; not a classifier")
+    if len(classifier.labels) != shape[1]:
+        raise ConfigError(
+            f"heads.{classifier.name}.labels: expected {shape[1]} labels, one for each output of "
+            f"{classifier.path.name}, found {len(classifier.labels)}"
+        )
+
+
+def _activation(graph: Graph, path: Path) -> str:
+    """``softmax``, ``sigmoid`` or ``linear``; a last layer without an activation of its own gives bare logits."""
+    if graph.output.node < 0:
+        raise ModelFileError(f"{path}: the model returns its input; not a classifier")
+    name = activation_of(graph.nodes[graph.output.node]) or "linear"
+    if name not in ("softmax", "sigmoid", "linear"):
+        raise ModelFileError(
+            f"{path}: expected softmax, sigmoid or bare logits at the end, found {name}; not a classifier"
+        )
+    return name

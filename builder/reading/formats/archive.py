@@ -1,0 +1,176 @@
+"""``.keras``: a zip archive with the configuration as JSON and the weights as HDF5, of Keras 3 or of tf_keras."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from builder.reading.formats.calls import clean_name, layer_name, layers_in
+from builder.reading.formats.complete import check_complete
+from builder.reading.formats.definition import check_form, parse_definition
+from builder.reading.formats.differences import MODELS, PARTS
+from builder.reading.formats.keras2 import is_old, modernize
+from builder.reading.formats.limits import (
+    MAX_TEXT,
+    Objects,
+    check_archive,
+    check_definition,
+    hdf5_errors,
+    read_dataset,
+    read_hdf5_objects,
+    read_member,
+)
+from builder.reading.formats.rebuild import build, rebuild
+from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
+from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
+from builder.support.errors import ModelFileError
+
+_CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+
+def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
+    """The model in a ``.keras`` archive of Keras 3 or of tf_keras. Raises ``ModelFileError``."""
+    text, data, version, vocabularies = _members(path)
+    raw = parse_definition(text, path)
+    check_definition(raw, path, allow_code=allow_code)
+    objects = read_hdf5_objects(data, path)
+    if is_old(raw, version):
+        return _of_tf_keras(raw, objects, version, path, allow_code=allow_code)
+    check_form(raw, path)
+    give_vocabularies(raw, _groups(raw, (), "", _ROOTS[0]), vocabularies, path)
+
+    def original() -> Any:
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+        except LOADING_ERRORS as error:
+            raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
+
+    weights = stored_weights(raw, objects, path)
+    if weights is None:
+        datasets = [item for item in objects.values() if isinstance(item, h5py.h5d.DatasetID)]
+        build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
+        weights = live_weights(original())
+    check_complete(raw, weights, path)
+    return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
+
+
+def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool) -> StoredModel:
+    modern = modernize(raw, path, allow_code=allow_code)
+    check_form(modern.definition, path)
+    weights = stored_weights(raw, objects, path)
+    if weights is None:
+        raise ModelFileError(
+            f"{path}: which of its weights belong to which layer cannot be said for certain (layers within layers); "
+            "save the model as .h5 with the Keras that made it"
+        )
+    check_complete(modern.definition, weights, path)
+    found = weights
+    return StoredModel(
+        path,
+        f"tf_keras {version}".strip(),
+        modern.definition,
+        found,
+        lambda: rebuild(modern.definition, found, path, allow_code=allow_code),
+        notes=modern.notes,
+    )
+
+
+def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:
+    """The configuration, the weights, the version of Keras that wrote them, or nothing, and files of vocabularies."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
+            text, data = read_member(archive, _CONFIG, path, limit=MAX_TEXT), read_member(archive, _WEIGHTS, path)
+            names = [name for name in archive.namelist() if is_vocabulary(name)]
+            vocabularies = {name: read_member(archive, name, path, limit=MAX_TEXT) for name in names}
+            metadata = read_member(archive, _METADATA, path, limit=MAX_TEXT) if _METADATA in archive.namelist() else b"{}"
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, MemoryError) as error:
+        raise ModelFileError(f"{path}: not a whole .keras archive ({reason_of(error)}); copy or save it again") from error
+    return text, data, _version(metadata), vocabularies
+
+
+def _version(metadata: bytes) -> str:
+    try:
+        found = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return ""
+    version = found.get("keras_version") if isinstance(found, dict) else None
+    return version if isinstance(version, str) else ""
+
+
+def stored_weights(
+    definition: Mapping[str, Any], objects: Objects, path: Path
+) -> dict[LayerPath, list[np.ndarray]] | None:
+    """The weights of each layer by where they lie in the file, without building the model.
+
+    ``definition``: in the words of the file, after which the groups are called. None where it cannot be said for certain:
+    layers within layers, or names that do not fit.
+    """
+    datasets: dict[str, list[str]] = {}  # of each group, without what Dropout keeps for its random numbers
+    for name, item in objects.items():
+        if isinstance(item, h5py.h5d.DatasetID) and name.startswith(_ROOTS) and "/seed_generator/" not in name:
+            datasets.setdefault(name.rpartition("/")[0], []).append(name)
+    root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
+    found: dict[LayerPath, list[np.ndarray]] = {}
+    for place, group, kind in _groups(definition, (), "", root):
+        if group not in objects:
+            return None
+        holders = (group, *(f"{group}/{part}" for part in PARTS.get(kind, ())))
+        names = [name for holder in holders for name in _ordered(datasets, holder)]
+        if names and not _is_called(objects.get(f"{group}/vars"), place[-1], path):
+            return None
+        if names:
+            found[place] = [read_dataset(objects[name], path) for name in names]
+    return None if datasets else found
+
+
+_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # the second by TensorFlow 2.12
+
+
+def _ordered(datasets: dict[str, list[str]], group: str) -> list[str]:
+    """The datasets of one holder of variables, which are called by numbers; each is given out once."""
+    names = datasets.pop(f"{group}/vars", [])
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _is_called(group: Any, name: str, path: Path) -> bool:
+    """Does the layer's group bear its name? Files of Keras before 3.10 do not say."""
+    with hdf5_errors(path):
+        if not isinstance(group, h5py.h5g.GroupID) or not h5py.h5a.exists(group, b"name"):
+            return True
+        return bool(h5py.Group(group).attrs["name"] == name)
+
+
+def _groups(
+    definition: Mapping[str, Any], path: LayerPath, prefix: str, root: str
+) -> Iterator[tuple[LayerPath, str, str]]:
+    """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the layers' order."""
+    counts: Counter[str] = Counter()
+    for layer in layers_in(definition):
+        if ".ops." in f"{layer.get('module')}.":
+            continue  # a bare operation holds nothing
+        name = _snake_case(layer["class_name"])
+        group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
+        counts[name] += 1
+        inner = (*path, clean_name(layer_name(layer)))
+        if layer["class_name"] in MODELS:
+            yield from _groups(layer, inner, f"{group}/", root)
+        elif layer["class_name"] != "InputLayer":
+            yield inner, group, layer["class_name"]
+
+
+def _snake_case(name: str) -> str:
+    """DepthwiseConv2D -> depthwise_conv2d, as Keras names the groups of its weights."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,40 @@
+"""Has every layer the weights it needs? Known for the usual layers before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.reading.formats.differences import VARIABLES
+from builder.reading.formats.stored import LayerPath
+from builder.reading.graph import MODEL_CLASSES
+from builder.support.errors import ModelFileError
+
+
+def layers_within(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mapping[str, Any]]:
+    """Every layer within a model, by its path."""
+    found: dict[LayerPath, Mapping[str, Any]] = {}
+    for layer in model["config"]["layers"]:
+        inner = (*path, layer["config"]["name"])
+        found |= layers_within(layer, inner) if layer["class_name"] in MODEL_CLASSES else {inner: layer}
+    return found
+
+
+def missing_weights(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]]) -> str | None:
+    """In words, the first layer that has not as many weights as its kind has; None where all have."""
+    for place, layer in layers_within(definition, ()).items():
+        names = VARIABLES.get(layer["class_name"])
+        if names is None:
+            continue
+        expected = sum(not switch or layer["config"].get(switch, True) is True for _, switch in names)
+        if len(weights.get(place, ())) != expected:
+            return f"layer {'/'.join(place)!r:.80} has {len(weights.get(place, ()))} weights, expected {expected}"
+    return None
+
+
+def check_complete(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]], path: Path) -> None:
+    """Raises ``ModelFileError`` where a layer has not the weights it needs."""
+    missing = missing_weights(definition, weights)
+    if missing:
+        raise ModelFileError(f"{path}: {missing}; copy or save the model again")

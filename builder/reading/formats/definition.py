@@ -1,0 +1,137 @@
+"""The configuration of a model as text and as data: parsed, and known to have the form that readers rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.reading.formats.limits import MAX_NUMBER
+from builder.reading.graph import MODEL_CLASSES
+from builder.support.errors import ModelFileError
+
+# What Keras would act on when it reads a layer, and what no reader here needs: losses and metrics may be anybody's code,
+# and a layer that is told a shape makes its weights at once, as large as the file says.
+_UNUSED = ("compile_config", "build_config")
+_MODEL = ("module", "class_name", "config", "registered_name", "name")  # of all that is told about a whole model
+_FREE_NUMBERS = ("seed", "shared_object_id")  # whose size costs nothing: the second is an address in memory
+
+
+def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
+    """The configuration of a model. Raises ``ModelFileError``."""
+    try:
+        definition = json.loads(text, object_hook=_without_unused)
+        if isinstance(definition, dict) and "class_name" in definition and "config" in definition:
+            return {key: definition[key] for key in _MODEL if key in definition}
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
+        raise ModelFileError(f"{path}: its configuration is no JSON ({reason}); save the model again") from error
+    raise ModelFileError(f"{path}: its configuration is not that of a Keras model; save the model again")
+
+
+def _without_unused(table: dict[str, Any]) -> dict[str, Any]:
+    for key in _UNUSED:
+        table.pop(key, None)
+    return table
+
+
+# JSON gives dicts and no other mappings: asking for those is quick, and a model has ten thousand of them.
+def check_form(definition: Mapping[str, Any], path: Path) -> None:
+    """Raises ``ModelFileError`` unless this is a Functional or Sequential model in Keras 3's words.
+
+    That is: named layers, no name twice, calls with ``args`` and ``kwargs`` whose tensors come from layers that are
+    there, and no number that would make a layer huge.
+    """
+
+    def fail(what: str) -> ModelFileError:
+        return ModelFileError(f"{path}: its configuration {what}; save the model again")
+
+    kind, config = definition.get("class_name"), definition.get("config")
+    if kind not in MODEL_CLASSES:
+        raise ModelFileError(
+            f"{path}: the model is of class {kind!r:.80}; expected Sequential or Functional: rebuild it as "
+            "keras.Model(inputs, outputs) and save it again"
+        )
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(layers, list) or not layers:
+        raise fail("has no layers")
+    names: set[str] = set()
+    for layer in layers:
+        if not _is_named(layer):
+            raise fail("has a layer without a class or a name")
+        name = layer["config"]["name"]
+        if name in names:
+            raise fail(f"has two layers {name!r:.80}")
+        names.add(name)
+        if layer["class_name"] in MODEL_CLASSES:
+            check_form(layer, path)
+        elif (number := _huge(layer["config"])) is not None:
+            raise ModelFileError(
+                f"{path}: layer {name!r:.80} has a setting {number!r:.40}; expected numbers up to {MAX_NUMBER:,}"
+            )
+    if kind == "Sequential":
+        return
+    for layer in layers:
+        name, calls = layer["config"]["name"], layer.get("inbound_nodes")
+        if not isinstance(calls, list) or not all(map(_is_call, calls)) or layer.get("name", name) != name:
+            raise fail(f"does not say how layer {name!r:.80} is called")
+        if not _known([call["args"] for call in calls] + [call["kwargs"] for call in calls], names):
+            raise fail(f"calls layer {name!r:.80} on the output of a layer that is not there")
+    for key in ("input_layers", "output_layers"):
+        ends = list(_ends(config.get(key)))
+        if not ends or not all(_is_history(end, names) for end in ends):
+            raise fail(f"does not say its {key.replace('_', ' ')}")
+
+
+def _is_named(layer: Any) -> bool:
+    return (
+        isinstance(layer, dict)
+        and isinstance(layer.get("class_name"), str)
+        and isinstance(layer.get("config"), dict)
+        and isinstance(layer["config"].get("name"), str)
+        and layer["config"]["name"] != ""
+    )
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("args"), list) and isinstance(call.get("kwargs"), dict)
+
+
+def _is_history(value: Any, names: set[str]) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and value[0] in names
+        and all(type(n) is int and 0 <= n <= MAX_NUMBER for n in value[1:])
+    )
+
+
+def _ends(value: Any) -> Iterator[Any]:
+    """Every [layer, call, output] of one, a list or a dict of them."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        for item in value:
+            yield from _ends(item)
+    else:
+        yield value
+
+
+def _known(value: Any, names: set[str]) -> bool:
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            config = value.get("config")
+            return isinstance(config, dict) and _is_history(config.get("keras_history"), names)
+        return all(_known(item, names) for item in value.values())
+    return all(_known(item, names) for item in value) if isinstance(value, list) else True
+
+
+def _huge(value: Any) -> Any:
+    """A number in a layer's settings that no layer has; None where there is none."""
+    if isinstance(value, dict):
+        value = [item for key, item in value.items() if key not in _FREE_NUMBERS]
+    if isinstance(value, list):
+        return next((found for found in map(_huge, value) if found is not None), None)
+    return value if isinstance(value, int) and abs(value) > MAX_NUMBER else None

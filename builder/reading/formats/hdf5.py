@@ -1,0 +1,190 @@
+"""``.h5``, ``.hdf5`` and ``.model``: the whole-model HDF5 file of Keras 1, 2 and tf_keras, and the old format of Keras 3.
+
+The root holds the configuration as an attribute; ``model_weights`` holds a group for each layer, whose attribute
+``weight_names`` names its datasets. A model within a model is one layer there: all its weights lie in one group, known by
+their own names ("conv1/kernel:0").
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from builder.reading.formats.calls import clean_name
+from builder.reading.formats.complete import layers_within, missing_weights
+from builder.reading.formats.definition import check_form, parse_definition
+from builder.reading.formats.keras2 import is_old, modernize
+from builder.reading.formats.limits import (
+    MAX_OBJECTS,
+    MAX_TEXT,
+    Objects,
+    check_definition,
+    hdf5_errors,
+    hdf5_objects,
+    read_dataset,
+)
+from builder.reading.formats.rebuild import rebuild, weights_by_order
+from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.graph import MODEL_CLASSES
+from builder.support.errors import ModelFileError
+
+Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # of each layer its weights by name, in the file's order
+
+
+def read_hdf5(path: Path, *, allow_code: bool = False) -> StoredModel:
+    """The model in an HDF5 file of any Keras. Raises ``ModelFileError``."""
+    with hdf5_errors(path), h5py.File(path, "r") as file:
+        return _read(file, path, allow_code=allow_code)
+
+
+def read_hdf5_member(data: bytes, path: Path, *, allow_code: bool = False) -> StoredModel:
+    """As ``read_hdf5``, from the bytes of such a file that lies in the archive ``path``."""
+    with hdf5_errors(path), h5py.File(io.BytesIO(data), "r") as file:
+        return _read(file, path, allow_code=allow_code)
+
+
+def _read(file: h5py.File, path: Path, *, allow_code: bool) -> StoredModel:
+    text, version = _configuration(file, path)
+    raw = parse_definition(text, path)
+    check_definition(raw, path, allow_code=allow_code)
+    groups = _groups(file, hdf5_objects(file, path), path)
+    return stored_hdf5(raw, version, groups, path, allow_code=allow_code)
+
+
+def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path, *, allow_code: bool) -> StoredModel:
+    """The model of a configuration as the file has it and of the weights of its layers."""
+    old = is_old(raw, version)
+    notes: tuple[str, ...] = ()
+    if old or "module" not in raw:  # Keras 3 too leaves out the module of the model itself
+        modern = modernize(raw, path, allow_code=allow_code)
+        raw, notes = modern.definition, modern.notes
+    definition = raw
+    check_form(definition, path)
+    weights = weights_by_name(definition, groups)
+    if weights is None:
+        plain = [(name, [values for _, values in named]) for name, named in groups if named]
+        weights = weights_by_order(definition, plain, path, allow_code=allow_code)
+    kind = f"Keras {version or '1 or 2'} HDF5"
+
+    def original() -> Any:
+        if old or path.suffix not in (".h5", ".hdf5"):
+            return rebuild(definition, weights, path, allow_code=allow_code)
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+        except LOADING_ERRORS as error:
+            raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
+
+    return StoredModel(path, kind, definition, weights, original, notes=notes)
+
+
+def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:
+    """The configuration and the version of Keras that wrote it, or nothing."""
+    text = _text(file, "model_config")
+    if text is None:
+        if (
+            "layer_names" in file.attrs
+            or "layer_names0" in file.attrs
+            or "_layer_checkpoint_dependencies" in file
+            or ("layers" in file)
+        ):
+            raise ModelFileError(
+                f"{path}: weights without an architecture; rebuild the model, load_weights() into it and save the whole "
+                "model as .keras"
+            )
+        raise ModelFileError(f"{path}: an HDF5 file, but no model of Keras in it (no attribute model_config)")
+    if len(text) > MAX_TEXT:
+        raise ModelFileError(f"{path}: its configuration has {len(text):,} letters, expected at most {MAX_TEXT:,}")
+    return text, (_text(file, "keras_version") or "").strip()
+
+
+def _text(file: h5py.File, name: str) -> str | None:
+    """An attribute as text, however the Python that wrote it kept text."""
+    if name not in file.attrs:
+        return None
+    value = file.attrs[name]
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if isinstance(value, (bytes, np.bytes_)):
+        return bytes(value).rstrip(b"\0").decode("utf-8")
+    if isinstance(value, str):
+        return str(value)
+    raise ValueError(f"attribute {name} holds no text")
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names; those of more than 64 KB lie in several attributes with a number behind."""
+    if attribute in group.attrs:
+        parts = [group.attrs[attribute]]
+    else:
+        parts = []
+        while f"{attribute}{len(parts)}" in group.attrs:
+            parts.append(group.attrs[f"{attribute}{len(parts)}"])
+    if sum(np.size(part) for part in parts) > MAX_OBJECTS:
+        raise ValueError(f"more than {MAX_OBJECTS} {attribute}")
+    flat = [item for part in parts for item in np.asarray(part).ravel().tolist()]
+    return [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in flat]
+
+
+def _groups(file: h5py.File, objects: Objects, path: Path) -> Groups:
+    """The weights of every layer that has any. Raises ``ModelFileError`` where one that is named is not there."""
+    prefix = "model_weights/" if "model_weights" in objects else ""
+    root = h5py.Group(objects[prefix.rstrip("/")])
+    found: Groups = []
+    for layer in (*_names(root, "layer_names"), "top_level_model_weights"):
+        group = objects.get(f"{prefix}{layer}")
+        if group is None and layer == "top_level_model_weights":
+            continue
+        if not isinstance(group, h5py.h5g.GroupID):
+            raise ModelFileError(f"{path}: no weights of layer {layer!r:.80} in the file; copy or save the model again")
+        named = []
+        for name in _names(h5py.Group(group), "weight_names"):
+            dataset = objects.get(f"{prefix}{layer}/{name}")
+            if not isinstance(dataset, h5py.h5d.DatasetID):
+                raise ModelFileError(f"{path}: weight {name!r:.80} of {layer!r:.80} is not in the file; save it again")
+            named.append((name, read_dataset(dataset, path)))
+        if layer == "top_level_model_weights" and named:
+            raise ModelFileError(f"{path}: the model has weights outside of its layers; build it of layers only")
+        if named:
+            found.append((layer, named))
+    return found
+
+
+def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[LayerPath, list[np.ndarray]] | None:
+    """The weights of each layer by their names; None where these do not say it for certain."""
+    layers = {layer["config"]["name"]: layer for layer in definition["config"]["layers"]}
+    found: dict[LayerPath, list[np.ndarray]] = {}
+    for name_there, named in groups:
+        group = clean_name(name_there)
+        layer = layers.get(group)
+        if layer is None:
+            return None
+        if layer["class_name"] not in MODEL_CLASSES:
+            found[(group,)] = [values for _, values in named]
+            continue
+        inner = layers_within(layer, (group,))
+        names = [path[-1] for path in inner]
+        if len(set(names)) != len(names):
+            return None
+        owners = {path[-1]: path for path in inner}
+        for name, values in named:
+            owner = _owner(name, owners)
+            if owner is None:
+                return None
+            found.setdefault(owners[owner], []).append(values)
+    return found if missing_weights(definition, found) is None else None
+
+
+def _owner(name: str, owners: Mapping[str, Any]) -> str | None:
+    """The layer that a weight called ``base/conv1/kernel:0`` belongs to: "conv1", or "base_conv1", once "base/conv1"."""
+    scopes = name.split("/")[:-1]
+    for length in range(len(scopes), 0, -1):
+        for start in range(len(scopes) - length, -1, -1):
+            candidate = clean_name("/".join(scopes[start : start + length]))
+            if candidate in owners:
+                return candidate
+    return None

@@ -1,0 +1,116 @@
+"""Labels from the files that people have them in: ``.txt``, ``.json``, ``.csv``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.support.errors import ConfigError
+
+MAX_LABEL_FILE = 16 << 20  # bytes
+
+_TEXT_SUFFIXES = ("", ".txt", ".names", ".labels")
+_NUMBERED = re.compile(r"(\d+)(?:\s*[:,;\t]\s*|\s+)(\S.*)")
+_INDEX_COLUMNS = ("index", "id", "idx", "class_id", "class_index", "number", "no")
+_NAME_COLUMNS = ("label", "labels", "name", "names", "class", "classes", "class_name", "category")
+
+
+def read_label_file(path: Path) -> tuple[str, ...]:
+    """The labels in ``path``, in the order of the model's outputs.
+
+    ``.txt``: one a line, or ``0 Name`` or ``0: Name``. Numbers in front count as numbers only if every line begins with
+    its own place, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``, ``{"name": 0}``
+    (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one
+    column, or an index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
+    """
+    text = _text(path)
+    if path.suffix.lower() == ".json":
+        return _of_json(text, path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _of_csv(text, path)
+    if path.suffix.lower() in _TEXT_SUFFIXES:
+        return labels_of_text(text)
+    raise ConfigError(f"{path}: expected labels in a .txt, .json or .csv file, found {path.suffix}")
+
+
+def labels_of_text(text: str) -> tuple[str, ...]:
+    """One label a line; a number in front goes if every line has its own."""
+    return numbered_labels(text) or tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def numbered_labels(text: str) -> tuple[str, ...] | None:
+    """The names in lines ``0 Name``, ``1 Name``, ...; None where they are not of this form."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    names = tuple(match[2].strip() for place, match in enumerate(found) if match and int(match[1]) == place)
+    return names if names and len(names) == len(lines) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_LABEL_FILE:
+            raise ConfigError(f"{path}: expected labels, found a file of more than {MAX_LABEL_FILE >> 20} MB")
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label a line") from error
+
+
+def _of_json(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: expected JSON with labels ({str(error)[:100]})") from error
+    if isinstance(value, Mapping) and isinstance(value.get("labels"), (list, Mapping)):
+        value = value["labels"]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if isinstance(value, Mapping) and value:
+        if all(_is_index(number) for number in value.values()):
+            return _ordered([(number, name) for name, number in value.items()], path)
+        if all(re.fullmatch(r"\d{1,9}", key) for key in value) and all(isinstance(name, str) for name in value.values()):
+            return _ordered([(int(key), name) for key, name in value.items()], path)
+    raise ConfigError(f'{path}: expected a list of labels, {{"0": "name"}} or {{"name": 0}}')
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _of_csv(text: str, path: Path) -> tuple[str, ...]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in text and "," not in text else ","
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: expected a table of labels ({error})") from error
+    rows = [row for row in rows if any(row)]
+    widths = {len(row) for row in rows}
+    if len(widths) != 1:
+        raise ConfigError(f"{path}: expected rows with one number of columns each, found {sorted(widths) or 'no rows'}")
+    header = [cell.lower() for cell in rows[0]]
+    known = [place for place, cell in enumerate(header) if cell in _NAME_COLUMNS]
+    if known:
+        rows = rows[1:]
+    if widths == {1}:
+        return tuple(row[0] for row in rows)
+    index = next((place for place, cell in enumerate(header) if known and cell in _INDEX_COLUMNS), None)
+    columns = range(len(header))
+    if index is None:
+        index = next((place for place in columns if rows and all(row[place].isdecimal() for row in rows)), None)
+    name = known[0] if known else next((place for place in columns if place != index and widths == {2}), None)
+    if index is None or name is None or name == index or not all(row[index].isdecimal() for row in rows):
+        raise ConfigError(f"{path}: expected one column of labels, or the columns index and label")
+    return _ordered([(int(row[index][:9]), row[name]) for row in rows], path)
+
+
+def _ordered(pairs: Sequence[tuple[int, str]], path: Path) -> tuple[str, ...]:
+    """Names by their index, which must count from 0 without a gap."""
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    numbers = [number for number, _ in ordered]
+    if numbers != list(range(len(numbers))):
+        shown = ", ".join(map(str, numbers[:8]))
+        raise ConfigError(f"{path}: expected indices 0 to {len(numbers) - 1}, each once; found {shown}")
+    return tuple(name for _, name in ordered)

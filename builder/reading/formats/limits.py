@@ -1,0 +1,213 @@
+"""What a model file may hold. It comes from anywhere, so it is looked at before any library is let loose on it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from builder.reading.formats.stored import LOADING_ERRORS, reason_of
+from builder.support.errors import ModelFileError
+
+MAX_MEMBERS = 10_000
+MAX_BYTES = 4 << 30  # of one file, unpacked: above any classifier that an edge device could hold
+MAX_TEXT = 64 << 20  # of a configuration; EfficientNetV2-XL has 2 MB
+MAX_DEPTH = 64  # of groups within groups, and of models within models
+MAX_OBJECTS = 200_000  # groups and datasets
+MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly shrink at all, and zip reaches 1000
+MAX_NUMBER = 1 << 20  # in a layer's settings: above any width, picture or vocabulary of a classifier for a device
+_SMALL = 64 << 20  # bytes that may be packed as tightly as they like
+
+# Where a class in a configuration may come from; anything else could run what the file brings.
+_MODULES = re.compile(
+    r"(keras|tf_keras|tensorflow\.keras)(\.src)?"
+    r"(\.(engine|layers|models|ops|initializers|regularizers|constraints|dtype_policies|mixed_precision)(\..*)?)?"
+)
+_PLAIN = (
+    "__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__", "__tuple__", "TensorShape", "TypeSpec",
+)  # fmt: skip
+_CODE = ("Lambda", "__lambda__", "__typespec__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises ``ModelFileError`` for an archive that unpacks to too much, or outside of its folder."""
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise ModelFileError(f"{path}: expected at most {MAX_MEMBERS} members in the archive, found {len(members)}")
+    size = sum(member.file_size for member in members)
+    if size > MAX_BYTES:
+        raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB unpacked, found {size / (1 << 30):.1f} GB")
+    packed = sum(member.compress_size for member in members)
+    if size > _SMALL and size > MAX_PACKING * packed:
+        raise ModelFileError(
+            f"{path}: {packed:,} bytes that unpack to {size:,}; expected at most {MAX_PACKING} times as many"
+        )
+    for member in members:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1]):
+            raise ModelFileError(f"{path}: member {member.filename!r:.60} would leave the archive's folder")
+
+
+def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """One member, whole and with the checksum that the archive says. Raises ``ModelFileError``."""
+    try:
+        member = archive.getinfo(name)
+        if member.file_size > limit:
+            raise ModelFileError(f"{path}: {name} has {member.file_size:,} bytes, expected at most {limit:,}")
+        with archive.open(member) as stream:
+            data = stream.read(limit + 1)
+    except KeyError:
+        raise ModelFileError(f"{path}: no {name} in the archive; save the model again") from None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path}: {name} cannot be unpacked ({error}); copy or save the model again") from error
+    return data
+
+
+_NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for what is true or false
+Objects = dict[str, h5py.h5d.DatasetID | h5py.h5g.GroupID]  # groups and datasets by their full names
+
+
+def read_hdf5_objects(data: bytes, path: Path) -> Objects:
+    """Every group and dataset of an HDF5 file that is in memory, in the file's order; as ``hdf5_objects``."""
+    with hdf5_errors(path):
+        return hdf5_objects(h5py.File(io.BytesIO(data), "r"), path)
+
+
+@contextlib.contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """What h5py raises on a broken file becomes one ``ModelFileError``."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, MemoryError) as error:
+        raise ModelFileError(f"{path}: not a whole HDF5 file ({reason_of(error)}); copy or save it again") from error
+
+
+def hdf5_objects(file: h5py.File, path: Path) -> Objects:
+    """Every group and dataset of ``file``, "" being the root, in the file's order.
+
+    Raises ``ModelFileError`` for what reaches outside of the file, is too deep, unpacks to too much, or holds no numbers.
+    """
+    links: list[tuple[str, int]] = []
+
+    def visit(name: bytes, link: Any) -> int | None:
+        links.append((name.decode(errors="replace"), link.type))
+        return 1 if len(links) > MAX_OBJECTS or name.count(b"/") > MAX_DEPTH else None
+
+    if file.id.links.visit(visit, info=True):
+        raise ModelFileError(
+            f"{path}: expected at most {MAX_OBJECTS:,} groups and datasets, {MAX_DEPTH} deep; "
+            f"found more at {links[-1][0]!r:.80}"
+        )
+    size = 0
+    found: Objects = {"": file["/"].id}
+    for name, kind in links:
+        if kind != h5py.h5l.TYPE_HARD:
+            raise ModelFileError(f"{path}: {name!r:.80} is a link; expected groups and datasets only")
+        item = h5py.h5o.open(file.id, name.encode())
+        if isinstance(item, h5py.h5d.DatasetID):
+            size += _size_inside(item, name, path)
+        elif not isinstance(item, h5py.h5g.GroupID):
+            raise ModelFileError(f"{path}: {name!r:.80} is a named type; expected groups and datasets only")
+        found[name.replace("\\", "/")] = item  # some versions on Windows wrote the names of groups so
+        if size > MAX_BYTES:
+            raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB of weights, found more at {name!r:.80}")
+    return found
+
+
+def read_dataset(dataset: h5py.h5d.DatasetID, path: Path) -> np.ndarray:
+    """The whole dataset in the machine's byte order; numbers of any float type come as float32."""
+    with hdf5_errors(path):
+        if dataset.get_type().get_class() == h5py.h5t.FLOAT:
+            values = np.empty(dataset.shape, np.float32)
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, h5py.h5t.NATIVE_FLOAT)
+        else:
+            values = np.empty(dataset.shape, dataset.dtype.newbyteorder("="))
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return values
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """float16 and float64 as float32; everything else as it is."""
+    return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values
+
+
+def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
+    """Unpacked bytes of a dataset of numbers that lies in its own file."""
+    if dataset.get_offset() is None:  # in pieces, or elsewhere: what has a place in the file is all there
+        plan = dataset.get_create_plist()
+        if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
+            raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
+    kind = dataset.get_type()
+    if kind.get_class() not in _NUMBERS or kind.get_size() > 8:
+        raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
+    size: int = math.prod(dataset.shape) * int(kind.get_size())
+    if size > MAX_PACKING * dataset.get_storage_size():
+        raise ModelFileError(
+            f"{path}: dataset {name!r:.80} claims shape {dataset.shape!s:.60}, but the file holds "
+            f"{dataset.get_storage_size():,} bytes of it; copy or save the model again"
+        )
+    return size
+
+
+def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -> None:
+    """Raises ``ModelFileError`` where the configuration of a model names code that is not Keras's own.
+
+    ``allow_code``: the user trusts the file; then only its depth is checked.
+    """
+    _check_value(definition, path, "the model", 0, allow_code)
+
+
+def _check_value(value: Any, path: Path, layer: str, depth: int, allow_code: bool) -> None:
+    if depth > 6 * MAX_DEPTH:  # a nested model costs six levels of its configuration
+        raise ModelFileError(f"{path}: the model's configuration is nested too deeply, at {layer}")
+    if isinstance(value, dict):
+        if "class_name" in value:
+            layer = _named(value, layer)
+            if not allow_code:
+                _check_class(value, path, layer)
+        items: Iterable[Any] = value.values()
+    else:
+        items = value
+    for item in items:
+        if isinstance(item, (dict, list, tuple)):  # most values are plain: they are not worth a call
+            _check_value(item, path, layer, depth + 1, allow_code)
+
+
+def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
+    kind, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
+    if not isinstance(kind, str):
+        raise ModelFileError(f"{path}: {layer} has a class name that is no text: {kind!r:.60}")
+    if kind in _PLAIN:
+        return
+    trust = "rebuild the model from Keras's own layers, or give --allow-code if you trust the file"
+    if kind in _CODE:
+        raise ModelFileError(f"{path}: {layer} is of class {kind}: it would run code that the file brings; {trust}")
+    if kind == "KerasLayer":
+        raise ModelFileError(
+            f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not what it computes; "
+            "train the head on a base from keras.applications, or export the base as Keras layers"
+        )
+    if kind == "function" and isinstance(value.get("config"), str) and hasattr(keras.activations, value["config"]):
+        return  # how some versions write an activation
+    custom = next((n for n in (registered, kind) if isinstance(n, str) and ">" in n), None)
+    if custom or (module is not None and not _MODULES.fullmatch(str(module))):
+        name = custom or f"{module}.{kind}"
+        raise ModelFileError(f"{path}: {layer} is of class {name!r:.120}, which is none of Keras's own; {trust}")
+
+
+def _named(value: Mapping[str, Any], outer: str) -> str:
+    config = value.get("config")
+    name = config.get("name") if isinstance(config, Mapping) else None
+    return f"layer {name!r:.80}" if isinstance(name, str) else outer

@@ -1,0 +1,155 @@
+"""A SavedModel folder that Keras 2 or tf_keras wrote: its layers and their weights, without running its graph.
+
+Keras's description of every layer lies in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by
+the number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with numbers of its
+own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
+
+from builder.reading.formats import differences
+from builder.reading.formats.calls import clean_name, layer_name, layers_in
+from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
+from builder.reading.formats.complete import check_complete
+from builder.reading.formats.definition import check_form, parse_definition
+from builder.reading.formats.keras2 import modernize
+from builder.reading.formats.limits import as_float32, check_definition
+from builder.reading.formats.members import Members
+from builder.reading.formats.rebuild import rebuild
+from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.support.errors import ModelFileError
+
+GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
+_AGAIN = 'load it with the Keras that made it and save it with model.save("name.keras")'
+
+
+def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: bool = False) -> StoredModel:
+    """The model of a SavedModel that lies at ``prefix`` among ``members`` of ``path``. Raises ``ModelFileError``."""
+    for name in (GRAPH, f"{VARIABLES}.index"):
+        if f"{prefix}{name}" not in members:
+            raise ModelFileError(f"{path}: no {prefix}{name}: expected a whole SavedModel folder; copy it again")
+    try:
+        graph = saved_model_pb2.SavedModel.FromString(members[f"{prefix}{GRAPH}"]())
+        nodes = graph.meta_graphs[0].object_graph_def.nodes
+        described = _described(members, prefix, nodes)
+        if 0 not in described:
+            raise ModelFileError(
+                f"{path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
+                f"Keras): what it computes can be run, but not split; {_AGAIN}"
+            )
+        raw = parse_definition(described[0], path)
+        check_definition(raw, path, allow_code=allow_code)
+        modern = modernize(raw, path, allow_code=allow_code)
+        check_form(modern.definition, path)
+        weights = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}")).weights(raw)
+        check_complete(modern.definition, weights, path)
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, DecodeError, MemoryError) as error:
+        raise ModelFileError(
+            f"{path}: not a whole SavedModel of Keras ({reason_of(error)}); copy it again, or {_AGAIN}"
+        ) from error
+    return StoredModel(
+        path,
+        "Keras 2 SavedModel",
+        modern.definition,
+        weights,
+        lambda: rebuild(modern.definition, weights, path, allow_code=allow_code),
+        notes=modern.notes,
+    )
+
+
+def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:
+    """What Keras wrote about objects, as JSON, by their number."""
+    found = {
+        number: node.user_object.metadata
+        for number, node in enumerate(nodes)
+        if node.user_object.identifier.startswith("_tf_keras_") and node.user_object.metadata
+    }
+    if f"{prefix}{METADATA}" in members:
+        for number, value in proto_fields(members[f"{prefix}{METADATA}"]()):
+            if number == 1 and isinstance(value, bytes):
+                fields = dict(proto_fields(value))
+                place, text = fields.get(2, 0), fields.get(5, b"")
+                if isinstance(place, int) and isinstance(text, bytes):
+                    found[place] = text.decode("utf-8")
+    return found
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """From the layers of a definition to the tensors of the checkpoint, through the objects of the graph."""
+
+    nodes: Any
+    described: Mapping[int, str]
+    checkpoint: Checkpoint
+
+    def weights(self, definition: Mapping[str, Any]) -> dict[LayerPath, list[np.ndarray]]:
+        """The weights of each layer that has any."""
+        keys, found = self._keys(), {}
+        for place, number in self._objects(definition, 0, ()).items():
+            if ordered := self._variables(number):
+                found[place] = [as_float32(self.checkpoint.tensor(keys[one])) for one in ordered]
+        return found
+
+    def _variables(self, number: int) -> list[int]:
+        """The objects that are the weights of a layer, in the order of ``get_weights``."""
+        held = {child.local_name: child.node_id for child in self.nodes[number].children}
+        if "variables" in held:
+            names = {child.local_name: child.node_id for child in self.nodes[held["variables"]].children}
+            return [names[name] for name in sorted(names, key=int)]
+        variables = {name for name, one in held.items() if self.nodes[one].WhichOneof("kind") == "variable"}
+        kind = json.loads(self.described.get(number, "{}")).get("class_name")
+        known = differences.OBJECTS.get(kind, ())
+        if (variables and not variables >= set(known)) or (variables and not known):
+            raise BrokenCheckpointError(f"layer {self._name(number)!r:.80} does not list its weights")
+        return [held[name] for name in known if name in held]
+
+    def _objects(self, definition: Mapping[str, Any], number: int, path: LayerPath) -> dict[LayerPath, int]:
+        """The object of every layer, by the layer's path."""
+        children = {child.node_id for child in self.nodes[number].children if child.local_name.startswith("layer")}
+        by_name = {self._name(child): child for child in children}
+        found: dict[LayerPath, int] = {}
+        for layer in layers_in(definition):
+            name = layer_name(layer)
+            if layer["class_name"] == "InputLayer":
+                continue
+            if name not in by_name:
+                raise BrokenCheckpointError(f"no object for layer {name!r:.80}")
+            inner = (*path, clean_name(name))
+            if layer["class_name"] in differences.MODELS:
+                found |= self._objects(layer, by_name[name], inner)
+            else:
+                found[inner] = by_name[name]
+        return found
+
+    def _name(self, number: int) -> str:
+        described = json.loads(self.described.get(number, "{}"))
+        return str(described.get("name") or described.get("config", {}).get("name"))
+
+    def _keys(self) -> dict[int, str]:
+        """The key in the checkpoint of every object that is a variable, by its number in the graph."""
+        text = self.checkpoint.text("_CHECKPOINTABLE_OBJECT_GRAPH")
+        own = trackable_object_graph_pb2.TrackableObjectGraph.FromString(text)
+        same, pending, keys = {0: 0}, [0], {}
+        while pending:
+            number = pending.pop()
+            there = {child.local_name: child.node_id for child in own.nodes[same[number]].children}
+            for attribute in own.nodes[same[number]].attributes:
+                if attribute.name == "VARIABLE_VALUE":
+                    keys[number] = attribute.checkpoint_key
+            for child in self.nodes[number].children:
+                if child.node_id not in same and child.local_name in there:
+                    same[child.node_id] = there[child.local_name]
+                    pending.append(child.node_id)
+        return keys

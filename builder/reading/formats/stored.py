@@ -1,0 +1,71 @@
+"""What every kind of model file is read into: a definition in Keras 3's words, and the weights of each layer."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from builder.settings.input_scaling import PixelTransform
+
+LayerPath = tuple[str, ...]  # names of the models around a layer, outermost child first, and its own
+Weights = Mapping[LayerPath, Sequence[np.ndarray]]  # of each layer that has any, in the order of ``get_weights``
+
+# What Keras raises on files that are not what they say: it has no error of its own for that.
+LOADING_ERRORS = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError, ImportError, NotImplementedError,
+    zipfile.BadZipFile, UnicodeDecodeError, RecursionError, ArithmeticError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a download tells beside the model itself. None: it does not say."""
+
+    labels: tuple[str, ...] | None = None
+    preprocessing: PixelTransform | None = None
+    fit: str | None = None  # how pictures come to the model's shape, see ``edge_runtime.metadata.ImageInput``
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model file, read but not built.
+
+    ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``original``: builds the model as its own
+    framework, or the nearest that is installed, loads it; slow.
+    """
+
+    path: Path
+    kind: str
+    definition: Mapping[str, Any]
+    weights: Weights
+    original: Callable[[], Any]
+    origin: Origin = Origin()
+    notes: tuple[str, ...] = ()  # what was read otherwise than it was written, in words, for reports
+
+
+def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
+    """The weights of a built Keras model, layer by layer."""
+    found: dict[LayerPath, list[np.ndarray]] = {}
+
+    def collect(layer: Any, path: LayerPath) -> None:
+        if isinstance(layer, keras.Model):
+            for inner in layer.layers:
+                collect(inner, (*path, inner.name))
+        elif getattr(layer, "weights", None):  # a bare operation has none
+            found[path] = [np.asarray(w) for w in layer.weights]
+
+    collect(model, ())
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library says, on one line of bearable length."""
+    text = " ".join(str(error).split())
+    _, _, inner = text.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
+    return inner[:300]

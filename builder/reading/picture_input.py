@@ -1,0 +1,110 @@
+"""Pictures enter a classifier: of one size, through a pixel transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from builder.reading.digests import digest
+from builder.settings.config import BuildConfig
+from builder.settings.input_scaling import CHANNELS, PixelTransform
+from edge_runtime.metadata import ImageInput
+
+
+@dataclass(frozen=True)
+class PictureEntry:
+    """``pixels``: from 0..255 to the graph's input; ``declared``: the part of it that happens outside the model.
+
+    ``size``: height, width. ``fit``: how pictures were brought to it, where the model file says so.
+    """
+
+    size: tuple[int, int]
+    pixels: PixelTransform
+    declared: PixelTransform
+    fit: str | None = None
+    name = "image"
+    dtype = "float32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the graph's input, without the batch axis."""
+        return (*self.size, CHANNELS)
+
+    @property
+    def identity(self) -> str:
+        """Equal where the graph's input is the same function of what enters."""
+        return digest("pixels", self.size, self.pixels.identity)
+
+    @property
+    def outside(self) -> str:
+        """Equal where originals of one structure take the same."""
+        return self.declared.identity
+
+    @property
+    def input_range(self) -> tuple[float, float] | None:
+        """What the file's input tensor stands for: transformed pixels where the transform is uniform, else raw ones.
+
+        None where the input is no quantity.
+        """
+        if not self.pixels.is_uniform:
+            return 0.0, 255.0
+        return self.pixels.offset[0], 255 * self.pixels.scale[0] + self.pixels.offset[0]
+
+    def graph_input(self, tensors: np.ndarray) -> np.ndarray:
+        """What the graph takes, for the device's tensors (n, ...)."""
+        return self.pixels.apply(tensors)
+
+    def device_input(self, tensors: np.ndarray) -> np.ndarray:
+        """What the float file takes: transformed already where one scale and one offset do it, else raw, float32."""
+        return self.pixels.apply(tensors) if self.pixels.is_uniform else tensors.astype(np.float32)
+
+    def original_input(self, samples: Sequence[Any]) -> Any:
+        """What the original model takes, for samples as users have them: here pixels 0..255."""
+        return self.declared.apply(np.asarray(samples))
+
+    def layer_in_file(self) -> Any | None:
+        """A layer that the device's backbone needs in front; None where quantization does its work."""
+        return None if self.pixels.is_uniform else pixel_layer(self.pixels)
+
+    def keras_input(self) -> tuple[Any, Any]:
+        """For a Keras model that takes what users have: its input, and that as the graph takes it."""
+        image = keras.Input(self.shape, name=self.name)
+        return image, pixel_layer(self.pixels)(image)
+
+    def spec(self, config: BuildConfig) -> ImageInput:
+        """For the device. ``config``: says how pictures are resized."""
+        resize = config.resize
+        fit = resize.fit or self.fit or "stretch"
+        return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=fit)
+
+    def difference(self, other: PictureEntry, ours: str) -> tuple[str, str] | None:
+        """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
+        if self.size != other.size:
+            theirs, own = (f"{width} x {height}" for height, width in (other.size, self.size))
+            what = f"input is {theirs}, that of {ours} is {own}"
+            return what, "A backbone runs at one size of picture; train both at the same"
+        if self.pixels.identity != other.pixels.identity:
+            return (
+                f"its pixels enter as {other.pixels}, those of {ours} as {self.pixels}",
+                "The preprocessing belongs to the base; give both the one they were trained with (preprocessing = ...)",
+            )
+        return None
+
+    def __str__(self) -> str:
+        return f"{self.size[1]} x {self.size[0]} as {self.pixels}"
+
+
+def pixel_layer(transform: PixelTransform) -> Any:
+    """A plain Keras layer for ``transform``: a Rescaling, or a 1x1 convolution where channels differ or are swapped."""
+    if transform.is_uniform:
+        return keras.layers.Rescaling(transform.scale[0], transform.offset[0], name="pixels")
+    layer = keras.layers.Conv2D(CHANNELS, 1, name="pixels", trainable=False)
+    layer.build((None, None, None, CHANNELS))
+    kernel = np.zeros((1, 1, CHANNELS, CHANNELS), np.float32)
+    kernel[0, 0, list(transform.order), range(CHANNELS)] = transform.scale
+    layer.set_weights([kernel, np.asarray(transform.offset, np.float32)])
+    return layer

@@ -1,0 +1,71 @@
+"""Where data enters a classifier. Both kinds say the same things, so that what comes behind need not ask which it has."""
+
+from __future__ import annotations
+
+from builder.reading.formats.stored import StoredModel
+from builder.reading.graph import Graph, input_shapes
+from builder.reading.picture_input import PictureEntry
+from builder.reading.simplify import simplify
+from builder.reading.text_input import TextEntry, check_embedding, reads_tokens, split_vectorization
+from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.support.errors import ModelFileError
+from edge_runtime.text import TextInput
+
+Entry = PictureEntry | TextEntry
+
+
+def read_entry(stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None) -> tuple[Graph, Entry]:
+    """The graph from the entry on, simplified, and the entry. Raises ``ModelFileError``."""
+    shape = _shape(stored)
+    graph, words = split_vectorization(graph, stored.path)
+    if words is None and not reads_tokens(graph):
+        declared = preprocessing or stored.origin.preprocessing or PixelTransform()
+        simple, pixels = simplify(graph, declared)
+        return simple, PictureEntry(_picture_size(shape, stored), pixels, declared, stored.origin.fit)
+    if preprocessing is not None:
+        raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
+    if words is not None:
+        check_embedding(graph, words, stored.path)
+    entry = TextEntry(words or TextInput(_token_count(shape, stored), ()), words is not None, len(shape))
+    return simplify(graph, PixelTransform())[0], entry
+
+
+def entry_difference(first: Entry, other: Entry, name: str) -> tuple[str, str] | None:
+    """How ``other`` enters otherwise than ``first``, that of the model ``name``: (what, advice); None: in no way."""
+    if isinstance(first, PictureEntry) and isinstance(other, PictureEntry):
+        return first.difference(other, name)
+    if isinstance(first, TextEntry) and isinstance(other, TextEntry):
+        return first.difference(other, name)
+    return f"it takes {other}, {name} takes {first}", "Pictures and texts share nothing; build a file for each"
+
+
+def check_one_input(stored: StoredModel) -> None:
+    """Raises ``ModelFileError`` for a model with several inputs, or none."""
+    count = len(input_shapes(stored.definition))
+    if count != 1:
+        raise ModelFileError(f"{stored.path}: expected a model with one input, a picture or a text; found {count} inputs")
+
+
+def _shape(stored: StoredModel) -> tuple[int | None, ...]:
+    """Of the input, batch axis and all."""
+    return input_shapes(stored.definition)[0]
+
+
+def _picture_size(shape: tuple[int | None, ...], stored: StoredModel) -> tuple[int, int]:
+    path = stored.path
+    if len(shape) != 4 or shape[3] != CHANNELS:
+        raise ModelFileError(
+            f"{path}: expected input (batch, height, width, 3), or texts or tokens that an Embedding reads, found {shape}"
+        )
+    height, width = shape[1:3]
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise ModelFileError(f"{path}: expected an input of fixed size, found {shape}; save it with input_shape set")
+    return height, width
+
+
+def _token_count(shape: tuple[int | None, ...], stored: StoredModel) -> int:
+    if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
+        raise ModelFileError(
+            f"{stored.path}: expected tokens (batch, length) of a fixed length, found {shape}; save it with a length"
+        )
+    return shape[1]

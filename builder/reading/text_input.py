@@ -1,0 +1,229 @@
+"""Texts enter a classifier: through a ``TextVectorization`` of its own, or as the numbers of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from builder.reading.digests import digest
+from builder.reading.graph import INPUT, Graph, Ref, renumber
+from builder.settings.config import BuildConfig, TextConfig
+from builder.support.errors import ConfigError, ModelFileError
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.text import PADDING, SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer, check_vocabulary
+
+VECTORIZATION = "TextVectorization"
+
+
+@dataclass(frozen=True)
+class TextEntry:
+    """``words``: how a text becomes the tokens that the graph takes; without a vocabulary, where nobody said it.
+
+    ``inside``: the original has a TextVectorization of its own and takes strings, else the numbers of tokens.
+    """
+
+    words: TextInput
+    inside: bool
+    rank: int = 1  # of the strings that the original takes: (n,) or (n, 1)
+    size: None = None
+    name = "tokens"
+    dtype = "int32"
+    input_range: None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the graph's input, without the batch axis."""
+        return (self.words.length,)
+
+    @property
+    def identity(self) -> str:
+        """Equal where the graph's input is the same function of what enters."""
+        return digest("tokens", self.words.to_json(), self.words.vocabulary)
+
+    @property
+    def outside(self) -> str:
+        """Equal where originals of one structure take the same."""
+        return str(self.inside)
+
+    def graph_input(self, tensors: np.ndarray) -> np.ndarray:
+        """What the graph takes, for the device's tensors: the same tokens."""
+        return tensors
+
+    device_input = graph_input
+
+    def original_input(self, samples: Sequence[Any]) -> Any:
+        """``samples``: texts (n,), bytes. Strings for a model that takes such, else int32 (n, length)."""
+        if self.inside:
+            return tf.reshape(tf.constant(list(samples), tf.string), (-1, *(1,) * (self.rank - 1)))
+        tokenizer = Tokenizer(self.words)
+        return np.concatenate([tokenizer(text) for text in samples])
+
+    def layer_in_file(self) -> None:
+        """The file takes tokens, as the graph does."""
+        return
+
+    def keras_input(self) -> tuple[Any, Any]:
+        """Strings, and the layer that makes tokens of them."""
+        # Keras takes a text for one token where nothing splits it, and the batch for the sequence, but for (n, 1).
+        text = keras.Input(() if self.words.split else (1,), dtype="string", name="text")
+        return text, text_layer(self.words)(text)
+
+    def spec(self, config: BuildConfig) -> TextInput:
+        """For the device."""
+        return self.words
+
+    def with_words(self, config: TextConfig | TextInput | None, where: str) -> TextEntry:
+        """This entry with the vocabulary that ``config`` names, where the model has none, or that of a file.
+
+        Raises ``ConfigError``.
+        """
+        if isinstance(config, TextInput):
+            return self if self.inside else replace(self, words=config)
+        if self.inside:
+            if config is not None:
+                raise ConfigError(f"{where} has a vocabulary and a standardization of its own; leave [text] out")
+            return self
+        if config is None:
+            raise ConfigError(
+                f"{where} takes the numbers of tokens; say how a text becomes them: [text] with vocabulary = "
+                "the file with one token a line"
+            )
+        words = replace(
+            self.words, vocabulary=read_vocabulary(config.vocabulary), standardize=config.standardize,
+            split=config.split, ngrams=config.ngrams,
+        )  # fmt: skip
+        return replace(self, words=words)
+
+    def difference(self, other: TextEntry, ours: str) -> tuple[str, str] | None:
+        """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
+        same = "A token must mean the same to both; train both with one vocabulary and one TextVectorization"
+        if self.identity == other.identity:
+            return None
+        mine, theirs = self.words, other.words
+        if mine.vocabulary != theirs.vocabulary:
+            pairs = enumerate(zip(mine.vocabulary, theirs.vocabulary, strict=False))
+            place = next((i for i, (a, b) in pairs if a != b), min(len(mine.vocabulary), len(theirs.vocabulary)))
+            found, own = (
+                repr(words.vocabulary[place : place + 1])[1:-1].rstrip(",") or "none" for words in (theirs, mine)
+            )
+            return (
+                f"its vocabulary of {len(theirs.vocabulary)} tokens is another than that of {ours} "
+                f"({len(mine.vocabulary)}): token {place} is {found}, there {own}",
+                same,
+            )
+        settings = [key for key, value in theirs.to_json().items() if value != mine.to_json()[key]]
+        key = settings[0]
+        return f"{key} of its texts is {theirs.to_json()[key]!r}, that of {ours} {mine.to_json()[key]!r}", same
+
+    def __str__(self) -> str:
+        if not self.words.vocabulary:
+            return f"the numbers of {self.words.length} tokens"
+        return f"texts of {self.words.length} tokens, vocabulary of {len(self.words.vocabulary):,}"
+
+
+def text_layer(words: TextInput) -> Any:
+    """The Keras layer that makes the same tokens."""
+    return keras.layers.TextVectorization(
+        standardize=words.standardize,
+        split=words.split,
+        ngrams=words.ngrams,
+        output_sequence_length=words.length,
+        vocabulary=list(words.vocabulary),
+        name="tokens",
+    )
+
+
+def split_vectorization(graph: Graph, path: Path) -> tuple[Graph, TextInput | None]:
+    """The graph from the tokens on, and the TextVectorization that stood in front of it; None where there is none.
+
+    Raises ``ModelFileError`` for one that a device cannot do.
+    """
+    places = [i for i, node in enumerate(graph.nodes) if node.kind == VECTORIZATION]
+    if not places:
+        return graph, None
+    node = graph.nodes[places[0]]
+    if len(places) > 1 or list(node.inputs()) != [Ref(INPUT, 0)]:
+        raise ModelFileError(f"{path}: expected one {VECTORIZATION}, on the model's input, found {len(places)}")
+    words = _words(node.config, path)
+    kept = [i for i in range(len(graph.nodes)) if i != places[0]]
+    return renumber(graph, kept, {Ref(places[0], 0): Ref(INPUT, 0)}), words
+
+
+def check_embedding(graph: Graph, words: TextInput, path: Path) -> None:
+    """Raises ``ModelFileError`` where a token has no row in the embedding that reads it."""
+    for node in graph.nodes:
+        if node.kind == "Embedding" and list(node.inputs()) == [Ref(INPUT, 0)]:
+            rows = int(node.config["input_dim"])
+            if len(words.vocabulary) > rows:
+                raise ModelFileError(
+                    f"{path}: the vocabulary has {len(words.vocabulary):,} tokens, the embedding {node.layer!r} "
+                    f"{rows:,} rows; give the vocabulary that it was trained with"
+                )
+
+
+def reads_tokens(graph: Graph) -> bool:
+    """Does an embedding read the model's input?"""
+    return any(node.kind == "Embedding" and Ref(INPUT, 0) in node.inputs() for node in graph.nodes)
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """One token a line, as Keras writes its ``vocabulary.txt``; the padding and the unknown token may be left out.
+
+    Raises ``ConfigError``.
+    """
+    try:
+        tokens = tuple(path.read_text("utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the vocabulary cannot be read ({error}); expected UTF-8 text") from error
+    while tokens and not tokens[-1]:
+        tokens = tokens[:-1]
+    try:
+        return whole_vocabulary(tokens)
+    except ValueError as error:
+        raise ConfigError(f"{path}: the vocabulary: {error}") from error
+
+
+def whole_vocabulary(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """With the padding and the unknown token in front, as Keras takes it. Raises ``ValueError``."""
+    whole = tokens if UNKNOWN in tokens else (PADDING, UNKNOWN, *tokens)
+    check_vocabulary(whole)
+    odd = next((token for token in whole if token.endswith("\0")), None)
+    if odd is not None:
+        raise ValueError(f"Keras cannot keep the token {odd!r:.60}, which ends in a zero byte")
+    "".join(whole).encode("utf-8")  # half a character is no token that a text could have
+    return whole
+
+
+def _words(config: Mapping[str, Any], path: Path) -> TextInput:
+    def refused(what: str) -> ModelFileError:
+        return ModelFileError(f"{path}: {VECTORIZATION}: {what}; nothing else is done on a device as Keras does it")
+
+    for key, valid in (("standardize", STANDARDIZE), ("split", SPLIT)):
+        if config.get(key) not in (None, *valid):
+            found = "a function" if isinstance(config[key], Mapping) else repr(config[key])
+            raise refused(f"expected {key} as None, {' or '.join(valid)}, found {found:.60}")
+    fixed = {"output_mode": "int", "ragged": False, "encoding": "utf-8"}
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise refused(f"expected {key} {value!r}, found {config[key]!r:.60}")
+    length, vocabulary, ngrams = (config.get(key) for key in ("output_sequence_length", "vocabulary", "ngrams"))
+    if not isinstance(length, int):
+        raise refused("expected output_sequence_length to be set: a device's tensors have one size")
+    if not isinstance(vocabulary, (list, tuple)) or not vocabulary:
+        raise ModelFileError(f"{path}: {VECTORIZATION}: no vocabulary in the file; save the model as .keras")
+    ngrams = tuple(range(1, ngrams + 1)) if isinstance(ngrams, int) else ngrams
+    if ngrams is not None and config.get("split") is None:
+        raise refused("expected ngrams with a split")
+    spec = TextInput(length, (), config.get("standardize"), config.get("split"), ngrams and tuple(ngrams))
+    try:
+        return TextInput.from_json(
+            {**spec.to_json(), "vocabulary_size": len(whole := whole_vocabulary(tuple(vocabulary)))}, list(whole)
+        )
+    except (EdgeRuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path}: {VECTORIZATION}: {error}") from error

@@ -1,0 +1,320 @@
+"""What a build did, for a person and for a program: a table, ``report.json``, and one page with plots."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from builder.joint import JointHead, NoJoint
+from builder.judging.verify import Quality
+from builder.merging.equivalence import Proof
+from builder.precisions import Rung, Skipped
+from builder.quantizing.coverage import MOST_BEYOND
+from builder.reporting.report_page import Page, Worst, render
+from builder.samples.calibration import SampleSet
+from builder.settings.config import BuildConfig
+from builder.tflite.link import LinkedModel
+from edge_runtime.metadata import BACKBONE, Metadata
+
+_NAMED = 12  # heads in a warning
+_ROWS = 24  # heads in the table on a terminal
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the stages found out.
+
+    ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
+    equal, relative to the largest of each tensor. ``beyond``: see ``likeness.beyond_calibration``. ``tried``: precisions
+    in the order they were tried; ``rung``: the one that was taken.
+    """
+
+    config: BuildConfig
+    tried: Sequence[Rung | Skipped]
+    rung: Rung
+    calibration: SampleSet
+    verification: SampleSet
+    proof: Proof
+    apart: float
+    beyond: float
+    notes: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.rung.metadata
+
+    @property
+    def quality(self) -> Quality:
+        return self.rung.quality
+
+    @property
+    def linked(self) -> LinkedModel:
+        return self.rung.linked
+
+    @property
+    def joint(self) -> JointHead | NoJoint:
+        return self.rung.joint
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the finished file."""
+        return len(self.rung.model)
+
+    @property
+    def failures(self) -> list[str]:
+        """Heads that the gate stops, with the reason."""
+        bar, noun = self.config.min_agreement, self.metadata.input.noun
+        return [
+            f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}, "
+            f"and even {q.interval[1]:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
+            for q in self.quality.heads
+            if not q.passes(bar)
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        bar, found = self.config.min_agreement, list(self.notes)
+        few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
+        if few:
+            named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
+            found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
+        if self.beyond > MOST_BEYOND:
+            noun = self.metadata.input.noun
+            found.append(
+                f"the calibration {noun} look unlike the verification {noun}: {self.beyond:.0%} of the features of these "
+                f"are larger than any that those gave; calibrate with more {noun}, like those that the device will see"
+            )
+        for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
+            if samples.broken:
+                noun = f"{what} {self.metadata.input.noun}"
+                found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
+        if isinstance(self.joint, JointHead):
+            found += self.joint.notes
+        elif self.config.joint.enabled and len(self.metadata.heads) > 1:
+            found.append(f"no joint list of all labels: {self.joint.reason}")
+        return found
+
+    @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """Adds up to the size of the file; names with a space are no heads.
+
+        The end-to-end tables include the signatures and the buffers' headers.
+        """
+        parts = {BACKBONE: self.linked.backbone_bytes, **self.linked.head_bytes}
+        if self.linked.joint_bytes:
+            parts["joint head"] = self.linked.joint_bytes
+        return {
+            **parts,
+            "end-to-end tables": len(self.linked.model) - sum(parts.values()),
+            "zip members": self.file_bytes - len(self.linked.model),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "output": str(self.config.output),
+            "passed": not self.failures,
+            "failures": self.failures,
+            "warnings": self.warnings,
+            "bytes": {"whole file": self.file_bytes, **self.bytes_by_part},
+            "backbone": {
+                "digest": self.metadata.backbone_digest,
+                "features": list(self.metadata.seam[0].shape),
+                "parameters": self.metadata.built["parameters"],
+            },
+            "proof": {
+                "largest_float_difference": self.proof.difference,
+                "models_run": self.proof.models,
+                "pictures": self.proof.samples,
+                "weights_apart": self.apart,
+            },
+            "calibration": {
+                "pictures": len(self.calibration.tensors),
+                "broken": list(self.calibration.broken),
+                "verification_beyond": round(self.beyond, 4),
+            },
+            "verification": {
+                "pictures": len(self.verification.tensors),
+                "broken": list(self.verification.broken),
+                "min_agreement": self.config.min_agreement,
+                **self.quality.to_json(),
+            },
+            "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
+            "precision": self.rung.precision,
+            "rungs": [rung.to_json() for rung in self.tried],
+            "layers": [layer.to_json() for layer in self.rung.noise],
+            "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
+            "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
+        }
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "report.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
+        "index.html": render(_page(report)),
+    }
+    for name, text in files.items():
+        draft = folder / f".{name}.{os.getpid()}"
+        draft.write_text(text, "utf-8")
+        draft.replace(folder / name)
+
+
+def print_summary(report: Report) -> None:
+    """The table on standard output; warnings on standard error."""
+    table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("head", "bytes", report.metadata.input.noun, "agreement", "95 % interval", "drift", "max"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
+    shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
+    for head, q in shown:
+        interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
+        numbers = (
+            f"{head.bytes:,}",
+            str(q.pictures),
+            f"{q.agreement:.3f}",
+            interval,
+            f"{q.drift:.4f}",
+            f"{q.max_drift:.4f}",
+        )
+        table.add_row(head.head_name, *numbers)
+    if len(ordered) > _ROWS:
+        mean = sum(q.agreement for q in report.quality.heads) / len(ordered)
+        table.caption = f"the {_ROWS} heads that agree least; mean agreement of all {len(ordered)}: {mean:.3f}"
+    Console(width=None if Console().is_terminal else 120).print(table)
+    total = sum(report.seconds.values())
+    print(
+        f"{report.rung.precision}; backbone {report.metadata.backbone_digest[:19]}, "
+        f"{report.metadata.built['parameters']:,} parameters, "
+        f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
+        f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
+    )
+    if len(report.tried) > 1:
+        print("\n".join(_rung_line(tried) for tried in report.tried))
+    if isinstance(report.joint, JointHead):
+        print(f"joint list: {joint_line(report.joint)}")
+    for warning in report.warnings:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
+
+
+def _rung_line(tried: Rung | Skipped) -> str:
+    if isinstance(tried, Skipped):
+        return f"{tried.precision}: left out: {tried.reason}"
+    return (
+        f"{tried.precision}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
+        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here where float takes {tried.float_ms:.2f}"
+    )
+
+
+def _page(report: Report) -> Page:
+    worst = []
+    for head, q in zip(report.metadata.heads, report.quality.heads, strict=True):
+        for c in q.worst:
+            answers = [
+                f"{head.labels[int(scores.argmax())]} {float(scores.max()):.2f}"
+                for scores in (c.float_scores, c.file_scores)
+            ]
+            source = report.verification.sources[c.picture]
+            worst.append(
+                Worst(
+                    head.head_name,
+                    source.name,
+                    report.verification.sample(c.picture),
+                    answers[0],
+                    answers[1],
+                    c.drift,
+                    c.agrees,
+                )
+            )
+    worst.sort(key=lambda w: (w.agrees, -w.drift))
+    return Page(
+        title=report.config.output.name,
+        facts=_facts(report),
+        problems=[*report.failures, *report.warnings],
+        bytes_by_part=report.bytes_by_part,
+        heads=report.quality.heads,
+        min_agreement=report.config.min_agreement,
+        worst=tuple(worst[:18]),
+        noise=report.rung.noise,
+        rungs=_rungs(report),
+        seconds=report.seconds,
+    )
+
+
+def _rungs(report: Report) -> list[tuple[str, ...]]:
+    """A row for each precision that was tried, as ``report_page.RUNG_COLUMNS``."""
+    rows: list[tuple[str, ...]] = []
+    for tried in report.tried:
+        if isinstance(tried, Skipped):
+            rows.append((tried.precision, tried.reason))
+            continue
+        worst = min(tried.quality.heads, key=lambda q: q.agreement)
+        rows.append(
+            (
+                tried.precision,
+                f"{tried.quality.agreement:.3f}",
+                f"{worst.agreement:.3f} ({worst.head_name})",
+                f"{tried.quality.features_snr_db:.1f}",
+                f"{len(tried.model):,}",
+                f"{tried.backbone_ms:.2f}",
+                f"{tried.backbone_ms / tried.float_ms:.2f}",
+                ".".join(map(str, tried.linked.min_runtime)),
+            )
+        )
+    return rows
+
+
+def _seam_text(metadata: Metadata) -> str:
+    return " and ".join(" x ".join(map(str, tensor.shape)) for tensor in metadata.seam)
+
+
+def _proof_text(report: Report) -> str:
+    proof, heads = report.proof, len(report.metadata.heads)
+    which = f"all {heads} models" if proof.models == heads else f"one model of each structure ({proof.models} of {heads})"
+    loose = f"; weights up to {report.apart:.2g} apart taken as equal" if report.apart else ""
+    return f"{which} run: at most {proof.difference:.1g} from the merged one in float{loose}"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    metadata, noun = report.metadata, report.metadata.input.noun
+    return [
+        ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
+        ("precision", report.rung.precision),
+        ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
+        (
+            "backbone",
+            f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
+        ),
+        ("digest", metadata.backbone_digest),
+        ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
+        ("input", str(metadata.input)),
+        ("proof", _proof_text(report)),
+        ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
+        (
+            "calibration",
+            f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
+        ),
+        ("verification", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
+        ("joint list", joint_line(report.joint)),
+    ]
+
+
+def joint_line(joint: JointHead | NoJoint) -> str:
+    """What became of the joint list, in a line."""
+    if isinstance(joint, NoJoint):
+        return f"none: {joint.reason}"
+    count = sum(joint.pictures.values())
+    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold:.2f}"
+    if joint.unknown is None:
+        return line
+    return f"{line}; AUROC {joint.unknown.auroc:.3f} against {joint.unknown.against}"

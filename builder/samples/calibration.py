@@ -1,0 +1,126 @@
+"""Which samples calibrate and which verify, brought to the device's tensors by the device's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.samples.files import Picture, Sample, draw_evenly, find_samples
+from builder.support.errors import SamplesError
+from edge_runtime.errors import PictureError
+from edge_runtime.inputs import InputSpec, tensor_maker
+
+MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less, and says less
+MIN_SAMPLES = 2
+MAX_BROKEN_SHARE = 0.1  # more broken pictures than this and the folder is not what the user thinks it is
+_HELD_OUT_SHARE = 5  # a fifth
+_CANDIDATES = 5  # times as many samples as calibrate are looked through for extremes
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """``tensors``: as the device sees the samples, pictures uint8 (samples, height, width, 3) RGB, texts int32 (samples,
+    length); ``sources`` in the same order.
+    """
+
+    sources: tuple[Sample, ...]
+    tensors: np.ndarray
+    broken: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> Sequence[Any]:
+        """As users have them: pixels 0..255, or texts as bytes."""
+        return [self.sample(i) for i in range(len(self.sources))]
+
+    def sample(self, index: int) -> Any:
+        source = self.sources[index]
+        return self.tensors[index] if isinstance(source, Picture) else source.content
+
+    def with_words(self) -> SampleSet:
+        """Without texts that have no token at all; they are named among the broken."""
+        kept = [i for i, tokens in enumerate(self.tensors) if tokens.any()]
+        left = [source.name for i, source in enumerate(self.sources) if i not in set(kept)]
+        broken = (*self.broken, *(f"{name}: no words" for name in left))
+        return SampleSet(tuple(self.sources[i] for i in kept), self.tensors[kept], broken)
+
+    def first(self, count: int) -> SampleSet:
+        return SampleSet(self.sources[:count], self.tensors[:count])
+
+    def at(self, indices: Sequence[int]) -> SampleSet:
+        """Some of them, in the order of ``indices``."""
+        return SampleSet(tuple(self.sources[i] for i in indices), self.tensors[list(indices)], self.broken)
+
+    def of_head(self, head: str) -> np.ndarray:
+        """Indices of the samples that are this head's: those in its own folder, or all where it has none."""
+        own = [i for i, source in enumerate(self.sources) if source.head == head]
+        return np.asarray(own or range(len(self.sources)), np.int64)
+
+
+def collect(
+    calibration_data: Path, verification_data: Path | None, heads: Sequence[str], spec: InputSpec
+) -> tuple[SampleSet, SampleSet]:
+    """The samples that calibrate and those that verify. No sample is in both, whatever it is called.
+
+    ``heads``: names of the folders whose samples belong to one. Raises ``SamplesError`` for a folder that is missing,
+    empty, or has more broken pictures than a few.
+    """
+    everything = find_samples(calibration_data, heads, spec)
+    if verification_data is None:
+        verification = [p for p in everything if int(p.digest[:8], 16) % _HELD_OUT_SHARE == 0]
+    else:
+        verification = find_samples(verification_data, heads, spec)
+    held_out = {p.digest for p in verification}
+    # A text that is several heads' calibrates the backbone once.
+    calibration = list({p.digest: p for p in everything if p.digest not in held_out}.values())
+    if not verification:
+        raise SamplesError(f"{calibration_data}: too few samples to set a fifth aside; add some")
+    most = MAX_CALIBRATION[spec.noun]
+    seen = read_samples(draw_evenly(calibration, _CANDIDATES * most), spec, calibration_data)
+    return (
+        seen.at(chosen(seen.tensors, most)),
+        read_samples(verification, spec, verification_data or calibration_data),
+    )
+
+
+def chosen(tensors: np.ndarray, most: int) -> list[int]:
+    """Which of samples in the order in which they were drawn calibrate: the first ``most``, but the extremes among all of
+    them are kept in place of the last.
+
+    ``tensors``: pictures uint8 (samples, height, width, 3): the darkest and the brightest, those of the least and the
+    greatest contrast, colour and detail; or texts int32 (samples, length): the shortest and the longest.
+    """
+    if len(tensors) <= most:
+        return list(range(len(tensors)))
+    traits = np.array([_traits(tensor) for tensor in tensors])
+    extremes = list(dict.fromkeys([*traits.argmin(0).tolist(), *traits.argmax(0).tolist()]))[:most]
+    others = [i for i in range(len(tensors)) if i not in extremes]
+    return sorted([*extremes, *others[: most - len(extremes)]])
+
+
+def _traits(tensor: np.ndarray) -> list[float]:
+    if tensor.ndim == 1:
+        return [float(np.count_nonzero(tensor))]
+    grey = tensor.mean(-1)
+    return [grey.mean(), grey.std(), tensor.std(-1).mean(), np.abs(np.diff(grey, axis=1)).mean()]
+
+
+def read_samples(samples: Sequence[Sample], spec: InputSpec, folder: Path) -> SampleSet:
+    """Read ``samples`` as the device would. A few broken pictures are left out and named; many are an error."""
+    make, sources, tensors, broken = tensor_maker(spec), list[Sample](), list[np.ndarray](), list[str]()
+    for sample in samples:
+        try:
+            tensors.append(make(sample.content))
+            sources.append(sample)
+        except PictureError as error:
+            broken.append(str(error))
+    if len(sources) < MIN_SAMPLES or len(broken) > MAX_BROKEN_SHARE * len(samples):
+        named = f": {'; '.join(broken[:5])}" if broken else ""
+        raise SamplesError(
+            f"{folder}: expected at least {MIN_SAMPLES} samples that can be read and at most "
+            f"{MAX_BROKEN_SHARE:.0%} that cannot, found {len(sources)} and {len(broken)}{named}"
+        )
+    return SampleSet(tuple(sources), np.concatenate(tensors), tuple(broken))

@@ -1,0 +1,103 @@
+"""How pixels 0..255 become what a network was trained on: an affine function of the three channels.
+
+Knowing it as a function, rather than as layers, lets ``x/127.5 - 1`` outside a model equal the ``Rescaling`` inside
+another, and lets the file do it without arithmetic: quantization is an affine function too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.support.errors import ConfigError
+
+CHANNELS = 3
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@dataclass(frozen=True)
+class PixelTransform:
+    """``x[c] = scale[c] * pixel[order[c]] + offset[c]`` for the channels c of the network's input."""
+
+    scale: tuple[float, ...] = (1.0,) * CHANNELS
+    offset: tuple[float, ...] = (0.0,) * CHANNELS
+    order: tuple[int, ...] = tuple(range(CHANNELS))
+
+    def then(self, scale: Any, offset: Any) -> PixelTransform:
+        """This transform followed by ``scale * x + offset``; scalars or one number a channel."""
+        scale, offset = (np.broadcast_to(np.asarray(v, np.float64).ravel(), CHANNELS) for v in (scale, offset))
+        return PixelTransform(
+            tuple(float(a * s) for a, s in zip(self.scale, scale, strict=True)),
+            tuple(float(b * s + o) for b, s, o in zip(self.offset, scale, offset, strict=True)),
+            self.order,
+        )
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (..., 3) from pixels 0..255 (..., 3) in RGB order."""
+        x = pixels[..., list(self.order)].astype(np.float32)
+        return x * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
+
+    @property
+    def is_uniform(self) -> bool:
+        """One scale and one offset for all channels in their own order: what the quantization of a tensor can express."""
+        plain = self.order == tuple(range(CHANNELS)) and self.scale[0] > 0
+        return plain and all(len({_rounded(v) for v in values}) == 1 for values in (self.scale, self.offset))
+
+    @property
+    def identity(self) -> str:
+        """Equal for transforms that are equal as functions of the pixels, to six significant digits of their range."""
+        high = [a * 255 + b for a, b in zip(self.scale, self.offset, strict=True)]
+        span = max(max(map(abs, high)), max(map(abs, self.offset)), 1e-12)
+        ends = [[round(v / span, 6) + 0.0 for v in values] for values in (self.offset, high)]
+        return f"{_rounded(span)} {ends} {self.order}"
+
+    def __str__(self) -> str:
+        scale, offset = _written(self.scale), _written(self.offset)
+        factor = "" if scale == "1" else f" * {scale}"
+        shift = "" if offset == "0" else f" - {offset[1:]}" if offset.startswith("-") else f" + {offset}"
+        swapped = "" if self.order == (0, 1, 2) else f", channels {''.join('RGB'[i] for i in self.order)}"
+        return f"pixel{factor}{shift}{swapped}"
+
+
+def _written(values: tuple[float, ...]) -> str:
+    """One number where all channels have the same, else one for each in brackets."""
+    numbers = [f"{v:.6g}" for v in dict.fromkeys(values)]
+    return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.5e}"
+
+
+# Names and numbers as in Keras's imagenet_utils.preprocess_input, and two that people use.
+PREPROCESSING = {
+    "raw": PixelTransform(),
+    "unit": PixelTransform().then(1 / 255, 0),
+    "tf": PixelTransform().then(1 / 127.5, -1),
+    "torch": PixelTransform()
+    .then(1 / 255, 0)
+    .then([1 / s for s in _IMAGENET_STD], [-m / s for m, s in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]),
+    "caffe": PixelTransform(order=(2, 1, 0)).then(1, [-m for m in _CAFFE_MEAN_BGR]),
+}
+
+
+def parse_preprocessing(value: Any, where: str) -> PixelTransform:
+    """A name of ``PREPROCESSING`` or a table ``{scale, offset}`` of numbers or lists of three. Raises ``ConfigError``."""
+    if isinstance(value, str) and value in PREPROCESSING:
+        return PREPROCESSING[value]
+    if isinstance(value, dict) and value and set(value) <= {"scale", "offset"}:
+        parts = [value.get("scale", 1.0), value.get("offset", 0.0)]
+        if all(_is_number(v) or (isinstance(v, list) and len(v) == CHANNELS and all(map(_is_number, v))) for v in parts):
+            if not np.all(np.asarray(parts[0])):
+                raise ConfigError(f"{where}: a scale of 0 leaves nothing of the picture")
+            return PixelTransform().then(*parts)
+    raise ConfigError(
+        f"{where}: expected preprocessing as one of {', '.join(PREPROCESSING)} or {{scale, offset}}, found {value!r}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

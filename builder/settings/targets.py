@@ -1,0 +1,39 @@
+"""Devices by name, and the interpreter that installs on each: what a file for it may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builder.support.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Target:
+    """``interpreter``: the package that installs there. ``runtime``: the TensorFlow Lite in it, (major, minor)."""
+
+    system: str
+    python: str
+    interpreter: str
+    runtime: tuple[int, int]
+
+
+# LiteRT counts anew since it left TensorFlow: ai-edge-litert 1.0 came after TensorFlow 2.17.
+_LITERT = (2, 18)
+TARGETS = {
+    "trixie": Target("Raspberry Pi OS Trixie, 64 bit", "3.13", "ai-edge-litert 2.3.0", _LITERT),
+    "bookworm": Target("Raspberry Pi OS Bookworm, 64 bit", "3.11", "ai-edge-litert 2.3.0", _LITERT),
+    "bookworm32": Target("Raspberry Pi OS Bookworm, 32 bit", "3.11", "tflite-runtime 2.14.0", (2, 14)),
+    "bullseye": Target("Raspberry Pi OS Bullseye, 64 bit", "3.9", "ai-edge-litert 2.1.0", _LITERT),
+    "coral": Target("Coral Dev Board, Mendel", "3.7", "tflite-runtime 2.11.0", (2, 11)),
+}
+
+
+def check_target(name: str, min_runtime: tuple[int, int], newest: str) -> None:
+    """Raises ``TargetError`` where the interpreter of the device called ``name`` is older than a file needs."""
+    target = TARGETS[name]
+    if min_runtime > target.runtime:
+        needed = ".".join(map(str, min_runtime))
+        raise TargetError(
+            f"target {name}: {target.system} has {target.interpreter}, and {newest} needs TensorFlow Lite {needed}; "
+            "choose another precision or another layer"
+        )

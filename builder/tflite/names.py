@@ -1,0 +1,64 @@
+"""Tensors called as the layers that make them, as a person who opens the file in Netron knows them.
+
+Converter and quantizer leave names such as ``backbone/stem_relu_1/Relu6``, which is the bias of a convolution.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from builder.tflite.flatbuffer import Part, operator_name
+
+# What an operator's constant inputs are, by their places.
+_WEIGHTS = {1: "kernel", 2: "bias"}
+_CONSTANTS: dict[str, dict[int, str]] = {
+    "CONV_2D": _WEIGHTS, "DEPTHWISE_CONV_2D": _WEIGHTS, "FULLY_CONNECTED": _WEIGHTS, "MEAN": {1: "axes"},
+    "PAD": {1: "paddings"}, "PRELU": {1: "alpha"}, "REDUCE_MAX": {1: "axes"}, "RESHAPE": {1: "shape"}, "SUM": {1: "axes"},
+    "TRANSPOSE_CONV": {0: "shape", 1: "kernel", 3: "bias"},
+}  # fmt: skip
+
+
+def with_names(part: Part) -> Part:
+    """``part`` with tensors called ``<part>/<layer>`` and constants ``<part>/<layer>/kernel``, each name once.
+
+    What a signature takes and gives keeps its name. Names that this gave are left as they are.
+    """
+    names = {i: _name(part.tensors[i]) for i in (*part.inputs.values(), *part.outputs.values())}
+    taken = set(names.values())
+
+    def give(index: int, name: str) -> None:
+        if index not in names:
+            names[index] = _free(name, taken)
+            taken.add(names[index])
+
+    for op in part.operators:
+        for i in op.outputs:
+            give(i, _layer(_name(part.tensors[i])))
+        roles = _CONSTANTS.get(operator_name(part, op), {})
+        for place, i in enumerate(op.inputs):
+            if i >= 0:  # what an operator made has its name already
+                give(i, f"{names[op.outputs[0]]}/{roles.get(place, 'constant')}")
+    tensors = [copy.copy(tensor) for tensor in part.tensors]
+    for i, name in names.items():
+        tensors[i].name = name
+    return replace(part, tensors=tensors)
+
+
+def _name(tensor: Any) -> str:
+    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+
+
+def _layer(name: str) -> str:
+    """Without the operation inside the layer: ``backbone/stem_1/convolution`` -> ``backbone/stem_1``."""
+    return "/".join(name.split("/")[:2])
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number = 1
+    free = name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free

@@ -1,0 +1,70 @@
+"""Reading and pruning one subgraph: its constants, its names, which operator makes what."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import INT32, Part, quantization
+
+Range = tuple[float, float]  # least and greatest value
+
+
+def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
+    """float32 of ``values`` of ``tensor``, which may be float already."""
+    return quantization(part.tensors[tensor]).dequantize(values)
+
+
+def as_held(tensor: Any, values: np.ndarray) -> np.ndarray:
+    """``values`` as the tensor holds them: quantized, unless they are numbers of tokens."""
+    return values if tensor.type == INT32 else quantization(tensor).quantize(values)
+
+
+def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
+    """A constant tensor's content in its shape; None for an activation."""
+    content = part.buffers[part.tensors[tensor].buffer]
+    return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
+
+
+def is_constant(part: Part, tensor: int) -> bool:
+    """Does the file hold its content?"""
+    return part.buffers[part.tensors[tensor].buffer] is not None
+
+
+def constant_operators(part: Part) -> list[Any]:
+    """The operators that read constants alone, as those that unpack weights."""
+    return [op for op in part.operators if all(i < 0 or is_constant(part, i) for i in op.inputs)]
+
+
+def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
+    """The operators that make inputs of ``op`` other than ``given``."""
+    wanted = set(op.inputs) - set(given)
+    return [other for other in part.operators if wanted.intersection(other.outputs)]
+
+
+def names(part: Part) -> Iterator[tuple[str, int]]:
+    """(name, index) of every tensor, as the file had it."""
+    for i, tensor in enumerate(part.tensors):
+        yield (tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name), i
+
+
+def without_unused(part: Part) -> Part:
+    """Operators that nothing reads are dropped, and tensors that nothing names."""
+    wanted, kept = set(part.outputs.values()), list[Any]()
+    for op in reversed(part.operators):
+        if wanted.intersection(op.outputs):
+            kept.append(op)
+            wanted.update(op.inputs)
+    used = sorted({i for i in wanted if i >= 0} | {i for op in kept for i in op.outputs} | set(part.inputs.values()))
+    place = {old: new for new, old in enumerate(used)}
+    operators = []
+    for op in reversed(kept):
+        own = copy.copy(op)
+        own.inputs, own.outputs = ([place.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
+        operators.append(own)
+    inputs, outputs = ({name: place[i] for name, i in ends.items()} for ends in (part.inputs, part.outputs))
+    return replace(part, tensors=[part.tensors[i] for i in used], operators=operators, inputs=inputs, outputs=outputs)

@@ -1,0 +1,99 @@
+"""Two precisions in one subgraph: some operators of a part are taken from its twin, converted at the shores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from builder.tflite.flatbuffer import FLOAT32, QUANTIZE, Part
+from builder.tflite.parts import makers, names, without_unused
+
+
+def result_name(part: Part, op: Any) -> str:
+    """What an operator is called here: the name of its first output."""
+    name = part.tensors[op.outputs[0]].name
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def splice(base: Part, twin: Part, chosen: Collection[str]) -> Part:
+    """``base`` with the operators whose ``result_name`` is among ``chosen`` as ``twin`` has them.
+
+    Requires both to be made from one float part, so that tensors of one name are one tensor. Where a tensor of one is
+    read by an operator of the other, a QUANTIZE or DEQUANTIZE stands between; inputs and outputs stay those of ``base``.
+    """
+    both = _Both(base, twin)
+    for op in base.operators:
+        name = result_name(base, op)
+        if name in chosen and name in both.operators:
+            both.take_from_twin(both.operators[name])
+        else:
+            both.take(op)
+    for index in base.outputs.values():
+        both.bring(index)
+    return without_unused(both.part)
+
+
+class _Both:
+    """The tensors of both parts in one, those of the twin behind; operators are added in order."""
+
+    def __init__(self, base: Part, twin: Part) -> None:
+        moved, self._shift = copy.deepcopy(twin.tensors), len(base.tensors)
+        for tensor in moved:
+            tensor.buffer += len(base.buffers)
+        self.part = replace(
+            base,
+            tensors=[*base.tensors, *moved],
+            operators=[],
+            codes=[*base.codes, *twin.codes],
+            buffers=[*base.buffers, *twin.buffers],
+        )
+        self._codes = len(base.codes)
+        self._twin = twin
+        self.operators = {result_name(twin, op): op for op in twin.operators}
+        ours, theirs = dict(names(base)), dict(names(twin))
+        pairs = {index: theirs[name] + self._shift for name, index in ours.items() if name in theirs}
+        self._other = {**pairs, **{there: here for here, there in pairs.items()}}
+        made = {i for part, shift in ((base, 0), (twin, self._shift)) for op in part.operators for i in _at(op, shift)}
+        self._variable = made | set(base.inputs.values()) | {i + self._shift for i in twin.inputs.values()}
+        self._ready = set(base.inputs.values())
+
+    def take(self, op: Any) -> None:
+        """An operator of the base."""
+        for index in op.inputs:
+            self.bring(index)
+        self._append(op)
+
+    def take_from_twin(self, op: Any) -> None:
+        """With the operators that unpack its constants."""
+        for maker in makers(self._twin, op):
+            if all(self._twin.buffers[self._twin.tensors[i].buffer] is not None for i in maker.inputs):
+                self._append(self._moved(maker))
+        own = self._moved(op)
+        for index in own.inputs:
+            self.bring(index)
+        self._append(own)
+
+    def bring(self, index: int) -> None:
+        """Have the tensor, converted from the other precision if only that is there."""
+        if index not in self._variable or index in self._ready:
+            return
+        kind = "DEQUANTIZE" if self.part.tensors[index].type == FLOAT32 else QUANTIZE
+        self._append(self.part.operator(kind, [self._other[index]], [index]))
+
+    def _moved(self, op: Any) -> Any:
+        own = copy.copy(op)
+        own.opcodeIndex += self._codes
+        own.inputs = [i + self._shift if i >= 0 else i for i in op.inputs]
+        own.outputs = [i + self._shift for i in op.outputs]
+        return own
+
+    def _append(self, op: Any) -> None:
+        if not self._ready.issuperset(op.outputs):
+            self.part.operators.append(op)
+            self._ready.update(op.outputs)
+
+
+def _at(op: Any, shift: int) -> list[int]:
+    return [i + shift for i in op.outputs]

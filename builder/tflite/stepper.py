@@ -1,0 +1,110 @@
+"""Run a subgraph one operator at a time, by the interpreter's own kernels, on many samples.
+
+So the float and the int8 network can be compared behind every operator, and an operator can be changed before those that
+read it run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import Part, Writer
+from builder.tflite.parts import constant_operators, makers, without_unused
+from edge_runtime.interpreter import find_interpreter
+
+Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the first axis where that is 1 long: the batch
+
+
+class Stepper:
+    """One run of ``part`` on samples, operator by operator; holds only the tensors that are still needed.
+
+    ``inputs``: tensor -> (samples, ...) in the tensor's own dtype.
+    """
+
+    def __init__(self, part: Part, inputs: Mapping[int, np.ndarray]) -> None:
+        self._part = part
+        self._values: Values = dict(inputs)
+        self._next = 0
+        self._last_use = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
+        for i in part.outputs.values():
+            self._last_use[i] = len(part.operators)
+
+    def value(self, tensor: int) -> np.ndarray:
+        """The tensor on all samples. Raises ``KeyError`` before it was made and after its last use."""
+        return self._values[tensor]
+
+    def put(self, tensor: int, values: np.ndarray) -> None:
+        """From here on, ``values`` for a tensor that was made."""
+        self._values[tensor] = values
+
+    def step(self) -> None:
+        """Run the next operator."""
+        op = self._part.operators[self._next]
+        inputs = [i for i in op.inputs if i in self._values]
+        if inputs:  # what reads constants alone runs with the operators that need it
+            results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
+            self._values.update(zip(op.outputs, results, strict=True))
+        self._next += 1
+        for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
+            del self._values[i]
+
+    def rest(self) -> tuple[Part, dict[str, np.ndarray]]:
+        """The operators that have not run as a part of its own, and what its inputs hold: tensor 7 is called ``in7``."""
+        held = [i for i in self._values if self._last_use.get(i, -1) >= self._next]
+        waiting = [*constant_operators(self._part), *self._part.operators[self._next :]]
+        rest = replace(self._part, operators=waiting, inputs={f"in{i}": i for i in held})
+        return without_unused(rest), {f"in{i}": self._values[i] for i in held}
+
+    def until(self, tensor: int) -> np.ndarray:
+        """Step until ``tensor`` is there."""
+        while tensor not in self._values:
+            self.step()
+        return self._values[tensor]
+
+
+def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
+    """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
+    interpreter = one_operator(part, op, tensors, threads=2)
+    sources = [d["index"] for d in interpreter.get_input_details()]
+    targets = [d["index"] for d in interpreter.get_output_details()]
+    results = [np.empty((len(values[0]), *_own(d["shape"])), d["dtype"]) for d in interpreter.get_output_details()]
+    shapes = [tuple(d["shape"]) for d in interpreter.get_input_details()]
+    for n, sample in enumerate(zip(*values, strict=True)):
+        for index, value, shape in zip(sources, sample, shapes, strict=True):
+            interpreter.set_tensor(index, value.reshape(shape))
+        interpreter.invoke()
+        for result, index in zip(results, targets, strict=True):
+            result[n] = interpreter.get_tensor(index).reshape(result.shape[1:])
+    return results
+
+
+def _own(shape: Any) -> tuple[int, ...]:
+    """A tensor's shape without the batch axis; sequences that were turned have their steps in front."""
+    lengths = tuple(int(n) for n in shape)
+    return lengths[1:] if lengths[:1] == (1,) else lengths
+
+
+def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int) -> Any:
+    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``."""
+    _, factory = find_interpreter("ai_edge_litert")
+    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _model_of(part: Part, op: Any, tensors: list[int]) -> bytes:
+    operators = [*makers(part, op, tensors), op]
+    used = list(dict.fromkeys([i for each in operators for i in (*each.inputs, *each.outputs) if i >= 0]))
+    place = {old: new for new, old in enumerate(used)}
+    small = Part(
+        "operator", 0, [part.tensors[i] for i in used], operators,
+        {f"in{k}": place[i] for k, i in enumerate(tensors)}, {f"out{k}": place[i] for k, i in enumerate(op.outputs)},
+        part.codes, part.buffers,
+    )  # fmt: skip
+    writer = Writer()
+    writer.add_subgraph("operator", writer.tensors(small), writer.operators(small, place), small.inputs, small.outputs)
+    return writer.finish("one operator")
