@@ -21,6 +21,7 @@ from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import Reader  # noqa: E402
 from builder.reading.formats import read_model  # noqa: E402
+from builder.reading.formats.cleaned import write_cleaned  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
@@ -131,7 +132,19 @@ CONFIGS = {
     "a hub layer": (set_last(class_name="KerasLayer"), "a TensorFlow Hub layer: its weights are in the file, but not"),
     "a pickled torch module": (set_last(class_name="TorchModuleWrapper"), "it would run code"),
     "a class that is no text": (set_last(class_name=["Dense"]), "class name that is no text"),
-    "a subclassed model": (lambda c: c.update(class_name="Mine", module="keras"), "of class '?Mine"),
+    "a subclassed model": (lambda c: c.update(class_name="Mine", module="keras"), r"of class '?(keras\.)?Mine"),
+    "a dotted Lambda": (set_last(module="keras", class_name="layers.Lambda"), "is of class layers.Lambda: it would run"),
+    "a dotted layer": (set_last(module="keras", class_name="layers.Dense"), "'keras.layers.Dense', which is none of"),
+    "a dotted model": (set_last(module="keras", class_name="models.Sequential"), "'keras.models.Sequential', which is"),
+    "a wrapper of JAX": (set_last(module="keras", class_name="layers.JaxLayer"), "it would run code"),
+    "a function of another module": (set_last(module="keras.src.ops.core", class_name="Map"), "'keras.src.ops.core.Map'"),
+    "a loop": (set_last(module="keras.ops", class_name="WhileLoop"), "'keras.ops.WhileLoop', which is none of"),
+    "a function of keras.layers": (set_last(module="keras.layers", class_name="deserialize"), "which is none of"),
+    "a helper called as plain values are": (set_last(module="os", class_name="__tuple__"), "'os.__tuple__', which is"),
+    "a module that is no text": (set_last(module=["keras.layers"]), "a module or a registered name that is no text"),
+    "get as activation": (
+        set_setting(activation={"module": "builtins", "class_name": "function", "config": "deserialize"}), "none of",
+    ),
     "no layers": (lambda c: c.update(config={}), "no layers|not that of a Keras model"),
     "a layer without a name": (set_last(config={}, name=None), "without a class or a name|not that of|without a name"),
     "two layers of one name": (twice, "two layers 'scores'"),
@@ -171,6 +184,33 @@ def test_code_is_never_run(good: Path, tmp_path: Path, suffix: str) -> None:
     assert "build_config" not in json.dumps(definition)
     assert "compile_config" not in json.dumps(definition)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_cleaned_copy_computes_the_same_and_holds_nothing_to_act_on(good: Path, tmp_path: Path, suffix: str) -> None:
+    def change(config: Config) -> None:
+        config["compile_config"] = {"loss": {"class_name": "__lambda__", "config": {"value": "eJw="}}}
+        config["config"]["layers"][1]["compile_config"] = {"optimizer": "adam"}
+        last(config)["build_config"] = {"input_shape": [None, 10**9]}
+
+    odd = tmp_path / f"odd{suffix}"
+    change_config(good / f"good{suffix}", odd, change)
+    (tmp_path / "clean").mkdir()
+    copy = write_cleaned(odd, tmp_path / "clean")
+    shown = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    expected, found = (np.asarray(keras.saving.load_model(path)(shown)) for path in (good / f"good{suffix}", copy))
+    assert np.array_equal(found, expected)
+    content = h5py.File(copy).attrs["model_config"] if suffix == ".h5" else zipfile.ZipFile(copy).read("config.json")
+    assert "compile_config" not in str(content)
+    assert "build_config" not in str(content)
+    assert list((tmp_path / "clean").iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_nothing_is_copied_of_a_file_that_brings_code(good: Path, tmp_path: Path, suffix: str) -> None:
+    bad = tmp_path / f"bad{suffix}"
+    change_config(good / f"good{suffix}", bad, set_last(module="keras", class_name="layers.Lambda"))
+    refused(bad, "it would run code", lambda path: write_cleaned(path, tmp_path))
 
 
 def test_code_is_read_where_it_is_allowed(tmp_path: Path) -> None:

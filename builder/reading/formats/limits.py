@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 
+from builder.reading.formats.allowed import ACTIVATIONS, is_allowed
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.support.errors import ModelFileError
 
@@ -28,15 +28,10 @@ MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly shrink a
 MAX_NUMBER = 1 << 20  # in a layer's settings: above any width, picture or vocabulary of a classifier for a device
 _SMALL = 64 << 20  # bytes that may be packed as tightly as they like
 
-# Where a class in a configuration may come from; anything else could run what the file brings.
-_MODULES = re.compile(
-    r"(keras|tf_keras|tensorflow\.keras)(\.src)?"
-    r"(\.(engine|layers|models|ops|initializers|regularizers|constraints|dtype_policies|mixed_precision)(\..*)?)?"
-)
 _PLAIN = (
     "__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__", "__tuple__", "TensorShape", "TypeSpec",
 )  # fmt: skip
-_CODE = ("Lambda", "__lambda__", "__typespec__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
+_CODE = re.compile(r"(.*\.)?(Lambda|__lambda__|__typespec__|TorchModuleWrapper|TFSMLayer|JaxLayer|FlaxLayer)")
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
@@ -189,21 +184,23 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
     kind, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
     if not isinstance(kind, str):
         raise ModelFileError(f"{path}: {layer} has a class name that is no text: {kind!r:.60}")
-    if kind in _PLAIN:
+    if not all(text is None or isinstance(text, str) for text in (module, registered)):
+        raise ModelFileError(f"{path}: {layer} has a module or a registered name that is no text")
+    if kind in _PLAIN and module in (None, "builtins"):
         return
     trust = "rebuild the model from Keras's own layers, or give --allow-code if you trust the file"
-    if kind in _CODE:
-        raise ModelFileError(f"{path}: {layer} is of class {kind}: it would run code that the file brings; {trust}")
+    if _CODE.fullmatch(kind):
+        raise ModelFileError(f"{path}: {layer} is of class {kind:.120}: it would run code that the file brings; {trust}")
     if kind == "KerasLayer":
         raise ModelFileError(
             f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not what it computes; "
             "train the head on a base from keras.applications, or export the base as Keras layers"
         )
-    if kind == "function" and isinstance(value.get("config"), str) and hasattr(keras.activations, value["config"]):
+    if kind == "function" and isinstance(value.get("config"), str) and value["config"] in ACTIVATIONS:
         return  # how some versions write an activation
-    custom = next((n for n in (registered, kind) if isinstance(n, str) and ">" in n), None)
-    if custom or (module is not None and not _MODULES.fullmatch(str(module))):
-        name = custom or f"{module}.{kind}"
+    custom = next((name for name in (registered, kind) if name and ">" in name), None)
+    if custom or not is_allowed(module, kind):
+        name = custom or (kind if module is None else f"{module}.{kind}")
         raise ModelFileError(f"{path}: {layer} is of class {name!r:.120}, which is none of Keras's own; {trust}")
 
 

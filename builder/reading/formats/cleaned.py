@@ -1,0 +1,86 @@
+"""A copy of a model file that is safe to hand to its own framework: checked, and without what loading would act on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+
+from builder.reading.formats.definition import parse_definition
+from builder.reading.formats.limits import (
+    MAX_TEXT,
+    check_archive,
+    check_definition,
+    hdf5_errors,
+    hdf5_objects,
+    read_member,
+)
+from builder.reading.formats.stored import LOADING_ERRORS, reason_of
+from builder.support.errors import ModelFileError
+
+_DEFINITION = "model_config"  # an attribute of HDF5 files
+_KEPT = (_DEFINITION, "keras_version", "backend")  # of its attributes; not how it was trained
+
+
+def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path:
+    """Copy the model file ``path``, a ``.keras`` archive or HDF5 of any Keras, into ``folder``; its weights stay.
+
+    The copy's configuration holds only classes that are allowed and neither ``build_config`` nor ``compile_config``, at
+    any depth, whose shapes and losses Keras would act on; the state of the training is left out.
+
+    Args:
+        path: The stranger's file. It is read, and never given to Keras.
+        folder: Where the copy goes; it has to be there.
+        allow_code: The user trusts the file: its classes are not checked.
+
+    Returns:
+        The copy, ``model.keras`` or ``model.h5`` in ``folder``.
+
+    Raises:
+        ModelFileError: The file is damaged, or names code of its own.
+    """
+    archive = zipfile.is_zipfile(path) and not h5py.is_hdf5(path)
+    copy = folder / ("model.keras" if archive else "model.h5")
+    try:
+        (_clean_archive if archive else _clean_hdf5)(path, copy, allow_code)
+    except ModelFileError:
+        raise
+    except (*LOADING_ERRORS, MemoryError) as error:
+        raise ModelFileError(f"{path}: not a whole Keras model ({reason_of(error)}); copy or save it again") from error
+    return copy
+
+
+def _clean_text(text: bytes | str, path: Path, allow_code: bool) -> str:
+    definition = parse_definition(text, path)
+    check_definition(definition, path, allow_code=allow_code)
+    return json.dumps(definition)
+
+
+def _clean_archive(path: Path, copy: Path, allow_code: bool) -> None:
+    with zipfile.ZipFile(path) as old:
+        check_archive(old, path)
+        definition = _clean_text(read_member(old, "config.json", path, limit=MAX_TEXT), path, allow_code)
+        with zipfile.ZipFile(copy, "w") as new:
+            new.writestr("config.json", definition)
+            for name in dict.fromkeys(old.namelist()):
+                if name != "config.json" and not name.endswith("/"):
+                    new.writestr(name, read_member(old, name, path))
+
+
+def _clean_hdf5(path: Path, copy: Path, allow_code: bool) -> None:
+    with hdf5_errors(path), h5py.File(path, "r") as old:
+        hdf5_objects(old, path)  # nothing in it reaches outside
+        text = old.attrs.get(_DEFINITION)
+        if not isinstance(text, (str, bytes)):
+            raise ModelFileError(f"{path}: an HDF5 file, but no model of Keras in it (no attribute {_DEFINITION})")
+        definition = _clean_text(text, path, allow_code)
+    shutil.copyfile(path, copy)
+    with hdf5_errors(path), h5py.File(copy, "r+") as new:
+        for name in [name for name in new.attrs if name not in _KEPT]:
+            del new.attrs[name]
+        if "optimizer_weights" in new:
+            del new["optimizer_weights"]
+        new.attrs[_DEFINITION] = definition
