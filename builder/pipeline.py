@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from builder.exporting.saved_model import check_folder, export
+from builder.exporting.saved_model import check_target, export
 from builder.joint import grouped_samples
 from builder.judging.verify import Quality
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
@@ -28,7 +27,8 @@ from builder.reporting.report import Report, write_report
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.config import OWN, BuildConfig
 from builder.support.errors import ConfigError, QualityError
-from builder.support.files import temporary_beside
+from builder.support.files import Output, locked, written
+from builder.support.places import check_file
 from builder.tflite.link import LinkedModel
 from edge_runtime import __version__
 from edge_runtime.inputs import InputSpec
@@ -55,9 +55,12 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     The output is replaced only after the finished bytes were verified and passed the gate.
     Raises ``BuilderError``; then an existing output is as it was.
     """
-    _check_writable(config)
-    if config.saved_model is not None:
-        check_folder(config.saved_model, [head.name for head in config.heads])
+    _check_places(config)
+    with locked(config.output, wait=0) as output:
+        return _build(config, output, progress)
+
+
+def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> BuildResult:
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
         classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code, text=config.text)
@@ -105,7 +108,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         heads=infos,
         describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration),
     )
-    with temporary_beside(config.output) as draft:
+    with output.draft() as draft:
         tried = climb(material, draft, stages)
         rung = last_built(tried)
         report = Report(
@@ -124,11 +127,9 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         if report.failures:
             raise QualityError(f"{'; '.join(report.failures)}. See {config.report_folder / 'index.html'}")
         draft.write_bytes(rung.model)
-        draft.replace(config.output)
     if config.keras_output is not None:
-        with temporary_beside(config.keras_output) as draft:
+        with written(config.keras_output) as draft:
             merged.keras_model().save(draft)
-            draft.replace(config.keras_output)
     if config.saved_model is not None:
         with stages("serve"):
             export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
@@ -187,18 +188,10 @@ def _method(config: BuildConfig) -> dict[str, Any]:
     return {key: getattr(config, key) for key in ("rounding", "refit", "ranges", "equalize")}
 
 
-def _check_writable(config: BuildConfig) -> None:
+def _check_places(config: BuildConfig) -> None:
     """An hour's work must not end at a folder that cannot be written."""
-    for path in (config.output, config.keras_output, config.saved_model, config.report_folder / "report.json"):
-        if path is None:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            raise ConfigError(
-                f"{path}: its folder cannot be written ({error.strerror}); choose another output"
-            ) from error
-    if config.output.is_dir():
-        raise ConfigError(f"{config.output}: expected a file to write, found a folder")
+    for path in (config.output, config.keras_output, config.report_folder / "report.json"):
+        if path is not None:
+            check_file(path)
+    if config.saved_model is not None:
+        check_target(config.saved_model, [head.name for head in config.heads])

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from builder import HeadConfig, build
 from builder.commands.cli import main
 from builder.exporting.export import export_split
+from builder.growing import grow as grow_module
 from builder.growing.finished import read_finished
 from builder.growing.grow import GrowConfig, add_head, build_head, remove_head, rename_head
 from builder.settings.input_scaling import PREPROCESSING as TRANSFORMS
@@ -111,7 +112,7 @@ def test_a_head_is_added_and_the_others_answer_as_before(
     metadata = read_metadata(str(file))
     assert metadata.heads[3].labels == DOGS
     assert metadata.quality["heads"]["dogs"]["pictures"] > 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["main.tflite", "report"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["main.report", "main.tflite"]
 
 
 def test_the_new_head_answers_as_its_original(file: Path, models: Path, tiny_pictures: list[Path]) -> None:
@@ -192,17 +193,69 @@ def test_neither_needs_tensorflow(file: Path) -> None:
 
 
 def test_what_was_done_is_written_down_behind_what_the_build_left(file: Path, models: Path, tmp_path: Path) -> None:
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.json").write_text(json.dumps({"output": str(file), "passed": True}))
+    folder = tmp_path / "main.report"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps({"output": str(file), "passed": True}))
     add_head(grow(file, models))
     rename_head(GrowConfig(file, file), "dogs", "hounds")
-    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    document = json.loads((folder / "report.json").read_text())
     assert document["passed"]
     assert [change["what"] for change in document["changes"]] == ["added head dogs", "renamed head dogs to hounds"]
     assert [change["other_heads"]["bit_identical"] for change in document["changes"]] == [3, 4]
     assert [change["other_heads"]["noise"] for change in document["changes"]] == [False, True]
     remove_head(GrowConfig(file, tmp_path / "second.tflite"), "garden")
-    assert "passed" not in json.loads((tmp_path / "report" / "report.json").read_text())
+    assert json.loads((folder / "report.json").read_text()) == document
+    assert "passed" not in json.loads((tmp_path / "second.report" / "report.json").read_text())
+
+
+@pytest.mark.parametrize("spelled", ["main.tflite", "./main.tflite", "../{folder}/main.tflite", "link.tflite"])
+def test_the_report_of_the_build_stays_however_the_file_is_spelled(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    folder = tmp_path / "main.report"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps({"output": str(file), "passed": True}))
+    (tmp_path / "link.tflite").symlink_to("main.tflite")
+    monkeypatch.chdir(tmp_path)
+    path = Path(spelled.format(folder=tmp_path.name))
+    rename_head(GrowConfig(path, path), "garden", "yard")
+    document = json.loads((folder / "report.json").read_text())
+    assert document["passed"]
+    assert document["changes"][0]["what"] == "renamed head garden to yard"
+    assert (tmp_path / "link.tflite").is_symlink()
+
+
+def test_no_change_undoes_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is told while the first is under way, wherever it is, and works on what the first left."""
+    finish, told = grow_module._finish, list[str]()
+
+    def late(*arguments: Any) -> None:
+        if not told:
+            with pytest.raises(ConfigError, match="is writing it; run this again when that has ended") as error:
+                rename_head(GrowConfig(file, file), "garden", "yard")
+            told.append(str(error.value))
+        finish(*arguments)
+
+    monkeypatch.setattr(grow_module, "_finish", late)
+    rename_head(GrowConfig(file, file), "animals", "beasts")
+    assert told
+    rename_head(GrowConfig(file, file), "garden", "yard")
+    assert [head.head_name for head in read_metadata(str(file)).heads] == ["beasts", "yard", "things"]
+
+
+def test_a_file_that_another_program_replaced_meanwhile_is_left_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = grow_module._finish
+
+    def late(*arguments: Any) -> None:
+        finish(*arguments)
+        file.write_bytes(b"somebody else's")
+
+    monkeypatch.setattr(grow_module, "_finish", late)
+    with pytest.raises(ConfigError, match="another program changed it meanwhile; nothing was written"):
+        rename_head(GrowConfig(file, file), "animals", "beasts")
+    assert file.read_bytes() == b"somebody else's"
 
 
 # The joint list

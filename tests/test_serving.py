@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from builder import build
-from builder.exporting.saved_model import check_folder, export
+from builder.exporting.saved_model import check_target, export
 from builder.merging.merge import MergedModel
 from builder.reading.picture_input import PictureEntry
 from builder.settings.input_scaling import PixelTransform
@@ -205,9 +205,9 @@ def test_pictures_enter_encoded_or_as_pixels(tmp_path: Path) -> None:
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="expected a new folder or an older SavedModel to replace"):
+    with pytest.raises(ConfigError, match="expected a new or empty folder to write, or an older one to replace"):
         build(text_config(tmp_path, {"a": 2}, saved_model=tmp_path / "mine"))
     assert not (tmp_path / "tiny.tflite").exists()
     for name in ("all", "by_index", "pixels"):
         with pytest.raises(ConfigError, match=f"'{name}' is taken"):
-            check_folder(tmp_path / "new", ["a", name])
+            check_target(tmp_path / "new", ["a", name])

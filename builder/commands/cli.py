@@ -23,6 +23,7 @@ from builder.commands.training import train_head
 from builder.settings.config import ALGORITHMS, AUTO, DEFAULT_MIN_AGREEMENT, RUNGS, BuildConfig
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
+from builder.support.places import report_folder
 from builder.support.quiet import quiet, terminal
 
 
@@ -53,7 +54,9 @@ for command in (*COMMANDS, train_head, export):
 )
 @click.option("--keras-output", type=click.Path(path_type=Path), help="Also save the merged model as .keras.")
 @click.option("--saved-model", type=click.Path(path_type=Path), help="Also a SavedModel for servers, in this folder.")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder of the report; else report/ beside the output.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Folder of the report; else NAME.report beside the output."
+)
 @click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
 @tolerance_option
 @allow_code_option
@@ -103,7 +106,9 @@ def inspect(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Pictures DIR/<head>/<class>/*, DIR/none/*.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of the build: float originals beside int8.")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else beside FILE.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else NAME.report beside FILE."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, as_json: bool) -> None:
     """How good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
@@ -112,7 +117,7 @@ def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, a
         from builder.judging import evaluate as evaluation
 
         result = evaluation.evaluate(file, data, build_config)
-        folder = report or file.parent / "evaluation"
+        folder = report or report_folder(file)
         evaluation.write_evaluation(result, folder)
     if as_json:
         click.echo(json.dumps(result.to_json()))

@@ -13,7 +13,8 @@ from builder.exporting.mediapipe import chosen_outputs, task_file
 from builder.growing.finished import Finished, noise, read_finished
 from builder.growing.packs import head_pack
 from builder.support.errors import ConfigError, ConversionError
-from builder.support.files import new_folder, temporary_beside
+from builder.support.files import written, written_folder
+from builder.support.places import check_file, check_folder
 from builder.tflite.link import backbone_alone
 from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
 from edge_runtime.engine import MultiHeadClassifier, by_name
@@ -39,8 +40,7 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
 
     Raises ``BuilderError``, ``EdgeRuntimeError`` and ``OSError``; then nothing was written.
     """
-    if output.is_dir():
-        raise ConfigError(f"{output}: expected a file to write, found a folder")
+    check_file(output)
     if output.resolve() == file.resolve():
         raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
     with MultiHeadClassifier(file, head_packs=()) as opened:
@@ -50,22 +50,22 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
         if not names:
             raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
         content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(output) as draft:
+        with written(output) as draft:
             draft.write_bytes(content)
             _prove_task(opened, draft, names)
-            draft.replace(output)
     return Export((output,), _left_out_packs(file))
 
 
 def export_split(file: Path, folder: Path) -> Export:
     """The backbone, and every head as a pack beside it. Raises as ``export_task``; ``folder`` must be new or empty."""
+    check_folder(folder)
     with MultiHeadClassifier(file, head_packs=()) as opened:
         return _split(opened, read_finished(file), folder)
 
 
 def export_edgetpu(file: Path, folder: Path) -> Export:
     """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
+    check_folder(folder)
     with MultiHeadClassifier(file, head_packs=()) as opened:
         _check_pictures(file, opened)
         finished = read_finished(file)
@@ -85,7 +85,7 @@ def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Exp
     metadata, notes = finished.metadata, list(_left_out_packs(finished.path))
     if metadata.joint is not None:
         notes.append("the joint list is dropped: it needs all heads in one file")
-    with new_folder(folder) as draft:
+    with written_folder(folder) as draft:
         main = draft / f"{finished.path.stem}.tflite"
         packs = main.with_suffix(PACK_FOLDER)
         packs.mkdir()

@@ -6,10 +6,7 @@ which all signatures call.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,8 @@ from builder.merging.merge import MergedModel
 from builder.reading.picture_input import PictureEntry
 from builder.reading.text_input import text_layer
 from builder.support.errors import ConfigError
+from builder.support.files import written_folder
+from builder.support.places import check_folder
 from builder.support.quiet import quiet
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import END_TO_END, ImageInput
@@ -30,10 +29,9 @@ MARK = "saved_model.pb"
 Function = Any  # a tf.function or what calls one
 
 
-def check_folder(folder: Path, heads: Sequence[str]) -> None:
+def check_target(folder: Path, heads: Sequence[str]) -> None:
     """Raises ``ConfigError`` where ``folder`` holds anything but an older SavedModel, or a head's name is taken."""
-    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: expected a new folder or an older SavedModel to replace, found something else")
+    check_folder(folder, mark=MARK)
     taken = sorted({ALL, BY_INDEX, PIXELS} & set(heads))
     if taken:
         raise ConfigError(f"head name {taken[0]!r} is taken by a signature of the SavedModel; choose another")
@@ -79,7 +77,7 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
         pixels = tf.TensorSpec((None, spec.height, spec.width, 3), tf.uint8, name="inputs")
         raw = tf.function(lambda inputs, head: chosen(features(_transformed(merged)(inputs)), head))
         signatures[PIXELS] = raw.get_concrete_function(pixels, indices)
-    with _replaced(folder) as draft, quiet():
+    with written_folder(folder, mark=MARK) as draft, quiet():
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, str(draft), signatures=signatures, options=options)
 
@@ -195,17 +193,3 @@ def _resized(image: Any, size: Any, spec: ImageInput) -> Any:
     method = {"lanczos": "lanczos3"}.get(spec.method, spec.method)
     image = tf.image.resize(tf.cast(image, tf.float32), size, method=method, antialias=spec.antialias)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its place when all is written."""
-    draft, old = (folder.with_name(f".{folder.name}.{os.getpid()}{suffix}") for suffix in ("", ".old"))
-    try:
-        yield draft
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-    finally:
-        for left in (draft, old):
-            shutil.rmtree(left, ignore_errors=True)

@@ -13,7 +13,7 @@ import numpy as np
 from builder.joint import JointHead
 from builder.joint.graph import lay_out
 from builder.support.errors import ConversionError, ModelFileError
-from builder.support.files import temporary_beside
+from builder.support.files import write_text
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import link, unlink
 from edge_runtime.bundle import append_members, read_metadata
@@ -160,14 +160,15 @@ def _check_equal(what: str, expected: Iterable[np.ndarray], found: Iterable[np.n
 def record(output: Path, folder: Path, entry: Mapping[str, Any]) -> None:
     """Add what was done to ``report.json``, under ``changes``, behind what the build of the same file left there."""
     path = folder / "report.json"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         document = {}
-    if not isinstance(document, dict) or document.get("output") != str(output):
+    known = Path(str(document.get("output"))).name if isinstance(document, dict) else ""
+    if known not in (
+        output.name,
+        output.resolve().name,
+    ):  # the folder is told apart by its name alone: paths are spelled in many ways
         document = {"output": str(output)}
     document["changes"] = [*document.get("changes", []), dict(entry)]
-    with temporary_beside(path) as draft:
-        draft.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        draft.replace(path)
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -15,7 +15,8 @@ from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.config import DEFAULT_MIN_AGREEMENT, HeadConfig, JointConfig
 from builder.support.errors import ConfigError, QualityError
-from builder.support.files import temporary_beside
+from builder.support.files import Output, locked
+from builder.support.places import check_file, report_folder
 from builder.tflite.flatbuffer import Part
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier
@@ -48,7 +49,7 @@ class GrowConfig:
 
     @property
     def report_folder(self) -> Path:
-        return self.report or self.output.parent / "report"
+        return self.report or report_folder(self.output)
 
 
 @dataclass
@@ -92,60 +93,63 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
     """
     head = _new_head_of(config)
     change = Change(f"{'replaced' if replacing else 'added'} head {head.name}", config.output)
-    with change.stage("read"):
-        before = read_finished(config.file)
-        if replacing:
-            before.head(head.name)
-        else:
-            _check_free(before, head.name)
-    new, verification = _make(before, config, change)
-    heads = _heads_of(before)
-    heads[head.name] = (new.info, new.part)
-    with change.stage("joint"):
-        joint = _joint_again(before, heads, config, verification, change)
-    with change.stage("link"):
-        after, content = with_heads(before, heads, joint)
-    with temporary_beside(config.output) as draft:
-        draft.write_bytes(content)
-        others = {name: name for name in before.parts if name not in (BACKBONE, head.name)}
-        with change.stage("others"):
-            change.kept = prove_kept(config.file, draft, others, verification.tensors)
-        with change.stage("verify"), MultiHeadClassifier(draft, head_packs=()) as opened:
-            _judge(opened, new, verification, config, change)
-        quality = dict(after.metadata.quality)
-        quality["heads"] = {**quality.get("heads", {}), head.name: change.quality.to_json() if change.quality else {}}
-        metadata = replace(after.metadata, quality=quality)
-        _finish(draft, append_members(content[: metadata.model_bytes], metadata), metadata, config, change)
+    with _held(config) as output:
+        with change.stage("read"):
+            before = read_finished(config.file)
+            if replacing:
+                before.head(head.name)
+            else:
+                _check_free(before, head.name)
+        new, verification = _make(before, config, change)
+        heads = _heads_of(before)
+        heads[head.name] = (new.info, new.part)
+        with change.stage("joint"):
+            joint = _joint_again(before, heads, config, verification, change)
+        with change.stage("link"):
+            after, content = with_heads(before, heads, joint)
+        with output.draft() as draft:
+            draft.write_bytes(content)
+            others = {name: name for name in before.parts if name not in (BACKBONE, head.name)}
+            with change.stage("others"):
+                change.kept = prove_kept(config.file, draft, others, verification.tensors)
+            with change.stage("verify"), MultiHeadClassifier(draft, head_packs=()) as opened:
+                _judge(opened, new, verification, config, change)
+            quality = dict(after.metadata.quality)
+            quality["heads"] = {**quality.get("heads", {}), head.name: change.quality.to_json() if change.quality else {}}
+            metadata = replace(after.metadata, quality=quality)
+            _finish(draft, append_members(content[: metadata.model_bytes], metadata), metadata, config, change)
     return change
 
 
 def remove_head(config: GrowConfig, name: str) -> Change:
     """Raises as ``add_head``; the last head stays."""
     change = Change(f"removed head {name}", config.output)
-    before = read_finished(config.file)
-    before.head(name)
-    heads = _heads_of(before)
-    del heads[name]
-    if not heads:
-        raise ConfigError(f"{config.file}: {name} is its only head; a file without heads answers nothing")
-    with change.stage("joint"):
-        joint = _joint_again(before, heads, config, None, change)
-    with change.stage("link"):
-        after, content = with_heads(before, heads, joint)
-    _write_changed(after, content, {name: name for name in heads}, config, change)
+    with _held(config) as output:
+        before = read_finished(config.file)
+        before.head(name)
+        heads = _heads_of(before)
+        del heads[name]
+        if not heads:
+            raise ConfigError(f"{config.file}: {name} is its only head; a file without heads answers nothing")
+        with change.stage("joint"):
+            joint = _joint_again(before, heads, config, None, change)
+        with change.stage("link"):
+            after, content = with_heads(before, heads, joint)
+        _write_changed(after, content, {name: name for name in heads}, config, output, change)
     return change
 
 
 def rename_head(config: GrowConfig, old: str, new: str) -> Change:
     """The joint list stays as it is but for the name. Raises as ``add_head``."""
     change = Change(f"renamed head {old} to {new}", config.output)
-    before = read_finished(config.file)
-    before.head(old)
-    _check_free(before, new)
-    with change.stage("link"):
-        after, content = renamed(before, old, new)
-    names = {info.head_name: new if info.head_name == old else info.head_name for info in before.metadata.heads}
-    _write_changed(after, content, names, config, change)
+    with _held(config) as output:
+        before = read_finished(config.file)
+        before.head(old)
+        _check_free(before, new)
+        with change.stage("link"):
+            after, content = renamed(before, old, new)
+        names = {info.head_name: new if info.head_name == old else info.head_name for info in before.metadata.heads}
+        _write_changed(after, content, names, config, output, change)
     return change
 
 
@@ -153,18 +157,27 @@ def build_head(config: GrowConfig) -> Change:
     """The new head in a file of its own, a head pack for ``config.file``. Raises as ``add_head``."""
     head = _new_head_of(config)
     change = Change(f"built head pack {head.name}", config.output)
-    with change.stage("read"):
-        main = read_finished(config.file)
-        _check_free(main, head.name)
-    new, verification = _make(main, config, change)
-    model, pack = head_pack(main.metadata, new.info, new.part)
-    with temporary_beside(config.output) as draft:
-        draft.write_bytes(append_members(model, pack))
-        with change.stage("verify"), MultiHeadClassifier(config.file, head_packs=[draft]) as opened:
-            quality = _judge(opened, new, verification, config, change)
-        pack = replace(pack, quality={"heads": {head.name: quality.to_json()}})
-        _finish(draft, append_members(model, pack), pack, config, change)
+    with _held(config) as output:
+        with change.stage("read"):
+            main = read_finished(config.file)
+            _check_free(main, head.name)
+        new, verification = _make(main, config, change)
+        model, pack = head_pack(main.metadata, new.info, new.part)
+        with output.draft() as draft:
+            draft.write_bytes(append_members(model, pack))
+            with change.stage("verify"), MultiHeadClassifier(config.file, head_packs=[draft]) as opened:
+                quality = _judge(opened, new, verification, config, change)
+            pack = replace(pack, quality={"heads": {head.name: quality.to_json()}})
+            _finish(draft, append_members(model, pack), pack, config, change)
     return change
+
+
+@contextmanager
+def _held(config: GrowConfig) -> Iterator[Output]:
+    """The output is this process's from before the file is read until it is written: no change undoes another."""
+    check_file(config.output)
+    with locked(config.output) as output:
+        yield output
 
 
 def _new_head_of(config: GrowConfig) -> HeadConfig:
@@ -241,8 +254,10 @@ def _judge(
     return quality
 
 
-def _write_changed(after: Finished, content: bytes, kept: Mapping[str, str], config: GrowConfig, change: Change) -> None:
-    with temporary_beside(config.output) as draft:
+def _write_changed(
+    after: Finished, content: bytes, kept: Mapping[str, str], config: GrowConfig, output: Output, change: Change
+) -> None:
+    with output.draft() as draft:
         draft.write_bytes(content)
         with change.stage("others"):
             change.kept = prove_kept(config.file, draft, kept, None)
@@ -250,10 +265,9 @@ def _write_changed(after: Finished, content: bytes, kept: Mapping[str, str], con
 
 
 def _finish(draft: Path, content: bytes, metadata: Metadata | HeadPack, config: GrowConfig, change: Change) -> None:
-    """The finished bytes take the place of the output; what was done is written down first."""
+    """The finished bytes, ready to take the place of the output; what was done is written down first."""
     change.file_bytes = len(content)
     if isinstance(metadata, Metadata):
         change.heads = len(metadata.heads)
     draft.write_bytes(content)
     record(config.output, config.report_folder, change.to_json())
-    draft.replace(config.output)

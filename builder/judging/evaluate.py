@@ -7,7 +7,6 @@ the build is given, the float originals and one head trained anew on all labels.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from builder.judging.metrics import Accuracy, confusion, judge, reliability
 from builder.samples.files import find_pictures
 from builder.settings.config import BuildConfig
 from builder.support.errors import SamplesError
+from builder.support.files import write_text
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import picture_input
@@ -116,12 +116,9 @@ def evaluate(
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """``evaluation.json`` and ``evaluation.html``, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
     for name, text in {"evaluation.json": document, "evaluation.html": evaluation.page}.items():
-        draft = folder / f".{name}.{os.getpid()}"
-        draft.write_text(text, "utf-8")
-        draft.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def print_evaluation(evaluation: Evaluation, page: Path) -> None:

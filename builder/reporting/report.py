@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from builder.quantizing.coverage import MOST_BEYOND
 from builder.reporting.report_page import Page, Worst, render
 from builder.samples.calibration import SampleSet
 from builder.settings.config import BuildConfig
+from builder.support.files import write_text
 from builder.tflite.link import LinkedModel
 from edge_runtime.metadata import BACKBONE, Metadata
 
@@ -159,15 +159,12 @@ class Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
         "report.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
         "index.html": render(_page(report)),
     }
     for name, text in files.items():
-        draft = folder / f".{name}.{os.getpid()}"
-        draft.write_text(text, "utf-8")
-        draft.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def print_summary(report: Report) -> None:

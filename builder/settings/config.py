@@ -13,6 +13,7 @@ from typing import Any
 from builder.settings.input_scaling import PixelTransform, parse_preprocessing
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
+from builder.support.places import report_folder
 from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
 from edge_runtime.text import MAX_NGRAM, SPLIT, STANDARDIZE
 
@@ -150,7 +151,7 @@ class BuildConfig:
 
     @property
     def report_folder(self) -> Path:
-        return self.report or self.output.parent / "report"
+        return self.report or report_folder(self.output)
 
     @property
     def rungs(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from builder.judging.evaluate_page import Matrix, accuracy_table, confusions
 from builder.reporting.page import BLUE, GREY, image, page, row, tidy
-from builder.support.files import temporary_beside
+from builder.support.files import write_text
 from builder.training.trained import Trained
 
 
@@ -21,9 +21,7 @@ def write_report(trained: Trained, folder: Path) -> None:
         "index.html": _page(trained),
     }
     for name, text in files.items():
-        with temporary_beside(folder / name) as draft:
-            draft.write_text(text, "utf-8")
-            draft.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def to_json(trained: Trained) -> dict[str, Any]:

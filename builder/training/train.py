@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from builder.reporting.progress import Stages
 from builder.support.errors import ConfigError
-from builder.support.files import temporary_beside
+from builder.support.files import written
 from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report
@@ -111,8 +111,6 @@ def _augmented(base: Base, config: TrainConfig) -> Any:
 def _save(model: Any, labels: tuple[str, ...], output: Path) -> None:
     """Both files are complete before the first takes its place."""
     names = output.with_suffix(".txt")
-    with temporary_beside(output) as draft, temporary_beside(names) as text:
+    with written(output) as draft, written(names) as text:
         text.write_text("".join(f"{label}\n" for label in labels), "utf-8")
         model.save(draft)
-        draft.replace(output)
-        text.replace(names)

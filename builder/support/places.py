@@ -1,0 +1,65 @@
+"""Where something can be written: told before the work, not after it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+from pathlib import Path
+
+from builder.support.errors import ConfigError
+
+
+def check_place(path: Path) -> Path:
+    """Where ``path`` leads to behind links. Raises ``ConfigError`` where that is no place to write a file or folder."""
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise ConfigError(f"{path}: expected a place to write, found a link that leads to itself")
+    if real.exists() and not real.is_file() and not real.is_dir():
+        raise ConfigError(f"{path}: expected a place to write, found a device, a pipe or a socket; choose another output")
+    return real
+
+
+def check_file(path: Path) -> None:
+    """A file can be written there; known before the work, not after. Raises ``ConfigError``."""
+    real = check_place(path)
+    if real.is_dir():
+        raise ConfigError(f"{path}: expected a file to write, found a folder")
+    _check_writable(path, real)
+
+
+def check_folder(path: Path, *, mark: str | None = None) -> None:
+    """A folder can be written there: nothing is there, or an empty folder, or an older one with the file ``mark`` in it.
+
+    Raises ``ConfigError``.
+    """
+    real = check_place(path)
+    older = mark is not None and (real / mark).is_file()
+    if real.exists() and not older and not (real.is_dir() and not any(real.iterdir())):
+        found = "a folder with files in it" if real.is_dir() else "a file"
+        older_one = "" if mark is None else f", or an older one to replace (with {mark} in it)"
+        raise ConfigError(
+            f"{path}: expected a new or empty folder to write{older_one}, found {found}; remove it or choose another"
+        )
+    _check_writable(path, real)
+
+
+def report_folder(output: Path) -> Path:
+    """``NAME.report``, where the report of ``output`` lies: beside the file itself, however it is spelled or linked."""
+    return (Path(os.path.realpath(output)) if output.is_symlink() else output).with_suffix(".report")
+
+
+def _check_writable(path: Path, real: Path) -> None:
+    """By making and removing a file."""
+    probe = beside(real, secrets.token_hex(8))
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{path}: its folder cannot be written ({error.strerror}); choose another output") from error
+
+
+def beside(real: Path, ending: str) -> Path:
+    """A hidden name beside ``real`` that belongs to it alone."""
+    return real.with_name(f".{real.stem[:40]}.{zlib.crc32(os.fsencode(real.name)):08x}.{ending}")

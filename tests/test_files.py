@@ -1,0 +1,217 @@
+"""The one writer: the older thing or the new one, whole, whenever the process ends; and nothing of it left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from builder.support import files
+from builder.support.errors import ConfigError
+from builder.support.files import locked, written, written_folder
+from builder.support.places import check_file, report_folder
+
+# Ends as a power cut would, at the step of this number: no ``finally`` runs.
+DYING = """
+import os, sys
+from pathlib import Path
+steps, folder, kind, exchange = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "True"
+from builder.support import files
+def step(event, arguments):
+    global steps
+    if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fsync", "swap", "os.chmod"):
+        if event != "open" or str(arguments[0]).startswith(folder):
+            if steps == 0:
+                os._exit(9)
+            steps -= 1
+sync = os.fsync
+os.fsync = lambda handle: (step("fsync", ()), sync(handle))
+if not exchange:
+    files.ctypes.CDLL = lambda *_, **__: None  # a system that cannot exchange two names at one stroke
+sys.addaudithook(step)
+path = Path(folder) / ("mine.tflite" if kind == "file" else "served")
+if kind == "file":
+    with files.written(path) as draft:
+        draft.write_bytes(b"new" * 1000)
+else:
+    with files.written_folder(path, mark="mark") as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner" / "weights").write_bytes(b"new" * 1000)
+        (draft / "mark").write_bytes(b"new")
+"""
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(item.relative_to(folder)): item.read_bytes() for item in folder.rglob("*") if item.is_file()}
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in content(folder).items() if not name.startswith(".")}
+
+
+OLD = {"file": {"mine.tflite": b"old"}, "folder": {"served/mark": b"old", "served/inner/old": b"old"}}
+NEW = {
+    "file": {"mine.tflite": b"new" * 1000},
+    "folder": {"served/mark": b"new", "served/inner/weights": b"new" * 1000},
+}
+
+
+def lay_out(folder: Path, files_there: dict[str, bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, data in files_there.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(("kind", "exchange"), [("file", True), ("folder", True), ("folder", False)])
+def test_it_may_die_at_any_step(tmp_path: Path, kind: str, exchange: bool) -> None:
+    folder, died = tmp_path / "out", 0
+    for step in range(100):
+        lay_out(folder, OLD[kind])
+        command = [sys.executable, "-c", DYING, str(step), str(folder), kind, str(exchange)]
+        code = subprocess.run(command, check=False).returncode
+        if code == 0:
+            break
+        assert code == 9
+        died += 1
+        found = visible(folder)
+        # Without an exchange there is a moment between two renames: what stood there lies beside it, whole.
+        parted = not exchange and found == {}
+        assert found in (OLD[kind], NEW[kind]) or parted, step
+        again = subprocess.run([*command[:3], "-1", *command[4:]], check=False)
+        assert again.returncode == 0
+        assert content(folder) == NEW[kind], step
+    assert died > 7
+    assert content(folder) == NEW[kind]
+
+
+def test_an_older_folder_comes_back_where_its_writer_died_between_two_renames(tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    lay_out(tmp_path, {"served/mark": b"old"})
+    folder.rename(files.beside(folder, "old"))
+    with pytest.raises(RuntimeError), locked(folder):
+        raise RuntimeError
+    assert content(tmp_path) == {"served/mark": b"old"}
+
+
+def test_an_older_folder_stays_where_the_new_one_is_gone(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"served/mark": b"old"})
+    with pytest.raises(OSError), written_folder(tmp_path / "served", mark="mark") as draft:
+        draft.rmdir()
+    assert content(tmp_path) == {"served/mark": b"old"}
+
+
+def test_a_waiting_link_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that has guessed the name."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0" * 16)
+    output = tmp_path / "mine.tflite"
+    with locked(output) as held:
+        files.beside(output, "0" * 16 + ".tflite").symlink_to(victim)
+        with pytest.raises(FileExistsError), held.draft():
+            pass
+    files.beside(output, "lock").symlink_to(victim)
+    with pytest.raises(OSError), locked(output):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_no_two_drafts_have_one_name(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(20):
+        with written(tmp_path / "mine.tflite") as draft:
+            names.add(draft.name)
+            assert draft.suffix == ".tflite"
+    assert len(names) == 20
+
+
+def test_what_is_behind_a_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "latest.tflite"
+    link.symlink_to("elsewhere/v1.tflite")
+    for data in (b"one", b"two"):  # the first time the link leads to nothing yet
+        with written(link) as draft:
+            draft.write_bytes(data)
+        assert link.is_symlink()
+        assert content(tmp_path / "elsewhere") == {"v1.tflite": data}
+    assert report_folder(link) == tmp_path.resolve() / "elsewhere" / "v1.report"
+
+
+def test_rights_stay(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    with written(path) as draft:
+        draft.write_bytes(b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@contextmanager
+def pipe(folder: Path) -> Iterator[Path]:
+    os.mkfifo(folder / "pipe.tflite")
+    yield folder / "pipe.tflite"
+
+
+def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:
+    with pipe(tmp_path) as fifo:
+        for path in (fifo, Path("/dev/null")):
+            for act in (check_file, lambda path: written(path).__enter__()):
+                with pytest.raises(ConfigError, match="found a device, a pipe or a socket"):
+                    act(path)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "me").symlink_to("me")
+    with pytest.raises(ConfigError, match="a link that leads to itself"):
+        check_file(tmp_path / "me")
+
+
+def test_the_second_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    with locked(path):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} is writing it"), locked(path):
+            pass
+        program = "from builder.support.files import locked\nfrom pathlib import Path\nimport sys\n"
+        program += "with locked(Path(sys.argv[1]), wait=0): pass"
+        other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+        assert f"process {os.getpid()} is writing it" in other.stderr
+    with locked(path), locked(tmp_path / "another.tflite"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    with pytest.raises(ConfigError, match="another program changed it meanwhile"), written(path) as draft:
+        draft.write_bytes(b"mine")
+        path.write_bytes(b"theirs")
+    assert content(tmp_path) == {"mine.tflite": b"theirs"}
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    """Only what bears the writer's own mark for this very name is removed."""
+    others = [".mine.tflite", ".mine.0123456789abcdef.tflite", "mine.0123456789abcdef.tflite", ".mine.old"]
+    others.append(files.beside(tmp_path / "another.tflite", "0" * 16 + ".tflite").name)
+    for name in others:
+        (tmp_path / name).write_bytes(b"theirs")
+    dead = files.beside(tmp_path / "mine.tflite", "0" * 16 + ".tflite")
+    dead.write_bytes(b"half")
+    with written(tmp_path / "mine.tflite") as draft:
+        draft.write_bytes(b"new")
+    assert sorted(content(tmp_path)) == sorted([*others, "mine.tflite"])
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 120 + ".tflite")
+    with written(path) as draft:
+        draft.write_bytes(b"new")
+    assert content(tmp_path) == {path.name: b"new"}
