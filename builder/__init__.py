@@ -1,10 +1,13 @@
 """Merge Keras classifiers that share a frozen backbone into one int8 ``.tflite`` file."""
 
+import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from builder.settings.config import BuildConfig, HeadConfig
-from builder.support.errors import BuilderError
+if TYPE_CHECKING:
+    from builder.pipeline import BuildResult, build
+    from builder.settings.config import BuildConfig, HeadConfig
+    from builder.support.errors import BuilderError
 
 # TensorFlow reads these once, when it is imported. Builds run on the CPU: the same inputs give the same bytes.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,11 +15,17 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 __all__ = ["BuildConfig", "BuildResult", "BuilderError", "HeadConfig", "build"]
 
+_HOMES = {
+    "BuildConfig": "builder.settings.config",
+    "BuildResult": "builder.pipeline",
+    "BuilderError": "builder.support.errors",
+    "HeadConfig": "builder.settings.config",
+    "build": "builder.pipeline",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """``build`` and ``BuildResult`` import TensorFlow, which takes seconds: only when they are asked for."""
-    if name in ("build", "BuildResult"):
-        from builder import pipeline
-
-        return getattr(pipeline, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Imported when it is asked for: ``build`` takes seconds, and a command can be interrupted from its first moment."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

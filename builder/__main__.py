@@ -1,3 +1,19 @@
-from builder.commands.cli import main
+"""The command ``builder``. Interrupted or terminated it ends in a word, also while it is still importing."""
 
-main()
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line; SIGTERM ends it as Ctrl-C does: drafts are removed, what stood there stays."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from builder.commands.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit("Aborted!")
+
+
+if __name__ == "__main__":
+    main()

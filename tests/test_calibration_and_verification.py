@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from builder import BuildResult
 from builder.judging.verify import HeadQuality, check_end_to_end, judge, wilson_interval
 from builder.quantizing.coverage import beyond_calibration
-from builder.samples.calibration import chosen, read_samples
+from builder.samples import calibration
+from builder.samples.calibration import chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
 from builder.support.errors import ConversionError, SamplesError
 from builder.tflite.flatbuffer import Part, plain_tensor, write_parts
@@ -48,6 +50,23 @@ def test_a_large_folder_does_not_outweigh_a_small_one(tmp_path: Path) -> None:
     assert counts == {"a": 13, "b": 5, "c": 12}
     assert draw_evenly(list(reversed(pictures)), 30) == drawn
     assert len(draw_evenly(pictures, 1000)) == 125
+
+
+def test_of_very_many_verification_samples_a_stated_part_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("calibration", 3), ("held_out/large", 40), ("held_out/small", 6)):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
+    monkeypatch.setitem(calibration.MAX_VERIFICATION, "pictures", 12)
+    monkeypatch.setattr(calibration, "MAX_VERIFICATION_OF_A_HEAD", 5)
+    heads, spec, held_out = ["large", "small"], ImageInput(8, 8), tmp_path / "held_out"
+    _, judged = collect(tmp_path / "calibration", held_out, heads, spec)
+    assert (len(judged.sources), judged.found) == (12, 46)
+    assert sum(source.head == "small" for source in judged.sources) == 6  # in turns with the large one
+    assert judged.drawn("pictures")[0].startswith("12 of 46 verification pictures were run")
+    _, few = collect(tmp_path / "calibration", held_out / "small", heads, spec)
+    assert (len(few.sources), few.found, few.drawn("pictures")) == (6, 6, ())
 
 
 def test_extremes_are_kept_in_place_of_the_last_drawn() -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from builder.merging.merge import MergedModel
 from builder.reading.picture_input import PictureEntry
 from builder.reading.text_input import text_layer
-from builder.support.errors import ConfigError
+from builder.support.errors import ConfigError, ConversionError
 from builder.support.files import written_folder
 from builder.support.places import check_folder
 from builder.support.quiet import quiet
@@ -79,7 +79,11 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
         signatures[PIXELS] = raw.get_concrete_function(pixels, indices)
     with written_folder(folder, mark=MARK) as draft, quiet():
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, str(draft), signatures=signatures, options=options)
+        try:
+            tf.saved_model.save(module, str(draft), signatures=signatures, options=options)
+        except tf.errors.OpError as error:  # which TensorFlow raises for a full disk too
+            reason = " ".join(str(error).split())[:200]
+            raise ConversionError(f"{folder}: the SavedModel cannot be written ({reason})") from error
 
 
 def _backbone(module: tf.Module, merged: MergedModel) -> Function:

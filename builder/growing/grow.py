@@ -209,6 +209,7 @@ def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, 
         names = [*(info.head_name for info in file.metadata.heads), head.name]
         folder = config.calibration_data or config.file.parent
         calibration, verification = collect(folder, config.verification_data, names, file.metadata.input)
+        change.notes += verification.drawn(file.metadata.input.noun)
     with change.stage("head"):
         return make_head(file, classifier, calibration, rounding=config.rounding), verification
 

@@ -76,16 +76,29 @@ def _head(head: Any) -> Any:
 
 def _convert(functions: Mapping[str, Any]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="polyhead-") as folder, quiet() as noise:
-        # Weights must be constants before they are saved: the converter cannot calibrate or share variables.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(tf.Module(), folder, signatures=functions, options=options)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter = _converter(functions, folder)
         try:
             return bytes(converter.convert())
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
             reason = noise() or str(error)
             raise ConversionError(f"TensorFlow Lite cannot express this model: {reason[-500:].strip()}") from error
+
+
+def _converter(functions: Mapping[str, Any], folder: str) -> Any:
+    """Raises ``ConversionError`` where ``folder`` does not hold a SavedModel of the functions: its disk is full."""
+    # Weights must be constants before they are saved: the converter cannot calibrate or share variables.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        tf.saved_model.save(tf.Module(), folder, signatures=functions, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+    except (OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConversionError(
+            f"{folder}: the temporary files of the conversion cannot be written ({reason}); make room there, or set "
+            "TMPDIR to a folder with room"
+        ) from error
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    return converter
 
 
 def _device_backbone(merged: MergedModel) -> Any:

@@ -98,6 +98,7 @@ class Report:
             if samples.broken:
                 noun = f"{what} {self.metadata.input.noun}"
                 found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
+        found += self.verification.drawn(self.metadata.input.noun)
         if isinstance(self.joint, JointHead):
             found += self.joint.notes
         elif self.config.joint.enabled and len(self.metadata.heads) > 1:
@@ -144,6 +145,7 @@ class Report:
             },
             "verification": {
                 "pictures": len(self.verification.tensors),
+                "found": self.verification.found,
                 "broken": list(self.verification.broken),
                 "min_agreement": self.config.min_agreement,
                 **self.quality.to_json(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
 
 MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less, and says less
+MAX_VERIFICATION = {"pictures": 2000, "texts": 10_000}  # enough to tell an agreement to half a percent
+MAX_VERIFICATION_OF_A_HEAD = 50  # where that is more, of all heads together
 MIN_SAMPLES = 2
 MAX_BROKEN_SHARE = 0.1  # more broken pictures than this and the folder is not what the user thinks it is
 _HELD_OUT_SHARE = 5  # a fifth
@@ -24,12 +26,13 @@ _CANDIDATES = 5  # times as many samples as calibrate are looked through for ext
 @dataclass(frozen=True)
 class SampleSet:
     """``tensors``: as the device sees the samples, pictures uint8 (samples, height, width, 3) RGB, texts int32 (samples,
-    length); ``sources`` in the same order.
+    length); ``sources`` in the same order. ``found``: how many there were, where only a part of them was drawn.
     """
 
     sources: tuple[Sample, ...]
     tensors: np.ndarray
     broken: tuple[str, ...] = ()
+    found: int = 0
 
     @property
     def samples(self) -> Sequence[Any]:
@@ -45,7 +48,16 @@ class SampleSet:
         kept = [i for i, tokens in enumerate(self.tensors) if tokens.any()]
         left = [source.name for i, source in enumerate(self.sources) if i not in set(kept)]
         broken = (*self.broken, *(f"{name}: no words" for name in left))
-        return SampleSet(tuple(self.sources[i] for i in kept), self.tensors[kept], broken)
+        return SampleSet(tuple(self.sources[i] for i in kept), self.tensors[kept], broken, self.found)
+
+    def drawn(self, noun: str) -> tuple[str, ...]:
+        """In words, that these are a part of what there was; nothing where they are all of it."""
+        if self.found <= len(self.sources) + len(self.broken):
+            return ()
+        return (
+            f"{len(self.sources):,} of {self.found:,} verification {noun} were run, drawn evenly from their folders by "
+            "their content: always the same ones",
+        )
 
     def first(self, count: int) -> SampleSet:
         return SampleSet(self.sources[:count], self.tensors[:count])
@@ -63,7 +75,7 @@ class SampleSet:
 def collect(
     calibration_data: Path, verification_data: Path | None, heads: Sequence[str], spec: InputSpec
 ) -> tuple[SampleSet, SampleSet]:
-    """The samples that calibrate and those that verify. No sample is in both, whatever it is called.
+    """The samples that calibrate and those that verify, of many a part. No sample is in both, whatever it is called.
 
     ``heads``: names of the folders whose samples belong to one. Raises ``SamplesError`` for a folder that is missing,
     empty, or has more broken pictures than a few.
@@ -79,11 +91,11 @@ def collect(
     if not verification:
         raise SamplesError(f"{calibration_data}: too few samples to set a fifth aside; add some")
     most = MAX_CALIBRATION[spec.noun]
+    enough = max(MAX_VERIFICATION[spec.noun], MAX_VERIFICATION_OF_A_HEAD * len(heads))
+    drawn = verification if len(verification) <= enough else draw_evenly(verification, enough)
     seen = read_samples(draw_evenly(calibration, _CANDIDATES * most), spec, calibration_data)
-    return (
-        seen.at(chosen(seen.tensors, most)),
-        read_samples(verification, spec, verification_data or calibration_data),
-    )
+    judged = read_samples(drawn, spec, verification_data or calibration_data)
+    return seen.at(chosen(seen.tensors, most)), replace(judged, found=len(verification))
 
 
 def chosen(tensors: np.ndarray, most: int) -> list[int]:
