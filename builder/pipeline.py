@@ -63,7 +63,9 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
 def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> BuildResult:
     stages = Stages(progress)
     with stages("load", len(config.heads)) as advance:
-        classifiers = load_classifiers(config.heads, advance, allow_code=config.allow_code, text=config.text)
+        classifiers = load_classifiers(
+            config.heads, advance, allow_code=config.allow_code, limits=config.limits, text=config.text
+        )
     with stages("find", len(classifiers)) as advance:
         classifiers, apart = align(classifiers, config.tolerance, advance)
         shared = find_backbone(classifiers)

@@ -34,7 +34,7 @@ def test_paths_are_relative_to_the_file_and_heads_keep_their_order(tmp_path: Pat
     assert config.heads[0] == HeadConfig("cats", tmp_path / "cats.keras", None, PREPROCESSING["tf"])
     assert config.heads[1].model == tmp_path.parent / "dogs.h5"
     assert config.heads[1].labels == ("a", "b")
-    assert (config.min_agreement, config.rounding, config.report_folder) == (0.97, "learnt", tmp_path / "out/report")
+    assert (config.min_agreement, config.rounding, config.report_folder) == (0.97, "learnt", tmp_path / "out/all.report")
 
 
 @pytest.mark.parametrize(

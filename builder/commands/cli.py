@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from builder.commands.options import (
     Commands,
     allow_code_option,
     heads_of,
+    limits_of,
+    max_memory_option,
+    max_steps_option,
     preprocessing_option,
     tolerance_option,
     transforms_of,
@@ -59,6 +63,8 @@ for command in (*COMMANDS, train_head, export):
 )
 @click.option("--target", type=click.Choice(list(TARGETS)), help="A device that the file must run on.")
 @tolerance_option
+@max_memory_option
+@max_steps_option
 @allow_code_option
 def build(config: Path | None, **options: Any) -> None:
     """Build from the TOML file CONFIG, or from options alone; options win over the file."""
@@ -77,15 +83,19 @@ def build(config: Path | None, **options: Any) -> None:
 @click.option("--preprocessing", multiple=True, metavar="[NAME=]HOW", help="For one, by its file's name, or all.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @tolerance_option
+@max_memory_option
+@max_steps_option
 @allow_code_option
 @click.pass_context
 def inspect(
     ctx: click.Context,
+    /,
     models: tuple[Path, ...],
     preprocessing: tuple[str, ...],
     as_json: bool,
     tolerance: float | None,
     allow_code: bool | None,
+    **limits: Any,
 ) -> None:
     """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
     transforms = transforms_of(preprocessing, [path.stem for path in models])
@@ -93,7 +103,9 @@ def inspect(
         from builder.merging import inspection
 
         chosen = [(path, transforms[path.stem]) for path in models]
-        groups = inspection.inspect(chosen, tolerance=tolerance or 0.0, allow_code=bool(allow_code))
+        groups = inspection.inspect(
+            chosen, tolerance=tolerance or 0.0, allow_code=bool(allow_code), limits=limits_of(limits)
+        )
         document = inspection.to_json(groups)
     if as_json:
         click.echo(json.dumps(document))
@@ -127,14 +139,14 @@ def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, a
 
 def _choose(path: Path | None, options: dict[str, Any]) -> BuildConfig:
     heads = heads_of(options.pop("heads"), options.pop("labels"), options.pop("preprocessing"))
+    limits = {key: options.pop(key) for key in ("max_memory", "max_steps")}
     given = {key: value for key, value in options.items() if value is not None}
     if path is not None:
         if heads:
             raise ConfigError("give the heads in the TOML file or by --head, not in both")
-        from dataclasses import replace
-
-        return replace(BuildConfig.from_toml(path), **given)
+        config = BuildConfig.from_toml(path)
+        return replace(config, limits=limits_of(limits, config.limits), **given)
     for key in ("output", "calibration_data"):
         if key not in given:
             raise ConfigError(f"--{key.replace('_', '-')} is missing; or give a TOML file that says it")
-    return BuildConfig(heads=heads, **given)
+    return BuildConfig(heads=heads, limits=limits_of(limits), **given)

@@ -12,7 +12,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.commands.options import allow_code_option, heads_of, pair, preprocessing_option
+from builder.commands.options import (
+    allow_code_option,
+    heads_of,
+    limits_of,
+    max_memory_option,
+    max_steps_option,
+    pair,
+    preprocessing_option,
+)
 from builder.settings.config import DEFAULT_MIN_AGREEMENT
 from builder.support.quiet import quiet
 from edge_runtime.bundle import read_metadata
@@ -36,6 +44,8 @@ def _new_head_options(command: Callable[..., None]) -> Callable[..., None]:
             "--min-agreement", type=float, default=DEFAULT_MIN_AGREEMENT, show_default=True, help="The gate."
         ),
         click.option("--fast", "rounding", flag_value="nearest", default="learnt", help="Round weights to the nearest."),
+        max_memory_option,
+        max_steps_option,
         allow_code_option,
         _REPORT,
         _JSON,
@@ -130,6 +140,7 @@ def _run(operation: str, file: Path, output: Path, head: str, chosen: dict[str, 
     labels, as_json = chosen.pop("labels"), chosen.pop("as_json")
     (config,) = heads_of((head,), (f"{name}={labels}",) if labels else (), chosen.pop("preprocessing"))
     chosen["allow_code"] = bool(chosen["allow_code"])
+    chosen["limits"] = limits_of(chosen)
     from builder.growing import grow
 
     with quiet():

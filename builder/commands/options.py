@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from builder.settings.config import MAX_TOLERANCE, HeadConfig
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform, parse_preprocessing
+from builder.settings.limits import Limits
 from builder.support.errors import BuilderError, ConfigError
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -38,6 +40,16 @@ tolerance_option = click.option(
 allow_code_option = click.option(
     "--allow-code", is_flag=True, default=None, help="Run code that a model file brings. Only for files you trust."
 )
+max_memory_option = click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True),
+    help=f"GB that one model's activations may take.  [default: {Limits.max_memory:g}]",
+)
+max_steps_option = click.option(
+    "--max-steps",
+    type=click.IntRange(1),
+    help=f"Steps of recurrent layers that one model may have.  [default: {Limits.max_steps}]",
+)
 preprocessing_option = click.option(
     "--preprocessing", multiple=True, metavar="[NAME=]HOW", help=f"{', '.join(PREPROCESSING)} or SCALE,OFFSET."
 )
@@ -49,6 +61,12 @@ def heads_of(models: tuple[str, ...], labels: tuple[str, ...], preprocessing: tu
     transforms = transforms_of(preprocessing, list(paths))
     files = {name: Path(file) for name, file in label_files.items()}
     return tuple(HeadConfig(name, Path(model), files.get(name), transforms[name]) for name, model in paths.items())
+
+
+def limits_of(options: dict[str, Any], otherwise: Limits | None = None) -> Limits:
+    """Takes ``max_memory`` and ``max_steps`` out of the options; what is not given is as in ``otherwise``."""
+    given = {key: options.pop(key, None) for key in ("max_memory", "max_steps")}
+    return replace(otherwise or Limits(), **{key: value for key, value in given.items() if value is not None})
 
 
 def transforms_of(values: tuple[str, ...], names: list[str]) -> dict[str, PixelTransform | None]:

@@ -14,6 +14,7 @@ from builder.growing.packs import head_pack
 from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.config import DEFAULT_MIN_AGREEMENT, HeadConfig, JointConfig
+from builder.settings.limits import Limits
 from builder.support.errors import ConfigError, QualityError
 from builder.support.files import Output, locked
 from builder.support.places import check_file, report_folder
@@ -46,6 +47,7 @@ class GrowConfig:
     min_agreement: float = DEFAULT_MIN_AGREEMENT
     rounding: str = "learnt"
     allow_code: bool = False
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def report_folder(self) -> Path:
@@ -204,7 +206,7 @@ def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, 
         from builder.growing.new_head import load, make_head  # imports TensorFlow
     head = _new_head_of(config)
     with change.stage("load"):
-        classifier = load(file, head, allow_code=config.allow_code)
+        classifier = load(file, head, allow_code=config.allow_code, limits=config.limits)
     with change.stage("pictures"):
         names = [*(info.head_name for info in file.metadata.heads), head.name]
         folder = config.calibration_data or config.file.parent

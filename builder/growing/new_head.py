@@ -23,6 +23,7 @@ from builder.reading.source_input import Entry
 from builder.samples.calibration import SampleSet
 from builder.settings.config import ISLANDS, HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
+from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
 from builder.tflite.flatbuffer import Part, read_parts, set_quantization, write_parts
 from builder.tflite.versions import with_versions
@@ -41,14 +42,14 @@ class NewHead:
     part: Part
 
 
-def load(file: Finished, config: HeadConfig, *, allow_code: bool) -> Classifier:
+def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits | None = None) -> Classifier:
     """The model, proved by content to have the file's backbone.
 
     Raises ``ModelFileError``, ``ConfigError`` and ``NoSharedBackboneError``.
     """
     spec = file.metadata.input
     words = spec if isinstance(spec, TextInput) else None
-    (classifier,) = load_classifiers((config,), allow_code=allow_code, text=words)
+    (classifier,) = load_classifiers((config,), allow_code=allow_code, limits=limits, text=words)
     _cut(classifier, file)
     return classifier
 

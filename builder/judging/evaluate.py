@@ -265,7 +265,10 @@ def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     """Float probabilities (pictures, labels) of the Keras models of ``config``."""
     from builder.reading.classifier import load_classifiers
 
-    return [c.predict(list(answers.pixels)) for c in load_classifiers(config.heads, allow_code=config.allow_code)]
+    return [
+        c.predict(list(answers.pixels))
+        for c in load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
+    ]
 
 
 def _retrained(

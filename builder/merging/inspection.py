@@ -18,6 +18,7 @@ from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.graph import Node
 from builder.settings.input_scaling import PixelTransform
+from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
 
 
@@ -41,14 +42,18 @@ class Group:
 
 
 def inspect(
-    models: Sequence[tuple[Path, PixelTransform | None]], *, tolerance: float = 0.0, allow_code: bool = False
+    models: Sequence[tuple[Path, PixelTransform | None]],
+    *,
+    tolerance: float = 0.0,
+    allow_code: bool = False,
+    limits: Limits | None = None,
 ) -> tuple[Group, ...]:
     """The models in groups that share a backbone, in the order of their first models.
 
     ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
-    ``tolerance``, ``allow_code``: as in ``BuildConfig``. Raises ``ModelFileError``.
+    ``tolerance``, ``allow_code``, ``limits``: as in ``BuildConfig``. Raises ``ModelFileError``.
     """
-    reader, groups = Reader(allow_code=allow_code), list[list[Classifier]]()
+    reader, groups = Reader(allow_code=allow_code, limits=limits), list[list[Classifier]]()
     for path, preprocessing in models:
         classifier = reader.read(str(path), path, preprocessing)
         for group in groups:

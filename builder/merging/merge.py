@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from builder.merging.backbone import SharedBackbone
+from builder.merging.budget import Budget
 from builder.reading.classifier import Classifier, check_labels, run_float
+from builder.reading.formats.limits import PLAIN
 from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.reading.source_input import Entry
@@ -128,18 +129,23 @@ def _rebuild(
 ) -> Any:
     """A Keras model of some nodes of a classifier, fed by the tensors in ``inputs``."""
     graph, values, layers = classifier.graph, dict(inputs), dict[str, Any]()
-    names = _unique_names(graph, indices)
+    names, budget = _unique_names(graph, indices), Budget(classifier)
     for i in indices:
         node = graph.nodes[i]
-        args, kwargs = (_constants(map_refs(part, values.__getitem__)) for part in (node.args, dict(node.kwargs)))
+        args, kwargs = _arguments(node, values, classifier)
+        budget.enter(node, args)
         if node.layer not in layers:
             if node.weights or node.kind not in _WITHOUT_WEIGHTS:
                 _check_weights(node, classifier, args, kwargs)
             layers[node.layer] = _layer(node, names[node.layer], classifier)
         results = _as_list(_call(layers[node.layer], node, args, kwargs, classifier))
+        budget.leave(node, args, results)
         values.update((Ref(i, k), tensor) for k, tensor in enumerate(results))
         _set_weights(layers[node.layer], node)
-    tensors = [values[ref] for ref in outputs]
+    try:
+        tensors = [values[ref] for ref in outputs]
+    except KeyError as error:
+        raise ModelFileError(f"{classifier.path}: it reads an output of a layer that the layer does not have") from error
     if finish is not None:
         tensors = [keras.layers.Activation(finish, name="probabilities")(tensor) for tensor in tensors]
     sources = list(inputs.values())
@@ -190,7 +196,6 @@ _WITHOUT_WEIGHTS = (
     "Softmax",
     "ZeroPadding2D",
 )
-_MAX_ELEMENTS = 1 << 28  # of one activation: a gigabyte
 
 
 def _layer(node: Node, name: str, classifier: Classifier) -> Any:
@@ -204,16 +209,9 @@ def _layer(node: Node, name: str, classifier: Classifier) -> Any:
 
 def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier) -> Any:
     try:
-        result = layer(*args, **kwargs)
+        return layer(*args, **kwargs)
     except _UNFIT as error:
         raise _unfit(node, classifier, error) from error
-    for tensor in _as_list(result):
-        if math.prod(n or 1 for n in tensor.shape) > _MAX_ELEMENTS:
-            raise ModelFileError(
-                f"{classifier.path}: layer {node.layer!r} ({node.kind}) gives {tuple(tensor.shape)}, more than any "
-                "device holds; save the model again"
-            )
-    return result
 
 
 def _check_weights(node: Node, classifier: Classifier, args: Any, kwargs: Any) -> None:
@@ -241,10 +239,22 @@ def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileErr
     return ModelFileError(f"{classifier.path}: layer {node.layer!r} ({node.kind}) cannot be rebuilt: {reason}")
 
 
+def _arguments(node: Node, values: Mapping[Ref, Any], classifier: Classifier) -> Any:
+    """(args, kwargs) of a call, with tensors for references. Raises ``ModelFileError``."""
+    try:
+        return [_constants(map_refs(part, values.__getitem__)) for part in (node.args, dict(node.kwargs))]
+    except KeyError as error:
+        raise _unfit(node, classifier, ValueError(f"it reads an output that no layer has: {error}")) from error
+    except _UNFIT as error:
+        raise _unfit(node, classifier, error) from error
+
+
 def _constants(value: Any) -> Any:
-    """Constants that Keras serialized inside a call become arrays again; tensors pass."""
+    """Constants that Keras serialized inside a call become arrays again; tensors pass. Raises ``ValueError``."""
     if isinstance(value, dict):
         if "class_name" in value and "config" in value:
+            if value["class_name"] not in PLAIN:
+                raise ValueError(f"a constant of class {value['class_name']!r:.60} in a call; expected numbers")
             return keras.saving.deserialize_keras_object(value, safe_mode=True)
         return {key: _constants(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import numpy as np
 
 from builder.reading.digests import tensor_digests
 from builder.reading.formats import read_label_file, read_model
-from builder.reading.formats.stored import StoredModel
+from builder.reading.formats.stored import StoredModel, contradictions
 from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
-from builder.reading.layers import UnknownLayerError, canonical_layers
+from builder.reading.layers import UnknownLayerError, canonical_layers, weight_name
 from builder.reading.simplify import activation_of
 from builder.reading.source_input import Entry, check_one_input, read_entry
 from builder.reading.text_input import TextEntry, check_embedding
 from builder.settings.config import HeadConfig, TextConfig
 from builder.settings.input_scaling import PixelTransform
+from builder.settings.limits import Limits
 from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime.text import TextInput
 
@@ -42,6 +43,7 @@ class Classifier:
     original: Callable[[], Any]
     labels: tuple[str, ...] = ()
     allow_code: bool = False
+    limits: Limits = field(default_factory=Limits)
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
     applied: str | None = None  # the activation put behind bare logits; None where the model has its own
 
@@ -68,8 +70,8 @@ class Classifier:
 class Reader:
     """Reads models one after the other and keeps what they have in common once."""
 
-    def __init__(self, *, allow_code: bool = False) -> None:
-        self._pool, self._allow_code = WeightPool(), allow_code
+    def __init__(self, *, allow_code: bool = False, limits: Limits | None = None) -> None:
+        self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
         self._canonical = canonical_layers(allow_code=allow_code)
 
     def read(self, name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
@@ -79,18 +81,21 @@ class Reader:
     def classifier(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
         """The same for a file that was read already."""
         model = self.base(name, stored, preprocessing)
-        activation = _activation(model.graph, stored.path)
+        with contradictions(stored.path):
+            activation = _activation(model.graph, stored.path)
         return replace(model, activation=activation, applied="softmax" if activation == "linear" else None)
 
     def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
         """A model that may end in anything, read as if it were a classifier with bare logits."""
         path = stored.path
-        check_one_input(stored)
-        try:
-            graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
-        except (UnreadableModelError, UnknownLayerError) as error:
-            raise ModelFileError(f"{path}: {error}") from error
-        simple, entry = read_entry(stored, graph, preprocessing)
+        with contradictions(path):
+            check_one_input(stored)
+            try:
+                graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
+            except (UnreadableModelError, UnknownLayerError) as error:
+                raise ModelFileError(f"{path}: {error}") from error
+            check_finite(graph, path)
+            simple, entry = read_entry(stored, graph, preprocessing)
         return Classifier(
             name=name,
             path=path,
@@ -101,6 +106,7 @@ class Reader:
             original=stored.original,
             labels=stored.origin.labels or (),
             allow_code=self._allow_code,
+            limits=self._limits,
             notes=stored.notes,
         )
 
@@ -116,6 +122,7 @@ def load_classifiers(
     advance: Callable[[], None] = lambda: None,
     *,
     allow_code: bool = False,
+    limits: Limits | None = None,
     text: TextConfig | TextInput | None = None,
 ) -> tuple[Classifier, ...]:
     """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
@@ -123,7 +130,7 @@ def load_classifiers(
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
-    reader, found = Reader(allow_code=allow_code), []
+    reader, found = Reader(allow_code=allow_code, limits=limits), []
     for head in heads:
         found.append(_load(reader, head, text))
         advance()
@@ -178,6 +185,19 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ..
     if any(not label.strip() or "\n" in label for label in labels):
         raise ConfigError(f"{source}: a label is empty or has more than one line")
     return labels
+
+
+def check_finite(graph: Graph, path: Path) -> None:
+    """Raises ``ModelFileError`` for a weight that is no number, which training leaves where it went wrong."""
+    for node in graph.nodes:
+        for i, weight in enumerate(node.weights):
+            wrong = weight.value.size - int(np.isfinite(weight.value).sum())
+            if wrong:
+                name = weight_name(node.kind, node.config, i)
+                raise ModelFileError(
+                    f"{path}: layer {node.layer!r:.80} ({node.kind}): {wrong:,} of {weight.value.size:,} numbers of its "
+                    f"{name} are NaN or infinite: the training went wrong, or the file was damaged; train or copy again"
+                )
 
 
 def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:

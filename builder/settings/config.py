@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.settings.input_scaling import PixelTransform, parse_preprocessing
+from builder.settings.limits import Limits
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
@@ -95,7 +96,7 @@ class BuildConfig:
     ``algorithm``: one of ``ALGORITHMS``; the others are there to compare with and make int8 alone, in their own way.
     ``tolerance``: how far apart weights may be that count as the same, relative to the largest of a tensor; float16
     needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own). ``target``: a device
-    that the file must run on, see ``targets.TARGETS``.
+    that the file must run on, see ``targets.TARGETS``. ``limits``: how much a model file may ask of this machine.
     """
 
     output: Path
@@ -118,6 +119,7 @@ class BuildConfig:
     joint: JointConfig = field(default_factory=JointConfig)
     text: TextConfig | None = None
     saved_model: Path | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -183,6 +185,8 @@ _KEYS = (
     "min_agreement",
     "keras_output",
     "saved_model",
+    "max_memory",
+    "max_steps",
     "report",
     "resize",
     "precision",
@@ -218,6 +222,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         keras_output=_path(document, "keras_output", folder),
         saved_model=_path(document, "saved_model", folder),
         report=_path(document, "report", folder),
+        limits=_limits(document),
         resize=_resize(document.get("resize", {})),
         precision=document.get("precision", AUTO),
         algorithm=document.get("algorithm", OWN),
@@ -229,6 +234,11 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         text=_text(document.get("text"), folder),
         heads=tuple(_head(name, table, folder) for name, table in heads.items()),
     )
+
+
+def _limits(document: Mapping[str, Any]) -> Limits:
+    steps = _number(document, "max_steps", Limits.max_steps)
+    return Limits(_number(document, "max_memory", Limits.max_memory), int(steps) if steps.is_integer() else 0)
 
 
 def _head(name: str, table: Any, folder: Path) -> HeadConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder.reading.formats.limits import MAX_NUMBER
+from builder.reading.formats.limits import MAX_LAYERS, MAX_NUMBER
 from builder.reading.graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
 
@@ -33,6 +33,8 @@ def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
 def _without_unused(table: dict[str, Any]) -> dict[str, Any]:
     for key in _UNUSED:
         table.pop(key, None)
+    if "unroll" in table:  # how Keras runs a recurrent layer: it would unroll it while it is put together
+        table["unroll"] = False
     return table
 
 
@@ -56,6 +58,8 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
     layers = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(layers, list) or not layers:
         raise fail("has no layers")
+    if len(layers) > MAX_LAYERS:
+        raise ModelFileError(f"{path}: expected at most {MAX_LAYERS:,} layers in a model, found {len(layers):,}")
     names: set[str] = set()
     for layer in layers:
         if not _is_named(layer):
@@ -64,6 +68,9 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
         if name in names:
             raise fail(f"has two layers {name!r:.80}")
         names.add(name)
+        for key in ("batch_shape", "batch_input_shape", "shape"):
+            if not _is_shape(layer["config"].get(key)):
+                raise fail(f"gives layer {name!r:.80} a {key} that is no list of sizes")
         if layer["class_name"] in MODEL_CLASSES:
             check_form(layer, path)
         elif (number := _huge(layer["config"])) is not None:
@@ -92,6 +99,11 @@ def _is_named(layer: Any) -> bool:
         and isinstance(layer["config"].get("name"), str)
         and layer["config"]["name"] != ""
     )
+
+
+def _is_shape(value: Any) -> bool:
+    """None, or a list of sizes; None stands for one that is open."""
+    return value is None or (isinstance(value, list) and all(n is None or type(n) is int for n in value))
 
 
 def _is_call(call: Any) -> bool:

@@ -25,10 +25,11 @@ MAX_TEXT = 64 << 20  # of a configuration; EfficientNetV2-XL has 2 MB
 MAX_DEPTH = 64  # of groups within groups, and of models within models
 MAX_OBJECTS = 200_000  # groups and datasets
 MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly shrink at all, and zip reaches 1000
+MAX_LAYERS = 5000  # of one model; EfficientNetV2-XL has 1,100
 MAX_NUMBER = 1 << 20  # in a layer's settings: above any width, picture or vocabulary of a classifier for a device
 _SMALL = 64 << 20  # bytes that may be packed as tightly as they like
 
-_PLAIN = (
+PLAIN = (
     "__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__", "__tuple__", "TensorShape", "TypeSpec",
 )  # fmt: skip
 _CODE = re.compile(r"(.*\.)?(Lambda|__lambda__|__typespec__|TorchModuleWrapper|TFSMLayer|JaxLayer|FlaxLayer)")
@@ -186,7 +187,7 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
         raise ModelFileError(f"{path}: {layer} has a class name that is no text: {kind!r:.60}")
     if not all(text is None or isinstance(text, str) for text in (module, registered)):
         raise ModelFileError(f"{path}: {layer} has a module or a registered name that is no text")
-    if kind in _PLAIN and module in (None, "builtins"):
+    if kind in PLAIN and module in (None, "builtins"):
         return
     trust = "rebuild the model from Keras's own layers, or give --allow-code if you trust the file"
     if _CODE.fullmatch(kind):

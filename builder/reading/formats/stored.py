@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 
 from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import BuilderError, ModelFileError
 
 LayerPath = tuple[str, ...]  # names of the models around a layer, outermost child first, and its own
 Weights = Mapping[LayerPath, Sequence[np.ndarray]]  # of each layer that has any, in the order of ``get_weights``
@@ -69,3 +71,18 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     _, _, inner = text.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
     return inner[:300]
+
+
+@contextlib.contextmanager
+def contradictions(path: Path) -> Iterator[None]:
+    """What a definition whose parts do not fit each other makes of the code that reads it is one ``ModelFileError``.
+
+    Each kind that is known is named before; no list of them is ever whole.
+    """
+    try:
+        yield
+    except BuilderError:
+        raise
+    except LOADING_ERRORS as error:
+        what = f"{type(error).__name__}: {reason_of(error)}"
+        raise ModelFileError(f"{path}: its layers contradict each other ({what}); save the model again") from error
