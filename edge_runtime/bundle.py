@@ -17,6 +17,7 @@ import zlib
 from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError
+from edge_runtime.files import open_file
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
 from edge_runtime.text import TextInput
@@ -85,7 +86,7 @@ def packs_beside(path: str) -> List[str]:
 
 
 def _read(path: str, kind: Type[_Members]) -> _Members:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(8)
         if head[4:8] != IDENTIFIER:
             raise BundleError(f"{path}: expected a .tflite file, found something else ({head[:8]!r})")

@@ -15,6 +15,7 @@ from edge_runtime.bundle import packs_beside, read_metadata
 from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
+from edge_runtime.escape import printable
 from edge_runtime.heads import read_packs
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
@@ -45,7 +46,7 @@ class _Commands(click.Group):
             if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is wrong
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(0)
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}"), err=True)
             ctx.exit(2)
 
 
@@ -66,7 +67,8 @@ def info(file: str, head_packs: Sequence[str], as_json: bool) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
     metadata = read_metadata(file)
     document = describe(file, metadata, head_packs or None)
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _info_text(file, metadata.input, document))
+    text = printable(json.dumps(document, ensure_ascii=False)) if as_json else _info_text(file, metadata.input, document)
+    click.echo(text)
 
 
 _ANSWER_OPTIONS = (
@@ -141,11 +143,11 @@ def _answer(
             try:
                 result = method(classifier, sample, heads=chosen, top_k=top_k, joint=joint, threshold=bars)
             except (PictureError, TextError) as error:
-                click.echo(f"error: {error}", err=True)
+                click.echo(printable(f"error: {error}"), err=True)
                 broken += 1
                 continue
             if as_json:
-                click.echo(json.dumps({"source": source, **result.to_dict()}, ensure_ascii=False))
+                click.echo(printable(json.dumps({"source": source, **result.to_dict()}, ensure_ascii=False)))
             else:
                 click.echo(_result_text(source, result))
     return 2 if broken else 0
@@ -172,7 +174,7 @@ def benchmark(
     if as_json:
         click.echo(json.dumps(document))
         return
-    click.echo(f"{file}: {document['heads']} heads, {document['interpreter']}, {runs} runs")
+    click.echo(f"{printable(file)}: {document['heads']} heads, {document['interpreter']}, {runs} runs")
     click.echo(f"open to first answer  {document['open_to_first_answer_ms']:9.2f} ms")
     for name, ms in document["latency_ms"].items():
         click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")
@@ -233,7 +235,7 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     joint = document["joint"]
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _and_packs(document: Dict[str, Any]) -> str:
@@ -248,4 +250,4 @@ def _result_text(source: str, result: ClassificationResult) -> str:
     if result.joint is not None:
         listed = ", ".join(f"{c.category_name} {c.score:.2f}" for c in result.joint.categories[:5])
         lines.append(f"  {JOINT}: {listed}" if result.joint.known else f"  {JOINT}: no head's picture ({listed})")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_runtime.bundle import REBUILD, read_head_pack
 from edge_runtime.errors import BundleError
+from edge_runtime.files import open_file
 from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 from edge_runtime.quantization import Quantization
 from edge_runtime.signatures import Signatures
@@ -48,7 +49,7 @@ def packed_heads(
     """
     found = []
     for path, pack in read_packs(paths, metadata, main):
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             content = file.read(pack.model_bytes)
         model = Signatures(path, pack.min_runtime, interpreter=interpreter, num_threads=1, content=content)
         found.append(HeadSource(pack.head, model, tuple(tensor.name for tensor in pack.seam), pack.scores))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 from edge_runtime.errors import InterpreterError
+from edge_runtime.escape import has_halves
 
 # In order of preference: ai-edge-litert runs int8 with XNNPACK, tflite-runtime 2.14 does not.
 INTERPRETERS = {
@@ -78,11 +79,16 @@ def open_interpreter(
     """
     found, factory = find_interpreter(name)
     check_runtime(found, min_runtime)
-    source = {"model_path": os.fspath(path)} if content is None else {"model_content": content}
+    source = {"model_path": _as_given(os.fspath(path))} if content is None else {"model_content": content}
     try:
         return found, factory(num_threads=num_threads, **source)
     except (ValueError, RuntimeError) as error:
         raise refused(path, found, "cannot open this model", error) from error
+
+
+def _as_given(path: str) -> Union[str, bytes]:
+    """A name that is no UTF-8 goes to the interpreter as the bytes that it is."""
+    return os.fsencode(path) if has_halves(path) else path
 
 
 def refused(path: str, name: str, what: str, error: Exception) -> InterpreterError:

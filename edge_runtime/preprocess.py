@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.errors import PictureError
+from edge_runtime.files import open_file
 from edge_runtime.metadata import ImageInput
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte of RGB; Pillow's own threshold for a decompression bomb
@@ -66,7 +67,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _open(path: str, spec: ImageInput) -> Image.Image:
-    with _picture_errors(path), Image.open(path) as image:
+    with _picture_errors(path), open_file(path) as file, Image.open(file) as image:
         # Twice the size is kept for the filter to do the rest.
         return _decoded(image, spec, path, margin=2)
 

@@ -49,7 +49,7 @@ BAD = {
     "two columns of words": ("labels.csv", b"cat,Katze\ndog,Hund\n", "expected one column"),
     "three columns without header": ("labels.csv", b"0,cat,x\n1,dog,y\n", "expected one column"),
     "another kind": ("labels.pbtxt", b"item {}", "expected labels in a .txt, .json or .csv file, found .pbtxt"),
-    "too large": ("labels.txt", b"x" * ((16 << 20) + 1), "more than 16 MB"),
+    "too large": ("labels.txt", b"x" * ((16 << 20) + 1), "at most 16,777,216 bytes, found more"),
 }
 
 

@@ -334,7 +334,7 @@ def test_broken_files_are_refused_when_pillow_opened_them(tmp_path: Path, name: 
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    places = {tmp_path / "none.jpg": "No such file", tmp_path: "Is a directory", tmp_path / "a\0b": "null byte"}
+    places = {tmp_path / "none.jpg": "No such file", tmp_path: "found a folder", tmp_path / "a\0b": "null byte"}
     for path, words in places.items():
         with pytest.raises(PictureError, match=words):
             image_tensor(path, SPEC)

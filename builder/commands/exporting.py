@@ -11,6 +11,7 @@ import click
 
 from builder.support.errors import ConfigError
 from builder.support.quiet import quiet
+from edge_runtime.escape import printable
 
 if TYPE_CHECKING:
     from builder.exporting.export import Export
@@ -47,14 +48,14 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
 def _show(done: Export, as_json: bool) -> None:
     if as_json:
         document = {**asdict(done), "files": [str(path) for path in done.files]}
-        click.echo(json.dumps(document, ensure_ascii=False))
+        click.echo(printable(json.dumps(document, ensure_ascii=False)))
         return
     for path in done.files:
-        click.echo(f"{path}  {path.stat().st_size:,} bytes")
+        click.echo(f"{printable(str(path))}  {path.stat().st_size:,} bytes")
     if done.operators:
         click.echo(_edgetpu_text(done))
     for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(printable(f"note: {note}"), err=True)
 
 
 def _edgetpu_text(done: Export) -> str:

@@ -22,8 +22,10 @@ from builder.commands.options import (
     preprocessing_option,
 )
 from builder.settings.config import DEFAULT_MIN_AGREEMENT
+from builder.support.plain import plain
 from builder.support.quiet import quiet
 from edge_runtime.bundle import read_metadata
+from edge_runtime.escape import printable
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 _HEAD = click.argument("head", metavar="NAME=MODEL")
@@ -123,15 +125,15 @@ def list_heads(file: Path, as_json: bool) -> None:
     metadata = read_metadata(str(file))
     figures = metadata.quality.get("heads", {})
     if as_json:
-        click.echo(json.dumps({"heads": metadata.to_json()["heads"]}, ensure_ascii=False))
+        click.echo(printable(json.dumps({"heads": metadata.to_json()["heads"]}, ensure_ascii=False)))
         return
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("index", "head", "bytes", "agreement", "labels"):
         table.add_column(column, justify="right" if column in ("index", "bytes", "agreement") else "left")
     for i, head in enumerate(metadata.heads):
         agreement = figures.get(head.head_name, {}).get("agreement")
-        shown = "" if agreement is None else f"{agreement:.3f}"
-        table.add_row(str(i), head.head_name, f"{head.bytes:,}", shown, ", ".join(head.labels))
+        figure = "" if agreement is None else f"{agreement:.3f}"
+        table.add_row(str(i), head.head_name, f"{head.bytes:,}", figure, plain(", ".join(head.labels)))
     Console().print(table)
 
 
@@ -150,11 +152,12 @@ def _run(operation: str, file: Path, output: Path, head: str, chosen: dict[str, 
 
 def _show(change: Any, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"output": str(change.output), **change.to_json()}, ensure_ascii=False))
+        click.echo(printable(json.dumps({"output": str(change.output), **change.to_json()}, ensure_ascii=False)))
         return
     heads = f", {change.heads} heads" if change.heads else ""
     click.echo(
-        f"{change.what}: {change.output}, {change.file_bytes:,} bytes{heads}, {sum(change.seconds.values()):.1f} s"
+        f"{change.what}: {printable(str(change.output))}, {change.file_bytes:,} bytes{heads}, "
+        f"{sum(change.seconds.values()):.1f} s"
     )
     quality, kept = change.quality, change.kept
     if quality is not None:
@@ -167,7 +170,7 @@ def _show(change: Any, as_json: bool) -> None:
         on = "samples of noise" if kept.noise else "samples"
         click.echo(f"  {kept.heads} other heads answer as before, bit for bit, on {kept.samples} {on}")
     for note in change.notes:
-        click.echo(f"  note: {note}", err=True)
+        click.echo(printable(f"  note: {note}"), err=True)
 
 
 COMMANDS = (add_head, replace_head, build_head, remove_head, rename_head, list_heads)

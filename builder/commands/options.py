@@ -14,6 +14,7 @@ from builder.settings.input_scaling import PREPROCESSING, PixelTransform, parse_
 from builder.settings.limits import Limits
 from builder.support.errors import BuilderError, ConfigError
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.escape import printable
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -25,10 +26,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BuilderError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}"), err=True)
             ctx.exit(error.exit_code)
         except (EdgeRuntimeError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}"), err=True)
             ctx.exit(2)
 
 

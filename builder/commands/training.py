@@ -12,6 +12,7 @@ from builder.commands.options import transforms_of
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ConfigError
 from builder.support.quiet import quiet, terminal
+from edge_runtime.escape import printable
 
 
 @click.command("train-head")
@@ -48,10 +49,10 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
     with terminal() as shown, quiet():
         trained = train_head(TrainConfig(samples, output, preprocessing=how, **chosen), progress=shown)
     if as_json:
-        click.echo(json.dumps(to_json(trained), ensure_ascii=False))
+        click.echo(printable(json.dumps(to_json(trained), ensure_ascii=False)))
         return
     seconds = trained.seconds
-    click.echo(f"{output}: {len(trained.labels)} labels, {trained.samples} samples, {trained.features}")
+    click.echo(f"{printable(str(output))}: {len(trained.labels)} labels, {trained.samples} samples, {trained.features}")
     for name, judged in (("validation", trained.validation), ("held out", trained.held_out)):
         if judged is not None:
             accuracy = judged.accuracy
@@ -59,4 +60,4 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
             share = f"{accuracy.right} of {accuracy.pictures} right ({accuracy.share:.3f}; {low:.3f} to {high:.3f})"
             click.echo(f"  {name}: {share}")
     click.echo(f"  features {seconds['features']:.1f} s, training {seconds['train']:.1f} s")
-    click.echo(f"  report in {trained.config.report_folder / 'index.html'}")
+    click.echo(printable(f"  report in {trained.config.report_folder / 'index.html'}"))

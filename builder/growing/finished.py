@@ -18,12 +18,14 @@ from builder.tflite.flatbuffer import Part
 from builder.tflite.link import link, unlink
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.files import read_file
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 from edge_runtime.text import TextInput
 
 NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
 PROOF_SAMPLES = 8
+MAX_REPORT = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def record(output: Path, folder: Path, entry: Mapping[str, Any]) -> None:
     """Add what was done to ``report.json``, under ``changes``, behind what the build of the same file left there."""
     path = folder / "report.json"
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(read_file(path, MAX_REPORT))
     except (OSError, ValueError):
         document = {}
     known = Path(str(document.get("output"))).name if isinstance(document, dict) else ""

@@ -27,8 +27,10 @@ from builder.samples.files import find_pictures
 from builder.settings.config import BuildConfig
 from builder.support.errors import SamplesError
 from builder.support.files import write_text
+from builder.support.plain import plain
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import PictureError
+from edge_runtime.escape import printable
 from edge_runtime.inputs import picture_input
 from edge_runtime.metadata import FEATURES, HeadInfo
 from edge_runtime.preprocess import PICTURE_SUFFIXES
@@ -123,7 +125,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def print_evaluation(evaluation: Evaluation, page: Path) -> None:
     """The table on standard output."""
-    table = Table(title=str(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("", "pictures", "accuracy", "95 % interval", "calibration error", "by chance"):
         table.add_column(column, justify="right" if column else "left")
     rows = {f"{name}, {kind}": a for name, kinds in evaluation.heads.items() for kind, a in kinds.items()}
@@ -134,7 +136,7 @@ def print_evaluation(evaluation: Evaluation, page: Path) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
     for name, value in evaluation.unknown.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
-    print(f"page: {page}")
+    print(f"page: {printable(str(page))}")
 
 
 def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:

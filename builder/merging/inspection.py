@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.tree import Tree
 
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
@@ -20,6 +19,7 @@ from builder.reading.graph import Node
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
+from builder.support.plain import plain
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def print_tree(groups: Sequence[Group]) -> None:
         console.print(_tree(group))
         if group.difference is not None:
             console.print(
-                f"  {escape(group.difference.model)} parts from {escape(str(groups[0].classifiers[0].path))} at "
-                f"{escape(group.difference.layer)}:\n  {escape(group.difference.what)}.\n"
-                f"  {escape(group.difference.advice)}."
+                f"  {plain(group.difference.model)} parts from {plain(groups[0].classifiers[0].path)} at "
+                f"{plain(group.difference.layer)}:\n  {plain(group.difference.what)}.\n"
+                f"  {plain(group.difference.advice)}."
             )
     if len(groups) > 1:
         console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each of them.")
@@ -143,15 +143,15 @@ def _tree(group: Group) -> Tree:
         tree = Tree(
             f"[bold]backbone[/bold] {group.shared.digest[:12]}: {len(group.backbone())} layers, "
             f"{group.shared.parameters:,} parameters\n{first.entry}; "
-            f"ends with {escape(' and '.join(ends))}"
+            f"ends with {plain(' and '.join(ends))}"
         )
     for i, classifier in enumerate(group.classifiers):
         nodes = group.head(i)
         own = sum(n.parameters for n in nodes)
-        branch = tree.add(f"{escape(str(classifier.path))} ({classifier.kind}): {own:,} parameters of its own")
+        branch = tree.add(f"{plain(classifier.path)} ({plain(classifier.kind)}): {own:,} parameters of its own")
         for node in nodes[:12]:
             parameters = f", {node.parameters:,} parameters" if node.parameters else ""
-            branch.add(f"{escape(node.layer)} ({node.kind}{parameters})")
+            branch.add(f"{plain(node.layer)} ({node.kind}{parameters})")
         if len(nodes) > 12:
             branch.add(f"and {len(nodes) - 12} more layers")
     return tree

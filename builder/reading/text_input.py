@@ -16,6 +16,7 @@ from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.settings.config import BuildConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.files import read_file
 from edge_runtime.text import PADDING, SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer, check_vocabulary
 
 VECTORIZATION = "TextVectorization"
@@ -172,13 +173,16 @@ def reads_tokens(graph: Graph) -> bool:
     return any(node.kind == "Embedding" and Ref(INPUT, 0) in node.inputs() for node in graph.nodes)
 
 
+MAX_VOCABULARY = 64 << 20  # bytes
+
+
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """One token a line, as Keras writes its ``vocabulary.txt``; the padding and the unknown token may be left out.
 
     Raises ``ConfigError``.
     """
     try:
-        tokens = tuple(path.read_text("utf-8").split("\n"))
+        tokens = tuple(read_file(path, MAX_VOCABULARY).decode("utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the vocabulary cannot be read ({error}); expected UTF-8 text") from error
     while tokens and not tokens[-1]:

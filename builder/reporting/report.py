@@ -22,7 +22,9 @@ from builder.reporting.report_page import Page, Worst, render
 from builder.samples.calibration import SampleSet
 from builder.settings.config import BuildConfig
 from builder.support.files import write_text
+from builder.support.plain import plain
 from builder.tflite.link import LinkedModel
+from edge_runtime.escape import printable
 from edge_runtime.metadata import BACKBONE, Metadata
 
 _NAMED = 12  # heads in a warning
@@ -171,7 +173,9 @@ def write_report(report: Report, folder: Path) -> None:
 
 def print_summary(report: Report) -> None:
     """The table on standard output; warnings on standard error."""
-    table = Table(title=f"{report.config.output}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"{plain(report.config.output)}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD
+    )
     for column in ("head", "bytes", report.metadata.input.noun, "agreement", "95 % interval", "drift", "max"):
         table.add_column(column, justify="left" if column == "head" else "right")
     ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
@@ -196,14 +200,14 @@ def print_summary(report: Report) -> None:
         f"{report.rung.precision}; backbone {report.metadata.backbone_digest[:19]}, "
         f"{report.metadata.built['parameters']:,} parameters, "
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
-        f"built in {total:.1f} s; report in {report.config.report_folder / 'index.html'}"
+        f"built in {total:.1f} s; report in {printable(str(report.config.report_folder / 'index.html'))}"
     )
     if len(report.tried) > 1:
         print("\n".join(_rung_line(tried) for tried in report.tried))
     if isinstance(report.joint, JointHead):
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
-        click.secho(f"warning: {warning}", fg="yellow", err=True)
+        click.secho(printable(f"warning: {warning}"), fg="yellow", err=True)
 
 
 def _rung_line(tried: Rung | Skipped) -> str:

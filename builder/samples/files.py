@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.support.errors import SamplesError
+from edge_runtime.files import open_file, read_file
 from edge_runtime.inputs import InputSpec
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 from edge_runtime.text import TextInput
 
 TEXT_SUFFIXES = (".txt",)
+MAX_TEXT_FILE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def find_pictures(folder: Path, heads: Sequence[str]) -> list[Picture]:
     """
     found: dict[str, Picture] = {}
     for path in _files(folder, PICTURE_SUFFIXES, "pictures"):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _digest(path)
         found.setdefault(digest, Picture(path, _head_of(path, folder, heads), digest))
     return sorted(found.values(), key=lambda p: p.digest)
 
@@ -86,7 +88,7 @@ def find_texts(folder: Path, heads: Sequence[str]) -> list[Text]:
     found: dict[tuple[str, str], Text] = {}
     for path in _files(folder, TEXT_SUFFIXES, "texts"):
         head = _head_of(path, folder, heads)
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        for number, line in enumerate(read_file(path, MAX_TEXT_FILE).split(b"\n"), 1):
             content = line.rstrip(b"\r")
             if content.strip():
                 digest = hashlib.sha256(content).hexdigest()
@@ -112,6 +114,14 @@ def _files(folder: Path, suffixes: Sequence[str], what: str) -> list[Path]:
     if not paths:
         raise SamplesError(f"{folder}: expected {what} ({', '.join(suffixes)}), found none")
     return paths
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with open_file(path) as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def _head_of(path: Path, folder: Path, heads: Sequence[str]) -> str | None:

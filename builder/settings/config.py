@@ -15,6 +15,7 @@ from builder.settings.limits import Limits
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
+from edge_runtime.files import read_file
 from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
 from edge_runtime.text import MAX_NGRAM, SPLIT, STANDARDIZE
 
@@ -31,6 +32,7 @@ ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
 ISLANDS = "islands"
 RUNGS = ("int8", ISLANDS, "int16", "weights", "float16", "float")  # the ladder
+MAX_CONFIG_FILE = 16 << 20  # bytes
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
 
@@ -167,7 +169,7 @@ class BuildConfig:
         """Read ``path``; paths inside are relative to its folder. Raises ``ConfigError`` naming the key that is wrong."""
         path = Path(path)
         try:
-            document = tomllib.loads(path.read_text("utf-8"))
+            document = tomllib.loads(read_file(path, MAX_CONFIG_FILE).decode("utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -298,7 +300,7 @@ def _text(table: Any, folder: Path) -> TextConfig | None:
             raise ConfigError(f"text.{key}: expected one of none, {', '.join(valid)}, found {value!r}")
         chosen[key] = None if value == "none" else value
     ngrams = table.get("ngrams")
-    ngrams = list(range(1, ngrams + 1)) if type(ngrams) is int else ngrams
+    ngrams = list(range(1, ngrams + 1)) if type(ngrams) is int and ngrams <= MAX_NGRAM else ngrams
     if ngrams is not None and not (
         isinstance(ngrams, list) and ngrams and all(type(n) is int and 0 < n <= MAX_NGRAM for n in ngrams)
     ):

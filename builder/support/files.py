@@ -123,7 +123,7 @@ def written_folder(path: Path, *, mark: str | None = None) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """UTF-8, whole or not at all. Raises as ``locked``."""
     with written(path) as draft:
-        draft.write_text(text, "utf-8")
+        draft.write_text(text, "utf-8", errors="backslashreplace")  # as JSON writes halves of characters too
 
 
 def _remove_what_died(real: Path) -> None:

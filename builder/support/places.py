@@ -8,11 +8,14 @@ import zlib
 from pathlib import Path
 
 from builder.support.errors import ConfigError
+from edge_runtime.escape import has_halves
 
 
 def check_place(path: Path) -> Path:
     """Where ``path`` leads to behind links. Raises ``ConfigError`` where that is no place to write a file or folder."""
     real = Path(os.path.realpath(path))
+    if has_halves(str(real)):
+        raise ConfigError(f"{path}: expected a name in UTF-8 to write; choose another output")
     if real.is_symlink():
         raise ConfigError(f"{path}: expected a place to write, found a link that leads to itself")
     if real.exists() and not real.is_file() and not real.is_dir():
@@ -50,10 +53,10 @@ def report_folder(output: Path) -> Path:
 
 
 def _check_writable(path: Path, real: Path) -> None:
-    """By making and removing a file."""
-    probe = beside(real, secrets.token_hex(8))
+    """By making and removing a file, in the nearest folder that is there already."""
+    folder = next(parent for parent in real.parents if parent.exists())
+    probe = folder / beside(real, secrets.token_hex(8)).name
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         probe.unlink()
     except OSError as error:

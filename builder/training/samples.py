@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from builder.support.errors import ConfigError, SamplesError
 from edge_runtime.errors import PictureError
+from edge_runtime.files import open_file
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor
 
@@ -58,7 +60,7 @@ def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None =
 def read_csv(path: Path) -> Samples:
     """A header ``text,label``, then a row for each text. Raises ``ConfigError``."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: expected a CSV file in UTF-8, found something else ({error})") from error

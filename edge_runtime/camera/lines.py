@@ -7,6 +7,8 @@ import stat
 import sys
 from typing import Callable
 
+from edge_runtime.escape import printable
+
 
 class Lines:
     """Writes to the file descriptor ``fd``, unbuffered: a reader sees each line as soon as it is written.
@@ -22,7 +24,7 @@ class Lines:
         self._torn = False  # the last line ended in the middle, and could not be taken back
 
     def write(self, text: str) -> None:
-        line = text.encode("utf-8", "replace") + b"\n"
+        line = printable(text).encode("utf-8") + b"\n"
         try:
             self._write(b"\n" + line if self._torn else line)
         except BrokenPipeError:
@@ -60,7 +62,7 @@ class Lines:
 def say(message: str) -> None:
     """A line for people, on stderr; that it cannot be written is no reason to stop."""
     try:
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(printable(message) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         pass

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.camera.sources import Shot
+from edge_runtime.escape import printable
 
 MAX_RATE = 10.0  # states a second
 MAX_EVENTS = 50  # that a new viewer is shown
@@ -32,7 +33,7 @@ class Snapshot:
         self._encoded: Optional[bytes] = None
 
     def json(self) -> bytes:
-        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
+        return printable(json.dumps(self.document, ensure_ascii=False, separators=(",", ":"))).encode()
 
     def jpeg(self) -> Optional[bytes]:
         """The picture; None where there is none, or a file that was there no longer is."""

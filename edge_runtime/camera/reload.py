@@ -21,6 +21,7 @@ import numpy as np
 from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import BundleError, EdgeRuntimeError
+from edge_runtime.files import open_file
 from edge_runtime.inputs import picture_input
 
 INTERVAL = 1.0  # seconds between looks at the file
@@ -44,7 +45,8 @@ def open_copy(
     handle, copy = tempfile.mkstemp(prefix="edge-runtime-", suffix=".tflite")
     os.close(handle)
     try:
-        shutil.copyfile(path, copy)
+        with open_file(path) as file, open(copy, "wb") as target:
+            shutil.copyfileobj(file, target)
         packs = packs_beside(path) if head_packs is None else head_packs
         if check:
             _check_in_child(copy, interpreter, packs)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from builder.support.errors import ConfigError
+from edge_runtime.files import read_file
 
 MAX_LABEL_FILE = 16 << 20  # bytes
 
 _TEXT_SUFFIXES = ("", ".txt", ".names", ".labels")
-_NUMBERED = re.compile(r"(\d+)(?:\s*[:,;\t]\s*|\s+)(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,9})(?:\s*[:,;\t]\s*|\s+)(\S.*)")
 _INDEX_COLUMNS = ("index", "id", "idx", "class_id", "class_index", "number", "no")
 _NAME_COLUMNS = ("label", "labels", "name", "names", "class", "classes", "class_name", "category")
 
@@ -52,11 +53,10 @@ def numbered_labels(text: str) -> tuple[str, ...] | None:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_LABEL_FILE:
-            raise ConfigError(f"{path}: expected labels, found a file of more than {MAX_LABEL_FILE >> 20} MB")
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, MAX_LABEL_FILE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label a line") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: labels cannot be read ({reason}); expected UTF-8 text, one label a line") from error
 
 
 def _of_json(text: str, path: Path) -> tuple[str, ...]:

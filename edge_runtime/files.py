@@ -1,0 +1,46 @@
+"""Files as they are read: a pipe or a device is none, and nothing is read beyond a limit."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import IO, Any
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_file(path: Any) -> IO[bytes]:
+    """Open the file at ``path`` (str or PathLike) to read bytes; never waits, as opening a pipe would.
+
+    Raises ``OSError``, also for what is no file.
+    """
+    _check(path, os.stat(path))
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        _check(path, os.fstat(handle))  # another may have taken its place
+        return os.fdopen(handle, "rb")
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def read_file(path: Any, most: int) -> bytes:
+    """All of a file of at most ``most`` bytes. Raises ``OSError``."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, found more", os.fspath(path))
+    return data
+
+
+def _check(path: Any, found: os.stat_result) -> None:
+    for is_kind, name in _KINDS:
+        if is_kind(found.st_mode):
+            raise OSError(errno.EINVAL, f"expected a file, found {name}", os.fspath(path))
