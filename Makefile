@@ -3,6 +3,7 @@ PYTHON ?= python3
 CONFIG ?=
 BENCH ?=
 COMPAT ?=
+SECONDS ?= 600
 
 # .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does.
 BUILDER := .venv/bin
@@ -15,7 +16,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tflite test test-arm check lint types bench compat clean
+.PHONY: help setup tflite test test-arm fuzz check lint types bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -23,6 +24,7 @@ help:
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
 	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
+	@echo 'make fuzz SECONDS=600   damaged inputs for every reader, for as long as you like'
 	@echo 'make check              lint, types and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
 	@echo 'make compat             every architecture in every kind of file, against the original'
@@ -64,6 +66,9 @@ test: setup
 test-arm: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m tests.device_files build/device-files
 	$(BUILDER)/python -m tests.arm build/arm --demo build/demo.tflite
+
+fuzz: $(BUILDER)/.stamp
+	$(BUILDER)/python -m tests.fuzz --seconds $(SECONDS)
 
 lint: $(BUILDER)/.stamp
 	$(BUILDER)/ruff check .

@@ -28,7 +28,10 @@ class HeadSource(NamedTuple):
     def scores(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities, float32 (labels,), from the tensors that the head reads."""
         name = self.info.head_name
-        raw = self.model.run(name, features)["scores"]
+        results = self.model.run(name, features)
+        if "scores" not in results:  # of a pack: its interpreter was not asked until now
+            raise BundleError(f"{self.model.path}: signature {name} gives {', '.join(results)}, not scores; {REBUILD}")
+        raw = results["scores"]
         self.model.check_result(name, raw, (1, len(self.info.labels)), self.quantization.dtype)
         return self.quantization.dequantize(raw[0])
 

@@ -21,7 +21,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 # What Pillow raises on files that are not what they say: it has no one error for that.
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
-    AttributeError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
+    AttributeError, ZeroDivisionError, AssertionError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}  # the numbers of Pillow's filters
 _BILINEAR = 2

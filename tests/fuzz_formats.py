@@ -7,6 +7,7 @@ in every test run.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -56,7 +57,7 @@ def mutated_json(text: bytes | str, rng: random.Random) -> str:
         elif action == 3 and isinstance(holder, list):
             holder.append(json.loads(json.dumps(holder[key])))
         else:
-            holder[key] = rng.choice(HOSTILE)
+            holder[key] = copy.deepcopy(rng.choice(HOSTILE))
     return json.dumps(value)
 
 

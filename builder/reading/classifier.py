@@ -50,12 +50,14 @@ class Classifier:
     @cached_property
     def digests(self) -> list[str]:
         """Of every tensor, weights included; see ``digests.tensor_digests``."""
-        return tensor_digests(self.graph, self.entry.identity, self.entry.size)
+        with contradictions(self.path):
+            return tensor_digests(self.graph, self.entry.identity, self.entry.size)
 
     @cached_property
     def structure(self) -> list[str]:
         """The same without weights: equal where two models are built alike."""
-        return tensor_digests(self.graph, self.entry.identity, self.entry.size, with_weights=False)
+        with contradictions(self.path):
+            return tensor_digests(self.graph, self.entry.identity, self.entry.size, with_weights=False)
 
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels).
@@ -94,7 +96,7 @@ class Reader:
                 graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
             except (UnreadableModelError, UnknownLayerError) as error:
                 raise ModelFileError(f"{path}: {error}") from error
-            check_finite(graph, path)
+            check_nodes(graph, path)
             simple, entry = read_entry(stored, graph, preprocessing)
         return Classifier(
             name=name,
@@ -187,9 +189,11 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ..
     return labels
 
 
-def check_finite(graph: Graph, path: Path) -> None:
-    """Raises ``ModelFileError`` for a weight that is no number, which training leaves where it went wrong."""
+def check_nodes(graph: Graph, path: Path) -> None:
+    """Raises ``ModelFileError`` for a call on no tensor, and for a weight that is no number."""
     for node in graph.nodes:
+        if next(node.inputs(), None) is None:
+            raise ModelFileError(f"{path}: layer {node.layer!r:.80} ({node.kind}) is called on nothing; save it again")
         for i, weight in enumerate(node.weights):
             wrong = weight.value.size - int(np.isfinite(weight.value).sum())
             if wrong:

@@ -148,7 +148,7 @@ class BuildConfig:
             raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
-        if self.target is not None and self.target not in TARGETS:
+        if self.target is not None and self.target not in list(TARGETS):
             raise ConfigError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
         if not 0 <= self.tolerance <= MAX_TOLERANCE:
             raise ConfigError(f"tolerance: expected a number from 0 to {MAX_TOLERANCE}, found {self.tolerance}")
@@ -177,7 +177,7 @@ class BuildConfig:
         try:
             return _build_config(document, path.parent)
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+            raise ConfigError(f"{path}: {str(error)[:1000]}") from error
 
 
 _KEYS = (

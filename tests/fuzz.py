@@ -1,0 +1,127 @@
+"""Damaged inputs for every reader, in processes with limits: ``make fuzz SECONDS=600``.
+
+``python -m tests.fuzz [--seconds 600] [--first 0] [--kinds models labels ...] [--folder DIR]``: models, labels, TOML,
+pictures, members of files, flatbuffers with right checksums and packs, in turns. Counted are tracebacks, crashes, and
+what takes more than 2 GB or 10 seconds; every input of these is kept, with its number, in DIR/found. A case depends on
+its kind and number alone: ``python -m tests.fuzz_readers KIND DIR NUMBER 1`` runs one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.fuzz_readers import KINDS, make_seeds
+
+SECONDS = 10.0  # for one input
+START = 240.0  # for what a worker imports
+BATCH = 200
+WELL = ("read", "refused")
+
+
+def run_cases(kind: str, folder: Path, first: int, count: int, *, until: float = float("inf")) -> Counter[str]:
+    """Run cases of one kind in a process of their own, again from behind one that ends it; counts of their outcomes."""
+    counts: Counter[str] = Counter()
+    number = first
+    while number < first + count and time.monotonic() < until:
+        done = _run_worker(kind, folder, number, first + count - number, until)
+        counts += done[0]
+        number = done[1]
+    return counts
+
+
+def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -> tuple[Counter[str], int]:
+    """Outcomes, and the number of the next case to run."""
+    line = [sys.executable, "-m", "tests.fuzz_readers", kind, str(folder), str(first), str(count)]
+    with (folder / f"{kind}.log").open("ab") as log:
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log)
+    counts: Counter[str] = Counter()
+    said: list[str] = []
+    number, limit = first - 1, START
+    with process, selectors.DefaultSelector() as waiting:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        waiting.register(process.stdout, selectors.EVENT_READ)
+        rest = b""
+        while True:
+            if not waiting.select(limit):
+                process.kill()
+                _keep(kind, folder, number, "over 10 s", said)
+                counts["over 10 s"] += 1
+                return counts, number + 1
+            data = process.stdout.read()
+            if not data:
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for text in (one.decode("utf-8", "replace") for one in lines):
+                words = text.split(" ", 2)
+                if words[0] == "begin":
+                    number, limit, said = int(words[1]), SECONDS, []
+                elif words[0] == "end" and words[1] == str(number):
+                    counts[words[2]] += 1
+                    if words[2] not in WELL:
+                        _keep(kind, folder, number, words[2], said)
+                else:
+                    said.append(text)
+            if time.monotonic() > until:
+                process.kill()
+                return counts, number + 1
+        code = process.wait()
+    if code:
+        if number < first:
+            sys.exit(f"{kind}: the worker does not start (exit {code}); see {folder / kind}.log")
+        what = f"crash ({code})"
+        _keep(kind, folder, number, what, said)
+        counts[what] += 1
+    return counts, number + 1
+
+
+def _keep(kind: str, folder: Path, number: int, what: str, said: list[str]) -> None:
+    """The input as the reader had it may be gone already: it is made again from its number."""
+    import random
+
+    place = folder / "found" / f"{kind}-{number}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    KINDS[kind].damage(folder / "seeds", place, random.Random(f"{kind} {number}"))
+    (place / "WHAT").write_text("\n".join([what, *said]) + "\n")
+    print(f"{kind} {number}: {what}{': ' + said[-1][:160] if said else ''}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
+    options = parser.parse_args()
+    seeds = options.folder / "seeds"
+    if not seeds.exists():
+        draft = options.folder / f"seeds.{os.getpid()}"
+        make_seeds(draft)
+        draft.rename(seeds)
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in options.kinds}
+    end, first = time.monotonic() + options.seconds, options.first
+    while time.monotonic() < end:
+        for kind in options.kinds:
+            counts[kind] += run_cases(kind, options.folder, first, BATCH, until=end)
+        first += BATCH
+    wrong = 0
+    for kind, found in counts.items():
+        outcomes = ", ".join(f"{count:,} {what}" for what, count in sorted(found.items()))
+        print(f"{kind:12} {found.total():7,} inputs: {outcomes}")
+        wrong += sum(count for what, count in found.items() if what not in WELL)
+    everything = sum(found.total() for found in counts.values())
+    print(f"{everything:,} inputs, {wrong} that ended otherwise than read or refused in a line")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
