@@ -4,6 +4,7 @@ CONFIG ?=
 BENCH ?=
 COMPAT ?=
 SECONDS ?= 600
+LOCKED ?=
 
 # .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does.
 BUILDER := .venv/bin
@@ -16,10 +17,13 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tflite test test-arm fuzz check lint types bench compat clean
+.PHONY: help setup lock wheel tflite test test-arm fuzz check lint types bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
+	@echo 'make setup LOCKED=1     the same from requirements/ci.txt, every package by its hash: what CI and a release do'
+	@echo 'make lock               writes requirements/ci.txt anew (needs uv)'
+	@echo 'make wheel              dist/*.whl, the same bytes from the same commit'
 	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
 	@echo 'make test               every test, in both environments'
@@ -35,13 +39,28 @@ setup: $(BUILDER)/.stamp $(DEVICE)/.stamp
 # The stamp is written last: an installation that broke off is done again.
 $(BUILDER)/.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear .venv
+ifneq ($(LOCKED),)
+	$(BUILDER)/python $(PIP) --require-hashes -r requirements/ci.txt
+	$(BUILDER)/python $(PIP) --no-deps --no-build-isolation -e .
+else
 	$(BUILDER)/python $(PIP) -e '.[builder,demo,dev]'
+endif
 	@touch $@
 
 $(DEVICE)/.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-device
 	$(DEVICE)/python $(PIP) -e '.[tflite-runtime,device-test]'
 	@touch $@
+
+# One lock for Python 3.10 to 3.13 on every platform.
+lock:
+	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra web --universal --python-version 3.10 \
+		--generate-hashes --no-header --upgrade --output-file requirements/ci.txt
+
+wheel: $(BUILDER)/.stamp
+	rm -rf build/lib build/bdist.* dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BUILDER)/python -m pip --disable-pip-version-check wheel --quiet \
+		--no-deps --no-build-isolation --wheel-dir dist .
 
 ifneq ($(CONFIG),)
 tflite: $(BUILDER)/.stamp

@@ -24,8 +24,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imported when it is asked for: ``build`` takes seconds, and a command can be interrupted from its first moment."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # a checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """Imported when it is asked for: ``build`` takes seconds, and a command can be interrupted at any moment."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)

@@ -124,7 +124,8 @@ def read_labels(path: Path) -> None:
 
 TOML: dict[str, Any] = {
     "output": "o.tflite", "calibration_data": "p", "verification_data": "v", "min_agreement": 0.9,
-    "keras_output": "k.keras", "saved_model": "s", "report": "r", "precision": "auto", "algorithm": "polyhead", "equalize": True, "ranges": "mse",
+    "keras_output": "k.keras", "saved_model": "s", "report": "r", "precision": "auto", "algorithm": "polyhead",
+    "equalize": True, "ranges": "mse",
     "rounding": "learnt", "refit": True, "tolerance": 0.0, "allow_code": False, "target": "coral", "max_memory": 4.0,
     "max_steps": 1000,
     "resize": {"method": "bilinear", "antialias": True, "fit": "crop"},

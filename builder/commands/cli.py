@@ -29,9 +29,11 @@ from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
 from builder.support.quiet import quiet, terminal
+from edge_runtime import __version__
 
 
 @click.group(cls=Commands, context_settings=HELP)
+@click.version_option(__version__, prog_name="builder", message="%(prog)s of polyhead %(version)s")
 def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
 
