@@ -215,3 +215,15 @@ def test_a_long_name(tmp_path: Path) -> None:
     with written(path) as draft:
         draft.write_bytes(b"new")
     assert content(tmp_path) == {path.name: b"new"}
+
+
+def test_errors_name_the_place_and_never_the_draft(tmp_path: Path) -> None:
+    place = tmp_path / "mine.tflite"
+    with pytest.raises(ConfigError, match=rf"^{place}: torn$"), written(place) as draft:
+        raise ConfigError(f"{draft}: torn")
+    with pytest.raises(OSError, match="No space left") as error, written(place) as draft:
+        raise OSError(28, "No space left on device", str(draft))
+    assert error.value.filename == str(place)
+    with pytest.raises(OSError, match="gone") as error, written_folder(tmp_path / "folder") as draft:
+        raise OSError(2, "gone", str(draft / "inner"))
+    assert error.value.filename == str(tmp_path / "folder" / "inner")

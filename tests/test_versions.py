@@ -12,6 +12,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import keras  # noqa: E402
+from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from keras import layers  # noqa: E402
 
 from builder.settings.targets import TARGETS, check_target  # noqa: E402
@@ -133,3 +134,16 @@ def test_dense_layers_with_a_scale_for_each_channel_need_a_new_interpreter() -> 
     assert kinds["FULLY_CONNECTED"] == 12
     with pytest.raises(TargetError, match="FULLY_CONNECTED version 12"):
         check_target("coral", *min_runtime([part]))
+
+
+def test_two_custom_operators_stay_two() -> None:
+    part = Part("p", 0, [], [], {}, {}, [], [None])
+    for name in (b"One", b"Two", b"One"):
+        code, op = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode, code.customCode, code.version = schema.BuiltinOperator.CUSTOM, name, 1
+        op.opcodeIndex, op.inputs, op.outputs = len(part.codes), [], []
+        part.codes.append(code)
+        part.operators.append(op)
+    made = with_versions(part)
+    assert [made.codes[op.opcodeIndex].customCode for op in made.operators] == [b"One", b"Two", b"One"]
+    assert len(made.codes) == 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from builder.exporting.tflite_metadata import BUFFER_NAME, Picture, Scores, model_metadata
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import FLOAT32, Part, Writer, plain_tensor, read_parts, scale_and_zero_point
+from builder.tflite.parts import without_unused
 from builder.tflite.versions import with_versions
 from edge_runtime.bundle import append_files, labels_member, labels_text
 from edge_runtime.inputs import picture_input
@@ -55,22 +55,7 @@ def chosen_outputs(metadata: Metadata, wanted: Sequence[str]) -> list[str]:
 
 def upstream(part: Part, outputs: Sequence[str]) -> Part:
     """What ``outputs`` need of a part, in that order."""
-    needed = {part.outputs[name] for name in outputs} | set(part.inputs.values())
-    operators = list[Any]()
-    for op in reversed(part.operators):
-        if needed.intersection(op.outputs):
-            operators.insert(0, copy.copy(op))
-            needed.update(i for i in (*op.inputs, *op.outputs) if i >= 0)
-    where = {index: place for place, index in enumerate(sorted(needed))}
-    for op in operators:
-        op.inputs, op.outputs = ([where.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
-    return replace(
-        part,
-        tensors=[part.tensors[i] for i in where],
-        operators=operators,
-        inputs={name: where[i] for name, i in part.inputs.items()},
-        outputs={name: where[part.outputs[name]] for name in outputs},
-    )
+    return without_unused(replace(part, outputs={name: part.outputs[name] for name in outputs}))
 
 
 def with_float_outputs(part: Part) -> Part:

@@ -14,7 +14,7 @@ from builder.joint import JointHead
 from builder.joint.graph import lay_out
 from builder.support.errors import ConversionError, ModelFileError
 from builder.support.files import write_text
-from builder.tflite.flatbuffer import Part
+from builder.tflite.flatbuffer import Part, tensor_name
 from builder.tflite.link import link, unlink
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.engine import MultiHeadClassifier, by_name
@@ -113,7 +113,7 @@ def _linked(
 def _with_prefix(part: Part, old: str, new: str) -> Part:
     """Tensors are called ``head/tensor``; those of ``old`` get the new name."""
     for tensor in part.tensors:
-        name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name
+        name = tensor_name(tensor)
         if name.startswith(f"{old}/"):
             tensor.name = f"{new}{name[len(old) :]}"
     return part

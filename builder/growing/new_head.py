@@ -9,7 +9,6 @@ import numpy as np
 
 from builder.growing.finished import Finished
 from builder.judging.verify import HeadQuality, judge
-from builder.merging.backbone import upstream
 from builder.merging.convert import convert_heads
 from builder.merging.merge import head_model
 from builder.quantizing.quantize import LEARNABLE, quantize
@@ -17,7 +16,7 @@ from builder.quantizing.ranges import Sample, measure_head
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
 from builder.reading.classifier import Classifier, load_classifiers
 from builder.reading.digests import tensor_digests
-from builder.reading.graph import INPUT, Ref
+from builder.reading.graph import INPUT, Ref, upstream
 from builder.reading.picture_input import PictureEntry
 from builder.reading.source_input import Entry
 from builder.samples.calibration import SampleSet
@@ -25,7 +24,7 @@ from builder.settings.config import ISLANDS, HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
-from builder.tflite.flatbuffer import Part, read_parts, set_quantization, write_parts
+from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name, write_parts
 from builder.tflite.versions import with_versions
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.metadata import HeadInfo, SeamTensor
@@ -147,7 +146,7 @@ def _quantized(
         if given != FLOAT:
             limits = np.iinfo(given.dtype)
             low, high = given.dequantize(np.array([limits.min, limits.max], given.dtype)).tolist()
-            ranges[float_part.tensors[i].name.decode()] = low, high
+            ranges[tensor_name(float_part.tensors[i])] = low, high
     part = read_parts(quantize(float_model, ranges, precision))[name]
     for tensor, i in part.inputs.items():  # the quantizer computes the scale anew, and may end one bit beside it
         if seam[tensor].quantization != FLOAT:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from builder.merging.difference import Difference, first_difference
 from builder.reading.classifier import Classifier
 from builder.reading.digests import digest
-from builder.reading.graph import INPUT, Graph, Ref
+from builder.reading.graph import INPUT, Graph, Ref, upstream
 from builder.reading.simplify import activation_of
 from builder.support.errors import NoSharedBackboneError
 from edge_runtime.metadata import FEATURES
@@ -52,17 +52,6 @@ def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) 
         if difference is not None:
             return i, own, difference
     return None
-
-
-def upstream(graph: Graph, outputs: Iterable[Ref], stops: Iterable[Ref] = ()) -> list[int]:
-    """The nodes that ``outputs`` need, in the graph's order, without what lies before ``stops``."""
-    ends, stack, found = set(stops), list(outputs), set[int]()
-    while stack:
-        ref = stack.pop()
-        if ref.node != INPUT and ref not in ends and ref.node not in found:
-            found.add(ref.node)
-            stack.extend(graph.nodes[ref.node].inputs())
-    return sorted(found)
 
 
 def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:

@@ -16,7 +16,7 @@ from builder.merging.recurrent import unrolled
 from builder.merging.substitute import groups, places, stamped, template
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
-from builder.tflite.flatbuffer import Part, read_parts, write_parts
+from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
 from edge_runtime.metadata import BACKBONE
 
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
@@ -128,7 +128,7 @@ def _name_tensors(part: Part, prefix: str) -> None:
     roles = {index: name for name, index in {**part.inputs, **part.outputs}.items()}
     used: set[str] = set()
     for i, tensor in enumerate(part.tensors):
-        name = roles.get(i) or re.sub(r"^[^/]*/", "", tensor.name.decode().split(";")[0]) or "tensor"
+        name = roles.get(i) or re.sub(r"^[^/]*/", "", tensor_name(tensor).split(";")[0]) or "tensor"
         unique = next(n for n in (name, *(f"{name}_{k}" for k in range(1, len(part.tensors) + 1))) if n not in used)
         used.add(unique)
         tensor.name = f"{prefix}/{unique}"

@@ -8,7 +8,7 @@ from litert_quantizer import algorithm_manager, qtyping, recipe_manager
 
 from builder.quantizing.quantize import run_recipe
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import read_parts, set_limits, write_parts
+from builder.tflite.flatbuffer import read_parts, set_limits, tensor_name, write_parts
 from builder.tflite.parts import Range
 
 _LITERT = {
@@ -46,7 +46,7 @@ def _by_tensorflow(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
     parts = read_parts(float_model)
     for part in parts.values():
         for i in part.activations():
-            low, high = ranges[part.tensors[i].name.decode()]
+            low, high = ranges[tensor_name(part.tensors[i])]
             set_limits(part.tensors[i], min(low, 0.0), max(high, 0.0))
     try:
         return bytes(

@@ -11,7 +11,7 @@ import numpy as np
 from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import FLOAT32, INT8, Part, read_parts, write_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, Part, read_parts, tensor_name, write_parts
 from builder.tflite.parts import Range
 from edge_runtime.metadata import BACKBONE
 
@@ -27,7 +27,7 @@ def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | No
     its pixels as they are.
     """
     parts = read_parts(float_model)
-    names = {name: [t.name.decode() for t in part.tensors] for name, part in parts.items()}
+    names = {name: [tensor_name(t) for t in part.tensors] for name, part in parts.items()}
     backbone = parts[BACKBONE]
     seam = {tensor: ranges[names[BACKBONE][i]] for tensor, i in backbone.outputs.items()}
     pinned = dict(ranges)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import Part, operator_name, read_parts
+from builder.tflite.flatbuffer import Part, operator_name, read_parts, tensor_name
 from builder.tflite.parts import Range
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
@@ -50,7 +50,7 @@ def measure_ranges(
     features = _run(interpreter, parts[BACKBONE], samples, seen, advance)[:HEAD_SAMPLES]
     found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
     for i in parts[BACKBONE].outputs.values():  # heads that come later may look for what is rare
-        name = parts[BACKBONE].tensors[i].name.decode()
+        name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
     for head in heads:
         seen = _Seen(keep=False)
@@ -155,7 +155,7 @@ def _reads(part: Part) -> dict[str, Read]:
             operator_name(part, op) == "MUL" and set(op.inputs) == {index, gates[0].outputs[0]} for op in others
         )
         if len(gates) == 1 and product and index not in part.outputs.values():
-            found[part.tensors[index].name.decode()] = _swish if others else _sigmoid
+            found[tensor_name(part.tensors[index])] = _swish if others else _sigmoid
     return found
 
 
@@ -165,7 +165,7 @@ def _run(
     """Run one signature on samples, tell ``seen`` what its tensors hold; returns its outputs."""
     runner = interpreter.get_signature_runner(part.name)
     # Weights must not be among them: a range for a weight would make the quantizer give all its channels one scale.
-    tensors = {part.tensors[i].name.decode(): i for i in part.activations()}
+    tensors = {tensor_name(part.tensors[i]): i for i in part.activations()}
     outputs = []
     for sample in samples:
         outputs.append(runner(**{name: sample[name] for name in part.inputs}))

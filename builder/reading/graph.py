@@ -6,7 +6,7 @@ Read from the configuration that Keras itself saves, so that a graph needs no li
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -271,14 +271,19 @@ def _with_refs(value: Any, values: Mapping[tuple[str, int], list[Ref]]) -> Any:
 
 def _reachable(graph: Graph) -> Graph:
     """Without the nodes that the output does not need."""
-    needed: set[int] = set()
-    stack = [graph.output.node]
+    needed = upstream(graph, [graph.output])
+    return graph if len(needed) == len(graph.nodes) else renumber(graph, needed)
+
+
+def upstream(graph: Graph, outputs: Iterable[Ref], stops: Iterable[Ref] = ()) -> list[int]:
+    """The nodes that ``outputs`` need, in the graph's order, without what lies before ``stops``."""
+    ends, stack, found = set(stops), list(outputs), set[int]()
     while stack:
-        index = stack.pop()
-        if index != INPUT and index not in needed:
-            needed.add(index)
-            stack.extend(ref.node for ref in graph.nodes[index].inputs())
-    return graph if len(needed) == len(graph.nodes) else renumber(graph, sorted(needed))
+        ref = stack.pop()
+        if ref.node != INPUT and ref not in ends and ref.node not in found:
+            found.add(ref.node)
+            stack.extend(graph.nodes[ref.node].inputs())
+    return sorted(found)
 
 
 def renumber(graph: Graph, keep: list[int], alias: Mapping[Ref, Ref] | None = None) -> Graph:

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.support.errors import ConfigError
+from builder.support.errors import BuilderError, ConfigError
 from builder.support.locks import held
 from builder.support.places import beside, check_folder, check_place
+from edge_runtime.errors import EdgeRuntimeError
 
 PATIENCE = 60.0  # seconds; to change a finished file takes less
 _TOKEN = re.compile("[0-9a-f]{16}")
@@ -48,7 +49,8 @@ class Output:
         draft = self._free_name()
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
-            yield draft
+            with named_as(self.path, draft):
+                yield draft
             self._check_unchanged()
             if self.real.exists():
                 draft.chmod(stat.S_IMODE(self.real.stat().st_mode))
@@ -64,7 +66,8 @@ class Output:
         draft = self._free_name()
         draft.mkdir()
         try:
-            yield draft
+            with named_as(self.path, draft):
+                yield draft
             self._check_unchanged()
             for item in (*draft.rglob("*"), draft):
                 _sync(item)
@@ -135,6 +138,21 @@ def _remove_what_died(real: Path) -> None:
         ending = left.name[len(start) :].removesuffix(real.suffix)
         if ending == "old" or _TOKEN.fullmatch(ending):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_as(path: Path, draft: Path) -> Iterator[None]:
+    """What an error says of ``draft`` it says of ``path``: nobody knows the other name, and it is gone by then."""
+    try:
+        yield
+    except (BuilderError, EdgeRuntimeError) as error:
+        if str(draft) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(draft), str(path))) from error
+    except OSError as error:
+        if error.filename is None or not os.fsdecode(error.filename).startswith(str(draft)):
+            raise
+        raise OSError(error.errno, error.strerror, os.fsdecode(error.filename).replace(str(draft), str(path))) from error
 
 
 def _identity(real: Path) -> tuple[int, ...] | None:

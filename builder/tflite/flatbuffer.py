@@ -116,6 +116,16 @@ def write_parts(parts: Mapping[str, Part], description: str = "parts of polyhead
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
+def code_key(code: Any) -> tuple[int, Any, int]:
+    """What tells operator codes apart: custom operators by their names."""
+    return code.builtinCode, code.customCode, code.version
+
+
+def tensor_name(tensor: Any) -> str:
+    """Bytes where the tensor was read from a file, text where its name was given since."""
+    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+
+
 def operator_name(part: Part, operator: Any) -> str:
     """The builtin's name, as ``CONV_2D``."""
     name: str = _OPERATOR_NAMES[part.codes[operator.opcodeIndex].builtinCode]
@@ -293,8 +303,7 @@ class Writer:
         return self._buffer_index[key]
 
     def _take_code(self, code: Any) -> int:
-        key = (code.builtinCode, code.customCode, code.version)
-        return self._codes.setdefault(key, (len(self._codes), code))[0]
+        return self._codes.setdefault(code_key(code), (len(self._codes), code))[0]
 
     def _signature(self, name: str, subgraph: int, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> int:
         signature = schema.SignatureDefT()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
-from builder.tflite.flatbuffer import Part, operator_name
+from builder.tflite.flatbuffer import Part, operator_name, tensor_name
 
 # What an operator's constant inputs are, by their places.
 _WEIGHTS = {1: "kernel", 2: "bias"}
@@ -25,7 +24,7 @@ def with_names(part: Part) -> Part:
 
     What a signature takes and gives keeps its name. Names that this gave are left as they are.
     """
-    names = {i: _name(part.tensors[i]) for i in (*part.inputs.values(), *part.outputs.values())}
+    names = {i: tensor_name(part.tensors[i]) for i in (*part.inputs.values(), *part.outputs.values())}
     taken = set(names.values())
 
     def give(index: int, name: str) -> None:
@@ -35,7 +34,7 @@ def with_names(part: Part) -> Part:
 
     for op in part.operators:
         for i in op.outputs:
-            give(i, _layer(_name(part.tensors[i])))
+            give(i, _layer(tensor_name(part.tensors[i])))
         roles = _CONSTANTS.get(operator_name(part, op), {})
         for place, i in enumerate(op.inputs):
             if i >= 0:  # what an operator made has its name already
@@ -44,10 +43,6 @@ def with_names(part: Part) -> Part:
     for i, name in names.items():
         tensors[i].name = name
     return replace(part, tensors=tensors)
-
-
-def _name(tensor: Any) -> str:
-    return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
 
 
 def _layer(name: str) -> str:

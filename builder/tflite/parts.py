@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import INT32, Part, quantization
+from builder.tflite.flatbuffer import INT32, Part, quantization, tensor_name
 
 Range = tuple[float, float]  # least and greatest value
 
@@ -49,7 +49,7 @@ def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
 def names(part: Part) -> Iterator[tuple[str, int]]:
     """(name, index) of every tensor, as the file had it."""
     for i, tensor in enumerate(part.tensors):
-        yield (tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name), i
+        yield tensor_name(tensor), i
 
 
 def without_unused(part: Part) -> Part:

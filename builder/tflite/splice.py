@@ -7,14 +7,13 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from builder.tflite.flatbuffer import FLOAT32, QUANTIZE, Part
+from builder.tflite.flatbuffer import FLOAT32, QUANTIZE, Part, tensor_name
 from builder.tflite.parts import makers, names, without_unused
 
 
 def result_name(part: Part, op: Any) -> str:
     """What an operator is called here: the name of its first output."""
-    name = part.tensors[op.outputs[0]].name
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return tensor_name(part.tensors[op.outputs[0]])
 
 
 def splice(base: Part, twin: Part, chosen: Collection[str]) -> Part:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, is_per_channel, operator_name
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, code_key, is_per_channel, operator_name
 from edge_runtime.metadata import OLDEST_RUNTIME
 
 Version = tuple[int, int]
@@ -59,11 +59,11 @@ def operator_version(part: Part, op: Any) -> int:
 def with_versions(part: Part) -> Part:
     """``part`` with every operator in the version that it needs."""
     codes, operators = list[Any](), list[Any]()
-    known: dict[tuple[int, int], int] = {}
+    known: dict[tuple[int, Any, int], int] = {}
     for op in part.operators:
         own, code = copy.copy(op), copy.copy(part.codes[op.opcodeIndex])
         code.version = operator_version(part, op)
-        key = code.builtinCode, code.version
+        key = code_key(code)
         if key not in known:
             known[key] = len(codes)
             codes.append(code)

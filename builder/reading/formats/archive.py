@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
+from builder.reading.formats.cleaned import write_cleaned
 from builder.reading.formats.complete import check_complete
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
@@ -50,7 +52,9 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
 
     def original() -> Any:
         try:
-            return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+            with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
+                copy = write_cleaned(path, Path(folder), allow_code=allow_code)
+                return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)
         except LOADING_ERRORS as error:
             raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
 

@@ -8,6 +8,7 @@ their own names ("conv1/kernel:0").
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 
 from builder.reading.formats.calls import clean_name
+from builder.reading.formats.cleaned import write_cleaned
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import is_old, modernize
@@ -76,7 +78,9 @@ def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path
         if old or path.suffix not in (".h5", ".hdf5"):
             return rebuild(definition, weights, path, allow_code=allow_code)
         try:
-            return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+            with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
+                copy = write_cleaned(path, Path(folder), allow_code=allow_code)
+                return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)
         except LOADING_ERRORS as error:
             raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
 
