@@ -68,6 +68,8 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
         if name in names:
             raise fail(f"has two layers {name!r:.80}")
         names.add(name)
+        if layer.get("name", name) != name:
+            raise fail(f"calls layer {name!r:.80} by two names")
         for key in ("batch_shape", "batch_input_shape", "shape"):
             if not _is_shape(layer["config"].get(key)):
                 raise fail(f"gives layer {name!r:.80} a {key} that is no list of sizes")
@@ -81,7 +83,7 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
         return
     for layer in layers:
         name, calls = layer["config"]["name"], layer.get("inbound_nodes")
-        if not isinstance(calls, list) or not all(map(_is_call, calls)) or layer.get("name", name) != name:
+        if not isinstance(calls, list) or not all(map(_is_call, calls)):
             raise fail(f"does not say how layer {name!r:.80} is called")
         if not _known([call["args"] for call in calls] + [call["kwargs"] for call in calls], names):
             raise fail(f"calls layer {name!r:.80} on the output of a layer that is not there")

@@ -12,7 +12,7 @@ from builder.reading.formats.downloads import FRIGATE_LABELS, TEACHABLE_LABELS, 
 from builder.reading.formats.hdf5 import read_hdf5, read_hdf5_member
 from builder.reading.formats.members import Members, archive_members, folder_members
 from builder.reading.formats.saved_model import GRAPH, saved_model_of
-from builder.reading.formats.stored import StoredModel
+from builder.reading.formats.stored import StoredModel, contradictions
 from builder.support.errors import ModelFileError
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
@@ -35,6 +35,11 @@ def read_model(path: Path, *, allow_code: bool = False) -> StoredModel:
 
     ``allow_code``: whether layers may bring code of their own (Lambda, classes of the user's). Raises ``ModelFileError``.
     """
+    with contradictions(path):
+        return _read(path, allow_code=allow_code)
+
+
+def _read(path: Path, *, allow_code: bool) -> StoredModel:
     if not path.exists():
         raise ModelFileError(f"{path}: no such model file")
     if path.is_dir():
