@@ -7,12 +7,14 @@ case, and the traceback between them where there is one; ``tests.fuzz`` watches 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -65,6 +67,15 @@ def make_seeds(folder: Path) -> None:
     numbers = keras.Input((8,), dtype="int32")
     embedded = layers.GlobalAveragePooling1D()(layers.Embedding(20, 4)(numbers) * 2 + 1)
     keras.Model(numbers, layers.Dense(3, activation="softmax")(embedded)).save(models / "tokens.keras")
+    words = keras.Input((), dtype="string")
+    vectors = layers.TextVectorization(vocabulary=["a", "b", "c"], output_sequence_length=6)(words)
+    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(5, 4)(vectors))
+    keras.Model(words, layers.Dense(3, activation="softmax")(pooled)).save(models / "words.keras")
+    if importlib.util.find_spec("tf_keras") is not None:  # in a process of its own: two Keras share TensorFlow's state
+        old = folder / "tf_keras"
+        subprocess.run([sys.executable, "-m", "tests.tf_keras_files", str(old)], check=True, capture_output=True)
+        for path in [path for path in old.iterdir() if path.suffix != ".npz"]:
+            path.rename(models / f"tf_{path.name}")
     built = build_tiny(folder / "tiny", rounding="nearest", precision="int8")
     shutil.copyfile(built.output, folder / "finished.tflite")
     dogs = tiny_classifier(tiny_base(0), 2, seed=9)
@@ -85,7 +96,8 @@ def read_model(path: Path) -> None:
     from builder.merging.inspection import inspect, print_tree, to_json
     from builder.settings.input_scaling import PixelTransform
 
-    groups = inspect([(path, PixelTransform(scale=(1 / 255,) * 3))])
+    pixels = None if path.name.startswith(("words", "tokens")) else PixelTransform(scale=(1 / 255,) * 3)
+    groups = inspect([(path, pixels)])
     to_json(groups)
     sys.stdout, shown = io.StringIO(), sys.stdout
     try:

@@ -128,7 +128,8 @@ def main() -> None:
                 shutil.rmtree(initial)
                 shutil.copytree(folder, initial)
                 known[command.name] = (command, {**after}, after, time.monotonic() - began)
-        for number in range(options.kills):
+        killed = 0
+        while killed < options.kills:
             command, before, after, seconds = known[rng.choice(list(known))]
             shutil.rmtree(folder)
             shutil.copytree(initial, folder)
@@ -137,8 +138,10 @@ def main() -> None:
                 process.wait(rng.uniform(0, 1.05 * seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
-            counts[f"{command.name}: {'killed' if process.wait() < 0 else 'done before'}"] += 1
-            wrong += [f"kill {number}, {command.name}: {what}" for what in violations(command, folder, before, after)]
+            hit = process.wait() < 0
+            killed += hit
+            counts[f"{command.name}: {'killed' if hit else 'done before'}"] += 1
+            wrong += [f"kill {killed}, {command.name}: {what}" for what in violations(command, folder, before, after)]
     for name, count in sorted(counts.items()):
         print(f"{count:4d} {name}")
     print("\n".join(wrong) or "whole every time, nothing left behind")
