@@ -14,6 +14,8 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+# Windows has neither of the first two, and would change line ends without the last, which nobody else has.
+_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def open_file(path: Any) -> IO[bytes]:
@@ -22,7 +24,7 @@ def open_file(path: Any) -> IO[bytes]:
     Raises ``OSError``, also for what is no file.
     """
     _check(path, os.stat(path))
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    handle = os.open(path, _HOW)
     try:
         _check(path, os.fstat(handle))  # another may have taken its place
         return os.fdopen(handle, "rb")

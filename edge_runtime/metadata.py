@@ -20,6 +20,7 @@ HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 RESIZE_FITS = ("stretch", "crop", "pad")
 ACTIVATIONS = ("softmax", "sigmoid")
+_LARGEST = (1 << 53) - 1  # what every reader of JSON takes for the same number
 # Older interpreters have signatures, but run those of all subgraphs but the first on the wrong tensors, and say nothing:
 # tflite-runtime 2.8.0 and 2.9.1 gave all labels the same probability, 2.10.0 to 2.14.0 answered rightly.
 OLDEST_RUNTIME = (2, 10)
@@ -254,6 +255,8 @@ def _get(document: Any, key: str, kind: type) -> Any:
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise BundleError(f"expected {key!r} as {kind.__name__}, found {value!r:.60}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise BundleError(f"expected {key!r} of at most {_LARGEST}, found a number of {len(str(value))} digits")
     return value
 
 

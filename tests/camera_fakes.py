@@ -102,7 +102,7 @@ class CountingClassifier:
         heads = tuple(HeadInfo(name, labels[name]) for name in scores)
         self.metadata = Metadata(spec, "digest", (SeamTensor("features", (4,)),), heads)
         self.heads = heads
-        self.backbone_runs = 0
+        self.backbone_runs = self.closed = 0
         self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames it ran on, from 0
         self._scores = scores
         self.joint: JointInfo | None = None
@@ -120,6 +120,9 @@ class CountingClassifier:
         row = rows[min(len(self.runs[head]), len(rows) - 1)]
         self.runs[head].append(self.backbone_runs - 1)
         return np.asarray(row, np.float32)
+
+    def close(self) -> None:
+        self.closed += 1
 
     def joint_scores(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.head_scores(features, "joint"), np.eye(len(self.head_names) + 1, dtype=np.float32)[0]

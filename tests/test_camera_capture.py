@@ -276,6 +276,14 @@ def test_another_model_gets_frames_of_its_own_size() -> None:
     assert (frame.image.shape, frame.spec) == ((1, 20, 24, 3), type(SPEC)(20, 24))
 
 
+def test_a_frame_that_waits_for_a_model_that_has_gone_is_counted() -> None:
+    capture = Capture(Script([pixels(i) for i in range(4)]), never, SPEC)
+    capture.run()
+    capture.spec = type(SPEC)(20, 24)
+    assert capture.take(0) is None
+    assert (capture.counts.captured, capture.counts.dropped) == (4, 4)
+
+
 def test_a_source_that_breaks_in_a_way_nobody_thought_of_ends_the_capture() -> None:
     source = Script([ZeroDivisionError("a driver")])
     capture = Capture(source, never, SPEC)

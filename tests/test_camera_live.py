@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import socket
+import string
 import threading
 import time
 import urllib.error
@@ -14,13 +15,24 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime.camera import live_server
-from edge_runtime.camera.live_access import Address, make_token, names_loopback, parse_address
+from edge_runtime.camera.announce import Place, qr_code
+from edge_runtime.camera.live_access import (
+    Address,
+    knows_token,
+    make_token,
+    names_loopback,
+    parse_address,
+    reachable,
+)
 from edge_runtime.camera.live_hub import MAX_EVENTS, MAX_RATE, Hub, encode
 from edge_runtime.camera.live_page import LivePage
 from edge_runtime.camera.live_server import Application, LiveServer
@@ -134,6 +146,14 @@ def test_nothing_can_be_changed(method: str) -> None:
     assert ask(application(), "/", method=method)[0] == 405
 
 
+@pytest.mark.parametrize(("key", "value"), [("CONTENT_LENGTH", "5"), ("HTTP_TRANSFER_ENCODING", "chunked")])
+def test_a_body_is_refused(key: str, value: str) -> None:
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health", "HTTP_HOST": "127.0.0.1", key: value}
+    said: list[str] = []
+    application()(environ, lambda status, headers: said.append(status))
+    assert said == ["400 Bad Request"]
+
+
 @pytest.mark.parametrize("path", ["/live_page.html", "/../../etc/passwd", "/state", "//", "/%2e%2e"])
 def test_there_is_nothing_else(path: str) -> None:
     status, headers, body = ask(application(), path)
@@ -149,9 +169,82 @@ def test_tokens_are_long_and_never_twice(tmp_path: Path) -> None:
     assert len(token) >= 20
     assert path.stat().st_mode & 0o777 == 0o600
     assert make_token(str(path)) == token
-    path.write_text("short\n")
-    with pytest.raises(EdgeRuntimeError, match="8 or more"):
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "word"),
+    [
+        ("short\n", 0o600, "8 to 512"),
+        ("x" * 513, 0o600, "8 to 512"),
+        ("two-tokens\non-two-lines\n", 0o600, "one line"),
+        ("a token; Path=/\n", 0o600, "letters, digits"),
+        ("long-enough&more=1", 0o600, "letters, digits"),
+        ("long-enöugh", 0o600, "letters, digits"),
+        ("", 0o600, "8 to 512"),
+        ("long-enough\n", 0o640, "chmod 600"),
+        ("long-enough\n", 0o604, "chmod 600"),
+    ],
+)
+def test_files_that_keep_no_token(tmp_path: Path, content: str, mode: int, word: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(content)
+    path.chmod(mode)
+    with pytest.raises(EdgeRuntimeError, match=word) as caught:
         make_token(str(path))
+    assert content.strip() not in str(caught.value) or not content.strip(), "a token is shown in no message"
+
+
+TOKENS = string.ascii_letters + string.digits + "-._~+/="
+
+
+@given(token=st.text(TOKENS, min_size=8, max_size=40), port=st.integers(1, 65535))
+def test_the_address_that_is_printed_lets_in(token: str, port: int) -> None:
+    for url in Place(Address("0.0.0.0", port), token).urls:
+        parts = urlsplit(url)
+        assert parts.hostname not in (None, "0.0.0.0")
+        assert knows_token({"QUERY_STRING": parts.query, "SERVER_PORT": str(port)}, token)
+    assert knows_token({"QUERY_STRING": f"a=1&token={token}", "SERVER_PORT": "1"}, token), "typed as it is"
+
+
+@given(
+    before=st.lists(st.text(st.characters(codec="latin-1", exclude_characters=";")), max_size=4),
+    after=st.lists(st.text(st.characters(codec="latin-1", exclude_characters=";")), max_size=4),
+)
+def test_no_cookie_of_another_program_hides_the_viewers_own(before: list[str], after: list[str]) -> None:
+    cookies = "; ".join([*before, "edge_runtime_8080=abcdefgh12345678", *after])
+    assert knows_token({"HTTP_COOKIE": cookies, "SERVER_PORT": "8080"}, "abcdefgh12345678")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_the_address_of_all_interfaces_is_one_that_opens(host: str) -> None:
+    found = reachable(Address(host, 80))
+    assert found
+    assert not {"0.0.0.0", "::"} & {address.host for address in found}
+
+
+def test_a_named_address_stays_as_it_is() -> None:
+    assert reachable(Address("camera.local", 80)) == [Address("camera.local", 80)]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_token_is_printed_on_a_terminal_alone(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    said: list[str] = []
+    with Place(Address("0.0.0.0", 80), "abcdefgh12345678").announced("page", said.append):
+        text = "\n".join(said)
+        assert ("abcdefgh12345678" in text) == terminal
+        if not terminal:
+            file = Path(text.split()[-1])
+            assert file.read_text() == "abcdefgh12345678\n"
+            assert file.stat().st_mode & 0o777 == 0o600
+    assert terminal or not file.exists()
+
+
+def test_a_phone_reads_the_address_from_the_terminal() -> None:
+    segno = pytest.importorskip("segno")
+    url = "http://192.0.2.2:8080/?token=" + "x" * 22
+    lines = qr_code(url).splitlines()
+    assert len(lines) == (segno.make(url, error="l").symbol_size(border=2)[1] + 1) // 2
 
 
 # The hub.
@@ -217,7 +310,7 @@ def live() -> Iterator[Any]:
     def start(viewers: int = 4, **options: Any) -> tuple[Hub, int]:
         pytest.importorskip("cheroot")
         hub = Hub()
-        server = LiveServer(Address("127.0.0.1", 0), application(hub, viewers=viewers, **options), viewers=viewers)
+        server = LiveServer(Address("127.0.0.1", 0), application(hub, viewers=viewers, **options), threads=2 * viewers)
         started.append((hub, server))
         return hub, server.address.port
 
@@ -287,15 +380,17 @@ def test_no_more_viewers_than_allowed_and_a_place_is_free_again(live: Any) -> No
     hub, port = live(viewers=2)
     hub.publish(0, Shot(pixels(1)), {})
     open_ = [http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(2)]
+    responses = []
     for connection in open_:
         connection.request("GET", "/stream.mjpg")
-        assert connection.getresponse().status == 200
+        responses.append(connection.getresponse())
+        assert responses[-1].status == 200
     status, body = get(port, "/stream.mjpg")
     assert status == 503
     assert b"too many viewers" in body
     assert get(port, "/state.json")[0] == 200, "the rest is served still"
     assert until(lambda: hub.watching == 2)
-    open_[0].sock.close()
+    responses[0].close()
     open_[0].close()
 
     def admitted() -> bool:

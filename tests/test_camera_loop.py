@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +15,11 @@ import pytest
 
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_metadata
-from edge_runtime.camera import Camera, Heads, reload
+from edge_runtime.camera import Camera, Heads, loop, reload
+from edge_runtime.camera.capture import Counts
 from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document
 from edge_runtime.camera.lines import Lines
+from edge_runtime.camera.loop import CameraOptions, Loop, Model
 from edge_runtime.camera.reload import Reloader, open_copy
 from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import Rule
@@ -211,6 +213,45 @@ def test_a_camera_that_is_not_there_to_begin_with_is_an_error(tmp_path: Path) ->
         Camera(CountingClassifier({"a": [[1.0]]}), str(tmp_path))
 
 
+# The loop around it.
+
+
+def options(file: Path, **changes: object) -> CameraOptions:
+    chosen = {field.name: None for field in fields(CameraOptions)}
+    given = {"file": str(file), "rule": AT_ONCE, "heads": (), "head_packs": (), "lines": "event", "viewers": 1}
+    return CameraOptions(**{**chosen, **given, **changes})
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+def test_the_watchdog_is_told_alive_unless_the_driver_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stalled: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(loop, "notify_systemd", told.append)
+    camera = SimpleNamespace(running=True, stalled=stalled, counts=Counts(), heads_of=None)
+    camera.next = lambda timeout, top_k: setattr(camera, "running", False)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(fileno=lambda: 1))
+    Loop(options(tmp_path), camera, None, None, print).run()  # type: ignore[arg-type]
+    assert told == ["READY=1", *([] if stalled else ["WATCHDOG=1"]), "STOPPING=1"]
+
+
+def test_every_model_that_was_opened_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[SimpleNamespace] = []
+
+    def open_one(*_: object, **__: object) -> SimpleNamespace:
+        model = SimpleNamespace(closed=0)
+        model.close = lambda: setattr(model, "closed", model.closed + 1)
+        opened.append(model)
+        return model
+
+    monkeypatch.setattr(loop, "MultiHeadClassifier", open_one)
+    with Model(options(tmp_path)) as model:
+        for count in range(1, 4):
+            model.replace(model.open(check=False))
+            assert [one.closed for one in opened] == [1] * count + [0]
+    assert [one.closed for one in opened] == [1] * 4
+
+
 # Lines that are written whole or not at all.
 
 
@@ -359,6 +400,42 @@ def test_a_bad_file_is_refused_once_and_the_next_may_take_over(tmp_path: Path, e
     files.put(b"good")
     assert files.look() is None
     assert files.look() is not None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [ValueError("numpy says no"), MemoryError(), SystemExit(3), RecursionError("deep")])
+@pytest.mark.parametrize("place", ["open_new", "accept"])
+def test_whatever_a_new_file_raises_is_said_and_the_next_is_tried(
+    tmp_path: Path, error: BaseException, place: str
+) -> None:
+    errors = [error]
+
+    def fail_once(given: object = None) -> object:
+        if errors:
+            raise errors.pop()
+        return given or CountingClassifier({"a": [[1.0]]})
+
+    files = Files(tmp_path / "m", **{place: fail_once})
+    files.put(b"bad")
+    assert [files.look() for _ in range(3)] == [None] * 3
+    assert len(files.said) == 1
+    assert "refused" in files.said[0]
+    assert type(error).__name__ in files.said[0]
+    files.put(b"good")
+    assert [files.look() is not None for _ in range(2)] == [False, True]
+
+
+def test_a_new_model_that_nobody_took_is_closed(tmp_path: Path) -> None:
+    closed = []
+    files = Files(tmp_path / "m", open_new=lambda: SimpleNamespace(close=lambda: closed.append(1)))
+    files.put(b"11")
+    for _ in range(2):
+        files.clock.now += reload.INTERVAL
+        files.reloader.poll()
+    files.reloader.close()
+    assert closed == [1]
+    files.reloader.close()
+    assert closed == [1]
 
 
 def test_a_file_that_does_not_suit_is_closed_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_runtime.camera import source_mjpeg
 from edge_runtime.camera.opening import open_source
 from edge_runtime.camera.source_picamera2 import rgb_of_yuv420, stream_sizes
 from edge_runtime.camera.sources import Shot, Source, SourceOptions, shown_address
@@ -317,6 +318,112 @@ def test_streams_that_are_damaged_count_as_lost(serve: Any, stream: bytes) -> No
         source.read(show=False)
     assert "\n" not in str(caught.value)
     source.close()
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    server: Any
+
+    def do_GET(self) -> None:
+        self.server.requests.append(dict(self.headers))
+        self.send_response(302)
+        self.send_header("Location", self.server.location)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("host", "sent"), [("127.0.0.1", True), ("127.0.0.2", False), ("localhost", False)])
+def test_a_password_goes_to_the_host_that_it_was_given_for(serve: Any, host: str, sent: bool) -> None:
+    """Also the port counts: another program may listen there."""
+    server = serve()
+    if sent:
+        server.RequestHandlerClass = type("Once", (Handler,), {"do_GET": once_elsewhere})
+        with pytest.raises(SourceError, match="404"):
+            open_source(address(server, "me:secret@"), OPTIONS)
+        assert ["Authorization" in request for request in server.requests] == [True, True]
+        return
+    target = ThreadingHTTPServer((host, 0), Handler)
+    target.bodies, target.requests = [], []  # type: ignore[attr-defined]
+    threading.Thread(target=target.serve_forever, args=(0.01,), daemon=True).start()
+    server.RequestHandlerClass, server.location = Redirecting, f"http://{host}:{target.server_port}/live"
+    with pytest.raises(SourceError, match="404"):
+        open_source(address(server, "me:secret@"), OPTIONS)
+    assert "Authorization" in server.requests[0]
+    assert ["Authorization" in request for request in target.requests] == [False]  # type: ignore[attr-defined]
+    target.shutdown()
+    target.server_close()
+
+
+def once_elsewhere(self: Any) -> None:
+    """To another path of the same host, and then nothing is there."""
+    self.server.requests.append(dict(self.headers))
+    if self.path == "/live":
+        self.send_response(302)
+        self.send_header("Location", "/other")
+        self.end_headers()
+    else:
+        self.send_error(404)
+
+
+def test_a_redirect_to_what_is_no_web_address_is_refused(serve: Any) -> None:
+    server = serve()
+    server.RequestHandlerClass, server.location = Redirecting, "ftp://127.0.0.1/live"
+    with pytest.raises(SourceError, match="no web address"):
+        open_source(address(server), OPTIONS)
+
+
+@pytest.mark.parametrize("before", [b"", b"--b\r\n", b"--b\r\nContent-Type: image/jpeg\r\n"])
+def test_what_comes_before_a_frame_has_an_end(serve: Any, before: bytes) -> None:
+    stream = before + b"x: y\r\n" * source_mjpeg.MAX_BEFORE
+    source = open_source(address(serve(("multipart/x-mixed-replace; boundary=b", stream))), OPTIONS)
+    with pytest.raises(SourceError, match="and no frame"):
+        source.read(show=False)
+    source.close()
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """``server.start`` at once, then a byte now and then, for ever."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        try:
+            self.wfile.write(self.server.start)
+            while not self.server.over.wait(0.05):
+                self.wfile.write(b"x")
+        except OSError:
+            self.server.over.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"HTTP/1.1 200 OK\r\nX: ",
+        ANSWER + b"\r\n",
+        ANSWER + b"\r\n--b\r\nX: ",
+        ANSWER + b"\r\n--b\r\n\r\n",
+        ANSWER + b"\r\n--b\r\nContent-Length: 99999\r\n\r\n",
+        ANSWER + b"Transfer-Encoding: chunked\r\n\r\n",
+        ANSWER + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n--b\r\n\r\n",
+    ],
+)
+def test_a_frame_has_its_time_however_often_something_comes(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(source_mjpeg, "FRAME_TIMEOUT", 0.2)
+    monkeypatch.setattr(source_mjpeg, "LOOK", 0.05)
+    server = serve()
+    server.RequestHandlerClass, server.start, server.over = Dripping, start, threading.Event()
+    with pytest.raises(SourceError, match="no whole frame"):
+        open_source(address(server), OPTIONS).read(show=False)
+    assert server.over.wait(20), "and it is hung up on"
 
 
 # picamera2: nothing of it runs here, so what it is told and what it returns is held to a stub.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -16,6 +17,9 @@ def quiet() -> Iterator[Callable[[], str]]:
     """Nothing written to standard error inside is shown; yields a function that returns what it was."""
     sys.stderr.flush()
     saved, level = os.dup(2), logging.getLogger("tensorflow").level
+    guarded = faulthandler.is_enabled()
+    if not guarded:  # native code that aborts takes the process with it, and its last words would stay in the log
+        faulthandler.enable(saved)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
@@ -29,6 +33,8 @@ def quiet() -> Iterator[Callable[[], str]]:
         finally:
             sys.stderr.flush()
             os.dup2(saved, 2)
+            if not guarded:
+                faulthandler.disable()
             os.close(saved)
             logging.getLogger("tensorflow").setLevel(level)
 

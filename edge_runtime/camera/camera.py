@@ -201,9 +201,7 @@ class Camera:
     def next(self, *, timeout: float, top_k: Optional[int] = None) -> Optional[Seen]:
         """The newest frame's answers; None where no frame came in ``timeout`` seconds."""
         frame = self._capture.take(timeout)
-        if frame is None or frame.spec != self._capture.spec:  # prepared for the model before this one: the next will do
-            return None
-        return self.heads.see(frame, top_k=top_k)
+        return None if frame is None else self.heads.see(frame, top_k=top_k)
 
     def use(self, classifier: MultiHeadClassifier) -> None:
         """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""

@@ -102,12 +102,15 @@ class Capture:
             return self._ended and self._waiting is None
 
     def take(self, timeout: float) -> Optional[Frame]:
-        """The newest frame, once; None where none came in ``timeout`` seconds."""
+        """The newest frame, once; None where none came in ``timeout`` seconds, or one for another ``spec``."""
         with self._changed:
             if self._waiting is None and not self._ended:
                 self._changed.wait(timeout)
             frame, self._waiting = self._waiting, None
             self._changed.notify_all()
+            if frame is not None and frame.spec != self.spec:  # prepared for the model before this one
+                self.counts.dropped += 1
+                return None
             return frame
 
     def run(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any, Dict, Iterator, Optional, Tuple
 
+from edge_runtime.camera.announce import Place
 from edge_runtime.camera.lines import say
 from edge_runtime.camera.live_access import make_token, parse_address
 from edge_runtime.camera.live_hub import Hub
@@ -18,14 +19,19 @@ class LivePage:
     """``address``: ``[HOST:]PORT``. ``patience``: seconds between pictures at most. Raises ``EdgeRuntimeError``."""
 
     def __init__(self, address: str, *, viewers: int, token_file: Optional[str], patience: float = PATIENCE) -> None:
-        place = parse_address(address)
-        token = None if place.loopback else make_token(token_file)
+        wanted = parse_address(address)
+        token = None if wanted.loopback else make_token(token_file)
         self.hub = Hub()
         self._patience = patience
         self._last_answer: Optional[float] = None
-        application = Application(self.hub, self.health, token=token, loopback_only=place.loopback, viewers=viewers)
-        self._server = LiveServer(place, application, viewers=viewers)
-        self.url = f"http://{self._server.address}/" + ("" if token is None else f"?token={token}")
+        application = Application(self.hub, self.health, token=token, loopback_only=wanted.loopback, viewers=viewers)
+        self._server = LiveServer(wanted, application, threads=2 * viewers)
+        self.place = Place(self._server.address, token, token_file)
+
+    @property
+    def url(self) -> str:
+        """With the token, where there is one."""
+        return self.place.urls[0]
 
     def watched(self) -> bool:
         """Does anybody see the picture?"""
@@ -59,8 +65,8 @@ def live_page(address: Optional[str], **options: Any) -> Iterator[Optional[LiveP
         yield None
         return
     page = LivePage(address, **options)
-    say(f"live page: {page.url}")
     try:
-        yield page
+        with page.place.announced("live page", say):
+            yield page
     finally:
         page.close()

@@ -7,17 +7,21 @@ off. Servers that buffer what a viewer does not take would hand out old pictures
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
+from traceback import format_exc
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
+from edge_runtime.camera.lines import say
 from edge_runtime.camera.live_access import Address, cookie_name, knows_token, names_loopback
+from edge_runtime.camera.live_door import MAX_REQUEST, Door
 from edge_runtime.camera.live_hub import Hub
 from edge_runtime.errors import EdgeRuntimeError
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone
-MAX_REQUEST = 16 << 10  # bytes of its header, and of a body, which nobody here needs
+BACKLOG = 128  # connections that the system accepts while nobody looks
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "live_page.html")
 _BOUNDARY = b"frame"
 _HEADERS = [
@@ -68,6 +72,9 @@ class Application:
         path = environ.get("PATH_INFO") or "/"
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _text(start, "405 Method Not Allowed", "only GET and HEAD")
+        if "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH") not in (None, "", "0"):
+            # A proxy and this server might disagree on where such a request ends.
+            return _text(start, "400 Bad Request", "expected a request without a body")
         if self._loopback_only and not names_loopback(environ.get("HTTP_HOST", "")):
             # A page from elsewhere whose name was pointed at this machine must not read the camera.
             return _text(start, "403 Forbidden", "this page is for this machine only: use 127.0.0.1 or localhost")
@@ -164,34 +171,53 @@ class _Stream:
 
 
 class LiveServer:
-    """Serves ``application`` at ``address`` from threads of its own. Raises ``EdgeRuntimeError`` and ``OSError``."""
+    """Serves ``application`` at ``address`` from threads of its own. Raises ``EdgeRuntimeError`` and ``OSError``.
 
-    def __init__(self, address: Address, application: Application, *, viewers: int = 4) -> None:
+    ``threads``: of them as many as last; four more are for what ends at once. ``max_body``: bytes of a request's body.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        application: Callable[..., Iterable[bytes]],
+        *,
+        threads: int = 8,
+        max_body: int = MAX_REQUEST,
+    ) -> None:
         try:
             from cheroot import wsgi
         except ImportError as error:
             raise EdgeRuntimeError(
                 f"--serve needs cheroot, which cannot be imported ({error}); pip install 'polyhead[web]'"
             ) from error
-        threads = 2 * viewers + 4  # picture and state of each viewer, and some for what ends at once
-        self._server = wsgi.Server(
-            (address.host, address.port), application, numthreads=threads, max=threads,
-            timeout=VIEWER_TIMEOUT, shutdown_timeout=2, server_name="edge-runtime",
+        self._server = server = wsgi.Server(
+            (address.host, address.port), application, numthreads=threads + 4, max=threads + 4,
+            timeout=VIEWER_TIMEOUT, shutdown_timeout=2, server_name="edge-runtime", request_queue_size=BACKLOG,
         )  # fmt: skip
-        self._server.max_request_header_size, self._server.max_request_body_size = MAX_REQUEST, MAX_REQUEST
-        self._server.error_log = lambda *_, **__: None  # a viewer that goes away is no news
+        server.max_request_header_size, server.max_request_body_size = MAX_REQUEST, max_body
+        server.keep_alive_conn_limit = 0  # a second request would hold a thread until it comes
+        server.error_log = _report
         try:
-            self._server.prepare()
+            server.prepare()
         except OSError as error:
             raise EdgeRuntimeError(f"--serve {address}: {error}") from error
-        self.address = Address(address.host, self._server.bind_addr[1])
-        self._thread = threading.Thread(target=self._server.serve, name="live page", daemon=True)
+        self.address = Address(address.host, server.bind_addr[1])
+        self._door = Door(server.process_conn, server.put_conn)
+        server.process_conn = self._door.offer
+        self._thread = threading.Thread(target=server.serve, name="live page", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Close the hub first: streams end with it."""
+        self._door.close()
         self._server.stop()
         self._thread.join(3)
+
+
+def _report(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+    """A viewer that goes away is no news; what nobody thought of is."""
+    if level >= logging.ERROR:
+        say(f"live page: {message}" + (f"\n{format_exc()}" if traceback else ""))
 
 
 def _reply(start: _Start, status: str, kind: str, body: bytes) -> Iterable[bytes]:

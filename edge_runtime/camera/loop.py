@@ -99,6 +99,8 @@ class Loop:
                 self._tick(now)
         finally:
             notify_systemd("STOPPING=1")
+            if self._reloader is not None:
+                self._reloader.close()
             self._summary()
 
     def _answer(self, seen: Seen, now: float) -> None:

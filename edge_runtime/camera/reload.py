@@ -25,6 +25,7 @@ from edge_runtime.files import open_file
 from edge_runtime.inputs import picture_input
 
 INTERVAL = 1.0  # seconds between looks at the file
+CLOSE_TIMEOUT = 2.0  # seconds
 CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
 _Stamp = Tuple[Tuple[str, int, int, int], ...]
 
@@ -99,19 +100,33 @@ class Reloader:
             self._thread.start()
         return None
 
+    def close(self) -> None:
+        """What proved itself and was never asked for is closed too."""
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT)
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.close()
+
     def _try(self) -> None:
         try:
-            new = self._open_new()
-            try:
-                self._accept(new)
-            except EdgeRuntimeError:
-                new.close()
-                raise
+            self._ready = self._opened()
         except (EdgeRuntimeError, OSError) as error:
             self._report(f"new model refused, the old one goes on: {error}")
-            return
-        self._report(f"new model takes over: {self._path}")
-        self._ready = new
+        except BaseException as error:  # nobody thought of it: a word for people, and a traceback
+            self._report(f"new model refused, the old one goes on: {type(error).__name__}: {error}")
+            raise
+        else:
+            self._report(f"new model takes over: {self._path}")
+
+    def _opened(self) -> MultiHeadClassifier:
+        new = self._open_new()
+        try:
+            self._accept(new)
+        except BaseException:
+            new.close()
+            raise
+        return new
 
 
 def _stamp(path: str) -> Optional[_Stamp]:
@@ -133,9 +148,10 @@ def _check_in_child(path: str, interpreter: Optional[str], packs: Sequence[str])
         raise BundleError(f"{path}: no answer in {CHECK_TIMEOUT:.0f} s when tried in a process of its own") from error
     if done.returncode == 0:
         return
-    if done.returncode < 0:
-        raise BundleError(f"{path}: the interpreter crashes on it (signal {-done.returncode})")
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode < 0:
+        words = f": {said[-1]:.200}" if said else ""
+        raise BundleError(f"{path}: the interpreter crashes on it (signal {-done.returncode}){words}")
     raise BundleError(said[-1] if said else f"{path}: cannot be run (exit code {done.returncode})")
 
 
