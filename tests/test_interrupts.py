@@ -75,3 +75,20 @@ def test_a_disk_that_is_full_for_temporary_files_is_one_line(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_no_room_for_the_copy_of_a_model_is_one_line(tmp_path: Path, suffix: str) -> None:
+    from builder.reading.formats.cleaned import load_original
+    from builder.support.errors import ConfigError
+    from tests.tiny_models import tiny_base, tiny_classifier
+
+    tiny_classifier(tiny_base(size=16), 3).save(tmp_path / f"m{suffix}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=rf"no room for a copy of m\{suffix} .*TMPDIR") as error:
+            load_original(tmp_path / f"m{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)

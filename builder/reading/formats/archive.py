@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import write_cleaned
+from builder.reading.formats.cleaned import load_original
 from builder.reading.formats.complete import check_complete
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
@@ -50,20 +49,13 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     check_form(raw, path)
     give_vocabularies(raw, _groups(raw, (), "", _ROOTS[0]), vocabularies, path)
 
-    def original() -> Any:
-        try:
-            with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
-                copy = write_cleaned(path, Path(folder), allow_code=allow_code)
-                return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)
-        except LOADING_ERRORS as error:
-            raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
-
     weights = stored_weights(raw, objects, path)
     if weights is None:
         datasets = [item for item in objects.values() if isinstance(item, h5py.h5d.DatasetID)]
         build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
-        weights = live_weights(original())
+        weights = live_weights(load_original(path, allow_code=allow_code))
     check_complete(raw, weights, path)
+    original = partial(load_original, path, allow_code=allow_code)
     return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
 
 

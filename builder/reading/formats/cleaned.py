@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
+import keras
 
 from builder.reading.formats.definition import parse_definition
 from builder.reading.formats.limits import (
@@ -19,10 +23,27 @@ from builder.reading.formats.limits import (
     read_member,
 )
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
-from builder.support.errors import ModelFileError
+from builder.support.errors import ConfigError, ModelFileError
 
 _DEFINITION = "model_config"  # an attribute of HDF5 files
 _KEPT = (_DEFINITION, "keras_version", "backend")  # of its attributes; not how it was trained
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def load_original(path: Path, *, allow_code: bool = False) -> Any:
+    """The model in a ``.keras`` archive or HDF5 file as Keras 3 itself loads it, from a cleaned copy.
+
+    Raises ``ModelFileError``, and ``ConfigError`` where there is no room for the copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
+        copy = write_cleaned(path, Path(folder), allow_code=allow_code)
+        try:
+            return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)
+        except LOADING_ERRORS as error:
+            reason = reason_of(error).replace(str(copy), str(path))
+            raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason}") from error
 
 
 def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path:
@@ -41,6 +62,7 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
 
     Raises:
         ModelFileError: The file is damaged, or names code of its own.
+        ConfigError: There is no room in ``folder``.
     """
     archive = zipfile.is_zipfile(path) and not h5py.is_hdf5(path)
     copy = folder / ("model.keras" if archive else "model.h5")
@@ -49,6 +71,11 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
     except ModelFileError:
         raise
     except (*LOADING_ERRORS, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise ConfigError(
+                f"{folder}: no room for a copy of {path.name} ({error.strerror}); make room there, or set TMPDIR to a "
+                "folder with room"
+            ) from error
         raise ModelFileError(f"{path}: not a whole Keras model ({reason_of(error)}); copy or save it again") from error
     return copy
 

@@ -8,17 +8,15 @@ their own names ("conv1/kernel:0").
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 
 from builder.reading.formats.calls import clean_name
-from builder.reading.formats.cleaned import write_cleaned
+from builder.reading.formats.cleaned import load_original
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import is_old, modernize
@@ -32,7 +30,7 @@ from builder.reading.formats.limits import (
     read_dataset,
 )
 from builder.reading.formats.rebuild import rebuild, weights_by_order
-from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.stored import LayerPath, StoredModel
 from builder.reading.graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
 
@@ -77,12 +75,7 @@ def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path
     def original() -> Any:
         if old or path.suffix not in (".h5", ".hdf5"):
             return rebuild(definition, weights, path, allow_code=allow_code)
-        try:
-            with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
-                copy = write_cleaned(path, Path(folder), allow_code=allow_code)
-                return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)
-        except LOADING_ERRORS as error:
-            raise ModelFileError(f"{path}: Keras {keras.__version__} cannot load it: {reason_of(error)}") from error
+        return load_original(path, allow_code=allow_code)
 
     return StoredModel(path, kind, definition, weights, original, notes=notes)
 
