@@ -1,3 +1,17 @@
-from edge_runtime.cli import main
+"""The command ``edge-runtime``. Interrupted it ends in a word, also while it is still importing."""
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from edge_runtime.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit("Aborted!")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,17 @@ import pytest
 # The signal comes while the module that is named is being imported.
 AT_IMPORT = """
 import signal, sys
-module, sys.argv, done = sys.argv[1], ["builder", "inspect", "missing.keras"], []
+package, module = sys.argv[1].split()
+sys.argv, done = [package, "inspect" if package == "builder" else "info", sys.executable], []
 def interrupt(event, arguments):
     if event == "import" and arguments[0] == module and not done:
         done.append(1)
         signal.raise_signal(signal.SIGINT)
 sys.addaudithook(interrupt)
-from builder.__main__ import main
+if package == "builder":
+    from builder.__main__ import main
+else:
+    from edge_runtime.__main__ import main
 main()
 """
 
@@ -42,7 +46,13 @@ def run(program: str, argument: str, cwd: Path) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, cwd=cwd, check=False)
 
 
-@pytest.mark.parametrize("module", ["click", "numpy", "rich.table", "tensorflow", "keras", "h5py"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(f"builder {name}" for name in ("click", "numpy", "rich.table", "tensorflow", "keras", "h5py")),
+        *(f"edge_runtime {name}" for name in ("click", "numpy", "PIL.Image", "edge_runtime.metadata")),
+    ],
+)
 def test_interrupted_while_it_imports(module: str, tmp_path: Path) -> None:
     done = run(AT_IMPORT, module, tmp_path)
     assert done.returncode == 1, done.stderr
