@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -125,7 +126,9 @@ class CountingClassifier:
         self.closed += 1
 
     def joint_scores(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.head_scores(features, "joint"), np.eye(len(self.head_names) + 1, dtype=np.float32)[0]
+        scores = self.head_scores(features, "joint")
+        ends = np.cumsum([0, *(len(head.labels) for head in self.heads), 1])
+        return scores, np.asarray([scores[a:b].sum() for a, b in itertools.pairwise(ends)], np.float32)
 
 
 def frame(number: int = 1, spec: ImageInput = SPEC) -> Frame:

@@ -106,6 +106,7 @@ def test_lines_for_people(tiny_file: Path, folder: Path, lines: str) -> None:
         (["--fps", "0"], "--fps"),
         (["--serve", "here:there"], "8080"),
         (["--serve", "70000"], "8080"),
+        (["--joint-only", "--head", "garden"], "not both"),
         (["--viewers", "0"], "--viewers"),
         (["--lines", "all"], "--lines"),
         (["--max-frames", "0"], "--max-frames"),

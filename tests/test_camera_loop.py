@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_metadata
-from edge_runtime.camera import Camera, Heads, loop, reload
+from edge_runtime.camera import Camera, Heads, frame_lines, loop, reload
 from edge_runtime.camera.capture import Counts
-from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document
+from edge_runtime.camera.frame_lines import event_json, frame_json, heads_document, labels_document
 from edge_runtime.camera.lines import Lines
 from edge_runtime.camera.loop import CameraOptions, Loop, Model
 from edge_runtime.camera.reload import Reloader, open_copy
@@ -25,6 +27,7 @@ from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
 from edge_runtime.errors import BundleError, EdgeRuntimeError, SourceError, UnknownHeadError
+from edge_runtime.joint import judge
 from tests.camera_fakes import SPEC, Clock, CountingClassifier, frame
 from tests.tiny_models import THREE_HEADS
 
@@ -62,13 +65,43 @@ def test_the_joint_list_is_smoothed_and_answers_like_a_head() -> None:
     seeing = heads(classifier, joint=True, rule=replace(AT_ONCE, smoothing=0.6))
     seen = [seeing.see(frame(i)) for i in range(8)]
     events = [(e.frame, e.category_name, e.previous) for s in seen for e in s.events if e.head_name == "joint"]
-    assert events == [(0, "door/door 0", None), (5, "none", "door/door 0")]
+    assert events == [(0, "door/door 0", None), (5, None, "door/door 0")], "none is a picture of no head"
     assert [c.head_name for c in seen[0].result.classifications] == ["door"]
     assert seen[0].result.joint.best.category_name == "door/door 0"
     assert seen[4].result.joint.categories[0].category_name == "none"
     name, answer, best = seeing.smoothed(2)[-1]
-    assert (name, answer.category_name) == ("joint", "none")
-    assert [label for label, _ in best] == ["none", "door/door 0"]
+    assert (name, answer.category_name) == ("joint", None)
+    assert [category.category_name for category in best] == ["none", "door/door 0"]
+
+
+probabilities = st.lists(st.integers(0, 8), min_size=6, max_size=6).filter(any)
+
+
+@given(
+    rows=st.lists(probabilities, min_size=1, max_size=6),
+    threshold=st.none() | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
+    smoothing=st.sampled_from([0.0, 0.5, 0.9]),
+)
+def test_of_a_scene_that_stays_the_joint_list_says_what_classify_says(
+    rows: list[list[int]], threshold: float | None, smoothing: float
+) -> None:
+    """Whatever came before; the file's own threshold unless the user gives one."""
+    shares = [[n / sum(row) for n in row] for row in rows]
+    classifier = CountingClassifier({"a": [[0.5, 0.5]], "b": [[0.2, 0.3, 0.5]]}, joint=shares)
+    rule = Rule(threshold=threshold, smoothing=smoothing, hysteresis=0)
+    seeing = heads(classifier, joint=True, rule=rule)
+    for number in range(len(rows) + 60):
+        seen = seeing.see(frame(number))
+    scores, evidence = classifier.joint_scores(np.zeros(0))
+    best = judge(classifier.joint.with_thresholds(threshold), scores, evidence).best
+    near_a_tie = (
+        len({round(float(v), 2) for v in sorted(scores[:-1])[-2:]}) < 2
+        or abs(max(evidence[:-1]) - (0.5 if threshold is None else threshold)) < 0.01
+        or abs(max(evidence[:-1]) - evidence[-1]) < 0.01
+    )
+    if smoothing == 0 or not near_a_tie:  # what is smoothed is never quite there
+        assert seen.answers["joint"].category_name == (best and best.category_name)
+        assert seen.result.joint.best == best
 
 
 def test_the_joint_list_runs_by_schedule_on_that_frames_features_alone() -> None:
@@ -146,14 +179,18 @@ def test_the_lines_parse_and_hold_what_was_seen() -> None:
     }  # fmt: skip
 
 
-def test_the_page_shows_the_best_smoothed_labels() -> None:
+def test_the_page_shows_the_best_smoothed_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_lines, "SHOWN_IN_ALL", 10)
     row = [0.1, 0.3, 0.05, 0.25, 0.2, 0.06, 0.04]
     seeing = heads(CountingClassifier({"many": [row], "later": [[1.0]]}), "many", "later:every=5")
     assert [head["categories"] for head in heads_document(seeing)] == [[], []]
     seeing.see(frame(1))
     many = heads_document(seeing)[0]
     assert [c["category_name"] for c in many["categories"]] == ["many 1", "many 3", "many 4", "many 0", "many 5"]
-    assert many["answer"] is None
+    assert (many["answer"], many["labels"]) == (None, 7)
+    everything = labels_document(seeing.latest())
+    assert [c["score"] for c in everything["many"]] == sorted(row, reverse=True)
+    assert len(everything["later"]) == 1
 
 
 # ``Camera`` over a folder of pictures.

@@ -13,16 +13,18 @@ import numpy as np
 from edge_runtime.camera.capture import Capture, Counts, Frame
 from edge_runtime.camera.opening import open_source
 from edge_runtime.camera.schedule import HeadPlan, parse_plans
-from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, Rule
+from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision, JointDecision, Rule
 from edge_runtime.camera.sources import SourceOptions, shown_address
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import UnknownHeadError
 from edge_runtime.inputs import picture_input
 from edge_runtime.joint import judge
 from edge_runtime.metadata import JOINT
-from edge_runtime.results import ClassificationResult, Classifications, top_categories
+from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
 
 STALLED_AFTER = 45.0  # seconds without a sign of life; a camera that is lost gives one every 30 s at least
+
+LatestScores = Tuple[str, Sequence[str], np.ndarray]
 
 
 class Answer(NamedTuple):
@@ -76,6 +78,10 @@ class Heads:
             raise UnknownHeadError("this file has no joint head; its builder's report says why")
         self._index = {name: index for index, name in enumerate(classifier.head_names)}
         self._decisions = {plan.head_name: Decision(plan.rule) for plan in plans}
+        self._joint_decision: Optional[JointDecision] = None
+        for plan in plans:
+            if plan.head_name == JOINT and self._joint is not None:
+                self._decisions[JOINT] = self._joint_decision = JointDecision(plan.rule, self._joint)
         self._answers: Dict[str, Answer] = {plan.head_name: Answer(None, 0.0) for plan in plans}
 
     def see(self, frame: Frame, *, top_k: Optional[int] = None) -> Seen:
@@ -88,12 +94,15 @@ class Heads:
         own = [name for name in due if name != JOINT]
         scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in own}
         found = tuple(self._classifications(name, scores[name], top_k) for name in own)
-        joint = None
-        if features is not None and self._joint is not None and JOINT in due:
-            scores[JOINT], evidence = self.classifier.joint_scores(features)
-            joint = judge(self._joint, scores[JOINT], evidence, top_k=top_k)
+        changed = {name for name in own if self._decisions[name].update(scores[name])}
+        joint, decision = None, self._joint_decision
+        if features is not None and decision is not None and JOINT in due:
+            of_labels, of_heads = self.classifier.joint_scores(features)
+            joint = judge(decision.info, of_labels, of_heads, top_k=top_k)
+            if decision.update_joint(of_labels, of_heads):
+                changed.add(JOINT)
         now = self._wall_clock()
-        events = [event for name in due for event in self._decide(frame, now, name, scores[name])]
+        events = [event for name in due for event in self._answer(frame, now, name, name in changed)]
         end = time.perf_counter()
         latency = {
             "preprocess": frame.prepare_ms,
@@ -102,20 +111,30 @@ class Heads:
         }
         return Seen(frame, now, ClassificationResult(found, latency, joint), dict(self._answers), tuple(events))
 
-    def smoothed(self, top_k: int) -> List[Tuple[str, Answer, List[Tuple[str, float]]]]:
+    def latest(self) -> List[LatestScores]:
+        """For each head that has run its name, its labels and their smoothed scores, float32 (labels,).
+
+        Later runs leave the arrays as they are, so that another thread may read them.
+        """
+        found = ((name, decision.smoothed) for name, decision in self._decisions.items())
+        return [(name, self._labels[name], smoothed) for name, smoothed in found if smoothed is not None]
+
+    def label_count(self, name: str) -> int:
+        return len(self._labels[name])
+
+    def smoothed(self, top_k: int) -> List[Tuple[str, Answer, Tuple[Category, ...]]]:
         """For each head its name, its answer and its best labels with their smoothed scores, best first."""
-        rows = []
+        rows: List[Tuple[str, Answer, Tuple[Category, ...]]] = []
         for name, decision in self._decisions.items():
             best = () if decision.smoothed is None else top_categories(decision.smoothed, self._labels[name], top_k=top_k)
-            rows.append((name, self._answers[name], [(c.category_name, c.score) for c in best]))
+            rows.append((name, self._answers[name], best))
         return rows
 
     def _classifications(self, name: str, scores: np.ndarray, top_k: Optional[int]) -> Classifications:
         return Classifications(self._index[name], name, top_categories(scores, self._labels[name], top_k=top_k))
 
-    def _decide(self, frame: Frame, now: float, name: str, scores: np.ndarray) -> List[Event]:
+    def _answer(self, frame: Frame, now: float, name: str, changed: bool) -> List[Event]:
         decision, previous = self._decisions[name], self._answers[name].category_name
-        changed = decision.update(scores)
         answer = None if decision.answer is None else self._labels[name][decision.answer]
         self._answers[name] = Answer(answer, decision.score)
         return [Event(now, frame.number, name, answer, decision.score, previous)] if changed else []

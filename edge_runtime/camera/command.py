@@ -13,6 +13,7 @@ from edge_runtime.camera.schedule import parse_consensus
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.interpreter import INTERPRETERS
+from edge_runtime.metadata import JOINT
 from edge_runtime.options import head_packs_option
 
 _option = click.option
@@ -34,7 +35,8 @@ _option = click.option
     help="Only this head (or joint), on each N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
 )
 @_option("--joint", is_flag=True, help="Also one list of the labels of all heads, on every frame.")
-@_option("--threshold", type=float, default=Rule.threshold, show_default=True, help="A score below it is no answer.")
+@_option("--joint-only", is_flag=True, help="That list alone.")
+@_option("--threshold", type=float, help="A score below it is no answer; else 0.5, for the joint list the file's.")
 @_option("--smoothing", type=float, default=Rule.smoothing, show_default=True, help="Weight of past scores, 0 to 1.")
 @_option(
     "--hysteresis",
@@ -70,8 +72,12 @@ _option = click.option
 @head_packs_option
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
-def camera(consensus: str, size: Optional[str], **chosen: Any) -> None:
+def camera(consensus: str, size: Optional[str], joint_only: bool, **chosen: Any) -> None:
     """Answer what a camera sees, frame after frame: a line for each change of an answer."""
+    if joint_only:
+        if chosen["heads"]:
+            raise EdgeRuntimeError("--joint-only leaves every head out; give --head or --joint-only, not both")
+        chosen["heads"] = (JOINT,)
     agree, of = _two(consensus, "/", "--consensus", "3/5", parse_consensus)
     parts = {name: chosen.pop(name) for name in ("threshold", "smoothing", "hysteresis")}
     sides = None if size is None else _two(size, "x", "--size", "640x480", _parse_size)

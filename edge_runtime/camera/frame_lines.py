@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
-from edge_runtime.camera.camera import Event, Heads, Seen
+from edge_runtime.camera.camera import Event, Heads, LatestScores, Seen
+from edge_runtime.results import Category, top_categories
 
-SHOWN_LABELS = 5  # bars of a head on the live page
+SHOWN_LABELS, SHOWN_IN_ALL = 5, 40  # labels of a head in a state at least, and of all heads where they are few
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -44,13 +45,24 @@ def event_text(event: Event) -> str:
 
 
 def heads_document(heads: Heads) -> List[Dict[str, Any]]:
-    """For each head its answer and the bars of its best labels, smoothed."""
+    """For each head its answer and the bars of its best labels, smoothed; the fewer heads, the more labels."""
+    shown = max(SHOWN_LABELS, SHOWN_IN_ALL // max(len(heads.plans), 1))
     return [
         {
             "head_name": name,
             "answer": answer.category_name,
             "score": round(answer.score, 4),
-            "categories": [{"category_name": label, "score": round(score, 4)} for label, score in best],
+            "labels": heads.label_count(name),
+            "categories": _categories(best),
         }
-        for name, answer, best in heads.smoothed(top_k=SHOWN_LABELS)
+        for name, answer, best in heads.smoothed(top_k=shown)
     ]
+
+
+def labels_document(latest: Sequence[LatestScores]) -> Dict[str, Any]:
+    """By head all of its labels, smoothed, best first."""
+    return {name: _categories(top_categories(scores, labels)) for name, labels, scores in latest}
+
+
+def _categories(best: Sequence[Category]) -> List[Dict[str, Any]]:
+    return [{"category_name": c.category_name, "score": round(c.score, 4)} for c in best]

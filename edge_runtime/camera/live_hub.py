@@ -10,7 +10,7 @@ import io
 import json
 import threading
 from collections import deque
-from typing import Any, Deque, Dict, Iterable, Mapping, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, Mapping, Optional
 
 import numpy as np
 from PIL import Image
@@ -25,15 +25,17 @@ JPEG_QUALITY = 80
 
 
 class Snapshot:
-    """One state. ``sequence``: from 1. ``document``: the JSON of ``/state.json``."""
+    """One state. ``sequence``: from 1. ``document``: of ``/state.json``. ``labels``: makes that of ``/labels.json``."""
 
-    def __init__(self, sequence: int, shot: Optional[Shot], document: Mapping[str, Any]) -> None:
-        self.sequence, self.document = sequence, document
+    def __init__(
+        self, sequence: int, shot: Optional[Shot], document: Mapping[str, Any], labels: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self.sequence, self.document, self.labels = sequence, document, labels
         self._shot, self._lock = shot, threading.Lock()
         self._encoded: Optional[bytes] = None
 
     def json(self) -> bytes:
-        return printable(json.dumps(self.document, ensure_ascii=False, separators=(",", ":"))).encode()
+        return encoded(self.document)
 
     def jpeg(self) -> Optional[bytes]:
         """The picture; None where there is none, or a file that was there no longer is."""
@@ -63,11 +65,18 @@ class Hub:
                 self._event_count += 1
                 self._events.append({"id": self._event_count, **event})
 
-    def publish(self, now: float, shot: Optional[Shot], document: Mapping[str, Any]) -> None:
+    def publish(
+        self,
+        now: float,
+        shot: Optional[Shot],
+        document: Mapping[str, Any],
+        labels: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """``labels`` is called by the thread of a viewer that asks, and by nobody else."""
         self._next_due = now + 1 / MAX_RATE
         with self._changed:
             sequence = 1 if self._latest is None else self._latest.sequence + 1
-            self._latest = Snapshot(sequence, shot, {**document, "events": list(self._events)})
+            self._latest = Snapshot(sequence, shot, {**document, "events": list(self._events)}, labels)
             self._changed.notify_all()
 
     @property
@@ -94,6 +103,11 @@ class Hub:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """As JSON."""
+    return printable(json.dumps(document, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def encode(shot: Shot) -> Optional[bytes]:

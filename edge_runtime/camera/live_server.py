@@ -16,13 +16,14 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from edge_runtime.camera.lines import say
 from edge_runtime.camera.live_access import Address, cookie_name, knows_token, names_loopback
 from edge_runtime.camera.live_door import MAX_REQUEST, Door
-from edge_runtime.camera.live_hub import Hub
+from edge_runtime.camera.live_hub import Hub, encoded
 from edge_runtime.errors import EdgeRuntimeError
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone
 BACKLOG = 128  # connections that the system accepts while nobody looks
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "live_page.html")
+PATHS = ("/", "/stream.mjpg", "/events", "/state.json", "/labels.json", "/picture.jpg", "/health")
 _BOUNDARY = b"frame"
 _HEADERS = [
     ("Cache-Control", "no-store"),
@@ -92,6 +93,9 @@ class Application:
         if path == "/state.json":
             latest = self._hub.latest
             return _reply(start, "200 OK", "application/json", b"{}" if latest is None else latest.json())
+        if path == "/labels.json":
+            latest = self._hub.latest
+            return _reply(start, "200 OK", "application/json", encoded({} if latest is None else latest.labels()))
         if path == "/picture.jpg":
             return self._send_picture(start)
         if path == "/stream.mjpg" and not head:
@@ -99,7 +103,7 @@ class Application:
             return self._stream(start, kind, self._pictures, self._mjpeg)
         if path == "/events" and not head:
             return self._stream(start, "text/event-stream", self._states, self._server_sent_events)
-        return _text(start, "404 Not Found", "there are /, /stream.mjpg, /events, /state.json, /picture.jpg and /health")
+        return _text(start, "404 Not Found", f"there are {', '.join(PATHS)}")
 
     def _send_picture(self, start: _Start) -> Iterable[bytes]:
         latest = self._hub.latest

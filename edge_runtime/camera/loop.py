@@ -6,10 +6,18 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from edge_runtime.camera.camera import Camera, Seen
-from edge_runtime.camera.frame_lines import event_json, event_text, frame_json, frame_text, heads_document
+from edge_runtime.camera.frame_lines import (
+    event_json,
+    event_text,
+    frame_json,
+    frame_text,
+    heads_document,
+    labels_document,
+)
 from edge_runtime.camera.lines import Lines, say
 from edge_runtime.camera.reload import Reloader, open_copy
 from edge_runtime.camera.smoothing import Rule
@@ -125,7 +133,8 @@ class Loop:
     def _tick(self, now: float) -> None:
         if self._page is not None and self._page.hub.due(now):
             shot = None if self._latest is None else self._latest.frame.shot
-            self._page.hub.publish(now, shot, self._state(now))
+            labels = partial(labels_document, self._camera.heads.latest())
+            self._page.hub.publish(now, shot, self._state(now), labels)
         if now >= self._next_pulse and not self._camera.stalled:
             # Where a driver holds the reading thread no pulse goes out, and systemd starts the process anew.
             self._next_pulse = now + PULSE

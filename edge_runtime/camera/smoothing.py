@@ -7,6 +7,9 @@ For each head and each of its runs t, with scores p_t (labels,):
 3. hysteresis: the present answer stays the candidate while its s_t is above ``threshold - hysteresis`` and no other label
    is above it by more than ``hysteresis``;
 4. consensus: the answer becomes what was the candidate in ``agree`` of the last ``of`` runs; until then it stays.
+
+The joint list is smoothed the same way, P(head) beside the labels; its candidate is what ``joint.judge`` answers of the
+smoothed numbers, so that a scene that stays gets the answer that ``classify --joint`` gives.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from typing import Deque, Optional
 import numpy as np
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.joint import JointInfo, judge
+
+THRESHOLD = 0.5  # a head's, where the user says nothing
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Rule:
     """How an answer is made from scores; see the module. Raises ``EdgeRuntimeError`` for what cannot be."""
 
     smoothing: float = 0.5  # the weight of the past, in [0, 1)
-    threshold: float = 0.5  # a probability
+    threshold: Optional[float] = None  # a probability; None: ``THRESHOLD`` for a head, the file's for the joint list
     hysteresis: float = 0.1  # a difference of probabilities
     agree: int = 2
     of: int = 3
@@ -35,7 +41,7 @@ class Rule:
             raise EdgeRuntimeError(f"smoothing: expected 0 or more and less than 1, found {self.smoothing:g}")
         for name in ("threshold", "hysteresis"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise EdgeRuntimeError(f"{name}: expected 0 to 1, found {value:g}")
         if not 1 <= self.agree <= self.of <= 1000 or 2 * self.agree <= self.of:
             raise EdgeRuntimeError(f"consensus: expected K/N with K more than half of N, found {self.agree}/{self.of}")
@@ -50,6 +56,7 @@ class Decision:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self._weight, self._rest = np.float32(rule.smoothing), np.float32(1 - rule.smoothing)
+        self._threshold = THRESHOLD if rule.threshold is None else rule.threshold
         self.smoothed: Optional[np.ndarray] = None  # float32 (labels,)
         self.answer: Optional[int] = None  # index of the label; None: nothing is sure enough
         self._candidates: Deque[Optional[int]] = deque(maxlen=rule.of)
@@ -79,6 +86,34 @@ class Decision:
         best = int(smoothed.argmax())
         if self.answer is not None:
             kept = smoothed[self.answer]
-            if kept > rule.threshold - rule.hysteresis and smoothed[best] - kept <= rule.hysteresis:
+            if kept > self._threshold - rule.hysteresis and smoothed[best] - kept <= rule.hysteresis:
                 return self.answer
-        return best if smoothed[best] >= rule.threshold else None
+        return best if smoothed[best] >= self._threshold else None
+
+
+class JointDecision(Decision):
+    """The answer of the joint list over time; None: a picture of no head."""
+
+    def __init__(self, rule: Rule, info: JointInfo) -> None:
+        super().__init__(rule)
+        self.info = info.with_thresholds(rule.threshold)
+        lower = max(0.0, self.info.threshold - rule.hysteresis)
+        self._keeping = self.info._replace(threshold=lower)  # what the answer that is there must reach
+        self._heads: Optional[np.ndarray] = None  # smoothed, float32 (heads and none,)
+
+    def update_joint(self, scores: np.ndarray, heads: np.ndarray) -> bool:
+        """Take what the signature ``joint`` gave, float32 (labels,) and (heads and none,); has the answer changed?"""
+        past = self._heads
+        self._heads = heads if past is None else self._weight * past + self._rest * heads
+        return self.update(scores)
+
+    def _candidate(self) -> Optional[int]:
+        scores, heads = self.smoothed, self._heads
+        if scores is None or heads is None:
+            return None
+        if self.answer is not None:
+            best = judge(self._keeping, scores, heads, top_k=1).best
+            if best is not None and best.score - scores[self.answer] <= self.rule.hysteresis:
+                return self.answer
+        best = judge(self.info, scores, heads, top_k=1).best
+        return None if best is None else best.index
