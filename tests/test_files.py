@@ -191,10 +191,15 @@ def test_the_second_is_told(tmp_path: Path) -> None:
 
 def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
-    with pytest.raises(ConfigError, match="another program changed it meanwhile"), written(path) as draft:
+    changed = pytest.raises(ConfigError, match="another program changed it meanwhile")
+    with changed, locked(path) as output, output.draft(was_read=True) as draft:
         draft.write_bytes(b"mine")
         path.write_bytes(b"theirs")
     assert content(tmp_path) == {"mine.tflite": b"theirs"}
+    with written(path) as draft:  # what does not depend on what stood there takes its place
+        draft.write_bytes(b"mine")
+        path.write_bytes(b"theirs")
+    assert content(tmp_path) == {"mine.tflite": b"mine"}
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ MEMORY: dict[str, Callable[[], list[Any]]] = {
     ],
     "repeated": lambda: [layers.Flatten(), layers.RepeatVector(1_000_000), layers.GlobalMaxPooling1D()],
     "many, none of them large": lambda: [
-        layers.UpSampling2D(64), *(layers.Conv2D(8, 1) for _ in range(130)), layers.GlobalMaxPooling2D(),
+        layers.UpSampling2D(128), *(layers.Conv2D(8, 1) for _ in range(26)), layers.GlobalMaxPooling2D(),
     ],
 }  # fmt: skip
 

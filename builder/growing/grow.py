@@ -109,7 +109,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
             joint = _joint_again(before, heads, config, verification, change)
         with change.stage("link"):
             after, content = with_heads(before, heads, joint)
-        with output.draft() as draft:
+        with output.draft(was_read=True) as draft:
             draft.write_bytes(content)
             others = {name: name for name in before.parts if name not in (BACKBONE, head.name)}
             with change.stage("others"):
@@ -165,7 +165,7 @@ def build_head(config: GrowConfig) -> Change:
             _check_free(main, head.name)
         new, verification = _make(main, config, change)
         model, pack = head_pack(main.metadata, new.info, new.part)
-        with output.draft() as draft:
+        with output.draft(was_read=True) as draft:
             draft.write_bytes(append_members(model, pack))
             with change.stage("verify"), MultiHeadClassifier(config.file, head_packs=[draft]) as opened:
                 quality = _judge(opened, new, verification, config, change)
@@ -260,7 +260,7 @@ def _judge(
 def _write_changed(
     after: Finished, content: bytes, kept: Mapping[str, str], config: GrowConfig, output: Output, change: Change
 ) -> None:
-    with output.draft() as draft:
+    with output.draft(was_read=True) as draft:
         draft.write_bytes(content)
         with change.stage("others"):
             change.kept = prove_kept(config.file, draft, kept, None)

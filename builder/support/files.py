@@ -41,17 +41,21 @@ class Output:
     found: tuple[int, ...] | None
 
     @contextmanager
-    def draft(self) -> Iterator[Path]:
+    def draft(self, *, was_read: bool = False) -> Iterator[Path]:
         """A new file beside the place, with its suffix, that takes the place when the block ends well.
 
-        Raises ``ConfigError`` where something else was put there since the lock was taken.
+        ``was_read``: what stood there was read, and the new file is made of it. Raises ``ConfigError`` where another
+        program, which knows no locks, has put something else there since.
         """
         draft = self._free_name()
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
             with named_as(self.path, draft):
                 yield draft
-            self._check_unchanged()
+            if was_read and _identity(self.real) != self.found:
+                raise ConfigError(
+                    f"{self.path}: another program changed it meanwhile; nothing was written, run this again"
+                )
             if self.real.exists():
                 draft.chmod(stat.S_IMODE(self.real.stat().st_mode))
             _sync(draft)
@@ -68,7 +72,6 @@ class Output:
         try:
             with named_as(self.path, draft):
                 yield draft
-            self._check_unchanged()
             for item in (*draft.rglob("*"), draft):
                 _sync(item)
             _swap(draft, self.real, beside(self.real, "old"))
@@ -78,10 +81,6 @@ class Output:
 
     def _free_name(self) -> Path:
         return beside(self.real, secrets.token_hex(8) + self.real.suffix)
-
-    def _check_unchanged(self) -> None:
-        if _identity(self.real) != self.found:
-            raise ConfigError(f"{self.path}: another program changed it meanwhile; nothing was written, run this again")
 
 
 @contextmanager
