@@ -1,8 +1,6 @@
-"""Damaged and hostile model files: whatever is in them, ``read_model`` ends in a model or in one ``ModelFileError``.
+"""Ways to damage model files, and how reading one ends: in a model or in one ``ModelFileError``.
 
-``python -m tests.fuzz_formats FOLDER SECONDS [SEED]`` works on the small valid files in FOLDER (as
-``tests.tf_keras_files`` writes them, and any others) for as long as is wanted; ``test_formats_fuzz`` runs a little of it
-in every test run.
+``tests.fuzz`` uses them for as long as is wanted, ``test_formats_fuzz`` a little in every test run.
 """
 
 from __future__ import annotations
@@ -12,9 +10,6 @@ import io
 import json
 import random
 import shutil
-import sys
-import time
-import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,37 +182,3 @@ def outcome(path: Path, *, built: bool) -> str:
         assert len(str(error)) < 1200, str(error)
         return "ModelFileError"
     return "read"
-
-
-def main(folder: Path, seconds: float, seed: int) -> int:
-    sources = sorted(p for p in folder.iterdir() if p.suffix in (".h5", ".keras", ".zip") or p.name.endswith("_saved"))
-    counts: dict[str, int] = {}
-    end, place = time.monotonic() + seconds, folder / "damaged"
-    failures = 0
-    outcome(folder / "import what is needed", built=False)
-    while time.monotonic() < end:
-        seed += 1
-        rng = random.Random(seed)
-        source = rng.choice(sources)
-        target = place / str(seed) / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        mutate_file(source, target, rng)
-        (folder / "last_seed").write_text(f"{seed} {source.name}")  # what a crash of the process leaves behind
-        started = time.monotonic()
-        try:
-            result = outcome(target, built=rng.random() < 0.2)
-        except BaseException:  # noqa: BLE001 - every other way to end is what is looked for
-            failures += 1
-            print(f"--- seed {seed}: {source.name}", flush=True)
-            traceback.print_exc(limit=-6, file=sys.stdout)
-            result = "failure"
-        if time.monotonic() - started > 5:
-            print(f"--- seed {seed}: {source.name} took {time.monotonic() - started:.1f} s", flush=True)
-        counts[result] = counts.get(result, 0) + 1
-        shutil.rmtree(target.parent)
-    print(counts)
-    return min(failures, 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
