@@ -16,6 +16,7 @@ from edge_runtime.camera.command import camera
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.escape import printable
+from edge_runtime.folders import expanded
 from edge_runtime.heads import read_packs
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
@@ -98,13 +99,43 @@ def _answer_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @_file
-@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
+@click.argument("pictures", metavar="PICTURE|FOLDER...", nargs=-1, required=True)
 @_answer_options
 def classify(file: str, pictures: Sequence[str], **options: Any) -> None:
-    """Classify each PICTURE with the heads of FILE. A picture that cannot be read is named and the others go on."""
+    """Classify each PICTURE with the heads of FILE, and those in each FOLDER and its sub-folders, by name.
+
+    A picture that cannot be read is named and the others go on.
+    """
     # A name that is not UTF-8 cannot be printed.
-    sources = ((click.format_filename(path), path) for path in pictures)
+    sources = ((click.format_filename(path), path) for path in list(expanded(pictures)))
     click.get_current_context().exit(_answer(file, MultiHeadClassifier.classify, sources, **options))
+
+
+@main.command()
+@_file
+@click.argument("pictures", metavar="PICTURE|FOLDER...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FILE.npz", required=True, type=click.Path(dir_okay=False))
+@_interpreter
+@_threads
+def features(file: str, pictures: Sequence[str], output: str, interpreter: Optional[str], threads: Optional[int]) -> None:
+    """What the backbone of FILE makes of each picture, as arrays in one file: to train heads on, or to search.
+
+    A picture that cannot be read is named, left out, and counted; the exit code is 2 then.
+    """
+    from edge_runtime.feature_file import check_output, write_features
+
+    check_output(output)
+    paths, broken = list(expanded(pictures)), 0
+
+    def leave_out(error: PictureError) -> None:
+        nonlocal broken
+        broken += 1
+        click.echo(printable(f"error: {error}"), err=True)
+
+    with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=()) as classifier:
+        count = write_features(classifier, paths, output, leave_out)
+    click.echo(printable(f"{output}: features of {count} pictures" + (f", {broken} left out" if broken else "")))
+    click.get_current_context().exit(2 if broken else 0)
 
 
 @main.command("classify-text")

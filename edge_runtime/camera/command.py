@@ -12,11 +12,25 @@ import click
 from edge_runtime.camera.schedule import parse_consensus
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.escape import printable
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import JOINT
 from edge_runtime.options import head_packs_option
 
 _option = click.option
+
+
+def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from edge_runtime.camera.listing import advice, cameras
+
+    found = cameras()
+    for camera in found:
+        click.echo(printable(f"{camera.source}  {camera.name}"))
+    if not found:
+        click.echo(advice(), err=True)
+    ctx.exit(0)
 
 
 @click.command()
@@ -68,11 +82,21 @@ _option = click.option
 @_option("--serve", metavar="[HOST:]PORT", help="Serve a live page; without a host for this machine only.")
 @_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="At most so many viewers.")
 @_option("--token-file", type=click.Path(dir_okay=False), help="Where the page's token is kept; made if not there.")
+@_option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_cameras, help="The cameras, by name.")
+@_option(
+    "--record",
+    nargs=2,
+    type=(click.IntRange(1), click.Path(file_okay=False)),
+    metavar="N DIR",
+    help="Keep N pictures, unlike each other, in DIR, and answer nothing.",
+)
 @_option("--reload", is_flag=True, help="Take over a new FILE while running, once it has proved itself.")
 @head_packs_option
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
-def camera(consensus: str, size: Optional[str], joint_only: bool, **chosen: Any) -> None:
+def camera(
+    consensus: str, size: Optional[str], joint_only: bool, record: Optional[Tuple[int, str]], **chosen: Any
+) -> None:
     """Answer what a camera sees, frame after frame: a line for each change of an answer."""
     if joint_only:
         if chosen["heads"]:
@@ -81,7 +105,11 @@ def camera(consensus: str, size: Optional[str], joint_only: bool, **chosen: Any)
     agree, of = _two(consensus, "/", "--consensus", "3/5", parse_consensus)
     parts = {name: chosen.pop(name) for name in ("threshold", "smoothing", "hysteresis")}
     sides = None if size is None else _two(size, "x", "--size", "640x480", _parse_size)
-    _run({**chosen, "rule": Rule(agree=agree, of=of, **parts), "size": sides})
+    everything = {**chosen, "rule": Rule(agree=agree, of=of, **parts), "size": sides}
+    if record is None:
+        _run(everything)
+    else:
+        _record(everything, *record)
 
 
 def _run(chosen: Any) -> None:
@@ -125,6 +153,43 @@ def _run(chosen: Any) -> None:
         stack.enter_context(camera)
         stack.enter_context(_signals(camera.stop))
         Loop(options, camera, model, page, report).run()
+
+
+def _record(chosen: Any, count: int, folder: str) -> None:
+    """Until there are ``count`` pictures in ``folder``, the source ends or a signal comes."""
+    from edge_runtime.bundle import read_metadata
+    from edge_runtime.camera.capture import Capture
+    from edge_runtime.camera.lines import say
+    from edge_runtime.camera.opening import open_source
+    from edge_runtime.camera.record import INTERVAL, record
+    from edge_runtime.camera.sources import SourceOptions
+    from edge_runtime.inputs import picture_input
+
+    spec = picture_input(read_metadata(chosen["file"]).input)
+    options = SourceOptions(spec, chosen["size"] or (640, 480), chosen["loop"])
+    first = open_source(chosen["source"], options)
+    rate = chosen["fps"]
+    interval = 1 / rate if rate else INTERVAL if first.live else 0.0
+    capture = Capture(
+        first,
+        lambda: open_source(chosen["source"], options),
+        spec,
+        keep_all=not first.live,
+        interval=interval,
+        show=lambda: True,
+        report=say,
+    )
+    stop = threading.Event()
+    capture.start()
+    try:
+        with _signals(stop.set):
+            kept = record(capture, count, folder, stopped=stop.is_set, say=say)
+    finally:
+        capture.stop()
+    if kept < count:
+        counts = capture.counts
+        why = "stopped" if stop.is_set() else "the source ended"
+        say(f"{kept} of {count} pictures in {folder}: {why} ({counts.captured} seen, the others were too much alike)")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ one that watches goes on.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import shutil
 import subprocess
@@ -55,6 +57,19 @@ def open_copy(
     except EdgeRuntimeError as error:
         raise type(error)(str(error).replace(copy, path)) from error
     finally:
+        _remove(copy)
+
+
+def _remove(copy: str) -> None:
+    """Now, or when the process ends where the system keeps a file that is mapped (Windows)."""
+    try:
+        os.unlink(copy)
+    except PermissionError:
+        atexit.register(_remove_if_possible, copy)
+
+
+def _remove_if_possible(copy: str) -> None:
+    with contextlib.suppress(OSError):
         os.unlink(copy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, List, Optional, Tuple
 
 import numpy as np
@@ -21,8 +22,11 @@ class OpenCvSource(Source):
         self._cv2 = _import_cv2()
         self._name = shown_address(address)
         self._address, self._loop = address, options.loop
-        self._device = f"/dev/video{address}" if address.isdecimal() else address if address.startswith("/dev/") else ""
-        self.live = bool(self._device) or "://" in address
+        numbered = address.isdecimal()
+        # Elsewhere than on Linux a camera has a number and no file.
+        self._number = int(address) if numbered and not sys.platform.startswith("linux") else None
+        self._device = "" if self._number is not None else f"/dev/video{address}" if numbered else _device(address)
+        self.live = numbered or bool(self._device) or "://" in address
         if not self.live and not os.path.isfile(address):
             raise SourceError(
                 f"{self._name}: no such file or folder; sources are a camera (picamera2, 0, /dev/video0), a folder, "
@@ -57,8 +61,11 @@ class OpenCvSource(Source):
     def _open(self, size: Tuple[int, int]) -> Any:
         cv2, device = self._cv2, self._device
         try:
-            if device:
-                capture = cv2.VideoCapture(os.path.realpath(device), cv2.CAP_V4L2)  # udev's names are links
+            if device or self._number is not None:
+                if self._number is not None:
+                    capture = cv2.VideoCapture(self._number)
+                else:
+                    capture = cv2.VideoCapture(os.path.realpath(device), cv2.CAP_V4L2)  # udev's names are links
                 capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
                 capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
                 capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's own queue makes pictures old
@@ -70,7 +77,7 @@ class OpenCvSource(Source):
             raise SourceError(f"{self._name}: OpenCV cannot open it: {' '.join(str(error).split())}") from error
         if not capture.isOpened():
             capture.release()
-            what = "camera" if device else "stream" if self.live else "video"
+            what = "camera" if device or self._number is not None else "stream" if self.live else "video"
             raise SourceError(f"{self._name}: OpenCV opens no {what} here; is it there, and in use by nobody else?")
         return capture
 
@@ -89,6 +96,10 @@ class OpenCvSource(Source):
         """A video ends; a camera does not."""
         if self.live:
             raise SourceError(f"{self._name}: no more pictures")
+
+
+def _device(address: str) -> str:
+    return address if address.startswith("/dev/") else ""
 
 
 def _timeouts(cv2: Any) -> Tuple[List[int], ...]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from edge_runtime.errors import SourceError
+from edge_runtime.folders import pictures_in
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, encoded_tensor, image_tensor
 
@@ -103,7 +104,7 @@ class PictureFolder(Source):
     live = False
 
     def __init__(self, path: str, *, loop: bool = False) -> None:
-        self._paths = [path] if os.path.isfile(path) else sorted(_pictures(path))
+        self._paths = [path] if os.path.isfile(path) else pictures_in(path)
         self._next, self._loop = 0, loop
         if not self._paths:
             wanted = f"pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES[:4])}, ...)"
@@ -117,12 +118,3 @@ class PictureFolder(Source):
             self._next = 0
         self._next += 1
         return Shot(self._paths[self._next - 1])
-
-
-def _pictures(folder: str) -> list[str]:
-    return [
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(PICTURE_SUFFIXES)
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import sys
 from collections import deque
 from typing import Deque, Optional
 
@@ -19,6 +20,8 @@ def keep_memory_flat() -> bool:
     glibc gives a heap to almost every thread, up to 8 for each core, and what threads leave behind in each adds up over
     weeks: resident memory creeps though nothing leaks.
     """
+    if not sys.platform.startswith("linux"):  # Windows has no such library to open, macOS no such call
+        return False
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2))
     except (OSError, AttributeError):
