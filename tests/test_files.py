@@ -27,16 +27,18 @@ from builder.support import files
 def step(event, arguments):
     global steps
     if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fsync", "swap", "os.chmod"):
+        if event == "open" and arguments[0] == str(path) and arguments[2] & 3:
+            os._exit(7)  # nothing is written in its place
         if event != "open" or str(arguments[0]).startswith(folder):
             if steps == 0:
                 os._exit(9)
             steps -= 1
+path = Path(folder) / ("mine.tflite" if kind == "file" else "served")
 sync = os.fsync
 os.fsync = lambda handle: (step("fsync", ()), sync(handle))
 if not exchange:
     files.ctypes.CDLL = lambda *_, **__: None  # a system that cannot exchange two names at one stroke
 sys.addaudithook(step)
-path = Path(folder) / ("mine.tflite" if kind == "file" else "served")
 if kind == "file":
     with files.written(path) as draft:
         draft.write_bytes(b"new" * 1000)
@@ -232,3 +234,33 @@ def test_errors_name_the_place_and_never_the_draft(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone") as error, written_folder(tmp_path / "folder") as draft:
         raise OSError(2, "gone", str(draft / "inner"))
     assert error.value.filename == str(tmp_path / "folder" / "inner")
+
+
+def test_it_is_on_the_disk_before_it_takes_its_place_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, int]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        events.append(("fsync", os.fstat(handle).st_ino))
+        sync(handle)
+
+    def replaced(draft: Path, target: Path) -> Path:
+        events.append(("rename", draft.stat().st_ino))
+        return replace(draft, target)
+
+    monkeypatch.setattr(files.os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    with written(tmp_path / "mine.tflite") as draft:
+        draft.write_bytes(b"new")
+    made = (tmp_path / "mine.tflite").stat().st_ino
+    assert events == [("fsync", made), ("rename", made), ("fsync", tmp_path.stat().st_ino)]
+    events.clear()
+    with written_folder(tmp_path / "served") as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner" / "weights").write_bytes(b"new")
+    served = tmp_path / "served"
+    inside = {("fsync", path.stat().st_ino) for path in (served, served / "inner", served / "inner" / "weights")}
+    assert set(events) == inside | {("fsync", tmp_path.stat().st_ino)}
+    assert events[-1] == ("fsync", tmp_path.stat().st_ino)
