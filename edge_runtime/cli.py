@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 
 import click
 
+from edge_runtime import __version__, versions
 from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import packs_beside, read_metadata
 from edge_runtime.camera.command import camera
@@ -18,6 +19,7 @@ from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.escape import printable
 from edge_runtime.folders import expanded
 from edge_runtime.heads import read_packs
+from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
@@ -31,6 +33,7 @@ _interpreter = click.option(
 )
 _threads = click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+_file_argument = click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))  # may be new
 _file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -52,6 +55,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge-runtime")
 def main() -> None:
     """Run a polyhead file: one backbone, many heads, no TensorFlow."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture gets an error of our own
@@ -70,6 +74,34 @@ def info(file: str, head_packs: Sequence[str], as_json: bool) -> None:
     document = describe(file, metadata, head_packs or None)
     text = printable(json.dumps(document, ensure_ascii=False)) if as_json else _info_text(file, metadata.input, document)
     click.echo(text)
+
+
+@main.command()
+@click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
+@_file_argument
+def install(new: str, file: str) -> None:
+    """Put NEW in the place of FILE, whole, and keep what was there for rollback. A camera with --reload takes it over."""
+    versions.install(new, file)
+    click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
+
+
+@main.command()
+@_file
+def rollback(file: str) -> None:
+    """Put back what the last install replaced; once more undoes that."""
+    versions.rollback(file)
+    click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
+
+
+@main.command()
+@click.argument("old", metavar="OLD", type=click.Path(exists=True, dir_okay=False))
+@click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
+@_json
+def diff(old: str, new: str, as_json: bool) -> None:
+    """What differs between two files: version, backbone, heads, labels, agreement, how they were built."""
+    document = versions.difference(old, new)
+    lines = [json.dumps(document, ensure_ascii=False)] if as_json else versions.difference_text(document)
+    click.echo("\n".join(map(printable, lines)))
 
 
 _ANSWER_OPTIONS = (
@@ -217,6 +249,7 @@ def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = Non
     fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
     found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
     fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack in found]
+    fields["identity"] = {**metadata.identity.to_json(), **versions.identified(file, metadata)}
     return {"format_version": FORMAT_VERSION, **fields, "bytes": os.path.getsize(file)}
 
 
@@ -246,6 +279,7 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     backbone = document["backbone"]
     lines: List[str] = [
         f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",
+        f"model     {model_text(document['identity'])}{_made(document)}",
         f"input     {spec}",
         f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
         f"runs on   TensorFlow Lite {document['min_runtime']} and newer: tflite-runtime, any ai-edge-litert",
@@ -267,6 +301,14 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
     return "\n".join(map(printable, lines))
+
+
+def _made(document: Dict[str, Any]) -> str:
+    """When, by whom and with what, as far as it is said."""
+    identity = document["identity"]
+    words = {"built": identity.get("built_at"), "by": identity.get("author"), "licence": identity.get("licence")}
+    words["polyhead"] = document["built"].get("polyhead")
+    return "".join(f", {word} {value}" for word, value in words.items() if value)
 
 
 def _and_packs(document: Dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_metadata
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.heads import Path, own_heads, packed_heads
+from edge_runtime.identity import file_digest
 from edge_runtime.inputs import Sample, picture_input, tensor_maker, text_input
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
@@ -65,6 +66,7 @@ class MultiHeadClassifier:
         joint = self._metadata.joint
         self._joint = None if joint is None else JointInfo.from_json(joint, [head.info.head_name for head in own])
         self._path = path
+        self._digest: Optional[str] = None
         self._spec = self._metadata.input
         self._make_tensor = tensor_maker(self._spec)
         self._seam = {t.name: ((1, *t.shape), np.dtype(t.quantization.dtype)) for t in self._metadata.seam}
@@ -85,6 +87,13 @@ class MultiHeadClassifier:
     def metadata(self) -> Metadata:
         """Of the file; head packs are not in it."""
         return self._metadata
+
+    @property
+    def file_digest(self) -> str:
+        """``sha256:...`` of the file, head packs left out, as it is when it is first asked for."""
+        if self._digest is None:
+            self._digest = file_digest(self._path)
+        return self._digest
 
     @property
     def heads(self) -> Tuple[HeadInfo, ...]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 import numpy as np
 
 from edge_runtime.errors import BundleError
+from edge_runtime.identity import Identity
 from edge_runtime.quantization import FLOAT, Quantization
 from edge_runtime.text import TextInput
 
@@ -109,9 +110,11 @@ class Metadata:
     joint: Optional[Mapping[str, Any]] = None
     quality: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
+    identity: Identity = field(default_factory=Identity)
 
     def to_json(self) -> dict[str, Any]:
         """The member ``polyhead.json``."""
+        identity = self.identity.to_json()
         return {
             "format_version": FORMAT_VERSION,
             "model_bytes": self.model_bytes,
@@ -127,6 +130,7 @@ class Metadata:
             "joint": self.joint,
             "quality": dict(self.quality),
             "built": dict(self.built),
+            **({"identity": identity} if identity else {}),
         }
 
     @classmethod
@@ -156,6 +160,7 @@ class Metadata:
             joint=None if document.get("joint") is None else _get(document, "joint", dict),
             quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
+            identity=Identity.from_json(document.get("identity")),
         )
 
 

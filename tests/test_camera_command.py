@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.identity import file_digest
 from tests.test_camera_sources import Camera as HttpCamera
 from tests.test_camera_sources import jpeg, multipart
 from tests.test_runtime_cli import refused
@@ -78,7 +79,8 @@ def test_a_line_an_event(tiny_file: Path, folder: Path) -> None:
     assert len(events) > 5
     last: dict[str, object] = dict.fromkeys(THREE_HEADS)
     for event in events:
-        assert set(event) == {"time", "frame", "head_name", "category_name", "score", "previous"}
+        assert set(event) == {"time", "frame", "head_name", "category_name", "score", "previous", "model"}
+        assert event["model"] == {"name": tiny_file.stem, "version": None, "digest": file_digest(str(tiny_file))}
         assert event["previous"] == last[event["head_name"]] != event["category_name"]
         last[event["head_name"]] = event["category_name"]
 
@@ -217,7 +219,10 @@ def test_a_new_model_takes_over_and_a_bad_one_does_not(tiny_file: Path, folder: 
         for line in map(json.loads, process.stdout):
             names = {c["category_name"] for c in line["classifications"][0]["categories"]}
             if "renamed" in names:
+                assert line["replaces"]["digest"] == file_digest(str(tiny_file))
+                assert line["model"]["digest"] == file_digest(str(path))
                 break
+            assert "replaces" not in line
             assert names == {"animals 0", "animals 1", "animals 2"}, "the old one goes on until then"
             if (tmp_path / "new").exists() and "refused" in said.read_text():
                 (tmp_path / "new").replace(path)

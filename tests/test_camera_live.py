@@ -550,6 +550,6 @@ def test_the_state_tells_what_the_page_needs(tiny_file: Path, film: Path) -> Non
         assert process.wait(20) == 0
     assert set(state) == {
         "model", "source", "connected", "time", "frame", "fps", "answered", "captured", "dropped", "broken", "blank",
-        "temperature", "latency_ms", "heads", "events",
+        "temperature", "latency_ms", "heads", "events", "identity",
     }  # fmt: skip
     assert [head["head_name"] for head in state["heads"]] == ["animals", "garden", "things"]

@@ -265,7 +265,8 @@ def test_the_watchdog_is_told_alive_unless_the_driver_hangs(
     camera = SimpleNamespace(running=True, stalled=stalled, counts=Counts(), heads_of=None)
     camera.next = lambda timeout, top_k: setattr(camera, "running", False)
     monkeypatch.setattr("sys.stdout", SimpleNamespace(fileno=lambda: 1))
-    Loop(options(tmp_path), camera, None, None, print).run()  # type: ignore[arg-type]
+    model = SimpleNamespace(document={"name": "a", "version": None, "digest": "sha256:"})
+    Loop(options(tmp_path), camera, model, None, print).run()  # type: ignore[arg-type]
     assert told == ["READY=1", *([] if stalled else ["WATCHDOG=1"]), "STOPPING=1"]
 
 

@@ -48,6 +48,7 @@ def test_info_json(tiny_file: Path) -> None:
         "quality",
         "built",
         "head_packs",
+        "identity",
         "bytes",
     ]
     assert document["format_version"] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from edge_runtime.camera.camera import Event, Heads, LatestScores, Seen
 from edge_runtime.results import Category, top_categories
@@ -13,7 +13,15 @@ SHOWN_LABELS, SHOWN_IN_ALL = 5, 40  # labels of a head in a state at least, and 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def frame_json(seen: Seen, *, fps: float, dropped: int, temperature: Optional[float]) -> str:
+def frame_json(
+    seen: Seen,
+    *,
+    fps: float,
+    dropped: int,
+    temperature: Optional[float],
+    model: Optional[Mapping[str, Any]] = None,
+    replaces: Optional[Mapping[str, Any]] = None,
+) -> str:
     """As ``classify --json`` prints a picture, with the answers so far and how the device does."""
     answers = {n: {"category_name": a.category_name, "score": round(a.score, 4)} for n, a in seen.answers.items()}
     document = {
@@ -26,6 +34,8 @@ def frame_json(seen: Seen, *, fps: float, dropped: int, temperature: Optional[fl
         "fps": round(fps, 2),
         "dropped": dropped,
         "temperature": temperature,
+        **_model(model),
+        **({} if replaces is None else {"replaces": dict(replaces)}),
     }
     return _ENCODE(document)
 
@@ -35,8 +45,20 @@ def frame_text(seen: Seen, *, fps: float, dropped: int) -> str:
     return f"{seen.frame.number}  {answers}  ({fps:.1f} frames/s, {dropped} dropped)"
 
 
-def event_json(event: Event) -> str:
-    return _ENCODE(event.to_dict())
+def event_json(event: Event, model: Optional[Mapping[str, Any]] = None) -> str:
+    return _ENCODE({**event.to_dict(), **_model(model)})
+
+
+def takeover_json(now: float, new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """The line of a new model that takes over."""
+    return _ENCODE({"time": round(now, 3), "model": dict(new), "replaces": dict(old)})
+
+
+def _model(model: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Whose answer it is; the digest only where nobody gave a version."""
+    if model is None:
+        return {}
+    return {"model": {key: value for key, value in model.items() if key != "digest" or model["version"] is None}}
 
 
 def event_text(event: Event) -> str:

@@ -17,13 +17,15 @@ from edge_runtime.camera.lines import say
 from edge_runtime.camera.live_access import Address, cookie_name, knows_token, names_loopback
 from edge_runtime.camera.live_door import MAX_REQUEST, Door
 from edge_runtime.camera.live_hub import Hub, encoded
+from edge_runtime.camera.metrics import KIND as METRICS
+from edge_runtime.camera.metrics import metrics_text
 from edge_runtime.errors import EdgeRuntimeError
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone
 BACKLOG = 128  # connections that the system accepts while nobody looks
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "live_page.html")
-PATHS = ("/", "/stream.mjpg", "/events", "/state.json", "/labels.json", "/picture.jpg", "/health")
+PATHS = ("/", "/stream.mjpg", "/events", "/state.json", "/labels.json", "/metrics", "/picture.jpg", "/health")
 _BOUNDARY = b"frame"
 _HEADERS = [
     ("Cache-Control", "no-store"),
@@ -93,6 +95,9 @@ class Application:
         if path == "/state.json":
             latest = self._hub.latest
             return _reply(start, "200 OK", "application/json", b"{}" if latest is None else latest.json())
+        if path == "/metrics":
+            latest = self._hub.latest
+            return _reply(start, "200 OK", METRICS, b"" if latest is None else metrics_text(latest.document))
         if path == "/labels.json":
             latest = self._hub.latest
             return _reply(start, "200 OK", "application/json", encoded({} if latest is None else latest.labels()))

@@ -17,12 +17,15 @@ from edge_runtime.camera.frame_lines import (
     frame_text,
     heads_document,
     labels_document,
+    takeover_json,
 )
 from edge_runtime.camera.lines import Lines, say
 from edge_runtime.camera.reload import Reloader, open_copy
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
 from edge_runtime.engine import MultiHeadClassifier
+from edge_runtime.identity import model_document, model_text
+from edge_runtime.versions import PREVIOUS
 
 TICK = 0.5  # seconds at most between looks at signals, the model file and the watchdog
 PULSE = 5.0  # seconds between signs of life to systemd
@@ -75,6 +78,11 @@ class Model:
             return open_copy(options.file, check=check, **chosen)  # type: ignore[arg-type]
         return MultiHeadClassifier(options.file, **chosen)  # type: ignore[arg-type]
 
+    @property
+    def document(self) -> Dict[str, Any]:
+        """Who it is."""
+        return model_document(self._options.file, self.classifier.metadata.identity, self.classifier.file_digest)
+
     def replace(self, new: MultiHeadClassifier) -> None:
         self.classifier.close()
         self.classifier = new
@@ -91,12 +99,15 @@ class Loop:
         self._rate, self._temperature = Rate(), Thermometer()
         self._answered, self._started, self._next_pulse = 0, time.monotonic(), 0.0
         self._latest: Optional[Seen] = None
+        self._report, self._identity = report, model.document
+        self._replaced: Optional[Dict[str, Any]] = None  # who was there before, until a frame's line says so
         self._reloader = None
         if options.reload:
             self._reloader = Reloader(options.file, lambda: model.open(check=True), camera.heads_of, report)
 
     def run(self) -> None:
         """Until the source ends, the camera is stopped, or enough frames are answered."""
+        say(f"model: {model_text(self._identity)}")
         notify_systemd("READY=1")
         try:
             while self._camera.running and self._answered != self._options.max_frames:
@@ -122,12 +133,13 @@ class Loop:
             self._lines.write(self._frame_line(seen, now))
         else:
             for event in seen.events:
-                self._lines.write(event_json(event) if self._options.as_json else event_text(event))
+                self._lines.write(event_json(event, self._identity) if self._options.as_json else event_text(event))
 
     def _frame_line(self, seen: Seen, now: float) -> str:
         rate, dropped = self._rate(now), self._camera.counts.dropped
         if self._options.as_json:
-            return frame_json(seen, fps=rate, dropped=dropped, temperature=self._temperature(now))
+            model, self._replaced = {"model": self._identity, "replaces": self._replaced}, None
+            return frame_json(seen, fps=rate, dropped=dropped, temperature=self._temperature(now), **model)
         return frame_text(seen, fps=rate, dropped=dropped)
 
     def _tick(self, now: float) -> None:
@@ -141,14 +153,27 @@ class Loop:
             notify_systemd("WATCHDOG=1")
         new = None if self._reloader is None else self._reloader.poll()
         if new is not None:
-            self._camera.use(new)
-            self._model.replace(new)
+            self._take_over(new)
+
+    def _take_over(self, new: MultiHeadClassifier) -> None:
+        """Between two frames; the log and the lines say what went and what came."""
+        self._camera.use(new)
+        self._model.replace(new)
+        old, self._identity = self._identity, self._model.document
+        file = self._options.file
+        back = f"; edge-runtime rollback {file} goes back" if os.path.exists(file + PREVIOUS) else ""
+        self._report(f"model: {model_text(self._identity)} in place of {model_text(old)}{back}")
+        if self._options.as_json and self._options.lines == "event":
+            self._lines.write(takeover_json(time.time(), self._identity, old))
+        else:
+            self._replaced = old
 
     def _state(self, now: float) -> Dict[str, Any]:
         """The document of ``/state.json``."""
         counts, latest = self._camera.counts, self._latest
         return {
             "model": os.path.basename(self._options.file),
+            "identity": self._identity,
             "source": self._camera.source_name,
             "connected": self._camera.connected,
             "time": round(time.time(), 3),

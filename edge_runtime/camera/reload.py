@@ -53,7 +53,9 @@ def open_copy(
         packs = packs_beside(path) if head_packs is None else head_packs
         if check:
             _check_in_child(copy, interpreter, packs)
-        return MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads, head_packs=packs)
+        opened = MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads, head_packs=packs)
+        _ = opened.file_digest  # remembered: later the copy is gone
+        return opened
     except EdgeRuntimeError as error:
         raise type(error)(str(error).replace(copy, path)) from error
     finally:

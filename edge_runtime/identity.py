@@ -1,0 +1,76 @@
+"""Who a file is: the name and version that its maker gave it, when and of what it was built, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping
+
+from edge_runtime.errors import BundleError
+from edge_runtime.files import open_file
+
+MAX_LENGTH = 200  # characters of a field
+_CHUNK_BYTES = 1 << 20
+_TEXTS = ("name", "version", "built_at", "author", "licence", "calibration")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What ``polyhead.json`` says of it; a field that nobody gave is empty.
+
+    ``version``: any text, a number or a date. ``built_at``: UTC, ISO 8601. ``calibration``: the digest of the calibration
+    samples. ``sources``: the digest of each head's source, by its name.
+    """
+
+    name: str = ""
+    version: str = ""
+    built_at: str = ""
+    author: str = ""
+    licence: str = ""
+    calibration: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> Dict[str, Any]:
+        """The member's ``identity``: what was given."""
+        texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
+        return {**texts, **({"sources": dict(self.sources)} if self.sources else {})}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Identity:
+        """Older files have none. Raises ``BundleError``."""
+        if document is None:
+            return cls()
+        if not isinstance(document, dict):
+            raise BundleError(f"expected 'identity' as dict, found {document!r:.60}")
+        sources = document.get("sources", {})
+        if not isinstance(sources, dict):
+            raise BundleError(f"expected identity's sources as dict, found {sources!r:.60}")
+        texts = {key: _text(key, document.get(key, "")) for key in _TEXTS}
+        return cls(sources={name: _text("sources", value) for name, value in sources.items()}, **texts)
+
+
+def file_digest(path: str) -> str:
+    """``sha256:...`` of all bytes of the file at ``path``, as ``sha256sum`` has it."""
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def model_document(path: str, identity: Identity, digest: str) -> Dict[str, Any]:
+    """Who it is, in a few words: for lines, logs and pages. Without a name the file's own stands for it."""
+    name = identity.name or os.path.splitext(os.path.basename(path))[0]
+    return {"name": name, "version": identity.version or None, "digest": digest}
+
+
+def model_text(document: Mapping[str, Any]) -> str:
+    """The same for people: ``doors 3 (sha256:1f2e3d4c5b6a)``."""
+    return " ".join(filter(None, (document["name"], document["version"], f"({document['digest'][:19]})")))
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LENGTH:
+        raise BundleError(f"expected identity's {key} as a text of {MAX_LENGTH} characters at most, found {value!r:.60}")
+    return value

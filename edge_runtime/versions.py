@@ -1,0 +1,119 @@
+"""A file takes another's place and can be taken back; what differs between two."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from typing import Any, Dict, Iterator, List, Mapping
+
+from edge_runtime.bundle import read_metadata
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.identity import file_digest, model_document, model_text
+from edge_runtime.metadata import Metadata
+
+PREVIOUS = ".previous"  # of ``model.tflite`` the file before it is ``model.tflite.previous``
+
+
+def install(new: str, path: str) -> None:
+    """A copy of the file ``new`` takes the place of ``path``, which is kept beside it.
+
+    Whoever reads ``path`` finds the old or the new file, whole. Raises ``BundleError`` and ``OSError``.
+    """
+    read_metadata(new)
+    with _copy_beside(new, path) as draft:
+        if os.path.exists(path):
+            with _copy_beside(path, path) as kept:
+                os.replace(kept, path + PREVIOUS)
+        os.replace(draft, path)
+
+
+def rollback(path: str) -> None:
+    """The file that ``path`` replaced comes back, and ``path`` is kept in its place: twice is once around.
+
+    Raises ``EdgeRuntimeError`` where nothing was kept.
+    """
+    previous = path + PREVIOUS
+    if not os.path.exists(previous):
+        raise EdgeRuntimeError(
+            f"{path}: no {os.path.basename(previous)} beside it to go back to; edge-runtime install NEW {path} keeps one"
+        )
+    read_metadata(previous)
+    with _copy_beside(previous, path) as draft, _copy_beside(path, path) as kept:
+        os.replace(draft, path)
+        os.replace(kept, previous)
+
+
+def identified(path: str, metadata: Metadata) -> Dict[str, Any]:
+    """Who the file at ``path`` is; see ``identity.model_document``."""
+    return model_document(path, metadata.identity, file_digest(path))
+
+
+def difference(old: str, new: str) -> Dict[str, Any]:
+    """What ``edge-runtime diff --json`` prints. Raises ``BundleError``."""
+    before, after = read_metadata(old), read_metadata(new)
+    documents = before.to_json(), after.to_json()
+    heads = [{head["head_name"]: head for head in document["heads"]} for document in documents]
+    agreement = [{name: q["agreement"] for name, q in m.quality.get("heads", {}).items()} for m in (before, after)]
+    both = [name for name in heads[0] if name in heads[1]]
+    parts = ("input", "joint", "identity", "built", "min_runtime", "scores")
+    return {
+        "old": identified(old, before),
+        "new": identified(new, after),
+        "same_backbone": before.backbone_digest == after.backbone_digest,
+        "added": [name for name in heads[1] if name not in heads[0]],
+        "removed": [name for name in heads[0] if name not in heads[1]],
+        "changed": {name: found for name in both for found in [_changes(heads[0][name], heads[1][name])] if found},
+        "agreement": {
+            n: [agreement[0].get(n), agreement[1].get(n)] for n in both if n in agreement[0] or n in agreement[1]
+        },
+        "bytes": [os.path.getsize(old), os.path.getsize(new)],
+        **{part: found for part in parts for found in [_changes(*(d.get(part) or {} for d in documents))] if found},
+    }
+
+
+def difference_text(document: Mapping[str, Any]) -> List[str]:
+    """The same in lines for people."""
+    lines = [f"{model_text(document['old'])} -> {model_text(document['new'])}"]
+    lines.append(f"backbone  {'the same' if document['same_backbone'] else 'another'}")
+    lines.append("bytes     {:,} -> {:,}".format(*document["bytes"]))
+    lines += [f"heads     {word}: {', '.join(document[word])}" for word in ("added", "removed") if document[word]]
+    for name, changes in document["changed"].items():
+        lines += [f"{name}: {key}  {_shown(a)} -> {_shown(b)}" for key, (a, b) in changes.items()]
+    for name, (a, b) in document["agreement"].items():
+        if a != b:
+            lines.append(f"{name}: agreement  {_shown(a)} -> {_shown(b)}")
+    for part in ("input", "joint", "identity", "built", "min_runtime", "scores"):
+        found = document.get(part, {})
+        lines += [f"{part}: {key}  {_shown(a)} -> {_shown(b)}" for key, (a, b) in found.items()]
+    return lines
+
+
+def _changes(old: Any, new: Any) -> Dict[str, List[Any]]:
+    """By key both values, where they differ; of values that are no tables under the key ``value``."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return {} if old == new else {"value": [old, new]}
+    keys = [*old, *(key for key in new if key not in old)]
+    return {key: [old.get(key), new.get(key)] for key in keys if old.get(key) != new.get(key)}
+
+
+def _shown(value: Any) -> str:
+    text = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@contextlib.contextmanager
+def _copy_beside(source: str, path: str) -> Iterator[str]:
+    """A copy of ``source`` in the folder of ``path``, on the disk, with the rights of ``source``; gone at the end."""
+    handle, draft = tempfile.mkstemp(prefix=".edge-runtime-", dir=os.path.dirname(os.path.abspath(path)))
+    try:
+        with os.fdopen(handle, "wb") as target, open(source, "rb") as file:
+            shutil.copyfileobj(file, target)
+            target.flush()
+            os.fsync(target.fileno())
+        shutil.copymode(source, draft)
+        yield draft
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
