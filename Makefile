@@ -55,7 +55,7 @@ $(DEVICE)/.stamp: pyproject.toml
 # One lock for Python 3.10 to 3.13 on every platform.
 lock:
 	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra web --universal --python-version 3.10 \
-		--generate-hashes --no-header --upgrade --output-file requirements/ci.txt
+		--constraint requirements/constraints.txt --generate-hashes --no-header --upgrade --output-file requirements/ci.txt
 
 wheel: $(BUILDER)/.stamp
 	rm -rf build/lib build/bdist.* dist
