@@ -116,7 +116,8 @@ class Reader:
 def run_float(model: Any, *inputs: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads."""
     batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
-    return np.concatenate([np.asarray(model(b if len(b) > 1 else b[0], training=False)) for b in batches])
+    answers = (keras.tree.flatten(model(b if len(b) > 1 else b[0], training=False)) for b in batches)
+    return np.concatenate([np.asarray(one, np.float32) for (one,) in answers])  # outputs may be a dict or a list of one
 
 
 def load_classifiers(

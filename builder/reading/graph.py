@@ -112,7 +112,7 @@ def read_graph(
     compared in. Raises ``UnreadableModelError``.
     """
     reader = _Reader([], weights, pool, canonical)
-    outputs = _read_model(definition, (), [Ref(INPUT, 0)], reader)
+    outputs = _read_model(definition, (), ([Ref(INPUT, 0)],), reader)
     if len(outputs) != 1:
         raise UnreadableModelError(f"expected one output (batch, labels), found {len(outputs)}; not a classifier")
     return _reachable(Graph(tuple(reader.nodes), outputs[0]))
@@ -158,7 +158,7 @@ def _refs(value: Any) -> Iterator[Ref]:
             yield from _refs(item)
 
 
-def _read_model(definition: Mapping[str, Any], path: Path, inputs: list[Ref], reader: _Reader) -> list[Ref]:
+def _read_model(definition: Mapping[str, Any], path: Path, args: tuple[Any, ...], reader: _Reader) -> list[Ref]:
     if definition.get("class_name") not in MODEL_CLASSES:
         name = definition.get("class_name")
         raise UnreadableModelError(
@@ -166,8 +166,16 @@ def _read_model(definition: Mapping[str, Any], path: Path, inputs: list[Ref], re
         )
     config = definition["config"]
     if "input_layers" not in config:
-        return _read_sequential(config, path, inputs, reader)
-    return _read_functional(config, path, inputs, reader)
+        return _read_sequential(config, path, list(_refs(args)), reader)
+    return _read_functional(config, path, _in_order(config["input_layers"], args), reader)
+
+
+def _in_order(wanted: Any, args: tuple[Any, ...]) -> list[Ref]:
+    """The tensors of a call in the order of a model's inputs, which may both be dicts."""
+    given = args[0] if args else None
+    if isinstance(wanted, dict) and isinstance(given, dict):
+        return [given[key] for key in sorted(wanted) if key in given]
+    return list(_refs(args))
 
 
 def _call(
@@ -175,7 +183,7 @@ def _call(
 ) -> list[Ref]:
     """Append the call of one layer, or the inside of a nested model; returns its outputs as far as they are known."""
     if definition["class_name"] in MODEL_CLASSES:
-        return _read_model(definition, path, list(_refs(args)), reader)
+        return _read_model(definition, path, args or tuple(kwargs.values()), reader)
     weights = tuple(map(reader.pool.add, reader.weights.get(path, ())))
     reader.nodes.append(Node("/".join(path), reader.canonical(definition), weights, args, kwargs))
     return [Ref(len(reader.nodes) - 1, 0)]
@@ -200,15 +208,17 @@ def _read_functional(config: Mapping[str, Any], path: Path, inputs: list[Ref], r
         if layer["class_name"] != "InputLayer"
         for number, call in enumerate(layer["inbound_nodes"])
     ]
+    first = _first_calls(config)
     while pending:
         waiting = []
         for layer, number, call in pending:
             arguments = [call["args"], call["kwargs"]]
-            if any(_find(values, h) is None for h in _tensor_histories(arguments)):
+            if any(_find(values, h, first) is None for h in _tensor_histories(arguments)):
                 waiting.append((layer, number, call))
                 continue
-            args, kwargs = _with_refs(arguments, values)
-            kwargs.pop("training", None)  # the outermost call decides, and predict() says False
+            args, kwargs = _with_refs(arguments, values, first)
+            # In Keras 3 the outermost call decides, and predict() says False; see ``formats.training`` for Keras 2.
+            kwargs.pop("training", None)
             name = layer["config"]["name"]
             values[name, number] = _call(layer, (*path, name), tuple(args), kwargs, reader)
         if len(waiting) == len(pending):
@@ -219,17 +229,24 @@ def _read_functional(config: Mapping[str, Any], path: Path, inputs: list[Ref], r
     ends = [
         (name, call - (name in models and call > 0), output) for name, call, output in _histories(config["output_layers"])
     ]
-    outputs = [_find(values, entry) for entry in ends]
+    outputs = [_find(values, entry, {}) for entry in ends]
     return [ref for ref in outputs if ref is not None]
 
 
-def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any) -> Ref | None:
-    """The tensor of a Keras history [layer, call, output].
+def _first_calls(config: Mapping[str, Any]) -> dict[str, int]:
+    """The number of the first call of each layer that is not counted from 0.
 
-    Keras counts the calls of a nested model from 1 in some places and from 0 in others, see ``_read_functional``.
+    Keras counts the calls of a nested model from 1 in some versions; then a number is as large as there are calls.
     """
+    calls = {layer["config"]["name"]: len(layer.get("inbound_nodes") or ()) for layer in config["layers"]}
+    read = _tensor_histories([layer.get("inbound_nodes") for layer in config["layers"]])
+    return {name: 1 for name, call, _ in read if 0 < calls.get(name, 0) <= call}
+
+
+def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any, first: Mapping[str, int]) -> Ref | None:
+    """The tensor of a Keras history [layer, call, output]; None where it is not there yet."""
     name, call, output = history
-    found = values.get((name, call)) or (values.get((name, call - 1)) if call > 0 else None)
+    found = values.get((name, call - first.get(name, 0)))
     if found is None:
         return None
     return found[output] if output < len(found) else Ref(found[0].node, output)
@@ -238,7 +255,7 @@ def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any) -> Ref | No
 def _histories(structure: Any) -> list[Any]:
     """[layer, call, output] entries of ``input_layers`` and ``output_layers``, which may be one, a list, or a dict."""
     if isinstance(structure, dict):
-        structure = list(structure.values())
+        structure = [structure[key] for key in sorted(structure)]  # the order in which Keras counts a dict's tensors
     if structure and isinstance(structure[0], str):
         return [structure]
     return [entry for item in structure for entry in _histories(item)]
@@ -259,13 +276,13 @@ def _tensor_histories(value: Any) -> Iterator[Any]:
             yield from _tensor_histories(item)
 
 
-def _with_refs(value: Any, values: Mapping[tuple[str, int], list[Ref]]) -> Any:
+def _with_refs(value: Any, values: Mapping[tuple[str, int], list[Ref]], first: Mapping[str, int]) -> Any:
     if _is_tensor(value):
-        return _find(values, value["config"]["keras_history"])
+        return _find(values, value["config"]["keras_history"], first)
     if isinstance(value, dict):
-        return {key: _with_refs(item, values) for key, item in value.items()}
+        return {key: _with_refs(item, values, first) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_with_refs(item, values) for item in value]
+        return [_with_refs(item, values, first) for item in value]
     return value
 
 

@@ -23,6 +23,7 @@ from builder.reading.formats.calls import (
 )
 from builder.reading.formats.operations import UnknownOperationError, translate
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
+from builder.reading.formats.training import training_layers
 from builder.support.errors import ModelFileError
 
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
@@ -62,6 +63,12 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
             f"{path}: its configuration is not that of a Keras model ({type(error).__name__}: {reason_of(error)}); "
             "save the model again"
         ) from error
+    active = next(training_layers(modern), None)
+    if active is not None:
+        raise ModelFileError(
+            f"{path}: layer {active} is called with training=True, so that its answers depend on the batch or on chance; "
+            "call it with training=False, or leave that out, and save the model again"
+        )
     return Modernized(modern, tuple(reader.notes))
 
 

@@ -1,0 +1,44 @@
+"""Layers that were called with ``training=True``: in Keras 2 that counts for more than what ``predict`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from builder.reading.graph import MODEL_CLASSES
+
+_CHANCE = ("Random", "RandAugment", "MixUp", "CutMix", "AugMix", "SpectralNormalization")
+_AMOUNTS = ("dropout", "recurrent_dropout", "rate", "stddev")
+
+
+def training_layers(definition: Mapping[str, Any], training: bool = False, path: str = "") -> Iterator[str]:
+    """Names and classes of the layers of a model whose answers depend on the batch or on chance, as they are called.
+
+    ``training``: what the call around the model says; an explicit argument of a call within counts for more.
+    """
+    if definition["class_name"] not in MODEL_CLASSES:
+        if training and changes_in_training(definition):
+            yield f"{path!r:.80} ({definition['class_name']})"
+        return
+    for layer in definition["config"]["layers"]:
+        name = f"{path}/{layer['config']['name']}".lstrip("/")
+        for said in {_said(call) for call in layer.get("inbound_nodes") or [{}]}:
+            yield from training_layers(layer, training if said is None else said, name)
+
+
+def _said(call: Mapping[str, Any]) -> bool | None:
+    """The training argument of a call, by its name or by its place; None where there is none."""
+    args = list(call.get("args", ()))
+    said = args[1] if len(args) > 1 and isinstance(args[1], bool) else call.get("kwargs", {}).get("training")
+    return None if said is None else bool(said)
+
+
+def changes_in_training(definition: Mapping[str, Any]) -> bool:
+    """Does the layer compute something else with ``training=True`` than without?"""
+    kind, config = str(definition["class_name"]), definition["config"]
+    if kind.endswith("BatchNormalization"):
+        return config.get("trainable", True) is not False  # a frozen one keeps to its statistics
+    if kind.startswith(_CHANCE) or any(config.get(key) for key in _AMOUNTS):
+        return True
+    inner = [v for v in config.values() if isinstance(v, Mapping) and isinstance(v.get("config"), Mapping)]
+    return any(changes_in_training(value) for value in inner if "class_name" in value)

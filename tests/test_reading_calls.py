@@ -1,0 +1,196 @@
+"""What a Keras file says about calls: one layer called several times, dicts of tensors, ``training=True``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from builder.merging.backbone import find_backbone
+from builder.merging.merge import merge
+from builder.reading.classifier import Classifier, Reader
+from builder.reading.formats.keras2 import modernize
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import ModelFileError
+from tests.tiny_models import seed_weights
+
+
+def read(folder: Path, model: Any) -> Classifier:
+    path = folder / "model.keras"
+    model.save(path)
+    classifier = Reader().read("model", path, PREPROCESSING["unit"])
+    return Classifier(**{**vars(classifier), "labels": tuple("abc")})
+
+
+def assert_computes(folder: Path, model: Any, **how: Any) -> None:
+    """The graph that was read, built again in two parts, answers as Keras does."""
+    seed_weights(model, 3)
+    classifier = read(folder, model)
+    merged = merge([classifier], find_backbone([classifier]))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    ours = merged.head_scores("model", merged.features(pictures))
+    theirs = keras.tree.flatten(model(pictures / np.float32(255), **how))[0]
+    assert np.ptp(theirs, axis=0).max() > 0.005, "answers that never change would hide what was read wrongly"
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def stem(x: Any) -> Any:
+    return layers.Conv2D(4, 3, padding="same", name="stem")(x)
+
+
+def end(x: Any) -> Any:
+    x = layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+    return layers.Dense(3, activation="softmax", name="scores")(x)
+
+
+def one_relu(x: Any) -> Any:
+    relu = layers.ReLU()
+    for k in range(3):
+        x = relu(layers.Conv2D(4, 3, padding="same", name=f"conv{k}")(x))
+    return end(x)
+
+
+def one_dense(x: Any) -> Any:
+    dense, drop = layers.Dense(4, activation="tanh"), layers.Dropout(0.3)
+    x = layers.GlobalAveragePooling2D()(stem(x))
+    for _ in range(3):
+        x = drop(dense(drop(x)))
+    return end(x)
+
+
+def one_model(x: Any) -> Any:
+    inner = keras.Input((8, 8, 4))
+    block = keras.Model(inner, layers.Conv2D(4, 3, padding="same", activation="tanh")(inner), name="block")
+    x = stem(x)
+    return end(layers.Add()([block(block(x)), x]))
+
+
+def one_sequence(x: Any) -> Any:
+    block = keras.Sequential([layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()])
+    return end(block(block(stem(x))))
+
+
+def one_layer_inside(x: Any) -> Any:
+    relu, inner = layers.ReLU(), keras.Input((8, 8, 4))
+    y = relu(layers.Conv2D(4, 1)(relu(inner)))
+    block = keras.Model(inner, layers.Subtract()([y, relu(layers.Conv2D(4, 1)(y))]))
+    return end(relu(block(relu(block(stem(x))))))
+
+
+def called_elsewhere(x: Any) -> Any:
+    """The first call of the pooling belongs to another model, so that Keras counts on from it."""
+    pool = layers.MaxPooling2D()
+    pool(keras.Input((8, 8, 4)))
+    return end(pool(layers.Conv2D(4, 1)(pool(stem(x)))))
+
+
+def inputs_by_name(x: Any) -> Any:
+    a, b = keras.Input((8, 8, 4), name="a"), keras.Input((8, 8, 4), name="b")
+    block = keras.Model({"b": b, "a": a}, layers.Subtract()([a, layers.Activation("tanh")(b)]))
+    x = stem(x)
+    return end(block({"a": x, "b": layers.Conv2D(4, 1)(x)}))
+
+
+def inputs_in_a_list(x: Any) -> Any:
+    a, b = keras.Input((8, 8, 4), name="a"), keras.Input((8, 8, 4), name="b")
+    block = keras.Model([b, a], layers.Subtract()([a, layers.Activation("tanh")(b)]))
+    x = stem(x)
+    return end(block([x, layers.Conv2D(4, 1)(x)]))
+
+
+def two_outputs_inside(x: Any) -> Any:
+    inner = keras.Input((8, 8, 4))
+    block = keras.Model(inner, {"low": layers.Conv2D(4, 1)(inner), "high": layers.Activation("tanh")(inner)})
+    found = block(stem(x))
+    return end(layers.Subtract()([found["high"], found["low"]]))
+
+
+def second_output(x: Any) -> Any:
+    """Of a layer with several: what is read is the second."""
+    x = layers.Reshape((8, 32))(stem(x))
+    _, state = layers.GRU(4, return_state=True)(x)
+    return end(state)
+
+
+def parts(x: Any) -> Any:
+    low, high = ops.split(stem(x), 2, axis=-1)
+    return end(ops.subtract(ops.tanh(high), low))
+
+
+CALLS: tuple[Callable[[Any], Any], ...] = (
+    one_relu, one_dense, one_model, one_sequence, one_layer_inside, called_elsewhere, inputs_by_name, inputs_in_a_list,
+    two_outputs_inside, second_output, parts,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", CALLS, ids=lambda make: make.__name__)
+def test_calls_are_read_as_they_were_made(tmp_path: Path, make: Callable[[Any], Any]) -> None:
+    image = keras.Input((8, 8, 3))
+    assert_computes(tmp_path, keras.Model(image, make(image)))
+
+
+@pytest.mark.parametrize("wrap", [lambda y: {"answer": y}, lambda y: [y]], ids=["dict", "list"])
+def test_one_output_may_be_wrapped(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, wrap(one_relu(image)))
+    assert_computes(tmp_path, model)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
+    expected = np.asarray(keras.tree.flatten(model(pictures / np.float32(255)))[0])
+    np.testing.assert_allclose(read(tmp_path, model).predict(pictures), expected, atol=1e-6)
+
+
+def called(kind: str, training: Any, config: Any = None, *, trainable: bool = True) -> dict[str, Any]:
+    """A model of Keras 2 with a model in it, as its configuration says it; the layer within is called by no argument."""
+    inner = {"class_name": kind, "config": {"name": "inner", "trainable": trainable, **(config or {})}}
+    image = {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, 8, 8, 3]}}
+    block = {"class_name": "Sequential", "config": {"name": "block", "layers": [image, inner]}}
+    said = {} if training is None else {"training": training}
+    config = {
+        "name": "outer",
+        "layers": [
+            {**image, "inbound_nodes": []},
+            {**block, "name": "block", "inbound_nodes": [[["image", 0, 0, said]]]},
+        ],
+        "input_layers": [["image", 0, 0]],
+        "output_layers": [["block", 1, 0]],
+    }
+    return {"class_name": "Functional", "config": config}
+
+
+ACTIVE = {
+    "Dropout": {"rate": 0.5},
+    "GaussianNoise": {"stddev": 0.5},
+    "RandomFlip": {},
+    "BatchNormalization": {"axis": [3]},
+    "LSTM": {"units": 2, "dropout": 0.1},
+    "GRU": {"units": 2, "recurrent_dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("kind", ACTIVE)
+def test_what_depends_on_the_batch_or_on_chance_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(ModelFileError, match=rf"layer 'block/inner' \({kind}\) is called with training=True"):
+        modernize(called(kind, True, ACTIVE[kind]), Path("model.h5"))
+
+
+@pytest.mark.parametrize("kind", ACTIVE)
+@pytest.mark.parametrize("training", [False, None])
+def test_inference_is_read(kind: str, training: bool | None) -> None:
+    modernize(called(kind, training, ACTIVE[kind]), Path("model.h5"))
+
+
+def test_training_that_changes_nothing_is_read() -> None:
+    modernize(called("BatchNormalization", True, {"axis": [3]}, trainable=False), Path("model.h5"))
+    modernize(called("Dropout", True, {"rate": 0.0}), Path("model.h5"))
+    modernize(called("LSTM", True, {"units": 2, "dropout": 0.0}), Path("model.h5"))
+
+
+def test_keras_3_leaves_the_choice_to_predict(tmp_path: Path) -> None:
+    image = keras.Input((8, 8, 3))
+    x = layers.Dropout(0.5)(stem(layers.RandomFlip()(image)), training=True)
+    assert_computes(tmp_path, keras.Model(image, end(x)), training=False)
