@@ -12,19 +12,20 @@ import click
 
 from edge_runtime import __version__, versions
 from edge_runtime.benchmark import benchmark as run_benchmark
-from edge_runtime.bundle import packs_beside, read_metadata
+from edge_runtime.bundle import read_metadata
 from edge_runtime.camera.command import camera
+from edge_runtime.describe import describe
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.escape import printable
 from edge_runtime.folders import expanded
-from edge_runtime.heads import read_packs
 from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.metadata import FORMAT_VERSION, JOINT, Metadata
+from edge_runtime.metadata import JOINT
 from edge_runtime.options import head_packs_option
 from edge_runtime.results import ClassificationResult
+from edge_runtime.serve.command import serve
 
 _interpreter = click.option(
     "--interpreter",
@@ -62,6 +63,7 @@ def main() -> None:
 
 
 main.add_command(camera)
+main.add_command(serve)
 
 
 @main.command()
@@ -241,16 +243,6 @@ def benchmark(
     click.echo(f"open to first answer  {document['open_to_first_answer_ms']:9.2f} ms")
     for name, ms in document["latency_ms"].items():
         click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")
-
-
-def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = None) -> Dict[str, Any]:
-    """The document of ``info --json``. ``metadata``: of ``file``. ``packs``: as ``MultiHeadClassifier`` takes them."""
-    document = metadata.to_json()
-    fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
-    found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
-    fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack in found]
-    fields["identity"] = {**metadata.identity.to_json(), **versions.identified(file, metadata)}
-    return {"format_version": FORMAT_VERSION, **fields, "bytes": os.path.getsize(file)}
 
 
 def _thresholds(values: Sequence[str]) -> Optional[Dict[str, float]]:

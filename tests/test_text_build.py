@@ -27,7 +27,9 @@ from builder.settings.config import TextConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.serve.application import ServeApplication
 from edge_runtime.signatures import Signatures
+from tests.test_serve import ask
 from tests.tiny_models import tiny_config
 from tests.tiny_texts import LENGTH, WORDS, sentences, text_base, text_classifier, text_config
 
@@ -36,6 +38,17 @@ from tests.tiny_texts import LENGTH, WORDS, sentences, text_base, text_classifie
 def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """Two heads of 3 and 4 labels. Read it; never write to its folder."""
     return build(text_config(tmp_path_factory.mktemp("text"), {"a": 3, "b": 4}, texts=60))
+
+
+def test_texts_are_served_as_they_are_classified(built: BuildResult) -> None:
+    texts = ["one two three", "", "ünknown \U0001f600"]
+    with MultiHeadClassifier(built.output) as classifier:
+        app = ServeApplication(classifier, {"name": "t", "version": None, "digest": "d"}, {})
+        expected = [classifier.classify_text(text, heads=["b"]).to_dict()["classifications"] for text in texts]
+        status, answer = ask(app, "/classify", json.dumps({"texts": texts, "heads": ["b"]}).encode())
+        assert (status, [result["classifications"] for result in answer["results"]]) == (200, expected)
+        assert ask(app, "/classify", json.dumps({"pictures": ["aaaa"]}).encode())[0] == 400
+        assert "texts" in json.dumps(ask(app, "/openapi.json")[1]["paths"]["/classify"])
 
 
 def attention(x: Any) -> Any:

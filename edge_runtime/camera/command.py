@@ -151,7 +151,7 @@ def _run(chosen: Any) -> None:
             report=report,
         )
         stack.enter_context(camera)
-        stack.enter_context(_signals(camera.stop))
+        stack.enter_context(signals(camera.stop))
         Loop(options, camera, model, page, report).run()
 
 
@@ -182,7 +182,7 @@ def _record(chosen: Any, count: int, folder: str) -> None:
     stop = threading.Event()
     capture.start()
     try:
-        with _signals(stop.set):
+        with signals(stop.set):
             kept = record(capture, count, folder, stopped=stop.is_set, say=say)
     finally:
         capture.stop()
@@ -193,7 +193,7 @@ def _record(chosen: Any, count: int, folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT and SIGTERM end the loop after the frame that is under way; a second one ends the process as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield

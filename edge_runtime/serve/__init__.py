@@ -1,0 +1,1 @@
+"""``edge-runtime serve``: ``requests`` reads what is asked for, ``application`` answers, ``openapi`` describes both."""
