@@ -79,12 +79,29 @@ def info(file: str, head_packs: Sequence[str], as_json: bool) -> None:
 
 
 @main.command()
+@_file
+@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Instead of FILE itself.")
+@click.option("--name", help="What it is, for people: doors.")
+@click.option("--version", help="A number or a date.")
+@click.option("--built-at", metavar="TIME", help="When, in UTC: 2026-11-27T19:00:00Z.")
+@click.option("--author", help="Who made it.")
+@click.option("--licence", help="For whom and what.")
+def identify(file: str, output: Optional[str], **fields: Optional[str]) -> None:
+    """Give FILE a name, a version and what else info shall say; its model stays byte for byte."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    if not given:
+        raise EdgeRuntimeError("nothing to write: give --name, --version, --built-at, --author or --licence")
+    versions.identify(file, output or file, given)
+    _say_who(output or file)
+
+
+@main.command()
 @click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
 @_file_argument
 def install(new: str, file: str) -> None:
     """Put NEW in the place of FILE, whole, and keep what was there for rollback. A camera with --reload takes it over."""
     versions.install(new, file)
-    click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
+    _say_who(file)
 
 
 @main.command()
@@ -92,7 +109,7 @@ def install(new: str, file: str) -> None:
 def rollback(file: str) -> None:
     """Put back what the last install replaced; once more undoes that."""
     versions.rollback(file)
-    click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
+    _say_who(file)
 
 
 @main.command()
@@ -293,6 +310,10 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
     return "\n".join(map(printable, lines))
+
+
+def _say_who(file: str) -> None:
+    click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
 
 
 def _made(document: Dict[str, Any]) -> str:

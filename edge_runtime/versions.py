@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
-from typing import Any, Dict, Iterator, List, Mapping
+import zipfile
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, Mapping, Union
 
-from edge_runtime.bundle import read_metadata
-from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.identity import file_digest, model_document, model_text
+from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.errors import BundleError, EdgeRuntimeError
+from edge_runtime.identity import Identity, file_digest, model_document, model_text
 from edge_runtime.metadata import Metadata
 
 PREVIOUS = ".previous"  # of ``model.tflite`` the file before it is ``model.tflite.previous``
@@ -43,6 +46,36 @@ def rollback(path: str) -> None:
     with _copy_beside(previous, path) as draft, _copy_beside(path, path) as kept:
         os.replace(draft, path)
         os.replace(kept, previous)
+
+
+def identify(path: str, output: str, given: Dict[str, Any]) -> None:
+    """Write the file at ``path`` to ``output`` with the fields ``given`` of its identity; the others stay.
+
+    The model stays byte for byte, the members are written anew. Raises ``BundleError``, also for a file with members that
+    would be lost, and ``OSError``.
+    """
+    metadata = read_metadata(path)
+    Identity.from_json(given)  # raises for a text that is too long
+    changed = replace(metadata, identity=replace(metadata.identity, **given))
+    with open(path, "rb") as file:
+        data = append_members(file.read(metadata.model_bytes), changed)
+    lost = sorted(set(_members(path)) - set(_members(io.BytesIO(data))))
+    if lost:
+        raise BundleError(
+            f"{path}: has {lost[0]}, which would not be true of another file; identify it before that is added"
+        )
+    with _draft_beside(output) as draft:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(path, draft)
+        os.replace(draft, output)
+
+
+def _members(file: Union[str, io.BytesIO]) -> List[str]:
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist()
 
 
 def identified(path: str, metadata: Metadata) -> Dict[str, Any]:
@@ -106,13 +139,21 @@ def _shown(value: Any) -> str:
 @contextlib.contextmanager
 def _copy_beside(source: str, path: str) -> Iterator[str]:
     """A copy of ``source`` in the folder of ``path``, on the disk, with the rights of ``source``; gone at the end."""
-    handle, draft = tempfile.mkstemp(prefix=".edge-runtime-", dir=os.path.dirname(os.path.abspath(path)))
-    try:
-        with os.fdopen(handle, "wb") as target, open(source, "rb") as file:
+    with _draft_beside(path) as draft:
+        with open(draft, "wb") as target, open(source, "rb") as file:
             shutil.copyfileobj(file, target)
             target.flush()
             os.fsync(target.fileno())
         shutil.copymode(source, draft)
+        yield draft
+
+
+@contextlib.contextmanager
+def _draft_beside(path: str) -> Iterator[str]:
+    """An empty file in the folder of ``path``, gone at the end unless it was renamed."""
+    handle, draft = tempfile.mkstemp(prefix=".edge-runtime-", dir=os.path.dirname(os.path.abspath(path)))
+    os.close(handle)
+    try:
         yield draft
     finally:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,28 @@ def test_info_says_who_it_is(tiny_file: Path, tmp_path: Path) -> None:
 
 def test_the_version_of_the_command() -> None:
     assert run("--version").stdout.strip().endswith(edge_runtime.__version__)
+
+
+def test_a_maker_names_a_file_and_the_model_stays(tiny_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.tflite"
+    assert run("identify", tiny_file, "-o", path, "--name", "doors", "--version", "1").exit_code == 0
+    assert "doors 2 (" in run("identify", path, "--version", "2", "--author", "me").stdout
+    before, after = read_metadata(str(tiny_file)), read_metadata(str(path))
+    assert after == replace(before, identity=Identity("doors", "2", author="me"))
+    assert path.read_bytes()[: after.model_bytes] == tiny_file.read_bytes()[: before.model_bytes]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_named_stays_as_it_is(tiny_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.tflite"
+    path.write_bytes(tiny_file.read_bytes())
+    refused(run("identify", path), "--name")
+    refused(run("identify", path, "--name", "x" * 201), "200 characters")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("extra.txt", "of somebody else")
+    before = path.read_bytes()
+    refused(run("identify", path, "--name", "x"), "extra.txt")
+    assert path.read_bytes() == before
 
 
 def test_installing_keeps_what_was_there_and_rolling_back_is_a_swap(tiny_file: Path, tmp_path: Path) -> None:
