@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple
 
 import click
 
@@ -18,6 +18,15 @@ from edge_runtime.metadata import JOINT
 from edge_runtime.options import head_packs_option
 
 _option = click.option
+
+
+def _count_and_folder(
+    ctx: click.Context, option: click.Parameter, value: Optional[Sequence[Any]]
+) -> Optional[Tuple[int, str]]:
+    if not value:
+        return None
+    folder: Any = click.Path(file_okay=False).convert(value[1], option, ctx)
+    return click.IntRange(1).convert(value[0], option, ctx), folder
 
 
 def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
@@ -86,7 +95,7 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
 @_option(
     "--record",
     nargs=2,
-    type=(click.IntRange(1), click.Path(file_okay=False)),
+    callback=_count_and_folder,  # click 7 takes no two types for what may be left out
     metavar="N DIR",
     help="Keep N pictures, unlike each other, in DIR, and answer nothing.",
 )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edge_runtime import MultiHeadClassifier
 
 FOLDER = Path(__file__).parents[2] / "build" / "device-files"
 FILES = ("three", "twenty")
-HAS_LITERT_WHEEL = platform.machine() in ("x86_64", "aarch64", "arm64")
+HAS_LITERT_WHEEL = platform.machine() in ("x86_64", "aarch64", "arm64") and sys.version_info >= (3, 9)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def three() -> Expected:
 @pytest.fixture(params=["tflite_runtime", "ai_edge_litert"])
 def interpreter(request: pytest.FixtureRequest) -> str:
     if request.param == "ai_edge_litert" and not HAS_LITERT_WHEEL:
-        pytest.skip(f"ai-edge-litert has no wheel for {platform.machine()}")
+        pytest.skip(f"ai-edge-litert has no wheel for Python {platform.python_version()} on {platform.machine()}")
     return request.param
 
 

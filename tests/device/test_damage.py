@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from edge_runtime import EdgeRuntimeError, MultiHeadClassifier
+
 from tests.device.conftest import Expected
 from tests.laws import one_line
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
+
 from tests.device.conftest import FOLDER, Expected
 
 WHOLE = FOLDER / "joint.tflite"
@@ -13,10 +13,9 @@ WHOLE = FOLDER / "joint.tflite"
 
 def test_backbone_and_heads_apart(three: Expected, interpreter: str) -> None:
     apart = FOLDER / "apart" / "joint.tflite"
-    with (
-        MultiHeadClassifier(WHOLE, interpreter=interpreter) as whole,
-        MultiHeadClassifier(apart, interpreter=interpreter) as parts,
-    ):
+    with MultiHeadClassifier(WHOLE, interpreter=interpreter) as whole, MultiHeadClassifier(
+        apart, interpreter=interpreter
+    ) as parts:
         assert sorted(parts.head_names) == sorted(whole.head_names)
         for picture in three.pictures:
             features = whole.features(picture)

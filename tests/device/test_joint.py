@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter, open_interpreter
+
 from tests.device.conftest import FOLDER
 from tests.device.test_commands import run
 from tests.laws import SCORE_STEP
@@ -40,7 +40,7 @@ def plain_numpy(
     """Scores of the list and P(heads and none) of one picture."""
     scale, zero_point = router["seam"]
     evidence = (row - zero_point) * scale @ router["weights"] * router["steps"] + router["bias"]
-    for h, (z, width, gain) in enumerate(zip(logits, router["widths"], router["gains"], strict=True)):
+    for h, (z, width, gain) in enumerate(zip(logits, router["widths"], router["gains"])):
         evidence[h] += gain * np.log(np.sum(np.exp(z / width)))
     heads = softmax(evidence)
     own = [heads[h] * softmax(z) for h, z in enumerate(logits)]
@@ -54,7 +54,7 @@ def test_equals_plain_numpy(classifier: MultiHeadClassifier, interpreter: str, r
     for row in router["features"]:
         joint(features=row[None])
         quantized = [opened.get_tensor(int(i), int(router["subgraph"]))[0] for i, _, _ in router["logits"]]
-        real = [(q - zero) * scale for q, (_, scale, zero) in zip(quantized, router["logits"], strict=True)]
+        real = [(q - zero) * scale for q, (_, scale, zero) in zip(quantized, router["logits"])]
         scores, heads = plain_numpy(row, real, router)
         found, found_heads = classifier.joint_scores(row[None])
         assert np.abs(found - scores).max() <= SCORE_STEP / 16

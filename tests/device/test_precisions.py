@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
+
 from tests.device.conftest import FOLDER, Expected
 from tests.laws import assert_well_formed, scores_of
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
 from edge_runtime import MultiHeadClassifier
+
 from tests.device.conftest import FOLDER
 from tests.laws import SCORE_TOLERANCE, scores_of
 

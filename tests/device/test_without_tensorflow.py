@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import InterpreterError
 from edge_runtime.interpreter import find_interpreter
+
 from tests.device.conftest import Expected
 
 MODULES = ("cli", "engine", "bundle", "preprocess", "interpreter", "metadata", "quantization", "results", "benchmark")
