@@ -1,0 +1,30 @@
+"""What holds native logs back does not hide the end of the process."""
+
+from __future__ import annotations
+
+import faulthandler
+import subprocess
+import sys
+
+import pytest
+
+from builder.support.quiet import quiet
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "os.kill(os.getpid(), signal.SIGSEGV)"])
+def test_a_native_abort_leaves_a_word(end: str) -> None:
+    program = f"import os, signal\nfrom builder.support.quiet import quiet\nwith quiet():\n    {end}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode < 0
+    assert "Fatal Python error" in done.stderr
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_faults_are_watched_afterwards_as_they_were_before(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(faulthandler, "is_enabled", lambda: before)
+    monkeypatch.setattr(faulthandler, "enable", lambda fd: calls.append("enable"))
+    monkeypatch.setattr(faulthandler, "disable", lambda: calls.append("disable"))
+    with quiet():
+        assert calls == ([] if before else ["enable"])
+    assert calls == ([] if before else ["enable", "disable"])
