@@ -108,7 +108,7 @@ def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[i
 def _another_backbone(classifier: Classifier, file: Finished) -> str:
     wanted = {tensor.digest for tensor in file.metadata.seam}
     for words, entry in _other_entries(classifier.entry, file):
-        if wanted & set(tensor_digests(classifier.graph, entry.identity, entry.size)):
+        if wanted & set(tensor_digests(classifier.graph, entry.identity, entry.shape)):
             return f"{classifier.path}: its base is that of {file.path}, but {words}"
     return (
         f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "

@@ -54,7 +54,7 @@ def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tu
         behind = set(other.digests)
         index = next((i for i, found in enumerate(first.digests) if found not in behind), len(first.digests) - 1)
         return (
-            _describe_layers(first.graph.nodes[index], node),
+            _describe_layers(first, index, other, place),
             "From here on they are built differently; only layers of one architecture can be shared",
         )
     return _describe_weights(counterparts[place], node), _advice(first, other, counterparts)
@@ -69,13 +69,15 @@ def twins(first: Classifier, other: Classifier) -> dict[int, Node]:
     return {i: places[key].popleft() for i, key in enumerate(keys) if places[key]}
 
 
-def _describe_layers(ours: Node, theirs: Node) -> str:
+def _describe_layers(first: Classifier, index: int, other: Classifier, place: int) -> str:
+    ours, theirs = first.graph.nodes[index], other.graph.nodes[place]
     if ours.kind != theirs.kind:
         return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
-    settings, others = settings_of(theirs), settings_of(ours)
+    settings, others = (settings_of(c.graph, i, c.entry.shape) for c, i in ((other, place), (first, index)))
     for key in sorted(set(settings) | set(others)):
         if settings.get(key) != others.get(key):
-            return f"{key} is {settings.get(key)!r} where the other has {others.get(key)!r}"
+            found, expected = (n.config.get(key, s.get(key)) for n, s in ((theirs, settings), (ours, others)))
+            return f"{key} is {found!r} where the other has {expected!r}"
     shapes = [[w.value.shape for w in node.weights] for node in (theirs, ours)]
     if shapes[0] != shapes[1]:
         return f"weights of shapes {shapes[0]} where the other has {shapes[1]}"

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from builder.reading.digests import tensor_digests
+from builder.reading.digests import one_node_each, tensor_digests
 from builder.reading.formats import read_label_file, read_model
 from builder.reading.formats.stored import StoredModel, contradictions
 from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
@@ -51,13 +51,13 @@ class Classifier:
     def digests(self) -> list[str]:
         """Of every tensor, weights included; see ``digests.tensor_digests``."""
         with contradictions(self.path):
-            return tensor_digests(self.graph, self.entry.identity, self.entry.size)
+            return tensor_digests(self.graph, self.entry.identity, self.entry.shape)
 
     @cached_property
     def structure(self) -> list[str]:
         """The same without weights: equal where two models are built alike."""
         with contradictions(self.path):
-            return tensor_digests(self.graph, self.entry.identity, self.entry.size, with_weights=False)
+            return tensor_digests(self.graph, self.entry.identity, self.entry.shape, with_weights=False)
 
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels).
@@ -98,6 +98,7 @@ class Reader:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
             simple, entry = read_entry(stored, graph, preprocessing)
+            simple = one_node_each(simple, entry.shape)
         return Classifier(
             name=name,
             path=path,

@@ -2,49 +2,104 @@
 
 Two tensors have one digest when the same kinds of layers, with the same settings that matter at inference and the same
 weights, make them from the same pixels or tokens. A digest covers everything before it, so that equal digests of a
-tensor mean equal everything up to there. Names, nesting and training-time settings do not enter.
+tensor mean equal everything up to there. Names, nesting, training-time settings and the spelling of a setting do not
+enter: see ``spelling``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from builder.reading.graph import INPUT, Graph, Node, Ref
+from builder.reading.graph import INPUT, Graph, Node, Ref, renumber
 from builder.reading.padding import Padding, explicit_padding
-from builder.reading.simplify import ACTIVATION_LAYERS, activation_of
+from builder.reading.shapes import Shape, tensor_shapes
+from builder.reading.spelling import (
+    activation_form,
+    does_nothing,
+    is_bare_activation,
+    is_commutative,
+    keeps_weights,
+    plain,
+    reshapes,
+    settings_form,
+)
 
 
-def tensor_digests(graph: Graph, source: str, size: tuple[int, int] | None, *, with_weights: bool = True) -> list[str]:
+def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, with_weights: bool = True) -> list[str]:
     """The digest of each node's first output, in the graph's order.
 
-    ``source``: the identity of what enters. ``size``: height and width of the input, where it is a picture. Without
-    weights only their shapes count: equal digests then mean one architecture.
+    ``source``: the identity of what enters; ``shape``: its shape, without the batch axis. Without weights only their
+    shapes count: equal digests then mean one architecture.
     """
+    shapes = tensor_shapes(graph, shape)
+    padding = explicit_padding(graph, shapes)
     found: list[str] = []
-    padding = explicit_padding(graph, size)
+    unshaped: dict[str, str] = {}  # from a digest to that of the same numbers before they were given another shape
+    sized: dict[str, Shape | None] = {source: shapes[Ref(INPUT, 0)]}
 
     def digest_of(ref: Ref) -> str:
         return f"{source if ref.node == INPUT else found[ref.node]}.{ref.output}"
 
+    def same(ref: Ref) -> str:
+        whole, _, output = digest_of(ref).rpartition(".")
+        return whole if output == "0" else digest("output", whole, output)
+
+    def reshaped(numbers: str, wanted: Shape | None) -> str:
+        """The digest of ``numbers`` in another shape; where that is the shape they had first, their own."""
+        numbers = unshaped.get(numbers, numbers)
+        if wanted is not None and wanted == sized.get(numbers):
+            return numbers
+        result = digest("reshape", list(wanted) if wanted else None, numbers)
+        unshaped[result] = numbers
+        return result
+
     for i, node in enumerate(graph.nodes):
-        activation = activation_of(node)
-        if node.kind in ACTIVATION_LAYERS and activation is not None:
-            result = digest_of(next(node.inputs()))
+        refs = list(node.inputs())
+        inputs, behind = [shapes.get(ref) for ref in refs], shapes[Ref(i, 0)]
+        rank = len(inputs[0]) if inputs and inputs[0] else None
+        activation = activation_form(node, len(behind) if behind else rank)
+        kind, settings = settings_form(node, inputs)
+        if reshapes(node) and behind is not None:
+            result = reshaped(same(refs[0]), behind)
+        elif does_nothing(node, kind, settings, inputs):
+            result = same(refs[0])
+        elif is_bare_activation(node) and activation is not None:
+            result = digest("activation", activation, same(refs[0]))
         else:
-            result = f"{_digest_of_call(node, activation, padding.get(i), digest_of, with_weights)}.0"
-        # An activation is the same function inside a layer and behind it.
-        plain = activation is None or activation == "linear"
-        found.append(result.rpartition(".")[0] if plain else digest("activation", activation, result))
+            result = _digest_of_call(node, kind, settings, padding.get(i), digest_of, with_weights)
+            if node.config.get("keepdims") and kind in ("ops.Mean", "ops.Max"):
+                sized.setdefault(result, _without(inputs[0], settings["axis"]))
+                result = reshaped(result, behind)
+            if activation is not None and "activation" in node.config:
+                result = digest("activation", activation, result)
+        sized.setdefault(result, behind)
+        found.append(result)
     return found
 
 
-def settings_of(node: Node) -> dict[str, Any]:
-    """A layer's settings in plain values, for comparing them."""
-    settings: dict[str, Any] = _plain(node.config)
-    return settings
+def one_node_each(graph: Graph, shape: tuple[int | None, ...]) -> Graph:
+    """The graph with one node for each function: what is computed twice is computed once, what does nothing leaves."""
+    first: dict[str, int] = {"input": INPUT}
+    place = {i: first.setdefault(found, i) for i, found in enumerate(tensor_digests(graph, "input", shape))}
+    read = {ref for node in graph.nodes for ref in node.inputs()} | {graph.output}
+    alias = {ref: Ref(place[ref.node], ref.output) for ref in read if place.get(ref.node, ref.node) != ref.node}
+    if graph.output in alias and alias[graph.output].node == INPUT:
+        return graph  # a model that returns its input is refused elsewhere
+    return renumber(graph, [i for i in place if place[i] == i], alias) if alias else graph
+
+
+def _without(shape: Shape | None, axes: Any) -> Shape | None:
+    return None if shape is None or axes is None else tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+def settings_of(graph: Graph, index: int, shape: tuple[int | None, ...]) -> dict[str, Any]:
+    """A node's settings in the form in which they are compared. ``shape``: of the graph's input, without the batch."""
+    shapes = tensor_shapes(graph, shape)
+    node = graph.nodes[index]
+    return settings_form(node, [shapes.get(ref) for ref in node.inputs()])[1]
 
 
 def digest(*parts: Any) -> str:
@@ -53,36 +108,37 @@ def digest(*parts: Any) -> str:
 
 def _digest_of_call(
     node: Node,
-    activation: str | None,
+    kind: str,
+    settings: Mapping[str, Any],
     padding: Padding | None,
     digest_of: Callable[[Ref], str],
     with_weights: bool,
 ) -> str:
-    settings, arguments = settings_of(node), [node.args, node.kwargs]
-    if activation is not None:
-        settings.pop("activation")
+    fused = activation_form(node, None) is not None or node.config.get("activation") == "linear"
+    settings = {key: value for key, value in settings.items() if not (key == "activation" and fused)}
+    arguments: list[Any] = [list(node.args), dict(node.kwargs)]
     if padding is not None:
-        settings["padding"] = padding[:2]
+        settings["padding"] = padding.amounts
         arguments = [[padding.source], node.kwargs]
-    weights = [w.digest if with_weights else w.value.shape for w in node.weights]
-    return digest(node.kind, settings, weights, _plain(_named(arguments, digest_of)))
+    if is_commutative(node) and not node.kwargs:
+        arguments = [[sorted(map(digest_of, node.inputs()))], _constants(node.args)]
+    counted = node.weights if keeps_weights(node) else ()
+    weights = [w.digest if with_weights else w.value.shape for w in counted]
+    return digest(kind, settings, weights, plain(_digested(arguments, digest_of)))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "class_name" in value and "config" in value:
-            return [value["class_name"], _plain(value["config"])]
-        return {key: _plain(item) for key, item in value.items() if not (key == "mask" and item is None)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+def _constants(value: Any) -> list[Any]:
+    """What is no tensor among arguments."""
+    if isinstance(value, Ref):
+        return []
+    return [found for item in value for found in _constants(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def _named(value: Any, name: Callable[[Ref], str]) -> Any:
+def _digested(value: Any, name: Callable[[Ref], str]) -> Any:
     if isinstance(value, Ref):
         return name(value)
     if isinstance(value, dict):
-        return {key: _named(item, name) for key, item in value.items()}
+        return {key: _digested(item, name) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_named(item, name) for item in value]
+        return [_digested(item, name) for item in value]
     return value

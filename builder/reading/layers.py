@@ -32,13 +32,32 @@ def canonical_layers(*, allow_code: bool = False) -> Callable[[Mapping[str, Any]
 
     def canonical(definition: Mapping[str, Any]) -> Mapping[str, Any]:
         plain = {key: definition.get(key) for key in ("module", "class_name", "registered_name")}
-        plain["config"] = _inference_only(definition["config"])
+        plain["config"] = inference_only(definition["config"])
         key = json.dumps(plain, sort_keys=True, default=str)
         if key not in known:
             known[key] = _rewritten(plain, definition["config"].get("name"), allow_code)
         return known[key]
 
     return canonical
+
+
+_NO_OPS = (
+    "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise",
+    "Identity", "MixUp", "RandAugment", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+)  # fmt: skip
+_ALWAYS_ON = ("RandomCrop",)  # changes pictures at inference too, whatever its name suggests
+
+
+def does_nothing_at_inference(definition: Mapping[str, Any]) -> bool:
+    """Is it a layer of Keras's own that returns its input at inference?"""
+    kind = str(definition["class_name"])
+    return is_keras(definition) and kind not in _ALWAYS_ON and (kind in _NO_OPS or kind.startswith("Random"))
+
+
+def is_keras(definition: Mapping[str, Any]) -> bool:
+    """Is it a class of Keras's own? A user's may have the same name."""
+    module = str(definition.get("module"))
+    return module.split(".")[0] == "keras" and ">" not in str(definition.get("registered_name"))
 
 
 def weight_name(kind: str, config: Mapping[str, Any], index: int) -> str:
@@ -56,6 +75,8 @@ def weight_name(kind: str, config: Mapping[str, Any], index: int) -> str:
 def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mapping[str, Any]:
     if ".ops." in f"{definition['module']}.":
         return definition  # a bare operation: Keras writes it in one way only
+    if does_nothing_at_inference(definition):
+        return definition  # what is dropped need not be made
     try:
         layer = keras.saving.deserialize_keras_object(definition, safe_mode=not allow_code)
         rewritten = keras.saving.serialize_keras_object(layer)
@@ -65,18 +86,28 @@ def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mappi
             f"layer {name!r} ({definition['class_name']}): Keras {keras.__version__} cannot make it: {reason}"
         ) from error
     plain = {key: rewritten.get(key) for key in ("module", "class_name", "registered_name")}
-    return {**plain, "config": _inference_only(rewritten["config"])}
+    return {**plain, "config": inference_only(rewritten["config"])}
 
 
-def _inference_only(config: Mapping[str, Any]) -> dict[str, Any]:
+def inference_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that change nothing at inference, in layers within layers too."""
     kept = {
-        key: value
+        key: value if key == "dtype" else _inner(value)
         for key, value in config.items()
         if key not in _TRAINING_ONLY and not key.endswith(_TRAINING_ONLY_SUFFIXES)
     }
     if _policy(kept.get("dtype")) in _FLOAT_POLICIES:
         del kept["dtype"]
     return kept
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, Mapping) and "class_name" in value and isinstance(value.get("config"), Mapping):
+        if str(value["class_name"]).startswith("__"):  # an array, a slice
+            return value
+        kept = {key: value.get(key) for key in ("module", "class_name", "registered_name") if key in value}
+        return {**kept, "config": inference_only(value["config"])}
+    return [_inner(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _policy(dtype: Any) -> Any:

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber
+from builder.reading.layers import does_nothing_at_inference, is_keras
+from builder.reading.spelling import moments
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 
-_NO_OPS = {
-    "ActivityRegularization",
-    "AlphaDropout",
-    "AutoContrast",
-    "CutMix",
-    "Dropout",
-    "Equalization",
-    "GaussianDropout",
-    "GaussianNoise",
-    "Identity",
-    "MixUp",
-    "RandAugment",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-}
 ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
 _ACTIVATION_LAST = {
     "Activation", "Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose",
     "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
 }  # fmt: skip
 _RELUS = {None: "relu", 6: "relu6"}
-# These change pictures at inference too, whatever their names suggest.
-_ALWAYS_ON = {"RandomCrop", "Equalization", "AutoContrast"}
 
 
 def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
@@ -69,9 +53,7 @@ def is_no_op(node: Node) -> bool:
     """Does this call return its input at inference?"""
     if node.kind == "Activation":
         return _activation_name(node.config.get("activation")) == "linear"
-    if node.kind in _ALWAYS_ON:
-        return False
-    return node.kind in _NO_OPS or node.kind.startswith("Random")
+    return does_nothing_at_inference(node.definition)
 
 
 def activation_of(node: Node) -> str | None:
@@ -93,16 +75,20 @@ def _activation_name(value: Any) -> str:
 
 
 def _affine(node: Node) -> tuple[Any, Any] | None:
-    """(scale, offset) of a layer that is affine in each channel; None for others."""
+    """(scale, offset) of a layer or an operation that is affine in each channel; None for others."""
+    if not is_keras(node.definition):
+        return None
     if node.kind == "Rescaling":
         scale, offset = node.config["scale"], node.config.get("offset", 0.0)
     elif node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
-        mean, variance = _moments(node)
-        # As Keras computes it: (x - mean) / max(sqrt(variance), epsilon), and its inverse on request.
-        deviation = np.maximum(np.sqrt(variance), 1e-7)
-        scale, offset = 1 / deviation, -mean / deviation
-        if node.config.get("invert"):
-            scale, offset = deviation, mean
+        mean, deviation = moments(node)
+        # As Keras computes it: (x - mean) / deviation, and its inverse on request.
+        scale, offset = (deviation, mean) if node.config.get("invert") else (1 / deviation, -mean / deviation)
+    elif node.kind in _ARITHMETIC and ".ops." in str(node.definition.get("module")):
+        found = _arithmetic(node)
+        if found is None:
+            return None
+        scale, offset = found
     else:
         return None
     if not all(np.size(v) in (1, CHANNELS) for v in (scale, offset)):
@@ -110,8 +96,30 @@ def _affine(node: Node) -> tuple[Any, Any] | None:
     return scale, offset
 
 
-def _moments(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    if node.config.get("mean") is not None:
-        return np.asarray(node.config["mean"], np.float64), np.asarray(node.config["variance"], np.float64)
-    mean, variance = (weight.value.astype(np.float64) for weight in node.weights[:2])
-    return mean, variance
+def _arithmetic(node: Node) -> tuple[Any, Any] | None:
+    """Of one tensor with one constant, as ``preprocess_input`` leaves it in a model."""
+    given = [*node.args, *node.kwargs.values()]
+    tensor = [isinstance(value, Ref) for value in given]
+    if len(given) != 2 or sum(tensor) != 1:
+        return None
+    constant = _constant(given[tensor.index(False)])
+    if constant is None or constant.size not in (1, CHANNELS) or constant.shape[-1:] not in ((), (1,), (CHANNELS,)):
+        return None
+    return _ARITHMETIC[node.kind](constant.ravel(), tensor[0])
+
+
+def _constant(value: Any) -> np.ndarray | None:
+    if isinstance(value, Mapping) and value.get("class_name") in ("__tensor__", "__numpy__"):
+        value = value["config"]["value"]
+    return (
+        np.asarray(value, np.float64) if isinstance(value, (int, float, list)) and not isinstance(value, bool) else None
+    )
+
+
+# From a constant, and whether the tensor stands before it, to scale and offset; None where it is not affine.
+_ARITHMETIC: dict[str, Callable[[np.ndarray, bool], tuple[Any, Any] | None]] = {
+    "Add": lambda c, first: (1.0, c),
+    "Subtract": lambda c, first: (1.0, -c) if first else (-1.0, c),
+    "Multiply": lambda c, first: (c, 0.0),
+    **dict.fromkeys(("TrueDivide", "Divide"), lambda c, first: (1 / c, 0.0) if first and np.all(c) else None),
+}

@@ -1,0 +1,287 @@
+"""One function, one digest: every public layer of Keras, each with settings that matter and settings that do not.
+
+Functions that agree on random inputs share a digest, functions that differ do not. Both are decided by running the
+layers, never by a list of what should come out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from builder.reading.digests import tensor_digests
+from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool
+from builder.reading.layers import canonical_layers
+from builder.reading.simplify import is_no_op
+
+PICTURE, SEQUENCE, VECTOR, VOLUME = (6, 5, 4), (6, 4), (4,), (4, 4, 4, 2)
+Variants = tuple[tuple[int, ...], dict[str, tuple[Any, ...]]]  # the input's shape, and values of settings
+
+_CONV: dict[str, tuple[Any, ...]] = {
+    "filters": (4,), "kernel_size": (3, 1), "strides": (1, 2), "padding": ("valid", "same"), "use_bias": (True, False),
+    "activation": (None, "linear", "relu", "relu6", layers.ReLU(6), layers.LeakyReLU(0.1, name="mine"), "leaky_relu"),
+    "dilation_rate": (1,), "name": ("auto", "other"), "kernel_initializer": ("zeros",),
+    "kernel_regularizer": (None, "l2"), "trainable": (True, False), "data_format": (None, "channels_last"),
+}  # fmt: skip
+_DEPTH = {key: value for key, value in _CONV.items() if not key.startswith(("filters", "kernel_i", "kernel_r"))}
+_POOL: dict[str, tuple[Any, ...]] = {
+    "pool_size": (2, 1), "strides": (None, 1, 2), "padding": ("valid", "same"), "data_format": (None, "channels_last"),
+    "name": ("auto", "other"),
+}  # fmt: skip
+_GLOBAL: dict[str, tuple[Any, ...]] = {"keepdims": (False, True), "data_format": (None, "channels_last")}
+_RECURRENT: dict[str, tuple[Any, ...]] = {
+    "units": (3,), "return_sequences": (False, True), "go_backwards": (False, True), "unroll": (False, True),
+    "dropout": (0.0, 0.5), "recurrent_dropout": (0.0, 0.5), "use_bias": (True, False), "stateful": (False,),
+    "activation": ("tanh", "relu"), "name": ("auto", "other"),
+}  # fmt: skip
+_INNER = tuple(
+    lambda name=name, units=units: layers.Dense(units, name=name) for name, units in (("x", 3), ("y", 3), ("z", 2))
+)
+_INNER_RNN = tuple(lambda name=name, back=back: layers.LSTM(3, name=name, return_sequences=back)
+                   for name, back in (("x", False), ("y", False), ("z", True)))  # fmt: skip
+_NORM: dict[str, tuple[Any, ...]] = {"axis": (-1, 3, [-1], [3], 1), "epsilon": (1e-3, float(np.float32(1e-3)), 1e-2)}
+
+LAYERS: dict[str, Variants] = {
+    "Activation": (PICTURE, {"activation": ("linear", "relu", "relu6", "softmax", "sigmoid", "elu", "silu",
+                                            "swish", layers.ReLU(6), layers.Softmax(), "leaky_relu",
+                                            "hard_sigmoid", "gelu")}),
+    "ReLU": (PICTURE, {"max_value": (None, 6, 6.0, 1), "negative_slope": (0, 0.0, 0.1), "threshold": (0, 0.5)}),
+    "LeakyReLU": (PICTURE, {"negative_slope": (0.3, 0.1, float(np.float32(0.1)), 0.0)}),
+    "ELU": (PICTURE, {"alpha": (1.0, 1, 0.5)}),
+    "PReLU": (PICTURE, {"shared_axes": (None, [1, 2], (1, 2), [1])}),
+    "Softmax": (PICTURE, {"axis": (-1, 3, [3], 1, -3, [1, 3], [3, 1])}),
+    "Conv1D": (SEQUENCE, {**_CONV, "padding": ("valid", "same", "causal")}),
+    "Conv2D": (PICTURE, _CONV), "Conv3D": (VOLUME, {**_CONV, "strides": (1,)}),
+    "Conv1DTranspose": (SEQUENCE, {**_CONV, "strides": (2,)}),
+    "Conv2DTranspose": (PICTURE, {**_CONV, "strides": (2, [2, 2])}),
+    "Conv3DTranspose": (VOLUME, {**_CONV, "strides": (2,)}),
+    "DepthwiseConv1D": (SEQUENCE, _DEPTH), "DepthwiseConv2D": (PICTURE, {**_DEPTH, "dilation_rate": (1, (1, 1))}),
+    "SeparableConv1D": (SEQUENCE, {**_DEPTH, "filters": (4,)}), "SeparableConv2D": (PICTURE, {**_DEPTH, "filters": (4,)}),
+    "Dense": (VECTOR, {"units": (4,), "activation": ("relu", None, "linear", "softmax", layers.Softmax(axis=1)),
+                       "use_bias": (True, False), "name": ("auto", "other"), "bias_regularizer": (None, "l2")}),
+    "EinsumDense": (VECTOR, {"equation": ("ab,bc->ac",), "output_shape": (4, (4,)), "bias_axes": (None, "c")}),
+    "MaxPooling1D": (SEQUENCE, _POOL), "MaxPooling2D": (PICTURE, _POOL), "MaxPooling3D": (VOLUME, _POOL),
+    "AveragePooling1D": (SEQUENCE, _POOL), "AveragePooling2D": (PICTURE, _POOL), "AveragePooling3D": (VOLUME, _POOL),
+    **{f"Global{kind}Pooling{n}D": (shape, _GLOBAL) for kind in ("Max", "Average")
+       for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
+    "BatchNormalization": (PICTURE, {"axis": (-1, 3, 1), "epsilon": _NORM["epsilon"], "momentum": (0.99, 0.9),
+                                     "center": (True, False), "scale": (True, False),
+                                     "gamma_initializer": ("zeros", "ones")}),
+    "LayerNormalization": (PICTURE, {**_NORM, "center": (True, False)}),
+    "RMSNormalization": (PICTURE, {"axis": (-1, 3), "epsilon": (1e-6, 1e-2)}),
+    "UnitNormalization": (PICTURE, {"axis": (-1, 3, [3], [1, 3], [3, 1])}),
+    "GroupNormalization": (PICTURE, {"groups": (2, 4, -1, 1), "axis": (-1, 3), "epsilon": (1e-3, 1e-2)}),
+    "Normalization": (PICTURE, {"mean": (0.5, [0.5] * 4, (1.0, 2.0, 3.0, 4.0)), "variance": (2.0,), "axis": (-1, 3, [3]),
+                                "invert": (False, True)}),
+    "Rescaling": (PICTURE, {"scale": (1, 1.0, 0.5), "offset": (0, 0.0, 1)}),
+    "Flatten": (PICTURE, {"data_format": (None, "channels_last", "channels_first")}),
+    "Reshape": (PICTURE, {"target_shape": (PICTURE, list(PICTURE), (-1, 5, 4), (30, 4), (-1, 4), (120,))}),
+    "Permute": (PICTURE, {"dims": ((1, 2, 3), [1, 2, 3], (2, 1, 3), (3, 1, 2))}),
+    "RepeatVector": (VECTOR, {"n": (1, 2)}),
+    **{f"ZeroPadding{n}D": (shape, {"padding": (0, 1, (1,) * n if n > 1 else (1, 1), ((1, 0),) * n if n > 1 else (1, 0))})
+       for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
+    **{f"Cropping{n}D": (shape, {"cropping": (0, 1, (1,) * n if n > 1 else (1, 1), ((1, 0),) * n if n > 1 else (1, 0))})
+       for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
+    **{f"UpSampling{n}D": (shape, {"size": (1, 2, (2,) * n if n > 1 else 2)})
+       for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
+    "Resizing": (PICTURE, {"height": (3,), "width": (4, 5), "interpolation": ("bilinear", "nearest")}),
+    "CenterCrop": (PICTURE, {"height": (3,), "width": (4, 3)}),
+    "Dropout": (VECTOR, {"rate": (0.0, 0.5), "seed": (None, 3)}),
+    **{f"SpatialDropout{n}D": (shape, {"rate": (0.0, 0.5)}) for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
+    "GaussianDropout": (VECTOR, {"rate": (0.0, 0.5)}), "AlphaDropout": (VECTOR, {"rate": (0.0, 0.5)}),
+    "GaussianNoise": (VECTOR, {"stddev": (0.0, 0.5)}), "ActivityRegularization": (VECTOR, {"l1": (0.0, 0.5)}),
+    "Identity": (VECTOR, {"name": ("auto", "other")}),
+    "RandomFlip": (PICTURE, {"mode": ("horizontal", "vertical")}), "RandomRotation": (PICTURE, {"factor": (0.1, 0.3)}),
+    "RandomTranslation": (PICTURE, {"height_factor": (0.1,), "width_factor": (0.1, 0.2)}),
+    "RandomZoom": (PICTURE, {"height_factor": (0.1, 0.2)}), "RandomBrightness": (PICTURE, {"factor": (0.1, 0.2)}),
+    "RandomContrast": (PICTURE, {"factor": (0.1, 0.2)}),
+    "LSTM": (SEQUENCE, _RECURRENT), "GRU": (SEQUENCE, {**_RECURRENT, "reset_after": (True, False)}),
+    "SimpleRNN": (SEQUENCE, _RECURRENT),
+    "TimeDistributed": (SEQUENCE, {"layer": _INNER}),
+    "Bidirectional": (SEQUENCE, {"layer": _INNER_RNN, "merge_mode": ("concat", "sum")}),
+}  # fmt: skip
+
+
+# Of these the settings are walked by no pair: bare classes, wrappers of code, layers for texts, strings or sounds,
+# layers with several inputs (see ``test_backbone`` and ``test_reading_calls``), and what Keras 3.15 does to pictures.
+NOT_WALKED = (
+    "Layer", "Wrapper", "InputLayer", "InputSpec", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper",
+    "Pipeline", "RNN", "StackedRNNCells", "LSTMCell", "GRUCell", "SimpleRNNCell",
+    "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D",
+    "CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup",
+    "TextVectorization",
+    "Embedding", "ReversibleEmbedding", "MelSpectrogram", "STFTSpectrogram", "MaxNumBoundingBoxes", "Masking",
+    "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "Attention",
+    "AdditiveAttention",
+    "MultiHeadAttention", "GroupQueryAttention", "SpectralNormalization", "AugMix", "AutoContrast", "CutMix", "MixUp",
+    "ContrastLimitedAdaptiveHistogramEqualization", "Equalization", "Solarization", "RandAugment", "RandomCrop",
+    "RandomColorDegeneration", "RandomColorJitter", "RandomElasticTransform", "RandomErasing", "RandomGaussianBlur",
+    "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation",
+    "RandomSharpness", "RandomShear",
+    *(f"Adaptive{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2, 3)),
+)  # fmt: skip
+
+
+def combinations(settings: Mapping[str, tuple[Any, ...]], most: int = 14) -> Iterator[dict[str, Any]]:
+    """The first values of all settings, each other value alone, then a seeded sample of mixtures."""
+    first = {key: values[0] for key, values in settings.items()}
+    yield first
+    alone = [{**first, key: value} for key, values in settings.items() for value in values[1:]]
+    yield from alone
+    mixed = list(itertools.islice(itertools.product(*settings.values()), 1, 4000))
+    rng = np.random.default_rng(0)
+    for i in rng.permutation(len(mixed))[: max(0, most - len(alone))]:
+        yield dict(zip(settings, mixed[i], strict=True))
+
+
+def made(kind: str, settings: Mapping[str, Any]) -> Any:
+    given = {
+        key: value() if key == "layer" else value for key, value in settings.items() if (key, value) != ("name", "auto")
+    }
+    return getattr(layers, kind)(**given)
+
+
+def seeded(layer: Any) -> None:
+    """Weights by their shapes: equal layers have equal ones, whatever they are called."""
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.uniform(0.2, 1.0, w.shape).astype(w.dtype) for w in layer.weights])
+
+
+def digest_of(layer: Any, shape: tuple[int, ...]) -> str:
+    canonical, pool = canonical_layers(), WeightPool()
+    weights = tuple(pool.add(np.asarray(w)) for w in layer.get_weights()) if layer.weights else ()
+    node = Node(layer.name, canonical(keras.saving.serialize_keras_object(layer)), weights, (Ref(INPUT, 0),), {})
+    return tensor_digests(Graph((node,), Ref(0, 0)), "input", shape)[0]
+
+
+def answers_of(kind: str, shape: tuple[int, ...], settings: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    x = np.random.default_rng(2).normal(0, 4, (2, *shape)).astype(np.float32)
+    layer = made(kind, settings)
+    layer(x)  # builds it
+    if kind != "Normalization":
+        seeded(layer)
+    return digest_of(layer, shape), np.asarray(
+        layer(x, training=False) if "training" in signature(layer.call).parameters else layer(x)
+    )
+
+
+def agree(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-5, atol=1e-6))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_one_function_has_one_digest_and_two_have_two(kind: str) -> None:
+    shape, settings = LAYERS[kind]
+    found = []
+    for choice in combinations(settings):
+        try:
+            found.append((choice, *answers_of(kind, shape, choice)))
+        except (ValueError, TypeError):  # settings that Keras does not allow together
+            continue
+    assert len(found) > 1
+    for (one, digest, answer), (other, digest2, answer2) in itertools.combinations(found, 2):
+        same = agree(answer, answer2)
+        assert (digest == digest2) == same, f"{kind}: {one} and {other} are {'one function' if same else 'two functions'}"
+
+
+Chain = Callable[[], list[Any]]
+SPELLINGS: dict[str, tuple[Chain, ...]] = {
+    "relu6": (
+        lambda: [layers.ReLU(6)], lambda: [layers.ReLU(6.0)], lambda: [layers.Activation("relu6")],
+        lambda: [layers.Activation(layers.ReLU(6))], lambda: [layers.Dropout(0.1), layers.ReLU(max_value=6, threshold=0)],
+    ),
+    "softmax": (
+        lambda: [layers.Softmax()], lambda: [layers.Softmax(3)], lambda: [layers.Softmax([-1])],
+        lambda: [layers.Activation("softmax")],
+    ),
+    "leaky": (lambda: [layers.LeakyReLU(0.2)], lambda: [layers.ReLU(negative_slope=0.2)],
+              lambda: [layers.Activation("leaky_relu")]),
+    "means": (
+        lambda: [layers.GlobalAveragePooling2D()],
+        lambda: [layers.GlobalAveragePooling2D(keepdims=True), layers.Flatten()],
+        lambda: [layers.GlobalAveragePooling2D(keepdims=True), layers.Reshape((4,))],
+        lambda: [layers.GlobalAveragePooling2D(), layers.Reshape((1, 1, 4)), layers.Flatten()],
+        lambda: [layers.Identity(), layers.GlobalAveragePooling2D(), layers.Flatten(), layers.Reshape((-1,))],
+        lambda: [layers.GlobalAveragePooling2D(), layers.Dropout(0.5)],
+    ),
+    "maxima": (lambda: [layers.GlobalMaxPooling2D()],
+               lambda: [layers.GlobalMaxPooling2D(keepdims=True), layers.Flatten()]),
+    "flat": (lambda: [layers.Flatten()], lambda: [layers.Reshape((120,))],
+             lambda: [layers.Reshape((30, 4)), layers.Flatten()]),
+    "nothing": (
+        lambda: [layers.Reshape(PICTURE)], lambda: [layers.Activation("linear")], lambda: [layers.Permute((1, 2, 3))],
+        lambda: [layers.ZeroPadding2D(0)], lambda: [layers.Flatten(), layers.Reshape(PICTURE)],
+        lambda: [layers.MaxPooling2D(1)], lambda: [layers.SpatialDropout2D(0.3)], lambda: [layers.Rescaling(1.0)],
+    ),
+    "a transposition": (lambda: [layers.Permute((2, 1, 3))],),
+    "a rotation": (lambda: [layers.Permute((3, 1, 2))],),
+}  # fmt: skip
+
+
+def digest_of_chain(chain: list[Any]) -> tuple[str, np.ndarray]:
+    x = np.random.default_rng(2).normal(0, 4, (2, *PICTURE)).astype(np.float32)
+    canonical, nodes, answer = canonical_layers(), [], x
+    for i, layer in enumerate(chain):
+        answer = layer(answer)
+        definition = canonical(keras.saving.serialize_keras_object(layer))
+        nodes.append(Node(layer.name, definition, (), (Ref(i - 1, 0),), {}))
+    return tensor_digests(Graph(tuple(nodes), Ref(len(nodes) - 1, 0)), "input", PICTURE)[-1], np.asarray(answer)
+
+
+def test_layers_that_spell_one_function_share_a_digest() -> None:
+    found = {name: [digest_of_chain(make()) for make in chains] for name, chains in SPELLINGS.items()}
+    for name, spellings in found.items():
+        assert all(agree(spellings[0][1], answer) for _, answer in spellings), f"{name}: the test compares two functions"
+        assert len({digest for digest, _ in spellings}) == 1, f"{name}: {[digest[:6] for digest, _ in spellings]}"
+    assert len({spellings[0][0] for spellings in found.values()}) == len(found)
+
+
+def test_every_public_layer_is_walked_or_named_here() -> None:
+    """A layer that a new Keras brings fails here, until somebody has looked at its settings."""
+    public = {getattr(layers, name) for name in dir(layers) if isinstance(getattr(layers, name), type)}
+    known = {getattr(layers, name) for name in (*LAYERS, *NOT_WALKED) if hasattr(layers, name)}
+    assert not {kind.__name__ for kind in public - known}
+
+
+def test_what_a_mask_hides_is_told_apart() -> None:
+    zero, same, five = (digest_of(layers.Masking(value), SEQUENCE) for value in (0, 0.0, 5.0))
+    assert zero == same != five
+
+
+def test_a_users_class_is_no_layer_of_keras() -> None:
+    """Neither one that is called as a layer that does nothing, nor one that is called as an activation."""
+    for name in ("RandomProjection", "Dropout", "ReLU", "Flatten"):
+        theirs = {"module": "mine", "class_name": name, "registered_name": f"mine>{name}", "config": {}}
+        weights = (WeightPool().add(np.ones((4, 4), np.float32)),)
+        node, other = (Node("a", theirs, w, (Ref(INPUT, 0),), {}) for w in (weights, ()))
+        found = [tensor_digests(Graph((n,), Ref(0, 0)), "input", VECTOR)[0] for n in (node, other)]
+        assert len({"input", *found}) == 3
+        assert not is_no_op(node)
+        if hasattr(layers, name):
+            assert digest_of(getattr(layers, name)(*([0.5] if name == "Dropout" else [])), VECTOR) not in found
+
+
+def test_the_weights_of_one_of_two_masks_matter() -> None:
+    """``Softmax(x, mask)``: what the mask is computed from is part of the function."""
+    softmax = canonical_layers()(keras.saving.serialize_keras_object(layers.Softmax()))
+    made = [
+        canonical_layers()(keras.saving.serialize_keras_object(layer)) for layer in (layers.ReLU(0.5), layers.ReLU(0.7))
+    ]
+    digests = []
+    for definition in made:
+        mask = Node("mask", definition, (), (Ref(INPUT, 0),), {})
+        node = Node("softmax", softmax, (), (Ref(INPUT, 0),), {"mask": Ref(0, 0)})
+        digests.append(tensor_digests(Graph((mask, node), Ref(1, 0)), "input", VECTOR)[1])
+    assert digests[0] != digests[1]
+
+
+def test_the_policy_of_half_precision_does_not_enter_and_another_dtype_does() -> None:
+    plain, mixed, double = (digest_of(layers.ReLU(dtype=dtype), VECTOR) for dtype in (None, "mixed_float16", "float64"))
+    assert plain == mixed != double
