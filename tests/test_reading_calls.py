@@ -15,6 +15,7 @@ from builder.merging.backbone import find_backbone
 from builder.merging.merge import merge
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.formats.keras2 import modernize
+from builder.reading.layers import canonical_layers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
 from tests.tiny_models import seed_weights
@@ -194,3 +195,61 @@ def test_keras_3_leaves_the_choice_to_predict(tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3))
     x = layers.Dropout(0.5)(stem(layers.RandomFlip()(image)), training=True)
     assert_computes(tmp_path, keras.Model(image, end(x)), training=False)
+
+
+INSIDE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "division and subtraction": (lambda x: x / 127.5 - 1.0, "tf"),
+    "preprocess_input": (keras.applications.mobilenet_v2.preprocess_input, "tf"),
+    "multiplication": (lambda x: x * (1 / 255), "unit"),
+    "addition in front": (lambda x: -1.0 + x * (1 / 127.5), "tf"),
+    "a layer and an operation": (lambda x: layers.Rescaling(1 / 255)(x) * 2 - 1, "tf"),
+    "augmentation before it": (lambda x: layers.RandomFlip()(x) / 255.0, "unit"),
+}
+
+
+@pytest.mark.parametrize("how", INSIDE)
+def test_arithmetic_inside_settles_the_input_scaling(tmp_path: Path, how: str) -> None:
+    image = keras.Input((8, 8, 3))
+    inside, expected = INSIDE[how]
+    keras.Model(image, end(stem(inside(image)))).save(tmp_path / "model.keras")
+    classifier = Reader().read("model", tmp_path / "model.keras", None)
+    assert classifier.entry.pixels.identity == PREPROCESSING[expected].identity
+    assert classifier.graph.nodes[0].kind == "Conv2D"
+
+
+def test_arithmetic_that_the_input_scaling_cannot_hold_stays(tmp_path: Path) -> None:
+    for number, inside in enumerate(
+        (lambda x: 1.0 / (x + 1.0), lambda x: x * np.ones((8, 1), np.float32), lambda x: x + x)
+    ):
+        image = keras.Input((8, 8, 3))
+        keras.Model(image, end(stem(inside(image)))).save(tmp_path / f"{number}.keras")
+        classifier = Reader().read("model", tmp_path / f"{number}.keras", None)
+        assert classifier.graph.nodes[0].kind in ("TrueDivide", "Multiply", "Add")
+
+
+def test_what_is_computed_twice_is_one_node(tmp_path: Path) -> None:
+    """Two branches of a head that each pool the base on their own: the base stays shared."""
+    image = keras.Input((8, 8, 3))
+    x = stem(image)
+    branches = [layers.Dense(4, activation=kind)(layers.GlobalAveragePooling2D()(x)) for kind in ("relu", "tanh")]
+    model = keras.Model(image, end(layers.Concatenate()(branches)))
+    assert_computes(tmp_path, model)
+    kinds = [node.kind for node in read(tmp_path, model).graph.nodes]
+    assert kinds.count("GlobalAveragePooling2D") == 1
+    assert kinds.count("Dense") == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("RandomRotation", {"factor": 0.1, "value_range": [0, 255]}), ("Dropout", {"rate": 0.5, "noise_shape": 2})],
+)
+def test_a_layer_that_does_nothing_need_not_be_made(kind: str, config: dict[str, Any]) -> None:
+    definition = {
+        "module": "keras.layers",
+        "class_name": kind,
+        "registered_name": None,
+        "config": {"name": "a", **config},
+    }
+    with pytest.raises((TypeError, ValueError)):
+        keras.saving.deserialize_keras_object(definition)
+    assert canonical_layers()(definition)["class_name"] == kind
