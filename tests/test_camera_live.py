@@ -8,6 +8,8 @@ import json
 import signal
 import socket
 import string
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -449,9 +451,13 @@ def test_an_address_in_use_is_said_in_one_line(live: Any) -> None:
         LiveServer(Address("127.0.0.1", port), application())
 
 
-def test_without_cheroot_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_a_page_that_nobody_closed_holds_no_process_up() -> None:
+    pytest.importorskip("cheroot")
+    program = "from edge_runtime.camera.live_page import LivePage; LivePage('0', viewers=1, token_file=None)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
+
+def test_without_cheroot_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cheroot", None)
     with pytest.raises(EdgeRuntimeError, match=r"polyhead\[web\]"):
         LiveServer(Address("127.0.0.1", 0), application())

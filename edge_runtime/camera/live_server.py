@@ -206,10 +206,13 @@ class LiveServer:
         server.max_request_header_size, server.max_request_body_size = MAX_REQUEST, max_body
         server.keep_alive_conn_limit = 0  # a second request would hold a thread until it comes
         server.error_log = _report
-        try:
-            server.prepare()
-        except OSError as error:
-            raise EdgeRuntimeError(f"--serve {address}: {error}") from error
+        failed: List[OSError] = []
+        # Cheroot's threads are daemons where the one that starts them is: a page that nobody closed holds no process up.
+        starter = threading.Thread(target=_prepare, args=(server, failed), daemon=True)
+        starter.start()
+        starter.join()
+        if failed:
+            raise EdgeRuntimeError(f"--serve {address}: {failed[0]}") from failed[0]
         self.address = Address(address.host, server.bind_addr[1])
         self._door = Door(server.process_conn, server.put_conn)
         server.process_conn = self._door.offer
@@ -221,6 +224,13 @@ class LiveServer:
         self._door.close()
         self._server.stop()
         self._thread.join(3)
+
+
+def _prepare(server: Any, failed: List[OSError]) -> None:
+    try:
+        server.prepare()
+    except OSError as error:
+        failed.append(error)
 
 
 def _report(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
