@@ -283,5 +283,7 @@ def test_the_weights_of_one_of_two_masks_matter() -> None:
 
 
 def test_the_policy_of_half_precision_does_not_enter_and_another_dtype_does() -> None:
-    plain, mixed, double = (digest_of(layers.UnitNormalization(dtype=dtype), VECTOR) for dtype in (None, "mixed_float16", "float64"))
+    plain, mixed, double = (
+        digest_of(layers.UnitNormalization(dtype=dtype), VECTOR) for dtype in (None, "mixed_float16", "float64")
+    )
     assert plain == mixed != double

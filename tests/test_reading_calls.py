@@ -15,6 +15,7 @@ from builder.merging.backbone import find_backbone
 from builder.merging.merge import merge
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.formats.keras2 import modernize
+from builder.reading.formats.operations import UnknownOperationError, translate
 from builder.reading.layers import canonical_layers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
@@ -253,3 +254,14 @@ def test_a_layer_that_does_nothing_need_not_be_made(kind: str, config: dict[str,
     with pytest.raises((TypeError, ValueError)):
         keras.saving.deserialize_keras_object(definition)
     assert canonical_layers()(definition)["class_name"] == kind
+
+
+@pytest.mark.parametrize(("data_format", "known"), [(None, True), ("NHWC", True), ("N...C", True), ("NCHW", False)])
+def test_bias_add_of_tensorflow_with_channels_last(data_format: str | None, known: bool) -> None:
+    tensor = {"class_name": "__keras_tensor__", "config": {"keras_history": ["image", 0, 0]}}
+    given = {"bias": [1.0, 2.0, 3.0], "data_format": data_format}
+    if known:
+        assert translate("nn.bias_add", [tensor], given).config == {"scale": 1.0, "offset": [1.0, 2.0, 3.0]}
+        return
+    with pytest.raises(UnknownOperationError, match="data_format is not known here"):
+        translate("nn.bias_add", [tensor], given)

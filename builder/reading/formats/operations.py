@@ -151,7 +151,8 @@ def _constant(value: Any) -> np.ndarray:
 
 
 def _bias_add(given: Arguments) -> Call:
-    _only(given, "value", "bias")
+    plain = ["data_format"] if given.get("data_format") in ("NHWC", "N...C") else []  # channels last, as without it
+    _only(given, "value", "bias", *plain)
     return _binary("Add")({"x": given["value"], "y": given["bias"]})
 
 
