@@ -56,8 +56,10 @@ class MergedModel:
         """Does a text without a token give no number, as the mean of none does?"""
         if not isinstance(self.entry, TextEntry):
             return False
-        nothing = self.features(np.zeros((1, *self.entry.shape), np.int32))
-        return any(not np.isfinite(values).all() for values in nothing.values())
+        nothing = self.entry.graph_input(np.zeros((1, *self.entry.shape), np.int32))
+        # Called, not predicted: compiled, a product and its relu become one operation, which makes 0 of what is no
+        # number on some processors.
+        return any(not np.isfinite(np.asarray(values)).all() for values in _as_list(self.backbone(nothing)))
 
     def head_scores(self, name: str, features: Features) -> np.ndarray:
         """Float probabilities (samples, labels)."""
