@@ -54,7 +54,7 @@ $(DEVICE)/.stamp: pyproject.toml
 
 # One lock for Python 3.10 to 3.13 on every platform.
 lock:
-	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra web --universal --python-version 3.10 \
+	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra web --extra sign --universal --python-version 3.10 \
 		--constraint requirements/constraints.txt --generate-hashes --no-header --upgrade --output-file requirements/ci.txt
 
 wheel: $(BUILDER)/.stamp
@@ -78,7 +78,7 @@ build/demo/.stamp: $(BUILDER)/.stamp $(wildcard examples/*.py) $(PICTURES)
 	@touch $@
 
 test: setup
-	$(BUILDER)/python -m pytest tests --ignore tests/device
+	$(BUILDER)/python -m pytest tests --ignore tests/device -n auto --dist loadfile
 	$(BUILDER)/python -m tests.device_files build/device-files
 	$(DEVICE)/python -m pytest tests/device
 

@@ -52,12 +52,12 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["merge"] = clock.lap()
     float_model = convert(merged)
     stages["convert"] = clock.lap()
-    ranges = measure_ranges(float_model, merged.entry.device_input(pictures), merged.heads)
+    ranges = measure_ranges(float_model, merged.source_input.device_input(pictures), merged.heads)
     stages["calibrate"] = clock.lap()
-    int8_model = quantize(float_model, pin(float_model, ranges, merged.entry.input_range))
+    int8_model = quantize(float_model, pin(float_model, ranges, merged.source_input.input_range))
     stages["quantize"] = clock.lap()
     parts = read_parts(int8_model)
-    parts[BACKBONE] = take_pixels(parts[BACKBONE], merged.entry.input_range)
+    parts[BACKBONE] = take_pixels(parts[BACKBONE], merged.source_input.input_range)
     linked = link(parts)
     (target,) = paths(folder, "ours", len(models))
     target.write_bytes(append_members(linked.model, _metadata(merged, shared, linked, classifiers)))
@@ -134,7 +134,7 @@ def _metadata(merged: MergedModel, shared: SharedBackbone, linked: LinkedModel, 
     heads = tuple(HeadInfo(c.name, c.labels, "softmax", linked.head_bytes[c.name]) for c in classifiers)
     built = {"precision": "int8", "parameters": shared.parameters}
     return Metadata(
-        ImageInput(merged.entry.shape[0], merged.entry.shape[1]),
+        ImageInput(merged.source_input.shape[0], merged.source_input.shape[1]),
         merged.digest,
         linked.seam,
         heads,

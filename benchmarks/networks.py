@@ -70,7 +70,7 @@ def make_subject(name: str) -> Subject:
     classifiers, size, whole = SUBJECTS[name]()
     merged = merge(tuple(classifiers), find_backbone(tuple(classifiers)))
     calibration, held_out = (pictures(size, held_out=held_out) for held_out in (False, True))
-    enter = merged.entry.device_input
+    enter = merged.source_input.device_input
     return Subject(merged, convert(merged), enter(calibration), enter(held_out), held_out, whole)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
-from builder.quantizing.baselines import stock_int8
+from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.equalize import equalized
 from builder.quantizing.latency import backbone_ms
 from builder.quantizing.noise import snr_db
@@ -108,9 +108,9 @@ def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str,
     """Backbone and heads in float, perhaps equalized, and as ``way`` has them, calibrated on ``images``."""
     model = equalized(subject.float_model, images[:64]) if way.equalize else subject.float_model
     measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
-    ranges = pin(model, measured, subject.merged.entry.input_range)
+    ranges = pin(model, measured, subject.merged.source_input.input_range)
     if way.algorithm != OWN:
-        return read_parts(model), read_parts(stock_int8(model, ranges, way.algorithm))
+        return read_parts(model), read_parts(baseline_int8(model, ranges, way.algorithm))
     parts = read_parts(quantize(model, ranges, way.precision))
     if way.rounding != "nearest":
         learning = Learning(weights=way.rounding == "learnt", refit=way.refit)

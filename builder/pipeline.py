@@ -15,13 +15,13 @@ from builder.merging.convert import convert
 from builder.merging.equivalence import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
 from builder.merging.merge import MergedModel, merge
 from builder.merging.tolerance import align
-from builder.precisions import Material, climb, last_built
+from builder.precisions import Material, last_built, try_precisions
 from builder.quantizing.coverage import SAMPLES, beyond_calibration
 from builder.quantizing.equalize import equalized
 from builder.quantizing.quantize import pin
 from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.reading.classifier import Classifier, load_classifiers
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report, write_report
 from builder.samples.calibration import SampleSet, collect
@@ -87,14 +87,14 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
         float_model = convert(merged)
-    inputs, count = merged.entry.device_input(calibration.tensors), len(calibration.tensors)
+    inputs, count = merged.source_input.device_input(calibration.tensors), len(calibration.tensors)
     own = config.algorithm == OWN
     if config.equalize and own:
         with stages("equalize", _EQUALIZING_SAMPLES) as advance:
             float_model = equalized(float_model, inputs[:_EQUALIZING_SAMPLES], advance)
     with stages("calibrate", count + min(count, HEAD_SAMPLES) * len(merged.heads)) as advance:
         ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
-    seen = merged.entry.device_input(verification.tensors[:SAMPLES])
+    seen = merged.source_input.device_input(verification.tensors[:SAMPLES])
     with stages("compare", min(count, SAMPLES) + len(seen)) as advance:
         beyond = beyond_calibration(float_model, inputs, seen, advance)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
@@ -102,7 +102,7 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         config=config,
         merged=merged,
         float_model=float_model,
-        ranges=pin(float_model, ranges, merged.entry.input_range),
+        ranges=pin(float_model, ranges, merged.source_input.input_range),
         calibration=calibration,
         verification=verification,
         grouped=grouped,
@@ -111,12 +111,12 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration),
     )
     with output.draft() as draft:
-        tried = climb(material, draft, stages)
-        rung = last_built(tried)
+        tried = try_precisions(material, draft, stages)
+        chosen = last_built(tried)
         report = Report(
             config=config,
             tried=tried,
-            rung=rung,
+            chosen=chosen,
             calibration=calibration,
             verification=verification,
             proof=proof,
@@ -128,25 +128,29 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         write_report(report, config.report_folder)
         if report.failures:
             raise QualityError(f"{'; '.join(report.failures)}. See {config.report_folder / 'index.html'}")
-        draft.write_bytes(rung.model)
+        draft.write_bytes(chosen.model)
     if config.keras_output is not None:
         with written(config.keras_output) as draft:
             merged.keras_model().save(draft)
     if config.saved_model is not None:
         with stages("serve"):
             export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
-    return BuildResult(config.output, rung.metadata, rung.quality, report)
+    return BuildResult(config.output, chosen.metadata, chosen.quality, report)
 
 
 def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> InputSpec:
     """What the device takes; of the ways to make pictures fit, the one that any model file knows."""
-    known = {c.entry.fit: c for c in classifiers if isinstance(c.entry, PictureEntry) and c.entry.fit is not None}
+    known = {
+        c.source_input.fit: c
+        for c in classifiers
+        if isinstance(c.source_input, PictureSourceInput) and c.source_input.fit is not None
+    }
     if config.resize.fit is None and len(known) > 1:
         (one, first), (other, second) = list(known.items())[:2]
         raise ConfigError(
             f"{first.name} was trained on pictures made to fit by {one}, {second.name} by {other}; set resize.fit"
         )
-    return next(iter(known.values()), classifiers[0]).entry.spec(config)
+    return next(iter(known.values()), classifiers[0]).source_input.spec(config)
 
 
 def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple[str, ...]:

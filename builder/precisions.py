@@ -1,7 +1,7 @@
 """From the smallest precision to the most exact, until the finished file agrees with its originals.
 
-A rung is built whole (quantize, round, joint, link) and judged by running its bytes. ``auto`` takes the first that
-passes; a rung by name is the only one. What each reached goes into the report.
+Each is built whole (quantize, round, joint, link) and judged by running its bytes. ``auto`` takes the first that
+passes; one that is named is the only one. What each reached goes into the report.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from builder.joint import JointHead, NoJoint, fit_joint
 from builder.judging.verify import Quality, verify
 from builder.merging.merge import MergedModel
-from builder.quantizing.baselines import stock_int8
+from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.latency import backbone_ms
 from builder.quantizing.mixed import Plan, plans
 from builder.quantizing.noise import LayerNoise
@@ -25,7 +25,7 @@ from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_nois
 from builder.reporting.progress import Stages
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Sample
-from builder.settings.config import ISLANDS, OWN, BuildConfig
+from builder.settings.config import MIXED, OWN, BuildConfig
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
 from builder.tflite.flatbuffer import Part, read_parts
@@ -41,7 +41,7 @@ from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 
 @dataclass(frozen=True)
 class Material:
-    """What every rung is made of. ``ranges``: pinned. ``grouped``: samples for the joint head.
+    """What every precision is made of. ``ranges``: pinned. ``grouped``: samples for the joint head.
 
     ``describe``: metadata for what was linked.
     """
@@ -59,11 +59,11 @@ class Material:
 
     def inputs(self, most: int) -> np.ndarray:
         """Calibration samples (samples, ...) as the float model's ``image`` or ``tokens`` takes them."""
-        return self.merged.entry.device_input(self.calibration.tensors[:most])
+        return self.merged.source_input.device_input(self.calibration.tensors[:most])
 
 
 @dataclass(frozen=True)
-class Rung:
+class BuiltPrecision:
     """One precision, built and measured.
 
     ``model``: the finished file. ``backbone_ms``: median of one picture, 1 thread, on the machine that built it;
@@ -95,8 +95,8 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A rung that cannot be had, and why."""
+class SkippedPrecision:
+    """A precision that cannot be had, and why."""
 
     precision: str
     reason: str
@@ -105,36 +105,36 @@ class Skipped:
         return {"precision": self.precision, "skipped": self.reason}
 
 
-def climb(material: Material, draft: Path, stages: Stages) -> list[Rung | Skipped]:
-    """Build rung after rung until one passes; the last of the list is the one to take.
+def try_precisions(material: Material, draft: Path, stages: Stages) -> list[BuiltPrecision | SkippedPrecision]:
+    """Build one precision after the other until one passes; the last of the list is the one to take.
 
-    ``draft``: where a file can be written to be judged. Raises ``BuilderError`` where a rung that was asked for by name
+    ``draft``: where a file can be written to be judged. Raises ``BuilderError`` where one that was asked for by name
     cannot be had, or none can.
     """
-    tried: list[Rung | Skipped] = []
-    int8: Weighed | None = None
-    for precision in material.config.rungs:
+    tried: list[BuiltPrecision | SkippedPrecision] = []
+    int8: QuantizedParts | None = None
+    for precision in material.config.precisions:
         before = len(tried)
         try:
-            if precision == "int16" and len(material.config.rungs) > 1:
+            if precision == "int16" and len(material.config.precisions) > 1:
                 _check_quicker_than_float(material)
-            for weighed in _weighed(material, precision, int8, stages):
-                int8 = weighed if precision == "int8" else int8
-                rung = _finish(material, precision, weighed, draft, stages)
-                tried.append(rung)
-                if rung.quality.reaches(material.config.min_agreement):
+            for candidate in _candidates(material, precision, int8, stages):
+                int8 = candidate if precision == "int8" else int8
+                built = _finish(material, precision, candidate, draft, stages)
+                tried.append(built)
+                if built.quality.reaches(material.config.min_agreement):
                     return tried
         except (ConversionError, TargetError) as error:
             if len(tried) > before:
                 continue
-            if precision == material.config.rungs[-1]:
+            if precision == material.config.precisions[-1]:
                 raise
-            tried.append(Skipped(precision, str(error)))
+            tried.append(SkippedPrecision(precision, str(error)))
     return tried
 
 
 @dataclass(frozen=True)
-class Weighed:
+class QuantizedParts:
     """Backbone and heads in one precision, their weights settled; the noise behind each operator of the backbone."""
 
     parts: Mapping[str, Part]
@@ -142,58 +142,63 @@ class Weighed:
     plan: Plan | None = None
 
 
-def _weighed(material: Material, precision: str, int8: Weighed | None, stages: Stages) -> Iterator[Weighed]:
-    """What can be tried of a precision, one after the other: of islands, more and more. ``int8``: if it was weighed."""
-    if precision == ISLANDS:
-        yield from _with_islands(material, int8 or _weigh(material, "int8", stages), stages)
+def _candidates(
+    material: Material, precision: str, int8: QuantizedParts | None, stages: Stages
+) -> Iterator[QuantizedParts]:
+    """What can be tried of a precision, one after the other: of mixed, more and more float operators.
+
+    ``int8``: where it was tried.
+    """
+    if precision == MIXED:
+        yield from _mixed(material, int8 or _quantized(material, "int8", stages), stages)
     else:
-        yield _weigh(material, precision, stages)
+        yield _quantized(material, precision, stages)
 
 
-def _weigh(material: Material, precision: str, stages: Stages) -> Weighed:
+def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedParts:
     algorithm = material.config.algorithm
     with stages("quantize"):
         if algorithm == OWN:
             parts = read_parts(quantize(material.float_model, material.ranges, precision))
         else:
-            parts = read_parts(stock_int8(material.float_model, material.ranges, algorithm))
+            parts = read_parts(baseline_int8(material.float_model, material.ranges, algorithm))
         if material.config.target is not None:
             check_target(material.config.target, *min_runtime(parts.values()))
     learnt = algorithm == OWN and precision in LEARNABLE
-    return _rounded(material, parts, stages) if learnt else Weighed(parts, [])
+    return _rounded(material, parts, stages) if learnt else QuantizedParts(parts, [])
 
 
-def _with_islands(material: Material, int8: Weighed, stages: Stages) -> Iterator[Weighed]:
+def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator[QuantizedParts]:
     """The heads stay int8."""
     float_parts = read_parts(material.float_model)
-    twin = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
+    weights_only = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
     inputs = material.inputs(len(material.calibration.tensors))
     with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
         noise = int8.noise or measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
-    found = plans(float_parts, int8.parts, twin, inputs, noise, material.config.min_agreement)
+    found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement)
     while True:
         with stages("plan"):
             plan = next(found, None)
         if plan is None:
             return
         parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
-        parts[BACKBONE] = splice(parts[BACKBONE], twin, plan.layers)
+        parts[BACKBONE] = splice(parts[BACKBONE], weights_only, plan.layers)
         yield replace(_rounded(material, parts, stages), plan=plan)
 
 
-def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Weighed:
+def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> QuantizedParts:
     if material.config.rounding == "nearest":
-        return Weighed(parts, [])
+        return QuantizedParts(parts, [])
     with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
         learning = Learning(weights=material.config.rounding == "learnt", refit=material.config.refit)
         inputs = material.inputs(ROUNDING_SAMPLES)
         noise = round_parts(read_parts(material.float_model), parts, inputs, advance, learning=learning)
-    return Weighed(parts, noise)
+    return QuantizedParts(parts, noise)
 
 
-def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, stages: Stages) -> Rung:
+def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:
     config, merged = material.config, material.merged
-    parts = {**weighed.parts, BACKBONE: take_pixels(weighed.parts[BACKBONE], merged.entry.input_range)}
+    parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], merged.source_input.input_range)}
     with stages("joint", len(material.grouped)) as advance:
         joint = fit_joint(config.joint, material.spec, parts, material.heads, material.grouped, advance)
     with stages("link"):
@@ -208,7 +213,9 @@ def _finish(material: Material, precision: str, weighed: Weighed, draft: Path, s
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
     own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.float_model)[BACKBONE])
-    return Rung(precision, linked, metadata, model, quality, weighed.noise, joint, own_ms, float_ms, weighed.plan)
+    return BuiltPrecision(
+        precision, linked, metadata, model, quality, candidate.noise, joint, own_ms, float_ms, candidate.plan
+    )
 
 
 def _check_quicker_than_float(material: Material) -> None:
@@ -222,6 +229,6 @@ def _check_quicker_than_float(material: Material) -> None:
         raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")
 
 
-def last_built(tried: Sequence[Rung | Skipped]) -> Rung:
-    """The rung to take: ``climb`` ends with one that was built."""
-    return next(rung for rung in reversed(tried) if isinstance(rung, Rung))
+def last_built(tried: Sequence[BuiltPrecision | SkippedPrecision]) -> BuiltPrecision:
+    """The one to take: ``try_precisions`` ends with one that was built."""
+    return next(built for built in reversed(tried) if isinstance(built, BuiltPrecision))

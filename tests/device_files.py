@@ -3,9 +3,9 @@
 Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
 dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
 ``expected.json`` (the scores that ai-edge-litert gave). ``int16.tflite`` and its like have the other precisions, and
-``rungs.npz`` what they gave. ``joint.tflite`` has a joint head, and ``joint.npz`` what a numpy program needs to compute
-the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it. ``text.tflite`` takes texts;
-``text.json`` has some, their tokens and scores.
+``precisions.npz`` what they gave. ``joint.tflite`` has a joint head, and ``joint.npz`` what a numpy program needs to
+compute the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it. ``text.tflite`` takes
+texts; ``text.json`` has some, their tokens and scores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
 from tests.tiny_texts import sentences, text_base, text_config
 
 INTERPRETER = "ai_edge_litert"
-RUNGS = ("islands", "int16", "weights", "float16", "float")
+PRECISIONS = ("mixed", "int16", "weights", "float16", "float")
 FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         arrays.update({f"{name}/images": images, f"{name}/features": features})
         scores[name] = [{head: values.tolist() for head, values in answer.items()} for answer in answers]
     np.savez_compressed(folder / "expected.npz", **arrays)
-    write_rungs(folder, pictures)
+    write_precisions(folder, pictures)
     write_joint(folder, pictures)
     write_text(folder)
     names = [path.name for path in pictures]
@@ -69,23 +69,23 @@ def build_file(path: Path, heads: dict[str, int], **options: Any) -> None:
         shutil.copyfile(build_tiny(Path(scratch), heads, **options).output, path)
 
 
-def two_islands(float_parts: Mapping[str, Part], *_: Any) -> Iterator[Plan]:
+def two_float_operators(float_parts: Mapping[str, Part], *_: Any) -> Iterator[Plan]:
     """What timing would choose in a network so small, nobody knows."""
     backbone = float_parts["backbone"]
     yield Plan(tuple(result_name(backbone, backbone.operators[i]) for i in (0, 3)), [])
 
 
-def write_rungs(folder: Path, pictures: list[Path]) -> None:
+def write_precisions(folder: Path, pictures: list[Path]) -> None:
     """Each head's scores (pictures, labels) by the name of the precision and of the head."""
     arrays = {}
-    for rung in RUNGS:
-        path = folder / f"{rung}.tflite"
-        with mock.patch("builder.precisions.plans", two_islands):
-            build_file(path, THREE_HEADS, precision=rung)
+    for precision in PRECISIONS:
+        path = folder / f"{precision}.tflite"
+        with mock.patch("builder.precisions.plans", two_float_operators):
+            build_file(path, THREE_HEADS, precision=precision)
         with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
             answers = [scores_of(classifier.classify(picture).classifications) for picture in pictures]
-        arrays.update({f"{rung}/{head}": np.stack([answer[head] for answer in answers]) for head in THREE_HEADS})
-    np.savez_compressed(folder / "rungs.npz", **arrays)
+        arrays.update({f"{precision}/{head}": np.stack([answer[head] for answer in answers]) for head in THREE_HEADS})
+    np.savez_compressed(folder / "precisions.npz", **arrays)
 
 
 def write_joint(folder: Path, pictures: list[Path]) -> None:

@@ -116,7 +116,7 @@ def test_an_operator_with_two_outputs_goes_all_the_way(tmp_path: Path) -> None:
     result = build_tiny(tmp_path, {"a": tiny_classifier(base, 3, seed=1), "b": tiny_classifier(base, 4, seed=2)})
     assert result.metadata.seam[0].shape == (8,)
     assert result.quality.features_snr_db > 15
-    assert result.report.rung.noise
+    assert result.report.chosen.noise
 
 
 def test_every_usual_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:

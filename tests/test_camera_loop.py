@@ -404,7 +404,7 @@ def test_a_new_file_takes_over_once_it_rests(tmp_path: Path) -> None:
 
 def test_between_looks_nothing_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(tmp_path / "m")
-    monkeypatch.setattr(reload, "_stamp", lambda _: pytest.fail("looked"))
+    monkeypatch.setattr(reload, "_fingerprint", lambda _: pytest.fail("looked"))
     assert [files.look(0.1) for _ in range(10)] == [None] * 10
 
 

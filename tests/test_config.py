@@ -93,3 +93,9 @@ def test_no_heads_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         BuildConfig.from_toml(tmp_path / "none.toml")
+
+
+def test_a_precision_keeps_its_former_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('output = "o"\ncalibration_data = "d"\nprecision = "islands"\n[heads.a]\nmodel = "a.keras"\n')
+    assert BuildConfig.from_toml(path).precision == "mixed"

@@ -13,7 +13,7 @@ keras = pytest.importorskip("keras")
 from builder.merging import convert as conversion  # noqa: E402
 from builder.merging.merge import MergedModel  # noqa: E402
 from builder.merging.substitute import groups, places, template  # noqa: E402
-from builder.reading.picture_input import PictureEntry  # noqa: E402
+from builder.reading.picture_input import PictureSourceInput  # noqa: E402
 from builder.settings.input_scaling import PixelTransform  # noqa: E402
 from builder.tflite.flatbuffer import read_parts  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
@@ -86,7 +86,7 @@ def merged(heads: dict[str, Any]) -> MergedModel:
     first = layers.Dense(6)(layers.Flatten()(image))
     backbone = keras.Model(image, [first, layers.Conv2D(3, 1)(image)])
     activations = dict.fromkeys(heads, "softmax")
-    entry = PictureEntry((4, 4), PixelTransform(), PixelTransform())
+    entry = PictureSourceInput((4, 4), PixelTransform(), PixelTransform())
     return MergedModel(entry, backbone, heads, activations, "sha256:0", tuple(SHAPES))
 
 

@@ -19,7 +19,7 @@ from builder.quantizing.noise import snr_db
 from builder.quantizing.quantize import quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.sensitivity import answers
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.settings.input_scaling import PixelTransform
 from builder.tflite.flatbuffer import operator_name, read_parts
 from tests.tiny_models import seed_weights
@@ -33,7 +33,7 @@ def float_model_of(backbone: Any) -> bytes:
     seam = keras.Input(backbone.output_shape[1:], name="features")
     head = keras.Model(seam, layers.Dense(4, name="dense")(layers.Flatten()(seam)), name="scores")
     seed_weights(head, 9)
-    entry = PictureEntry((16, 16), PixelTransform(), PixelTransform())
+    entry = PictureSourceInput((16, 16), PixelTransform(), PixelTransform())
     return convert(MergedModel(entry, backbone, {"scores": head}, {"scores": "softmax"}, "", ("features",)))
 
 

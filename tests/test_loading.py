@@ -145,7 +145,7 @@ def test_pixels_are_never_guessed(good: Path, tmp_path: Path) -> None:
         load(good, preprocessing=None)
     inside = tiny_classifier(tiny_base(), 3, before=[layers.Rescaling(1 / 127.5, -1)])
     inside.save(tmp_path / "inside.keras")
-    assert load(tmp_path / "inside.keras", preprocessing=None).entry.pixels == PREPROCESSING["tf"]
+    assert load(tmp_path / "inside.keras", preprocessing=None).source_input.pixels == PREPROCESSING["tf"]
 
 
 @pytest.mark.parametrize(

@@ -23,21 +23,21 @@ def power(db: float | None) -> float:
 
 def test_weights_and_activations_add_up_to_the_whole(tiny: BuildResult) -> None:
     """Rounding errors of both are independent; learnt weights may undo a part of the activations'."""
-    for layer in tiny.report.rung.noise:
+    for layer in tiny.report.chosen.noise:
         parts = power(layer.weights_db) + power(layer.activations_db)
         assert 0.3 * parts < power(layer.alone_db) < 3 * parts, layer
 
 
 def test_what_has_no_weights_has_none_to_lose(tiny: BuildResult) -> None:
-    with_weights = {layer.kind for layer in tiny.report.rung.noise if layer.weights_db is not None}
+    with_weights = {layer.kind for layer in tiny.report.chosen.noise if layer.weights_db is not None}
     assert with_weights == {"CONV_2D", "DEPTHWISE_CONV_2D"}
-    assert {layer.kind for layer in tiny.report.rung.noise} > with_weights
+    assert {layer.kind for layer in tiny.report.chosen.noise} > with_weights
 
 
 def test_the_first_operator_has_nothing_before_it(tiny: BuildResult) -> None:
-    first = tiny.report.rung.noise[0]
+    first = tiny.report.chosen.noise[0]
     assert first.snr_db == pytest.approx(first.alone_db, abs=0.5)  # pictures are exact in int8
-    assert sum(layer.snr_db < layer.alone_db for layer in tiny.report.rung.noise) >= len(tiny.report.rung.noise) - 2
+    assert sum(layer.snr_db < layer.alone_db for layer in tiny.report.chosen.noise) >= len(tiny.report.chosen.noise) - 2
 
 
 def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> None:
@@ -49,14 +49,14 @@ def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> Non
 def test_of_very_many_operators_the_heads_noise_is_not_measured(
     tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is; islands cannot be had then, and the ladder says why."""
+    """The rest is; mixed cannot be had then, and the build says why."""
     monkeypatch.setattr("builder.quantizing.rounding.MOST_OPERATORS", 2)
     config = replace(tiny.report.config, output=tmp_path / "x.tflite")
     result = build(replace(config, precision="int8"))
-    assert all(noise.head_noise is None and noise.alone_db > 0 for noise in result.report.rung.noise)
+    assert all(noise.head_noise is None and noise.alone_db > 0 for noise in result.report.chosen.noise)
     assert result.report.to_json()["layers"][0]["head_noise"] is None
     with pytest.raises(ConversionError, match="operators are too many to measure"):
-        build(replace(config, precision="islands"))
+        build(replace(config, precision="mixed"))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.1, 20.0), (1.01, 40.0)])

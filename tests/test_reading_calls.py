@@ -214,7 +214,7 @@ def test_arithmetic_inside_settles_the_input_scaling(tmp_path: Path, how: str) -
     inside, expected = INSIDE[how]
     keras.Model(image, end(stem(inside(image)))).save(tmp_path / "model.keras")
     classifier = Reader().read("model", tmp_path / "model.keras", None)
-    assert classifier.entry.pixels.identity == PREPROCESSING[expected].identity
+    assert classifier.source_input.pixels.identity == PREPROCESSING[expected].identity
     assert classifier.graph.nodes[0].kind == "Conv2D"
 
 

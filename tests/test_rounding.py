@@ -204,4 +204,4 @@ def test_learnt_rounding_is_nearer_to_float_at_equal_size(tiny: BuildResult, tmp
     nearest = build(replace(tiny.report.config, rounding="nearest", output=tmp_path / "nearest.tflite"))
     assert tiny.quality.features_snr_db > nearest.quality.features_snr_db
     assert tiny.report.linked.backbone_bytes == nearest.report.linked.backbone_bytes
-    assert not nearest.report.rung.noise
+    assert not nearest.report.chosen.noise

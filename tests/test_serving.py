@@ -19,7 +19,7 @@ import tensorflow as tf
 from builder import build
 from builder.exporting.saved_model import check_target, export
 from builder.merging.merge import MergedModel
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ConfigError
 from edge_runtime.metadata import ImageInput
@@ -176,7 +176,7 @@ def test_only_the_heads_that_rows_ask_for_run(tmp_path: Path) -> None:
         for layer in [keras.layers.Dense(units, activation="softmax"), *layers]:
             x = layer(x)
         heads[name] = keras.Model(features, x)
-    entry = PictureEntry((4, 4), PixelTransform(), PixelTransform())
+    entry = PictureSourceInput((4, 4), PixelTransform(), PixelTransform())
     merged = MergedModel(entry, backbone, heads, dict.fromkeys(heads, "softmax"), "sha256:0", ("features",))
     export(merged, {"good": ("x", "y"), "bad": ("p", "q", "r")}, ImageInput(4, 4), tmp_path / "serving")
     pixels = np.zeros((2, 4, 4, 3), int).tolist()

@@ -143,9 +143,9 @@ def shared(keras: Any) -> Any:
     image = keras.Input((SIZE, SIZE, 3))
     inner, dense = base(keras), layers.Dense(4, activation="relu")
     pool = layers.GlobalMaxPooling2D()
-    twins = [dense(pool(inner(layers.Rescaling(scale)(image)))) for scale in (1 / 255, -1 / 255)]
+    counterparts = [dense(pool(inner(layers.Rescaling(scale)(image)))) for scale in (1 / 255, -1 / 255)]
     other = layers.GlobalAveragePooling2D()(base(keras, "other")(layers.Rescaling(1 / 127.5, -1)(image)))
-    x = layers.Concatenate()([layers.Subtract()(twins), twins[0], other])
+    x = layers.Concatenate()([layers.Subtract()(counterparts), counterparts[0], other])
     return keras.Model(image, layers.Dense(3, activation="softmax")(x))
 
 

@@ -24,7 +24,7 @@ from builder.commands.options import (
     transforms_of,
 )
 from builder.commands.training import train_head
-from builder.settings.config import ALGORITHMS, AUTO, DEFAULT_MIN_AGREEMENT, RUNGS, BuildConfig
+from builder.settings.config import ALGORITHMS, AUTO, DEFAULT_MIN_AGREEMENT, FORMER_PRECISIONS, PRECISIONS, BuildConfig
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
@@ -36,6 +36,13 @@ from edge_runtime import __version__
 @click.version_option(__version__, prog_name="builder", message="%(prog)s of polyhead %(version)s")
 def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
+
+
+class _Precision(click.Choice):
+    """Reads the names of former versions too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(FORMER_PRECISIONS.get(value, value), param, ctx)
 
 
 for command in (*COMMANDS, train_head, export):
@@ -53,7 +60,9 @@ for command in (*COMMANDS, train_head, export):
 )
 @click.option("--min-agreement", type=float, default=None, help=f"The gate.  [default: {DEFAULT_MIN_AGREEMENT}]")
 @click.option("--output", type=click.Path(path_type=Path), help="The .tflite file to write.")
-@click.option("--precision", type=click.Choice([AUTO, *RUNGS]), help="How exact; auto is the first that passes the gate.")
+@click.option(
+    "--precision", type=_Precision([AUTO, *PRECISIONS]), help="How exact; auto is the first that passes the gate."
+)
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Who makes int8; the others are there to compare with.")
 @click.option(
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."

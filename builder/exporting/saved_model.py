@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from builder.merging.merge import MergedModel
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.reading.text_input import text_layer
 from builder.support.errors import ConfigError, ConversionError
 from builder.support.files import written_folder
@@ -88,13 +88,13 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
 
 def _backbone(module: tf.Module, merged: MergedModel) -> Function:
     """From what the graph takes to the list of the tensors of the seam."""
-    entry = merged.entry
+    source_input = merged.source_input
 
     def run(tensors: Any) -> list[Any]:
         found = merged.backbone(tensors, training=False)
         return list(found) if isinstance(found, (list, tuple)) else [found]
 
-    function = tf.function(run, input_signature=[tf.TensorSpec((None, *entry.shape), entry.dtype)])
+    function = tf.function(run, input_signature=[tf.TensorSpec((None, *source_input.shape), source_input.dtype)])
     module.backbone = function
     return function
 
@@ -172,8 +172,8 @@ def _entry(module: tf.Module, merged: MergedModel, spec: InputSpec) -> Function:
 
 def _transformed(merged: MergedModel) -> Function:
     """From pixels 0..255 to what the graph takes."""
-    assert isinstance(merged.entry, PictureEntry)
-    pixels = merged.entry.pixels
+    assert isinstance(merged.source_input, PictureSourceInput)
+    pixels = merged.source_input.pixels
     order, scale, offset = list(pixels.order), tf.constant(pixels.scale), tf.constant(pixels.offset)
     return lambda images: tf.gather(tf.cast(images, tf.float32), order, axis=3) * scale + offset
 

@@ -17,10 +17,10 @@ from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_roundi
 from builder.reading.classifier import Classifier, load_classifiers
 from builder.reading.digests import tensor_digests
 from builder.reading.graph import INPUT, Ref, upstream
-from builder.reading.picture_input import PictureEntry
-from builder.reading.source_input import Entry
+from builder.reading.picture_input import PictureSourceInput
+from builder.reading.source_input import SourceInput
 from builder.samples.calibration import SampleSet
-from builder.settings.config import ISLANDS, HeadConfig
+from builder.settings.config import MIXED, HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
@@ -69,7 +69,7 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
     tensors = {tensor.name: tensor for tensor in file.metadata.seam}
     real = {tensor: tensors[tensor].quantization.dequantize(values) for tensor, values in integers.items()}
     precision = file.metadata.built["precision"]
-    precision = "int8" if precision == ISLANDS else precision  # whose heads are int8
+    precision = "int8" if precision == MIXED else precision  # whose heads are int8
     part = _quantized(name, float_model, real, tensors, precision)
     if rounding != "nearest" and precision in LEARNABLE:
         some = slice(ROUNDING_SAMPLES)
@@ -88,9 +88,11 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
 
 def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
     """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
-    path, entry, spec, seam = classifier.path, classifier.entry, file.metadata.input, file.metadata.seam
-    if (entry.name, entry.shape) != (spec.name, spec.shape[1:]):
-        raise NoSharedBackboneError(f"{path}: expected a model of {spec}, as {file.path} takes; found one of {entry}")
+    path, source_input, spec, seam = classifier.path, classifier.source_input, file.metadata.input, file.metadata.seam
+    if (source_input.name, source_input.shape) != (spec.name, spec.shape[1:]):
+        raise NoSharedBackboneError(
+            f"{path}: expected a model of {spec}, as {file.path} takes; found one of {source_input}"
+        )
     places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
     found = {tensor.name: places[tensor.digest] for tensor in seam if tensor.digest in places}
     if not found:
@@ -107,8 +109,8 @@ def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[i
 
 def _another_backbone(classifier: Classifier, file: Finished) -> str:
     wanted = {tensor.digest for tensor in file.metadata.seam}
-    for words, entry in _other_entries(classifier.entry, file):
-        if wanted & set(tensor_digests(classifier.graph, entry.identity, entry.shape)):
+    for words, source_input in _other_source_inputs(classifier.source_input, file):
+        if wanted & set(tensor_digests(classifier.graph, source_input.identity, source_input.shape)):
             return f"{classifier.path}: its base is that of {file.path}, but {words}"
     return (
         f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "
@@ -116,15 +118,15 @@ def _another_backbone(classifier: Classifier, file: Finished) -> str:
     )
 
 
-def _other_entries(entry: Entry, file: Finished) -> Iterator[tuple[str, Entry]]:
+def _other_source_inputs(source_input: SourceInput, file: Finished) -> Iterator[tuple[str, SourceInput]]:
     """What the user may have meant."""
     spec = file.metadata.input
-    if isinstance(entry, PictureEntry):
+    if isinstance(source_input, PictureSourceInput):
         for name, transform in PREPROCESSING.items():
             words = f"pixels enter it otherwise; they have to as preprocessing = {name!r} says, with what its layers do"
-            yield words, replace(entry, pixels=transform)
+            yield words, replace(source_input, pixels=transform)
     elif isinstance(spec, TextInput):
-        yield f"it takes {entry}, and the file {spec}, which differ", replace(entry, words=spec)
+        yield f"it takes {source_input}, and the file {spec}, which differ", replace(source_input, words=spec)
 
 
 def _quantized(

@@ -127,7 +127,7 @@ def fit_router(evidence: Evidence, *, fit_energies: bool = True) -> FittedRouter
     normal = np.zeros_like(unseen)
     if fit_energies:
         normal[:, :heads] = (raw - middle) / scale
-    regression, energy, offsets = _weigh(unseen, normal, classes)
+    regression, energy, offsets = _quantized(unseen, normal, classes)
     whole = fit_logistic(features, classes, penalty=penalty, number=number)
     gains = energy / scale if fit_energies else np.zeros(heads)
     bias = regression * whole.bias + offsets
@@ -151,7 +151,7 @@ def _twins(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return found
 
 
-def _weigh(regression: np.ndarray, energy: np.ndarray, classes: np.ndarray) -> tuple[float, float, np.ndarray]:
+def _quantized(regression: np.ndarray, energy: np.ndarray, classes: np.ndarray) -> tuple[float, float, np.ndarray]:
     """How far to trust the regression and the energies, and an offset for each class: a convex fit of few numbers."""
     number, weights = regression.shape[1], balanced_weights(classes)
     parts, target = np.stack([regression, energy]), np.eye(number)[classes]

@@ -31,9 +31,9 @@ def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> 
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
     ``advance`` is called after each conversion. Raises ``ConversionError``.
     """
-    entry = merged.entry
-    shapes = {entry.name: entry.shape}
-    backbone = partial(_frozen, _device_backbone(merged), shapes, list(merged.seam), tf.as_dtype(entry.dtype))
+    source_input = merged.source_input
+    shapes = {source_input.name: source_input.shape}
+    backbone = partial(_frozen, _device_backbone(merged), shapes, list(merged.seam), tf.as_dtype(source_input.dtype))
     parts = _parts({BACKBONE: backbone}, advance)
     _name_tensors(parts[BACKBONE], BACKBONE)
     return write_parts({**parts, **convert_heads(merged.heads, advance)})
@@ -102,7 +102,7 @@ def _converter(functions: Mapping[str, Any], folder: str) -> Any:
 
 
 def _device_backbone(merged: MergedModel) -> Any:
-    layer = merged.entry.layer_in_file()
+    layer = merged.source_input.layer_in_file()
     if layer is None:
         return unrolled(merged.backbone)
     return lambda image, training: merged.backbone(layer(image), training=training)

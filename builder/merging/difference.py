@@ -12,7 +12,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.digests import settings_of
 from builder.reading.graph import Node
 from builder.reading.layers import weight_name
-from builder.reading.source_input import entry_difference
+from builder.reading.source_input import source_input_difference
 
 _FLOAT16_STEP = 2.0**-11  # largest relative error of rounding to float16
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -46,21 +46,21 @@ def first_difference(first: Classifier, other: Classifier) -> Difference | None:
 
 
 def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tuple[str, str]:
-    entered = entry_difference(first.entry, other.entry, first.name)
+    entered = source_input_difference(first.source_input, other.source_input, first.name)
     if entered is not None:
         return entered
-    counterparts = twins(first, other)
-    if place not in counterparts:
+    known = counterparts(first, other)
+    if place not in known:
         behind = set(other.digests)
         index = next((i for i, found in enumerate(first.digests) if found not in behind), len(first.digests) - 1)
         return (
             _describe_layers(first, index, other, place),
             "From here on they are built differently; only layers of one architecture can be shared",
         )
-    return _describe_weights(counterparts[place], node), _advice(first, other, counterparts)
+    return _describe_weights(known[place], node), _advice(first, other, known)
 
 
-def twins(first: Classifier, other: Classifier) -> dict[int, Node]:
+def counterparts(first: Classifier, other: Classifier) -> dict[int, Node]:
     """From a node of ``other`` to the node of ``first`` that has its place in the architecture, heads left out."""
     places: dict[str, deque[Node]] = defaultdict(deque)  # branches that are built alike come in the same order
     for key, node in list(zip(first.structure, first.graph.nodes, strict=True))[: first.graph.head_start]:
@@ -73,7 +73,7 @@ def _describe_layers(first: Classifier, index: int, other: Classifier, place: in
     ours, theirs = first.graph.nodes[index], other.graph.nodes[place]
     if ours.kind != theirs.kind:
         return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
-    settings, others = (settings_of(c.graph, i, c.entry.shape) for c, i in ((other, place), (first, index)))
+    settings, others = (settings_of(c.graph, i, c.source_input.shape) for c, i in ((other, place), (first, index)))
     for key in sorted(set(settings) | set(others)):
         if settings.get(key) != others.get(key):
             found, expected = (n.config.get(key, s.get(key)) for n, s in ((theirs, settings), (ours, others)))

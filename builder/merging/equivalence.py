@@ -35,7 +35,7 @@ def to_prove(classifiers: Sequence[Classifier]) -> list[Classifier]:
     """
     if len(classifiers) <= ALL_UP_TO:
         return list(classifiers)
-    return list({digest(c.kind, c.structure, c.entry.outside): c for c in reversed(classifiers)}.values())[::-1]
+    return list({digest(c.kind, c.structure, c.source_input.outside): c for c in reversed(classifiers)}.values())[::-1]
 
 
 def prove(

@@ -142,7 +142,7 @@ def _tree(group: Group) -> Tree:
         ends = [first.graph.nodes[ref.node].layer for ref in group.shared.seams[0].values()]
         tree = Tree(
             f"[bold]backbone[/bold] {group.shared.digest[:12]}: {len(group.backbone())} layers, "
-            f"{group.shared.parameters:,} parameters\n{first.entry}; "
+            f"{group.shared.parameters:,} parameters\n{first.source_input}; "
             f"ends with {plain(' and '.join(ends))}"
         )
     for i, classifier in enumerate(group.classifiers):

@@ -17,8 +17,8 @@ from builder.reading.classifier import Classifier, check_labels, run_float
 from builder.reading.formats.limits import PLAIN
 from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
-from builder.reading.source_input import Entry
-from builder.reading.text_input import TextEntry
+from builder.reading.source_input import SourceInput
+from builder.reading.text_input import TextSourceInput
 from builder.support.errors import ModelFileError, NoSharedBackboneError
 
 Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
@@ -26,13 +26,13 @@ Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of th
 
 @dataclass(frozen=True)
 class MergedModel:
-    """``backbone``: what the graph takes, see ``entry`` -> the tensors of the seam; each head: those of them that it
-    reads -> scores (n, labels).
+    """``backbone``: what the graph takes, see ``source_input`` -> the tensors of the seam; each head: those of them
+    that it reads -> scores (n, labels).
 
     Every head ends in probabilities, also where the original gave bare logits.
     """
 
-    entry: Entry
+    source_input: SourceInput
     backbone: Any  # keras.Model
     heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
     activations: dict[str, str]
@@ -49,14 +49,14 @@ class MergedModel:
 
     def features(self, tensors: np.ndarray) -> Features:
         """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
-        found = self.backbone.predict(self.entry.graph_input(tensors), batch_size=32, verbose=0)
+        found = self.backbone.predict(self.source_input.graph_input(tensors), batch_size=32, verbose=0)
         return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
 
     def needs_words(self) -> bool:
         """Does a text without a token give no number, as the mean of none does?"""
-        if not isinstance(self.entry, TextEntry):
+        if not isinstance(self.source_input, TextSourceInput):
             return False
-        nothing = self.entry.graph_input(np.zeros((1, *self.entry.shape), np.int32))
+        nothing = self.source_input.graph_input(np.zeros((1, *self.source_input.shape), np.int32))
         # Called, not predicted: compiled, a product and its relu become one operation, which makes 0 of what is no
         # number on some processors.
         return any(not np.isfinite(np.asarray(values)).all() for values in _as_list(self.backbone(nothing)))
@@ -68,7 +68,7 @@ class MergedModel:
 
     def keras_model(self) -> Any:
         """Pixels 0..255 or texts in, one named output for each head; plain Keras, loadable without this project."""
-        source, entered = self.entry.keras_input()
+        source, entered = self.source_input.keras_input()
         seam = dict(zip(self.seam, _as_list(self.backbone(entered)), strict=True))
         outputs = {name: head([seam[t.name] for t in head.inputs]) for name, head in self.heads.items()}
         return keras.Model(source, outputs, name="polyhead")
@@ -88,7 +88,7 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         c.name: head_model(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
     }
     return MergedModel(
-        entry=first.entry,
+        source_input=first.source_input,
         backbone=backbone,
         heads=heads,
         activations={c.name: c.applied or c.activation for c in classifiers},
@@ -114,8 +114,8 @@ def head_model(
 
 def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
     """The shared part as a Keras model: what the graph takes -> the tensors of the seam."""
-    entry = classifiers[0].entry
-    source = keras.Input(entry.shape, name=entry.name, dtype=entry.dtype)
+    source_input = classifiers[0].source_input
+    source = keras.Input(source_input.shape, name=source_input.name, dtype=source_input.dtype)
     nodes, outputs = shared.backbone(classifiers), list(shared.seams[0].values())
     return _rebuild(classifiers[0], nodes, outputs, {Ref(INPUT, 0): source}, name="backbone")
 

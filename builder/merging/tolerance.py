@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from builder.merging.difference import distance, twins
+from builder.merging.difference import counterparts, distance
 from builder.reading.classifier import Classifier
 from builder.reading.graph import Graph
 
@@ -31,7 +31,7 @@ def align(
 
 def _aligned(first: Classifier, other: Classifier, tolerance: float) -> tuple[Classifier, float]:
     nodes, worst = list(other.graph.nodes), 0.0
-    for i, twin in twins(first, other).items():
+    for i, twin in counterparts(first, other).items():
         pairs = zip(twin.weights, nodes[i].weights, strict=True)
         apart = max((distance(a.value, b.value) for a, b in pairs if a is not b), default=0.0)
         if 0 < apart <= tolerance:

@@ -23,7 +23,7 @@ _LAYERS = (
 )
 
 
-def stock_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: str) -> bytes:
+def baseline_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: str) -> bytes:
     """``float_model`` in int8 by one of ``config.ALGORITHMS`` that is not ours, with ``ranges`` for its activations.
 
     Those of litert-quantizer differ in how they choose the scales of weights; all round to nearest. Raises

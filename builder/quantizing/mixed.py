@@ -1,7 +1,7 @@
 """Which operators of an int8 backbone are worth computing in float: the fewest with which the heads answer as before.
 
-Operators are taken by stretches: what lies between one place where a single activation is all that goes on and the next.
-Where two stretches meet, nothing is converted, so what a stretch costs depends on which others are in float already.
+Operators are taken by runs: what lies between one place where a single activation is all that goes on and the next.
+Where two runs meet, nothing is converted, so what a run costs depends on which others are in float already.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from builder.tflite.splice import result_name, splice
 from edge_runtime.metadata import BACKBONE
 
 _JUDGED = 96  # samples
-_GROWTH = 1.15  # of the number of stretches from one try to the next
+_GROWTH = 1.15  # of the number of runs from one try to the next
 _BYTES_PER_US = 20_000.0  # of a conversion, which reads and writes five bytes an element: measured on a whole model
 
 
@@ -47,23 +47,23 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         costs = [{key: _short(value) for key, value in asdict(cost).items()} for cost in self.costs]
-        return {"islands": list(self.layers), "operators": costs}
+        return {"float_operators": list(self.layers), "operators": costs}
 
 
 def plans(
     float_parts: Mapping[str, Part],
     int8_parts: Mapping[str, Part],
-    twin: Part,
+    weights_only: Part,
     inputs: np.ndarray,
     noise: Sequence[LayerNoise],
     bar: float,
 ) -> Iterator[Plan]:
-    """Stretches in the order of their gain for each microsecond: first as few as make the heads agree with float as often
-    as half way between ``bar`` and always, on calibration samples; then more of them, as long as float is slower. Where
-    that is not reached, as many as are quicker than float, if they agree as often as ``bar`` says.
+    """Runs of operators in the order of their gain for each microsecond: first as few as make the heads agree with float
+    as often as half way between ``bar`` and always, on calibration samples; then more of them, as long as float is
+    slower. Where that is not reached, as many as are quicker than float, if they agree as often as ``bar`` says.
 
-    ``int8_parts``: rounded. ``twin``: the backbone in float with int8 weights, of which the islands are taken.
-    ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``. Raises
+    ``int8_parts``: rounded. ``weights_only``: the backbone in float with int8 weights, of which the float operators are
+    taken. ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``. Raises
     ``ConversionError`` where there is no first.
     """
     backbone, base = float_parts[BACKBONE], int8_parts[BACKBONE]
@@ -79,9 +79,9 @@ def plans(
     truth = answers(backbone, some_heads(float_parts), judged)
     count, plan, agreement, enough = 1, None, 0.0, False
     while count < len(order):
-        layers = tuple(layer for stretch in order[:count] for layer in stretch)
-        mixed = splice(base, twin, set(layers))
-        own_ms, float_ms = backbone_ms(mixed, twin)
+        layers = tuple(layer for run in order[:count] for layer in run)
+        mixed = splice(base, weights_only, set(layers))
+        own_ms, float_ms = backbone_ms(mixed, weights_only)
         if own_ms >= float_ms:
             break
         plan, agreement = Plan(layers, costs), _agreement(truth, answers(mixed, some_heads(int8_parts), judged))
@@ -100,7 +100,7 @@ def plans(
     yield plan  # its rounding is not learnt yet
 
 
-def stretches(part: Part) -> list[list[str]]:
+def float_runs(part: Part) -> list[list[str]]:
     """The operators of ``part`` in order, by their ``result_name``, parted where one activation is all that goes on."""
     last = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
     last.update(dict.fromkeys(part.outputs.values(), len(part.operators)))
@@ -115,21 +115,21 @@ def stretches(part: Part) -> list[list[str]]:
 
 
 def by_gain(part: Part, costs: Sequence[OperatorCost]) -> list[list[str]]:
-    """The stretches of the float ``part`` in the order in which they are worth being float: the noise that goes, for each
+    """The runs of the float ``part`` in the order in which they are worth being float: the noise that goes, for each
     microsecond that comes, those in front of it being float already.
     """
     known = {cost.layer: cost for cost in costs}
-    left = [[layer for layer in stretch if layer in known] for stretch in stretches(part)]
-    left, order = [stretch for stretch in left if stretch], list[list[str]]()
-    shores = _Shores(part)
+    left = [[layer for layer in run if layer in known] for run in float_runs(part)]
+    left, order = [run for run in left if run], list[list[str]]()
+    conversions = _Conversions(part)
     while left:
-        there = {layer for stretch in order for layer in stretch}
-        now = shores.microseconds(there)
+        there = {layer for run in order for layer in run}
+        now = conversions.microseconds(there)
 
-        def worth(stretch: list[str], there: set[str] = there, now: float = now) -> float:
-            noise = sum(known[layer].head_noise for layer in stretch)
-            more = sum(known[layer].float_us - known[layer].int8_us for layer in stretch)
-            return noise / max(more + shores.microseconds(there | set(stretch)) - now, 1.0)
+        def worth(run: list[str], there: set[str] = there, now: float = now) -> float:
+            noise = sum(known[layer].head_noise for layer in run)
+            more = sum(known[layer].float_us - known[layer].int8_us for layer in run)
+            return noise / max(more + conversions.microseconds(there | set(run)) - now, 1.0)
 
         best = max(left, key=worth)
         left.remove(best)
@@ -137,7 +137,7 @@ def by_gain(part: Part, costs: Sequence[OperatorCost]) -> list[list[str]]:
     return order
 
 
-class _Shores:
+class _Conversions:
     """What converting activations costs where operators in float and in int8 meet, by the activations' size."""
 
     def __init__(self, part: Part) -> None:

@@ -1,4 +1,4 @@
-"""Model file -> ``Classifier``: what it computes, as a graph, with its labels and its entry. Nothing is built here."""
+"""Model file -> ``Classifier``: what it computes, as a graph, with its labels and its input. Nothing is built here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from builder.reading.formats.stored import StoredModel, contradictions
 from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, weight_name
 from builder.reading.simplify import activation_of
-from builder.reading.source_input import Entry, check_one_input, read_entry
-from builder.reading.text_input import TextEntry, check_embedding
+from builder.reading.source_input import SourceInput, check_one_input, read_source_input
+from builder.reading.text_input import TextSourceInput, check_embedding
 from builder.settings.config import HeadConfig, TextConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
@@ -30,7 +30,7 @@ from edge_runtime.text import TextInput
 class Classifier:
     """One model that was read.
 
-    ``graph``: what it computes at inference from ``entry`` on. ``activation``: what its last layer applies.
+    ``graph``: what it computes at inference from ``source_input`` on. ``activation``: what its last layer applies.
     ``original``: builds the model as Keras loads it, for the proof; slow.
     """
 
@@ -38,7 +38,7 @@ class Classifier:
     path: Path
     kind: str
     graph: Graph
-    entry: Entry
+    source_input: SourceInput
     activation: str
     original: Callable[[], Any]
     labels: tuple[str, ...] = ()
@@ -51,13 +51,13 @@ class Classifier:
     def digests(self) -> list[str]:
         """Of every tensor, weights included; see ``digests.tensor_digests``."""
         with contradictions(self.path):
-            return tensor_digests(self.graph, self.entry.identity, self.entry.shape)
+            return tensor_digests(self.graph, self.source_input.identity, self.source_input.shape)
 
     @cached_property
     def structure(self) -> list[str]:
         """The same without weights: equal where two models are built alike."""
         with contradictions(self.path):
-            return tensor_digests(self.graph, self.entry.identity, self.entry.shape, with_weights=False)
+            return tensor_digests(self.graph, self.source_input.identity, self.source_input.shape, with_weights=False)
 
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels).
@@ -65,7 +65,7 @@ class Classifier:
         ``samples``: as users have them, pixels 0..255 (samples, height, width, 3) or texts, bytes (samples,). What is
         ``applied`` to bare logits is applied here too.
         """
-        scores = run_float(self.original(), self.entry.original_input(samples))
+        scores = run_float(self.original(), self.source_input.original_input(samples))
         return scores if self.applied is None else np.asarray(getattr(keras.activations, self.applied)(scores))
 
 
@@ -97,14 +97,14 @@ class Reader:
             except (UnreadableModelError, UnknownLayerError) as error:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
-            simple, entry = read_entry(stored, graph, preprocessing)
-            simple = one_node_each(simple, entry.shape)
+            simple, source_input = read_source_input(stored, graph, preprocessing)
+            simple = one_node_each(simple, source_input.shape)
         return Classifier(
             name=name,
             path=path,
             kind=stored.kind,
             graph=simple,
-            entry=entry,
+            source_input=source_input,
             activation="linear",
             original=stored.original,
             labels=stored.origin.labels or (),
@@ -143,7 +143,7 @@ def load_classifiers(
 
 def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None) -> Classifier:
     classifier = reader.read(head.name, head.model, head.preprocessing)
-    classifier = replace(classifier, entry=_declared(classifier, head, text))
+    classifier = replace(classifier, source_input=_declared(classifier, head, text))
     if head.activation not in (None, classifier.applied or classifier.activation) and classifier.applied is None:
         raise ConfigError(
             f"heads.{head.name}.activation: {head.model.name} ends in a {classifier.activation} of its own; "
@@ -153,18 +153,18 @@ def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None)
     return replace(classifier, labels=read_labels(head, classifier.labels), applied=applied)
 
 
-def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> Entry:
-    """The entry with what the user says of it. Raises ``ConfigError`` where that is too little."""
-    entry = classifier.entry
-    if isinstance(entry, TextEntry):
-        entry = entry.with_words(text, f"heads.{head.name}: {head.model.name}")
-        check_embedding(classifier.graph, entry.words, head.model)
-    elif head.preprocessing is None and entry.pixels == PixelTransform():
+def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:
+    """The source_input with what the user says of it. Raises ``ConfigError`` where that is too little."""
+    source_input = classifier.source_input
+    if isinstance(source_input, TextSourceInput):
+        source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
+        check_embedding(classifier.graph, source_input.words, head.model)
+    elif head.preprocessing is None and source_input.pixels == PixelTransform():
         raise ConfigError(
             f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
             'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
         )
-    return entry
+    return source_input
 
 
 def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from edge_runtime.metadata import ImageInput
 
 
 @dataclass(frozen=True)
-class PictureEntry:
+class PictureSourceInput:
     """``pixels``: from 0..255 to the graph's input; ``declared``: the part of it that happens outside the model.
 
     ``size``: height, width. ``fit``: how pictures were brought to it, where the model file says so.
@@ -81,7 +81,7 @@ class PictureEntry:
         fit = resize.fit or self.fit or "stretch"
         return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=fit)
 
-    def difference(self, other: PictureEntry, ours: str) -> tuple[str, str] | None:
+    def difference(self, other: PictureSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
         if self.size != other.size:
             theirs, own = (f"{width} x {height}" for height, width in (other.size, self.size))

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from builder.reading.formats.stored import StoredModel
 from builder.reading.graph import Graph, input_shapes
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.reading.simplify import simplify
-from builder.reading.text_input import TextEntry, check_embedding, reads_tokens, split_vectorization
+from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ModelFileError
 from edge_runtime.text import TextInput
 
-Entry = PictureEntry | TextEntry
+SourceInput = PictureSourceInput | TextSourceInput
 
 
-def read_entry(stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None) -> tuple[Graph, Entry]:
-    """The graph from the entry on, simplified, and the entry. Raises ``ModelFileError``."""
+def read_source_input(
+    stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None
+) -> tuple[Graph, SourceInput]:
+    """The graph from the source_input on, simplified, and the source_input. Raises ``ModelFileError``."""
     shape = _shape(stored)
     graph, words = split_vectorization(graph, stored.path)
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        return simple, PictureEntry(_picture_size(shape, stored), pixels, declared, stored.origin.fit)
+        return simple, PictureSourceInput(_picture_size(shape, stored), pixels, declared, stored.origin.fit)
     if preprocessing is not None:
         raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
     if words is not None:
         check_embedding(graph, words, stored.path)
-    entry = TextEntry(words or TextInput(_token_count(shape, stored), ()), words is not None, len(shape))
-    return simplify(graph, PixelTransform())[0], entry
+    source_input = TextSourceInput(words or TextInput(_token_count(shape, stored), ()), words is not None, len(shape))
+    return simplify(graph, PixelTransform())[0], source_input
 
 
-def entry_difference(first: Entry, other: Entry, name: str) -> tuple[str, str] | None:
+def source_input_difference(first: SourceInput, other: SourceInput, name: str) -> tuple[str, str] | None:
     """How ``other`` enters otherwise than ``first``, that of the model ``name``: (what, advice); None: in no way."""
-    if isinstance(first, PictureEntry) and isinstance(other, PictureEntry):
+    if isinstance(first, PictureSourceInput) and isinstance(other, PictureSourceInput):
         return first.difference(other, name)
-    if isinstance(first, TextEntry) and isinstance(other, TextEntry):
+    if isinstance(first, TextSourceInput) and isinstance(other, TextSourceInput):
         return first.difference(other, name)
     return f"it takes {other}, {name} takes {first}", "Pictures and texts share nothing; build a file for each"
 

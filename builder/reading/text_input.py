@@ -23,7 +23,7 @@ VECTORIZATION = "TextVectorization"
 
 
 @dataclass(frozen=True)
-class TextEntry:
+class TextSourceInput:
     """``words``: how a text becomes the tokens that the graph takes; without a vocabulary, where nobody said it.
 
     ``inside``: the original has a TextVectorization of its own and takes strings, else the numbers of tokens.
@@ -79,8 +79,8 @@ class TextEntry:
         """For the device."""
         return self.words
 
-    def with_words(self, config: TextConfig | TextInput | None, where: str) -> TextEntry:
-        """This entry with the vocabulary that ``config`` names, where the model has none, or that of a file.
+    def with_words(self, config: TextConfig | TextInput | None, where: str) -> TextSourceInput:
+        """This source_input with the vocabulary that ``config`` names, where the model has none, or that of a file.
 
         Raises ``ConfigError``.
         """
@@ -101,7 +101,7 @@ class TextEntry:
         )  # fmt: skip
         return replace(self, words=words)
 
-    def difference(self, other: TextEntry, ours: str) -> tuple[str, str] | None:
+    def difference(self, other: TextSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
         same = "A token must mean the same to both; train both with one vocabulary and one TextVectorization"
         if self.identity == other.identity:

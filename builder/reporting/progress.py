@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Stages:
     """Used once for a build: ``with stages("load", 3) as advance: ...``.
 
-    ``terminal``: None shows nothing. ``seconds``: wall time of each stage so far, all rungs together.
+    ``terminal``: None shows nothing. ``seconds``: wall time of each stage so far, all precisions together.
     """
 
     def __init__(self, terminal: TextIO | None) -> None:

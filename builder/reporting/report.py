@@ -16,7 +16,7 @@ from rich.table import Table
 from builder.joint import JointHead, NoJoint
 from builder.judging.verify import Quality
 from builder.merging.equivalence import Proof
-from builder.precisions import Rung, Skipped
+from builder.precisions import BuiltPrecision, SkippedPrecision
 from builder.quantizing.coverage import MOST_BEYOND
 from builder.reporting.report_page import Page, Worst, render
 from builder.samples.calibration import SampleSet
@@ -37,12 +37,12 @@ class Report:
 
     ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
     equal, relative to the largest of each tensor. ``beyond``: see ``likeness.beyond_calibration``. ``tried``: precisions
-    in the order they were tried; ``rung``: the one that was taken.
+    in the order they were tried; ``chosen``: the one that was taken.
     """
 
     config: BuildConfig
-    tried: Sequence[Rung | Skipped]
-    rung: Rung
+    tried: Sequence[BuiltPrecision | SkippedPrecision]
+    chosen: BuiltPrecision
     calibration: SampleSet
     verification: SampleSet
     proof: Proof
@@ -53,24 +53,24 @@ class Report:
 
     @property
     def metadata(self) -> Metadata:
-        return self.rung.metadata
+        return self.chosen.metadata
 
     @property
     def quality(self) -> Quality:
-        return self.rung.quality
+        return self.chosen.quality
 
     @property
     def linked(self) -> LinkedModel:
-        return self.rung.linked
+        return self.chosen.linked
 
     @property
     def joint(self) -> JointHead | NoJoint:
-        return self.rung.joint
+        return self.chosen.joint
 
     @property
     def file_bytes(self) -> int:
         """Of the finished file."""
-        return len(self.rung.model)
+        return len(self.chosen.model)
 
     @property
     def failures(self) -> list[str]:
@@ -153,9 +153,9 @@ class Report:
                 **self.quality.to_json(),
             },
             "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
-            "precision": self.rung.precision,
-            "rungs": [rung.to_json() for rung in self.tried],
-            "layers": [layer.to_json() for layer in self.rung.noise],
+            "precision": self.chosen.precision,
+            "precisions": [built.to_json() for built in self.tried],
+            "layers": [layer.to_json() for layer in self.chosen.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
             "versions": {k: v for k, v in self.metadata.built.items() if isinstance(v, str)},
         }
@@ -197,21 +197,21 @@ def print_summary(report: Report) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
     total = sum(report.seconds.values())
     print(
-        f"{report.rung.precision}; backbone {report.metadata.backbone_digest[:19]}, "
+        f"{report.chosen.precision}; backbone {report.metadata.backbone_digest[:19]}, "
         f"{report.metadata.built['parameters']:,} parameters, "
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
         f"built in {total:.1f} s; report in {printable(str(report.config.report_folder / 'index.html'))}"
     )
     if len(report.tried) > 1:
-        print("\n".join(_rung_line(tried) for tried in report.tried))
+        print("\n".join(_precision_line(tried) for tried in report.tried))
     if isinstance(report.joint, JointHead):
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(printable(f"warning: {warning}"), fg="yellow", err=True)
 
 
-def _rung_line(tried: Rung | Skipped) -> str:
-    if isinstance(tried, Skipped):
+def _precision_line(tried: BuiltPrecision | SkippedPrecision) -> str:
+    if isinstance(tried, SkippedPrecision):
         return f"{tried.precision}: left out: {tried.reason}"
     return (
         f"{tried.precision}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
@@ -248,17 +248,17 @@ def _page(report: Report) -> Page:
         heads=report.quality.heads,
         min_agreement=report.config.min_agreement,
         worst=tuple(worst[:18]),
-        noise=report.rung.noise,
-        rungs=_rungs(report),
+        noise=report.chosen.noise,
+        precisions=_precisions(report),
         seconds=report.seconds,
     )
 
 
-def _rungs(report: Report) -> list[tuple[str, ...]]:
-    """A row for each precision that was tried, as ``report_page.RUNG_COLUMNS``."""
+def _precisions(report: Report) -> list[tuple[str, ...]]:
+    """A row for each precision that was tried, as ``report_page.PRECISION_COLUMNS``."""
     rows: list[tuple[str, ...]] = []
     for tried in report.tried:
-        if isinstance(tried, Skipped):
+        if isinstance(tried, SkippedPrecision):
             rows.append((tried.precision, tried.reason))
             continue
         worst = min(tried.quality.heads, key=lambda q: q.agreement)
@@ -292,7 +292,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     metadata, noun = report.metadata, report.metadata.input.noun
     return [
         ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
-        ("precision", report.rung.precision),
+        ("precision", report.chosen.precision),
         ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
         (
             "backbone",

@@ -45,13 +45,13 @@ class Page:
     min_agreement: float
     worst: Sequence[Worst]
     noise: Sequence[LayerNoise]
-    rungs: Sequence[tuple[str, ...]]
+    precisions: Sequence[tuple[str, ...]]
     seconds: Mapping[str, float]
 
 
 _DEAREST = 12  # operators in the table of those that cost the heads most
 NOISE_COLUMNS = ("operator", "kind", "of the heads' noise", "alone (dB)", "its weights (dB)", "its activations (dB)")
-RUNG_COLUMNS = (
+PRECISION_COLUMNS = (
     "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "of float's time",
     "runs from TensorFlow Lite",
 )  # fmt: skip
@@ -60,7 +60,7 @@ _BODY = """{problems}
 <h2>Agreement with the float originals, and drift of the top probability</h2>{quality}
 <table><tr><th>head</th><th class="n">pictures</th><th class="n">agreement</th><th class="n">95 % interval</th>
 <th class="n">drift mean</th><th class="n">drift max</th></tr>{heads}</table>
-<h2>Precisions tried</h2><table>{rungs}</table>
+<h2>Precisions tried</h2><table>{precisions}</table>
 <h2>Bytes by part</h2>{bytes}
 <h2>Pictures that changed most</h2><div class="cards">{worst}</div>
 {noise}
@@ -77,7 +77,7 @@ def render(page: Page) -> str:
         heads="".join(_head_row(q) for q in page.heads),
         bytes=image(_bytes_plot(page.bytes_by_part)),
         noise=_noise(page.noise),
-        rungs=row(RUNG_COLUMNS, []) + "".join(row([rung[0]], rung[1:]) for rung in page.rungs),
+        precisions=row(PRECISION_COLUMNS, []) + "".join(row([one[0]], one[1:]) for one in page.precisions),
         worst="".join(_card(w) for w in page.worst),
         seconds="".join(row([stage], [f"{s:.1f} s"]) for stage, s in page.seconds.items()),
     )

@@ -30,8 +30,9 @@ ALGORITHMS = (OWN, "tensorflow", "litert_minmax", "litert_mse", "litert_octav")
 ROUNDINGS = ("learnt", "bias", "nearest")
 ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
-ISLANDS = "islands"
-RUNGS = ("int8", ISLANDS, "int16", "weights", "float16", "float")  # the ladder
+MIXED = "mixed"
+FORMER_PRECISIONS = {"islands": MIXED}  # what versions before wrote, still read
+PRECISIONS = ("int8", MIXED, "int16", "weights", "float16", "float")
 MAX_CONFIG_FILE = 16 << 20  # bytes
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
@@ -91,7 +92,7 @@ class JointConfig:
 class BuildConfig:
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
-    ``precision``: one of ``RUNGS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
+    ``precision``: one of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
     channels of linear tensors, see ``quantizing.equalize``. ``ranges``: of activations, see ``quantizing.ranges``.
     ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer, or that and the mean error
     taken up by the ``bias``. ``refit``: learnt rounding makes up for earlier losses, see ``quantizing.refit``.
@@ -134,8 +135,8 @@ class BuildConfig:
                 raise ConfigError(str(error)) from error
             if names.count(name) > 1:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
-        if self.precision not in (AUTO, *RUNGS):
-            raise ConfigError(f"precision: expected one of {', '.join((AUTO, *RUNGS))}, found {self.precision!r}")
+        if self.precision not in (AUTO, *PRECISIONS):
+            raise ConfigError(f"precision: expected one of {', '.join((AUTO, *PRECISIONS))}, found {self.precision!r}")
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {self.algorithm!r}")
         if self.algorithm != OWN and self.precision not in (AUTO, "int8"):
@@ -158,11 +159,11 @@ class BuildConfig:
         return self.report or report_folder(self.output)
 
     @property
-    def rungs(self) -> tuple[str, ...]:
+    def precisions(self) -> tuple[str, ...]:
         """The precisions to try, in this order."""
         if self.algorithm != OWN:
-            return RUNGS[:1]
-        return RUNGS if self.precision == AUTO else (self.precision,)
+            return PRECISIONS[:1]
+        return PRECISIONS if self.precision == AUTO else (self.precision,)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
@@ -178,6 +179,10 @@ class BuildConfig:
             return _build_config(document, path.parent)
         except ConfigError as error:
             raise ConfigError(f"{path}: {str(error)[:1000]}") from error
+
+
+def _precision(name: Any) -> Any:
+    return FORMER_PRECISIONS.get(name, name) if isinstance(name, str) else name
 
 
 _KEYS = (
@@ -226,7 +231,7 @@ def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
         report=_path(document, "report", folder),
         limits=_limits(document),
         resize=_resize(document.get("resize", {})),
-        precision=document.get("precision", AUTO),
+        precision=_precision(document.get("precision", AUTO)),
         algorithm=document.get("algorithm", OWN),
         equalize=_flag(document, "equalize", default=True),
         ranges=document.get("ranges", "mse"),

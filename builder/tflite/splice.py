@@ -1,4 +1,4 @@
-"""Two precisions in one subgraph: some operators of a part are taken from its twin, converted at the shores."""
+"""Two precisions in one subgraph: some operators of a part are taken from its twin, converted at the conversions."""
 
 from __future__ import annotations
 

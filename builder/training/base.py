@@ -13,7 +13,7 @@ from builder.merging.merge import backbone_model
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.formats import read_model
 from builder.reading.graph import Ref
-from builder.reading.picture_input import PictureEntry
+from builder.reading.picture_input import PictureSourceInput
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ConfigError, ModelFileError
 from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0
@@ -44,19 +44,19 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
         return _pictures_to_features(lite0, PIXELS, (size, size), "the mean of the last map")
     path = Path(chosen)
     found = Reader().base("backbone", read_model(path), preprocessing)
-    entry = found.entry
-    if not isinstance(entry, PictureEntry):
-        raise ModelFileError(f"{path}: expected a model of pictures, found one of {entry}")
-    if preprocessing is None and entry.pixels == PixelTransform():
+    source_input = found.source_input
+    if not isinstance(source_input, PictureSourceInput):
+        raise ModelFileError(f"{path}: expected a model of pictures, found one of {source_input}")
+    if preprocessing is None and source_input.pixels == PixelTransform():
         raise ConfigError(
             f"how do pixels 0..255 enter {path.name}? No layer in it says so; add --preprocessing raw, unit, tf, torch "
             "or SCALE,OFFSET"
         )
-    if entry.pixels.order != tuple(range(CHANNELS)):
-        raise ConfigError(f"{path}: expected channels in the order RGB, found {entry.pixels}; choose another base")
+    if source_input.pixels.order != tuple(range(CHANNELS)):
+        raise ConfigError(f"{path}: expected channels in the order RGB, found {source_input.pixels}; choose another base")
     ref, words = _features(found)
     cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
-    return _pictures_to_features(backbone_model((found,), cut), entry.pixels, entry.size, words)
+    return _pictures_to_features(backbone_model((found,), cut), source_input.pixels, source_input.size, words)
 
 
 def text_base(path: Path) -> Base:

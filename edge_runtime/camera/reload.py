@@ -29,7 +29,7 @@ from edge_runtime.inputs import picture_input
 INTERVAL = 1.0  # seconds between looks at the file
 CLOSE_TIMEOUT = 2.0  # seconds
 CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
-_Stamp = Tuple[Tuple[str, int, int, int], ...]
+_Fingerprint = Tuple[Tuple[str, int, int, int], ...]
 
 
 def open_copy(
@@ -92,7 +92,7 @@ class Reloader:
     ) -> None:
         self._path, self._open_new, self._accept, self._report = path, open_new, accept, report
         self._clock = clock
-        self._known = self._last = _stamp(path)
+        self._known = self._last = _fingerprint(path)
         self._next_look = clock() + INTERVAL
         self._thread: Optional[threading.Thread] = None
         self._ready: Optional[MultiHeadClassifier] = None
@@ -109,10 +109,10 @@ class Reloader:
         if now < self._next_look:
             return None
         self._next_look = now + INTERVAL
-        stamp, before = _stamp(self._path), self._last
-        self._last = stamp
-        if stamp is not None and stamp == before and stamp != self._known:  # twice the same: nobody is writing it
-            self._known = stamp
+        current, before = _fingerprint(self._path), self._last
+        self._last = current
+        if current is not None and current == before and current != self._known:  # twice the same: nobody is writing it
+            self._known = current
             self._thread = threading.Thread(target=self._try, name="reload", daemon=True)
             self._thread.start()
         return None
@@ -146,7 +146,7 @@ class Reloader:
         return new
 
 
-def _stamp(path: str) -> Optional[_Stamp]:
+def _fingerprint(path: str) -> Optional[_Fingerprint]:
     """Of the file and of the head packs in its folder."""
     try:
         found = [(name, os.stat(name)) for name in (path, *packs_beside(path))]

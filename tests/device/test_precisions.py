@@ -12,27 +12,27 @@ from tests.laws import assert_well_formed, scores_of
 
 # How far interpreters are apart, in probability: JPEG decoders and sums in another order; int8 and int16 round as well,
 # and a step of int8 features moves a score by some steps (tests/device/test_answers.py).
-TOLERANCE = {"islands": 0.08, "int16": 0.004, "weights": 0.002, "float16": 0.002, "float": 0.002}
+TOLERANCE = {"mixed": 0.08, "int16": 0.004, "weights": 0.002, "float16": 0.002, "float": 0.002}
 
 
-@pytest.mark.parametrize("rung", TOLERANCE)
-def test_answers(rung: str, interpreter: str, three: Expected) -> None:
-    with MultiHeadClassifier(FOLDER / f"{rung}.tflite", interpreter=interpreter) as classifier:
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_answers(precision: str, interpreter: str, three: Expected) -> None:
+    with MultiHeadClassifier(FOLDER / f"{precision}.tflite", interpreter=interpreter) as classifier:
         results = [classifier.classify(path) for path in three.pictures]
         labels = {head.head_name: head.labels for head in classifier.metadata.heads}
-        assert classifier.metadata.built["precision"] == rung
-    with np.load(FOLDER / "rungs.npz") as expected:
+        assert classifier.metadata.built["precision"] == precision
+    with np.load(FOLDER / "precisions.npz") as expected:
         for head in labels:
             found = np.stack([scores_of(result.classifications)[head] for result in results])
-            np.testing.assert_allclose(found, expected[f"{rung}/{head}"], atol=TOLERANCE[rung], err_msg=head)
-            assert np.ptp(found, axis=0).max() > 3 * TOLERANCE[rung]  # else this test says nothing
+            np.testing.assert_allclose(found, expected[f"{precision}/{head}"], atol=TOLERANCE[precision], err_msg=head)
+            assert np.ptp(found, axis=0).max() > 3 * TOLERANCE[precision]  # else this test says nothing
     assert_well_formed(results[0], labels)
 
 
-@pytest.mark.parametrize("rung", TOLERANCE)
-def test_pixels_are_what_goes_in(rung: str, interpreter: str, three: Expected) -> None:
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_pixels_are_what_goes_in(precision: str, interpreter: str, three: Expected) -> None:
     """The outer contract does not change: uint8 in, also for any TensorFlow Lite client."""
-    _, opened = open_interpreter(str(FOLDER / f"{rung}.tflite"), name=interpreter)
+    _, opened = open_interpreter(str(FOLDER / f"{precision}.tflite"), name=interpreter)
     (image,) = opened.get_input_details()
     assert (image["dtype"], tuple(image["shape"])) == (np.uint8, three.images[:1].shape)
     outputs = opened.get_signature_runner("serving_default")(image=three.images[:1])

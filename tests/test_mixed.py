@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build, precisions
-from builder.quantizing.mixed import OperatorCost, Plan, by_gain, plans, stretches
+from builder.quantizing.mixed import OperatorCost, Plan, by_gain, float_runs, plans
 from builder.quantizing.noise import snr_db
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
@@ -28,7 +28,7 @@ from tests.tiny_models import THREE_HEADS, tiny_config
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the ladder is given for a tiny build: caught on its way."""
+    """What the build is given for a tiny build: caught on its way."""
     caught = []
 
     def catch(material: Any, *_: Any) -> Any:
@@ -36,9 +36,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("builder.pipeline.climb", catch)
+        patch.setattr("builder.pipeline.try_precisions", catch)
         with pytest.raises(KeyboardInterrupt):
-            build(tiny_config(tmp_path_factory.mktemp("islands")))
+            build(tiny_config(tmp_path_factory.mktemp("mixed")))
     return caught[0]
 
 
@@ -62,7 +62,7 @@ def in_float(part: Part) -> set[str]:
 
 @pytest.mark.parametrize("chosen", [[0], [1], [2, 3], [0, 4], [4], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("twin", ["weights", "float"])
-def test_islands_lie_exactly_where_they_are_planned(
+def test_float_operators_lie_exactly_where_they_are_planned(
     parts: dict[str, dict[str, Part]], chosen: list[int], twin: str
 ) -> None:
     base = parts["int8"]["backbone"]
@@ -149,8 +149,8 @@ def cost(layer: int, noise: float, more_us: float) -> OperatorCost:
 
 
 def test_what_a_residual_spans_is_one_stretch() -> None:
-    assert stretches(chain(4)) == [["0"], ["1"], ["2"], ["3"]]
-    assert stretches(chain(5, skip=(1, 3))) == [["0"], ["1"], ["2", "3", "4"], ["5"]]
+    assert float_runs(chain(4)) == [["0"], ["1"], ["2"], ["3"]]
+    assert float_runs(chain(5, skip=(1, 3))) == [["0"], ["1"], ["2", "3", "4"], ["5"]]
 
 
 def test_what_gains_most_for_each_microsecond_comes_first() -> None:
@@ -159,8 +159,8 @@ def test_what_gains_most_for_each_microsecond_comes_first() -> None:
 
 
 def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So of two that are alike the neighbour of an island comes first, and a stretch between two islands before that."""
-    monkeypatch.setattr("builder.quantizing.mixed._BYTES_PER_US", 10.0)  # a shore costs 50 us
+    """Of two that are alike the neighbour of a float operator comes first, and a run between two of them before that."""
+    monkeypatch.setattr("builder.quantizing.mixed._BYTES_PER_US", 10.0)  # a conversion costs 50 us
     costs = [cost(0, 5, 30), cost(2, 90, 10), cost(3, 5, 30), cost(4, 80, 10), cost(5, 5, 30)]
     assert by_gain(chain(7), costs) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
@@ -186,21 +186,21 @@ def test_plans_grow_as_long_as_float_is_slower(
         list(plans(*arguments))
 
 
-def test_a_build_with_islands_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = layers(read_parts(made.float_model)["backbone"])
     monkeypatch.setattr(precisions, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
-    result: BuildResult = build(replace(made.config, precision="islands"))
+    result: BuildResult = build(replace(made.config, precision="mixed"))
     backbone = read_parts(Path(result.output).read_bytes())["backbone"]
     assert in_float(backbone) == {"/".join(name.split("/")[:2]) for name in (names[0], names[3])}  # called as layers
-    (rung,) = result.report.to_json()["rungs"]
-    assert rung["islands"] == [names[0], names[3]]
+    (precision,) = result.report.to_json()["precisions"]
+    assert precision["float_operators"] == [names[0], names[3]]
     assert list(result.quality.to_json()["heads"]) == list(THREE_HEADS)
 
 
-def test_where_float_is_as_quick_islands_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_float_is_as_quick_float_operators_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.quantizing.mixed.backbone_ms", lambda *parts: [1.0] * len(parts))
     with pytest.raises(ConversionError, match="with 0 operators in float, as many as are quicker"):
-        build(replace(made.config, precision="islands", rounding="nearest"))
+        build(replace(made.config, precision="mixed", rounding="nearest"))
 
 
 @pytest.mark.parametrize("estimate", ["percentile", "mse"])
@@ -214,4 +214,4 @@ def test_other_ranges_lie_within_the_least_and_the_greatest(made: Any, estimate:
         assert min(widest[name][0], 0) <= low <= high <= max(widest[name][1], 0)
         narrower += (low, high) != widest[name]
     assert narrower > 3
-    assert pin(made.float_model, found, made.merged.entry.input_range)["backbone/image"] == (-1.0, 1.0)
+    assert pin(made.float_model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)

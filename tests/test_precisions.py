@@ -14,24 +14,24 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build, precisions
 from builder.judging.verify import Quality, verify, wilson_interval
 from builder.quantizing.mixed import Plan
-from builder.settings.config import ALGORITHMS, RUNGS, BuildConfig
+from builder.settings.config import ALGORITHMS, PRECISIONS, BuildConfig
 from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError
 from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
 from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter
-from tests.device_files import two_islands
+from tests.device_files import two_float_operators
 from tests.joint_models import head_of, with_joint
 
-TYPES = {"int8": INT8, "islands": INT8, "int16": INT16, "weights": FLOAT32, "float16": FLOAT32, "float": FLOAT32}
+TYPES = {"int8": INT8, "mixed": INT8, "int16": INT16, "weights": FLOAT32, "float16": FLOAT32, "float": FLOAT32}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def untimed() -> Iterator[None]:
-    """In a network so small timing decides nothing: islands are where they are, and int16 is quick enough."""
+    """In a network so small timing decides nothing: float operators are where they are, and int16 is quick enough."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precisions, "plans", two_islands)
+        patch.setattr(precisions, "plans", two_float_operators)
         patch.setattr(precisions, "backbone_ms", lambda *parts: [1.0] * len(parts))
         yield
 
@@ -39,87 +39,89 @@ def untimed() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
     """Models and pictures of three heads, with a joint list."""
-    return with_joint(tmp_path_factory.mktemp("ladder"))
+    return with_joint(tmp_path_factory.mktemp("precisions"))
 
 
 @pytest.fixture(scope="module")
-def rungs(config: BuildConfig) -> dict[str, BuildResult]:
+def by_precision(config: BuildConfig) -> dict[str, BuildResult]:
     """The same classifiers in every precision."""
     folder = config.output.parent
     return {
         name: build(replace(config, precision=name, output=folder / name / "x.tflite", rounding="learnt"))
-        for name in RUNGS
+        for name in PRECISIONS
     }
 
 
-def test_each_rung_is_nearer_to_float_than_int8_and_the_last_is_float(rungs: dict[str, BuildResult]) -> None:
-    found = {name: result.quality.features_snr_db for name, result in rungs.items()}
-    assert found["islands"] > found["int8"] - 0.5  # two operators, not those that lose most
-    assert all(found[name] > found["int8"] + 10 for name in RUNGS[2:]), found
+def test_each_precision_is_nearer_to_float_than_int8_and_the_last_is_float(by_precision: dict[str, BuildResult]) -> None:
+    found = {name: result.quality.features_snr_db for name, result in by_precision.items()}
+    assert found["mixed"] > found["int8"] - 0.5  # two operators, not those that lose most
+    assert all(found[name] > found["int8"] + 10 for name in PRECISIONS[2:]), found
     assert found["float"] > 100
 
 
-def test_a_file_says_its_precision_and_has_it(rungs: dict[str, BuildResult]) -> None:
-    for name, result in rungs.items():
+def test_a_file_says_its_precision_and_has_it(by_precision: dict[str, BuildResult]) -> None:
+    for name, result in by_precision.items():
         parts = read_parts(result.output.read_bytes())
         backbone = parts["backbone"]
         assert backbone.tensors[backbone.outputs["features"]].type == TYPES[name]
         assert all(part.tensors[part.inputs["image"]].name == b"backbone/image" for part in (backbone,))
         assert result.metadata.built["precision"] == name
         seam = np.dtype(result.metadata.seam[0].quantization.dtype)
-        assert seam.name == {"islands": "int8", "int8": "int8", "int16": "int16"}.get(name, "float32")
+        assert seam.name == {"mixed": "int8", "int8": "int8", "int16": "int16"}.get(name, "float32")
 
 
-def test_weights_cost_a_byte_two_or_four(rungs: dict[str, BuildResult]) -> None:
-    size = {name: result.report.linked.backbone_bytes for name, result in rungs.items()}
+def test_weights_cost_a_byte_two_or_four(by_precision: dict[str, BuildResult]) -> None:
+    size = {name: result.report.linked.backbone_bytes for name, result in by_precision.items()}
     assert size["int8"] < 1.2 * size["weights"]
     assert size["weights"] < size["float16"] < size["float"]
 
 
-def test_every_rung_answers_with_probabilities_and_a_joint_list(
-    rungs: dict[str, BuildResult], config: BuildConfig
+def test_every_precision_answers_with_probabilities_and_a_joint_list(
+    by_precision: dict[str, BuildResult], config: BuildConfig
 ) -> None:
     picture = next(p for p in sorted((config.calibration_data / "animals").iterdir()))
     answers = {}
-    for name, result in rungs.items():
+    for name, result in by_precision.items():
         with MultiHeadClassifier(result.output, num_threads=1) as classifier:
             found = classifier.classify(picture, joint=True)
             assert found.joint is not None
             answers[name] = [c.score for c in sorted(found.joint.categories, key=lambda c: c.index)]
             for head in found.classifications:
                 assert sum(c.score for c in head.categories) == pytest.approx(1, abs=0.02)
-        assert head_of(result).pictures == head_of(rungs["float"]).pictures
+        assert head_of(result).pictures == head_of(by_precision["float"]).pictures
     for name, scores in answers.items():
-        atol = 0.12 if name in ("int8", "islands") else 0.03
+        atol = 0.12 if name in ("int8", "mixed") else 0.03
         np.testing.assert_allclose(scores, answers["float"], atol=atol, err_msg=name)
 
 
-def test_learnt_rounding_helps_weights_of_every_precision(rungs: dict[str, BuildResult], config: BuildConfig) -> None:
+def test_learnt_rounding_helps_weights_of_every_precision(
+    by_precision: dict[str, BuildResult], config: BuildConfig
+) -> None:
     for name in ("int16", "weights"):
         output = config.output.parent / f"{name}-nearest.tflite"
         nearest = build(replace(config, precision=name, output=output, rounding="nearest"))
-        assert rungs[name].quality.features_snr_db > nearest.quality.features_snr_db + 3
+        assert by_precision[name].quality.features_snr_db > nearest.quality.features_snr_db + 3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:])
 def test_the_algorithms_of_others_are_to_be_had(
-    algorithm: str, config: BuildConfig, rungs: dict[str, BuildResult]
+    algorithm: str, config: BuildConfig, by_precision: dict[str, BuildResult]
 ) -> None:
     """The same operators, each with its own numbers; int8 alone, whatever it reaches."""
     stock = build(
         replace(config, algorithm=algorithm, output=config.output.parent / f"{algorithm}.tflite", min_agreement=0.0)
     )
-    assert [rung.precision for rung in stock.report.tried] == ["int8"]
+    assert [tried.precision for tried in stock.report.tried] == ["int8"]
     assert stock.metadata.built["algorithm"] == algorithm
-    theirs, ours = (read_parts(result.output.read_bytes())["backbone"] for result in (stock, rungs["int8"]))
+    theirs, ours = (read_parts(result.output.read_bytes())["backbone"] for result in (stock, by_precision["int8"]))
     assert [operator_name(theirs, op) for op in theirs.operators] == [operator_name(ours, op) for op in ours.operators]
     assert not theirs.activations()
-    assert stock.quality.features_snr_db < rungs["int8"].quality.features_snr_db
+    assert stock.quality.features_snr_db < by_precision["int8"].quality.features_snr_db
     assert stock.quality.features_snr_db > 10
 
 
 def judged_as(monkeypatch: pytest.MonkeyPatch, agreements: list[float]) -> None:
-    """The rungs that are built from now on agree so often, whatever they are."""
+    """The precisions that are built from now on agree so often, whatever they are."""
     left = list(agreements)
 
     def judge(*args: Any) -> Quality:
@@ -131,19 +133,21 @@ def judged_as(monkeypatch: pytest.MonkeyPatch, agreements: list[float]) -> None:
     monkeypatch.setattr(precisions, "verify", judge)
 
 
-def test_auto_takes_the_first_rung_that_passes_and_tells_of_those_before(
+def test_auto_takes_the_first_precision_that_passes_and_tells_of_those_before(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged_as(monkeypatch, [0.5, 0.9, 0.98, 1.0, 1.0])
     result = build(replace(config, output=config.output.parent / "auto.tflite", min_agreement=0.97))
     document = result.report.to_json()
-    assert [rung["precision"] for rung in document["rungs"]] == list(RUNGS[:3])
-    assert [rung["agreement"] for rung in document["rungs"]] == [0.5, 0.9, 0.98]
-    assert document["precision"] == result.metadata.built["precision"] == RUNGS[2]
-    assert all(rung["bytes"] > 0 and rung["backbone_ms"] > 0 and rung["min_runtime"] for rung in document["rungs"])
+    assert [tried["precision"] for tried in document["precisions"]] == list(PRECISIONS[:3])
+    assert [tried["agreement"] for tried in document["precisions"]] == [0.5, 0.9, 0.98]
+    assert document["precision"] == result.metadata.built["precision"] == PRECISIONS[2]
+    assert all(
+        tried["bytes"] > 0 and tried["backbone_ms"] > 0 and tried["min_runtime"] for tried in document["precisions"]
+    )
 
 
-def test_more_islands_are_tried_until_the_file_passes(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_float_operators_are_tried_until_it_passes(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def growing(float_parts: Any, *_: Any) -> Iterator[Plan]:
         names = [result_name(float_parts["backbone"], op) for op in float_parts["backbone"].operators]
         for count in (1, 2, 3, 4):
@@ -152,14 +156,14 @@ def test_more_islands_are_tried_until_the_file_passes(config: BuildConfig, monke
     monkeypatch.setattr(precisions, "plans", growing)
     judged_as(monkeypatch, [0.5, 0.9, 0.95, 0.98, 1.0])
     result = build(replace(config, output=config.output.parent / "more.tflite", min_agreement=0.97))
-    rungs = result.report.to_json()["rungs"]
-    assert [rung["precision"] for rung in rungs] == ["int8", "islands", "islands", "islands"]
-    assert [len(rung["islands"]) for rung in rungs[1:]] == [1, 2, 3]
-    assert len(result.report.rung.plan.layers) == 3
+    found = result.report.to_json()["precisions"]
+    assert [tried["precision"] for tried in found] == ["int8", "mixed", "mixed", "mixed"]
+    assert [len(tried["float_operators"]) for tried in found[1:]] == [1, 2, 3]
+    assert len(result.report.chosen.plan.layers) == 3
 
 
 def test_not_refuted_is_not_enough_to_stop_at(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 100 pictures 95: the interval holds 0.97, so the gate lets it pass by name, but the ladder has better."""
+    """Of 100 pictures 95: the interval holds 0.97, so the gate lets it pass by name, but the build has better."""
     judged_as(monkeypatch, [0.95, 0.99])
     result = build(replace(config, output=config.output.parent / "better.tflite", min_agreement=0.97))
     assert len(result.report.tried) == 2
@@ -168,7 +172,7 @@ def test_not_refuted_is_not_enough_to_stop_at(config: BuildConfig, monkeypatch: 
     assert len(build(named).report.tried) == 1
 
 
-def test_a_rung_by_name_is_not_climbed_from(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_by_name_is_the_only_one_tried(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     judged_as(monkeypatch, [0.5])
     output = config.output.parent / "stopped.tflite"
     with pytest.raises(QualityError, match=r"agrees with its original on 50\.0%"):
@@ -176,7 +180,7 @@ def test_a_rung_by_name_is_not_climbed_from(config: BuildConfig, monkeypatch: py
     assert not output.exists()
 
 
-def test_a_rung_that_cannot_be_had_is_left_out_with_the_reason(
+def test_a_precision_that_cannot_be_had_is_left_out_with_the_reason(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(model: bytes, ranges: Any, precision: str) -> bytes:
@@ -187,9 +191,9 @@ def test_a_rung_that_cannot_be_had_is_left_out_with_the_reason(
     original = precisions.quantize
     monkeypatch.setattr(precisions, "quantize", refuse)
     result = build(replace(config, output=config.output.parent / "without.tflite"))
-    first, islands, second = result.report.to_json()["rungs"]
+    first, mixed, second = result.report.to_json()["precisions"]
     assert first == {"precision": "int8", "skipped": "CUMSUM is not to be had in int8"}
-    assert (islands["precision"], islands["skipped"]) == ("islands", first["skipped"])  # they are islands in int8
+    assert (mixed["precision"], mixed["skipped"]) == ("mixed", first["skipped"])  # they are mixed in int8
     assert second["precision"] == "int16"
     with pytest.raises(ConversionError, match="CUMSUM"):
         build(replace(config, precision="int8"))
@@ -204,15 +208,15 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     monkeypatch.setattr(precisions, "backbone_ms", milliseconds)
     judged_as(monkeypatch, [0.5, 0.5, 1.0])
     result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
-    rungs = result.report.to_json()["rungs"]
-    assert [rung["precision"] for rung in rungs] == ["int8", "islands", "int16", "weights"]
-    assert "slower than float here (9.0 ms against 3.0)" in rungs[2]["skipped"]
+    found = result.report.to_json()["precisions"]
+    assert [tried["precision"] for tried in found] == ["int8", "mixed", "int16", "weights"]
+    assert "slower than float here (9.0 ms against 3.0)" in found[2]["skipped"]
     judged_as(monkeypatch, [1.0])
     named = build(replace(config, precision="int16", output=config.output.parent / "slow.tflite"))
     assert named.metadata.built["precision"] == "int16"
 
 
-def test_what_no_rung_can_do_is_an_error(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_precision_can_do_is_an_error(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_new(*_: Any) -> None:
         raise TargetError("target coral: too old")
 
@@ -242,8 +246,8 @@ def test_pixels_become_what_they_stand_for_in_float(span: tuple[float, float]) -
     np.testing.assert_allclose(answer["features"], 1 / (1 + np.exp(-expected)), rtol=1e-5)
 
 
-def test_end_to_end_has_what_the_parts_have(rungs: dict[str, BuildResult]) -> None:
-    for result in rungs.values():
+def test_end_to_end_has_what_the_parts_have(by_precision: dict[str, BuildResult]) -> None:
+    for result in by_precision.values():
         parts = read_parts(result.output.read_bytes())
         kinds = {name: [operator_name(part, op) for op in part.operators] for name, part in parts.items()}
         heads = [kind for head in result.metadata.heads for kind in kinds[head.head_name]]
