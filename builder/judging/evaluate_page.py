@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import pyplot as plt
 
 from builder.judging.metrics import Accuracy
-from builder.reporting.page import BLUE, GREY, RED, image, page, row, tidy
+from builder.reporting.page import BLUE, GREY, RED, plot, tidy
+from builder.reporting.page import render as render_template
+from builder.reporting.words import meanings
 
 _MANY = 40  # more labels than this and a matrix is drawn without names and numbers
 _MATRICES = 12
+_WORDS = (
+    "head", "right", "95 % interval", "calibration error", "by chance", "joint list", "reliability", "confusion", "AUROC",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,39 +45,21 @@ class Page:
 
 def render(content: Page) -> str:
     """The page as HTML text, pictures inlined."""
-    rows = [(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()]
-    lists = accuracy_table([(name, "", a) for name, a in content.lists.items()])
-    tables = f"{accuracy_table(rows)}<h2>One list of all labels</h2>{lists}"
-    unknown = "".join(row([name.replace("_", " ")], [f"{value:.4g}"]) for name, value in content.unknown.items())
-    parts = [f"<h2>Each head, on its own pictures</h2>{tables}", "<h2>Reliability</h2>", image(_curves(content.curves))]
-    if unknown:
-        parts.append(f"<h2>Pictures of no head</h2><table>{unknown}</table>")
-    return page(content.title, "".join(parts) + confusions(content.matrices[:_MATRICES]))
+    return render_template(
+        "evaluation.html",
+        title=content.title,
+        words=meanings(*_WORDS),
+        heads=[(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()],
+        lists=[(name, "", a) for name, a in content.lists.items()],
+        reliability_plot=plot(_curves(content.curves), "probability of the answers against the share that is right"),
+        unknown=[(name.replace("_", " "), f"{value:.4g}") for name, value in content.unknown.items()],
+        matrices=confusions(content.matrices[:_MATRICES]),
+    )
 
 
-def confusions(matrices: Sequence[Matrix]) -> str:
-    """A heading and a plot for each."""
-    return "".join(f"<h2>Confusion: {html.escape(m.title)}</h2>{image(_confusion(m))}" for m in matrices)
-
-
-def accuracy_table(rows: Sequence[tuple[str, str, Accuracy]]) -> str:
-    """A row for each: of what, which kind, and the figures."""
-    titles = ("pictures", "right", "accuracy", "95 % interval", "mean probability", "calibration error", "by chance")
-    head = "<tr><th></th><th></th>" + "".join(f'<th class="n">{title}</th>' for title in titles) + "</tr>"
-    body = []
-    for name, kind, a in rows:
-        numbers = (
-            str(a.pictures),
-            str(a.right),
-            f"{a.share:.3f}",
-            f"{a.interval[0]:.3f} to {a.interval[1]:.3f}",
-            f"{a.mean_probability:.3f}",
-            f"{a.calibration_error:.3f}",
-            f"{a.calibration_floor:.3f}",
-        )
-        cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
-        body.append(f"<tr><td>{html.escape(name)}</td><td>{kind}</td>{cells}</tr>")
-    return f"<table>{head}{''.join(body)}</table>"
+def confusions(matrices: Sequence[Matrix]) -> list[tuple[str, Markup]]:
+    """A title and a plot for each."""
+    return [(m.title, plot(_confusion(m), f"confusion: {m.title}")) for m in matrices]
 
 
 def _curves(curves: Mapping[str, np.ndarray]) -> Any:

@@ -243,7 +243,9 @@ def _page(report: Report) -> Page:
     return Page(
         title=report.config.output.name,
         facts=_facts(report),
-        problems=[*report.failures, *report.warnings],
+        noun=report.metadata.input.noun,
+        failures=report.failures,
+        warnings=report.warnings,
         bytes_by_part=report.bytes_by_part,
         heads=report.quality.heads,
         min_agreement=report.config.min_agreement,
@@ -291,7 +293,7 @@ def _proof_text(report: Report) -> str:
 def _facts(report: Report) -> list[tuple[str, str]]:
     metadata, noun = report.metadata, report.metadata.input.noun
     return [
-        ("verdict", "stopped by the gate" if report.failures else "passed the gate"),
+        ("verification", "a head failed" if report.failures else "passed"),
         ("precision", report.chosen.precision),
         ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
         (
@@ -307,7 +309,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "calibration",
             f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
         ),
-        ("verification", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
+        ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
         ("joint list", joint_line(report.joint)),
     ]
 

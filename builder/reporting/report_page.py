@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
-from builder.reporting.page import BLUE, GREY, RED, THUMBNAIL, image, inline, problems, row, tidy
-from builder.reporting.page import page as whole_page
+from builder.reporting.page import BLUE, GREY, RED, THUMBNAIL, inline, plot, tidy
+from builder.reporting.page import render as render_template
+from builder.reporting.words import meanings
 from edge_runtime.metadata import BACKBONE
 
 SHOWN = 300  # characters of a text
@@ -37,9 +38,15 @@ class Worst:
 
 @dataclass(frozen=True)
 class Page:
+    """``noun``: pictures or texts. ``failures``: a sentence for each head that failed. ``precisions``: in the columns of
+    ``PRECISION_COLUMNS``.
+    """
+
     title: str
     facts: Sequence[tuple[str, str]]
-    problems: Sequence[str]
+    noun: str
+    failures: Sequence[str]
+    warnings: Sequence[str]
     bytes_by_part: Mapping[str, int]
     heads: Sequence[HeadQuality]
     min_agreement: float
@@ -50,73 +57,48 @@ class Page:
 
 
 _DEAREST = 12  # operators in the table of those that cost the heads most
-NOISE_COLUMNS = ("operator", "kind", "of the heads' noise", "alone (dB)", "its weights (dB)", "its activations (dB)")
+NOISE_COLUMNS = ("operator", "kind", "of the heads' noise (%)", "alone (dB)", "its weights (dB)", "its activations (dB)")
 PRECISION_COLUMNS = (
     "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "of float's time",
     "runs from TensorFlow Lite",
 )  # fmt: skip
-_BODY = """{problems}
-<table>{facts}</table>
-<h2>Agreement with the float originals, and drift of the top probability</h2>{quality}
-<table><tr><th>head</th><th class="n">pictures</th><th class="n">agreement</th><th class="n">95 % interval</th>
-<th class="n">drift mean</th><th class="n">drift max</th></tr>{heads}</table>
-<h2>Precisions tried</h2><table>{precisions}</table>
-<h2>Bytes by part</h2>{bytes}
-<h2>Pictures that changed most</h2><div class="cards">{worst}</div>
-{noise}
-<h2>Time by stage</h2><table>{seconds}</table>
-"""
+_WORDS = (
+    "backbone", "head", "features", "agreement", "95 % interval", "drift", "dB", "digest", "calibration", "verification",
+    "joint list", "AUROC",
+)  # fmt: skip
 
 
 def render(page: Page) -> str:
     """The page as HTML text, pictures inlined."""
-    body = _BODY.format(
-        problems=problems(page.problems),
-        facts="".join(row([key], [value]) for key, value in page.facts),
-        quality=image(_quality_plot(page)),
-        heads="".join(_head_row(q) for q in page.heads),
-        bytes=image(_bytes_plot(page.bytes_by_part)),
-        noise=_noise(page.noise),
-        precisions=row(PRECISION_COLUMNS, []) + "".join(row([one[0]], one[1:]) for one in page.precisions),
-        worst="".join(_card(w) for w in page.worst),
-        seconds="".join(row([stage], [f"{s:.1f} s"]) for stage, s in page.seconds.items()),
+    return render_template(
+        "build.html",
+        title=page.title,
+        page=page,
+        words=meanings(*_WORDS, noun=page.noun.removesuffix("s")),
+        quality_plot=plot(_quality_plot(page), "agreement and drift of each head"),
+        heads=[_head_row(q) for q in page.heads],
+        precision_columns=PRECISION_COLUMNS,
+        bytes_plot=plot(_bytes_plot(page.bytes_by_part), "bytes of each part of the file"),
+        cards=[{"worst": worst, "picture": _sample(worst)} for worst in page.worst],
+        seconds=[(stage, f"{seconds:.1f}") for stage, seconds in page.seconds.items()],
+        **_noise(page.noise),
     )
-    return whole_page(page.title, body)
 
 
-def _head_row(q: HeadQuality) -> str:
-    numbers = [
-        str(q.pictures),
-        f"{q.agreement:.3f}",
-        f"{q.interval[0]:.3f} to {q.interval[1]:.3f}",
-        f"{q.drift:.4f}",
-        f"{q.max_drift:.4f}",
-    ]
-    cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
-    return f"<tr><td>{html.escape(q.head_name)}</td>{cells}</tr>"
+def _head_row(q: HeadQuality) -> tuple[str, ...]:
+    interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
+    return q.head_name, str(q.pictures), f"{q.agreement:.3f}", interval, f"{q.drift:.4f}", f"{q.max_drift:.4f}"
 
 
-def _thumbnail(pixels: np.ndarray, name: str) -> str:
-    picture = Image.fromarray(pixels)
+def _sample(worst: Worst) -> Markup:
+    if isinstance(worst.sample, bytes):
+        text = worst.sample.decode("utf-8", "replace")
+        return Markup("<q>{}</q><br>").format(text[:SHOWN] + (" ..." if text[SHOWN:] else ""))
+    picture = Image.fromarray(worst.sample)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
-    return inline(buffer.getvalue(), "jpeg", name)
-
-
-def _text(content: bytes) -> str:
-    text = content.decode("utf-8", "replace")
-    return f"<q>{html.escape(text[:SHOWN] + (' ...' if text[SHOWN:] else ''))}</q><br>"
-
-
-def _card(worst: Worst) -> str:
-    shown = _text(worst.sample) if isinstance(worst.sample, bytes) else _thumbnail(worst.sample, worst.picture)
-    changed = "" if worst.agrees else ' class="changed"'
-    return (
-        f'<div class="card">{shown}{html.escape(worst.head_name)}: '
-        f"{html.escape(worst.picture)}<br>float {html.escape(worst.float_answer)}<br>"
-        f"<span{changed}>file {html.escape(worst.file_answer)}</span></div>"
-    )
+    return inline(buffer.getvalue(), "jpeg", worst.picture)
 
 
 def _quality_plot(page: Page) -> Any:
@@ -138,7 +120,7 @@ def _quality_plot(page: Page) -> Any:
             axes.set_yticks(list(rows), [q.head_name for q in page.heads])
             axes.set_ylim(len(page.heads) - 0.5, -0.5)
     left.axvline(page.min_agreement, color=RED, linestyle="--", linewidth=1)
-    left.set_xlabel("top-1 agreement, with 95 % interval; dashed: the gate")
+    left.set_xlabel("top-1 agreement, with 95 % interval; dashed: min_agreement")
     right.set_xlabel("drift of the top probability, a dot for each picture; red: mean")
     return tidy(figure)
 
@@ -151,7 +133,7 @@ def _bytes_plot(parts: Mapping[str, int]) -> Any:
         shown = {BACKBONE: shown[BACKBONE], f"{len(heads)} heads": sum(shown[name] for name in heads), **rest}
     figure, axes = plt.subplots(figsize=(11, 0.8 + 0.34 * len(shown)))
     bars = axes.barh(list(shown), list(shown.values()), color=BLUE)
-    axes.bar_label(bars, [f" {n:,}" for n in shown.values()], color="#1d2733")
+    axes.bar_label(bars, [f" {n:,}" for n in shown.values()])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(right=max(shown.values()) * 4)
@@ -159,26 +141,19 @@ def _bytes_plot(parts: Mapping[str, int]) -> Any:
     return tidy(figure)
 
 
-def _noise(layers: Sequence[LayerNoise]) -> str:
+def _noise(layers: Sequence[LayerNoise]) -> dict[str, Any]:
     """What every operator of the backbone loses, and costs the heads; nothing where it was not measured."""
     if not layers:
-        return ""
+        return {"noise_plot": None}
     total = sum(layer.head_noise or 0.0 for layer in layers) or 1.0
     shares = [100 * (layer.head_noise or 0.0) / total for layer in layers]
     worst = sorted(zip(layers, shares, strict=True), key=lambda pair: -pair[1])[:_DEAREST]
-    rows = "".join(
-        row(
-            [layer.layer],
-            [layer.kind, f"{share:.1f} %", _db(layer.alone_db), _db(layer.weights_db), _db(layer.activations_db)],
-        )
+    rows = [
+        (layer.layer, layer.kind, f"{share:.1f}", _db(layer.alone_db), _db(layer.weights_db), _db(layer.activations_db))
         for layer, share in worst
-    )
-    return (
-        "<h2>The file against float behind every operator, on calibration samples</h2>"
-        + image(_noise_plot(layers, shares))
-        + "<h2>What costs the heads most</h2><p>Noise at the heads' scores, each operator alone as the file has it.</p>"
-        + f"<table>{row(NOISE_COLUMNS, [])}{rows}</table>"
-    )
+    ]
+    figure = plot(_noise_plot(layers, shares), "signal to noise behind every operator")
+    return {"noise_plot": figure, "noise_columns": NOISE_COLUMNS, "noise_rows": rows}
 
 
 def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float]) -> Any:

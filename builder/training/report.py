@@ -8,10 +8,15 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from builder.judging.evaluate_page import Matrix, accuracy_table, confusions
-from builder.reporting.page import BLUE, GREY, image, page, row, tidy
+from builder.judging.evaluate_page import Matrix, confusions
+from builder.reporting.page import BLUE, GREY, plot, render, tidy
+from builder.reporting.words import meanings
 from builder.support.files import write_text
 from builder.training.trained import Trained
+
+_WORDS = (
+    "backbone", "validation", "right", "95 % interval", "calibration error", "by chance", "loss", "confusion",
+)  # fmt: skip
 
 
 def write_report(trained: Trained, folder: Path) -> None:
@@ -53,9 +58,15 @@ def _page(trained: Trained) -> str:
     judged = {"validation": trained.validation, "held out": trained.held_out}
     rows = [(name, "not learned from", found.accuracy) for name, found in judged.items() if found is not None]
     matrices = [Matrix(name, trained.labels, found.confusion) for name, found in judged.items() if found is not None]
-    body = f"<table>{''.join(row([name], [value]) for name, value in facts)}</table>"
-    body += f"<h2>Accuracy</h2>{accuracy_table(rows)}<h2>Learning</h2>{image(_curves(trained))}"
-    return page(f"{config.output.name}: {len(trained.labels)} labels", body + confusions(matrices))
+    return render(
+        "training.html",
+        title=f"{config.output.name}: {len(trained.labels)} labels",
+        facts=facts,
+        words=meanings(*_WORDS),
+        accuracy=rows,
+        learning_plot=plot(_curves(trained), "loss and accuracy by epoch"),
+        matrices=confusions(matrices),
+    )
 
 
 def _curves(trained: Trained) -> Any:
