@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import struct
-import zlib
 from typing import Any, Iterator, Tuple, Union
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from edge_runtime.errors import PictureError
 from edge_runtime.files import open_file
 from edge_runtime.metadata import ImageInput
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte of RGB; Pillow's own threshold for a decompression bomb
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-# What Pillow raises on files that are not what they say: it has no one error for that.
-_BROKEN = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
-    AttributeError, ZeroDivisionError, AssertionError, RuntimeError, struct.error, zlib.error,
-)  # fmt: skip
+# What is opened, whatever a file is called, by Pillow's names. Pillow decodes forty more formats, PostScript among them.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"), "PPM": (".ppm",),
+}  # fmt: skip
+PICTURE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}  # the numbers of Pillow's filters
 _BILINEAR = 2
 _ORIENTATION = 0x0112  # the EXIF tag; which of Pillow's transpositions makes each of its values upright:
@@ -36,16 +34,13 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
 
     ``picture``: a path, a PIL image, or uint8 (height, width, 3) RGB. Raises ``PictureError``.
     """
-    if isinstance(picture, np.ndarray):
-        if picture.shape == (spec.height, spec.width, 3) and picture.dtype == np.uint8:
-            return np.ascontiguousarray(picture)[None]
-        image = _from_array(picture)
-    elif isinstance(picture, Image.Image):
-        with _picture_errors("the picture"):
-            image = _rgb(picture, "the picture")
-    else:
-        image = _open(os.fspath(picture), spec)
-    return _fit(image, spec)[None]
+    if not isinstance(picture, (np.ndarray, Image.Image)):
+        return _file_tensor(os.fspath(picture), spec)
+    if isinstance(picture, np.ndarray) and picture.shape == (spec.height, spec.width, 3) and picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)[None]
+    with _picture_errors("the picture"):
+        image = _from_array(picture) if isinstance(picture, np.ndarray) else _rgb(picture, "the picture")
+        return _fit(image, spec)[None]
 
 
 def encoded_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
@@ -54,7 +49,7 @@ def encoded_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") 
     Closer than a file is (twice the size is kept there): a live frame is decoded many times a second. Raises
     ``PictureError`` that begins with ``name``.
     """
-    with _picture_errors(name), Image.open(io.BytesIO(data)) as image:
+    with _picture_errors(name), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return _fit(_decoded(image, spec, name, margin=1), spec)[None]
 
 
@@ -66,10 +61,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _open(path: str, spec: ImageInput) -> Image.Image:
-    with _picture_errors(path), open_file(path) as file, Image.open(file) as image:
+def _file_tensor(path: str, spec: ImageInput) -> np.ndarray:
+    with _picture_errors(path), open_file(path) as file, Image.open(file, formats=tuple(FORMATS)) as image:
         # Twice the size is kept for the filter to do the rest.
-        return _decoded(image, spec, path, margin=2)
+        return _fit(_decoded(image, spec, path, margin=2), spec)[None]
 
 
 def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) -> Image.Image:
@@ -82,14 +77,19 @@ def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) ->
 
 @contextlib.contextmanager
 def _picture_errors(name: str) -> Iterator[None]:
-    """What Pillow raises inside becomes a ``PictureError`` of one line that begins with ``name``."""
+    """Whatever is raised inside becomes a ``PictureError`` of one line that begins with ``name``.
+
+    Pillow's decoders raise anything on files that are not what they say: there is no list to rely on.
+    """
     try:
         yield
     except PictureError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"{name}: {error}: too large to open safely; make it smaller") from error
-    except _BROKEN as error:
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: expected a picture ({', '.join(FORMATS)}), found something else") from error
+    except Exception as error:
         if isinstance(error, OSError) and error.errno:  # the file, not its content: keep the system's words
             raise PictureError(f"{name}: {error.strerror}") from error
         reason = " ".join(str(error).split())
@@ -118,7 +118,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()  # first: Pillow turns a TIFF itself here, and then takes the tag away
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except _BROKEN:
+    except Exception:  # noqa: BLE001 - see _picture_errors
         return image
     if orientation not in _UPRIGHT:
         return image
@@ -131,9 +131,13 @@ def _box(size: Tuple[int, int], spec: ImageInput) -> Tuple[float, float, float, 
     width, height = size
     if spec.fit != "crop":
         return 0, 0, width, height
-    scale = min(width / spec.width, height / spec.height)
-    left, upper = (width - scale * spec.width) / 2, (height - scale * spec.height) / 2
-    return left, upper, left + scale * spec.width, upper + scale * spec.height
+    # Integers up to the last step: a box that ends beyond the picture by rounding is refused by Pillow.
+    wide, high = width * spec.height, height * spec.width
+    if wide >= high:
+        left = (wide - high) / (2 * spec.height)
+        return left, 0, width - left, height
+    upper = (high - wide) / (2 * spec.width)
+    return 0, upper, width, height - upper
 
 
 def _fit(image: Image.Image, spec: ImageInput) -> np.ndarray:

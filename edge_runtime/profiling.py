@@ -134,7 +134,7 @@ def _json(seen: Seen) -> Tuple[str, List[str]]:
 
 def decoded(jpeg: bytes) -> np.ndarray:
     """The whole picture, RGB."""
-    with Image.open(io.BytesIO(jpeg)) as image:
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
         return np.asarray(image.convert("RGB"))
 
 

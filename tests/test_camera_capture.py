@@ -284,11 +284,71 @@ def test_a_frame_that_waits_for_a_model_that_has_gone_is_counted() -> None:
     assert (capture.counts.captured, capture.counts.dropped) == (4, 4)
 
 
-def test_a_source_that_breaks_in_a_way_nobody_thought_of_ends_the_capture() -> None:
-    source = Script([ZeroDivisionError("a driver")])
+UNFORESEEN = [ZeroDivisionError("a driver"), RuntimeError("one\ntwo"), MemoryError(), KeyError("k"), StopIteration()]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("live", [True, False])
+def test_a_read_that_fails_in_a_way_nobody_thought_of_is_a_broken_frame(error: Exception, live: bool) -> None:
+    capture, said = run(Script([pixels(1), error, pixels(2), error, pixels(3)], live=live))
+    assert capture.failure is None
+    assert capture.take(0).number == 5
+    assert (capture.counts.captured, capture.counts.broken, capture.counts.lost) == (5, 2, 0)
+    assert len(said) == 1
+    assert type(error).__name__ in said[0]
+    assert "\n" not in said[0]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+def test_a_frame_that_fails_in_a_way_nobody_thought_of_is_broken(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, errors = Shot.tensor, [error, error]
+
+    def tensor(self: Shot, spec: object) -> np.ndarray:
+        if errors:
+            raise errors.pop()
+        return whole(self, spec)
+
+    monkeypatch.setattr(Shot, "tensor", tensor)
+    capture, said = run(Script([pixels(1), pixels(2), pixels(3)]))
+    assert (capture.take(0).number, capture.counts.broken, len(said)) == (3, 2, 1)
+    assert type(error).__name__ in said[0]
+
+
+def test_a_camera_whose_driver_only_fails_is_opened_again() -> None:
+    again = [Script([pixels(1)])]
+    first = Script([ZeroDivisionError("a driver")] * 1000)
+    capture, _ = run(first, again.pop, pause=Clock().wait)
+    assert (first.reads, first.closed) == (BROKEN_IN_A_ROW, 1)
+    assert (capture.counts.lost, capture.counts.captured) == (1, BROKEN_IN_A_ROW + 1)
+
+
+def test_a_file_whose_reader_only_fails_ends_the_capture_and_says_of_what() -> None:
+    source = Script([ZeroDivisionError("a driver")] * 1000, live=False)
     capture = Capture(source, never, SPEC)
     with pytest.raises(ZeroDivisionError):
         capture.run()
     assert capture.ended
     assert isinstance(capture.failure, ZeroDivisionError)
-    assert source.closed == 1
+    assert (source.reads, source.closed) == (BROKEN_IN_A_ROW, 1)
+
+
+def test_opening_and_closing_that_fail_in_a_way_nobody_thought_of_end_nothing() -> None:
+    class Stuck(Script):
+        def close(self) -> None:
+            super().close()
+            raise ZeroDivisionError("a driver")
+
+    tries: list[object] = [Script([pixels(2)]), KeyError("k"), gone(), ZeroDivisionError("b")]
+
+    def reopen() -> Script:
+        step = tries.pop()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    first = Stuck([pixels(1), gone()])
+    capture, said = run(first, reopen, pause=Clock().wait)
+    assert (first.closed, capture.failure, capture.counts.captured, tries) == (1, None, 2, [])
+    assert sum("ZeroDivisionError" in line for line in said) == 2

@@ -18,7 +18,7 @@ from PIL import Image
 
 from edge_runtime import PictureError
 from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, ImageInput
-from edge_runtime.preprocess import MAX_PIXELS, image_tensor
+from edge_runtime.preprocess import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, _box, encoded_tensor, image_tensor
 from tests.laws import one_line
 from tests.tiny_models import tiny_picture
 
@@ -178,6 +178,73 @@ def test_crop_of_a_centred_square_sees_nothing_else() -> None:
     np.testing.assert_array_equal(image_tensor(pixels, replace(SPEC, fit="crop"))[0], pixels[:, 32:64])
 
 
+SIDES = (1, 2, 49, 96, 107, 160, 180, 224, 240, 299, 320, 331, 384, 512)  # of models
+
+
+def assert_box(width: int, height: int, spec: ImageInput) -> None:
+    """The largest part of the picture with the model's aspect, in the middle, and not beyond it by the last bit."""
+    left, upper, right, lower = _box((width, height), spec)
+    assert 0 <= left < right <= width, (width, height, spec)
+    assert 0 <= upper < lower <= height, (width, height, spec)
+    assert (left, right) == (0, width) or (upper, lower) == (0, height)
+    assert left == width - right or abs(left - (width - right)) < 1e-9
+    assert upper == height - lower or abs(upper - (height - lower)) < 1e-9
+    assert abs((right - left) * spec.height - (lower - upper) * spec.width) < 1e-6
+
+
+@pytest.mark.parametrize("other", [1, 2, 700, 900, 4999])
+def test_crop_never_leaves_the_picture_whatever_its_sides(other: int) -> None:
+    for side in SIDES:
+        spec = ImageInput(side, side, fit="crop")
+        for length in range(1, 5001):
+            assert_box(length, other, spec)
+            assert_box(other, length, spec)
+
+
+@given(*[st.integers(1, 5000)] * 2, *[st.integers(1, 1024)] * 2)
+def test_crop_never_leaves_the_picture_whatever_the_model_takes(width: int, height: int, tall: int, wide: int) -> None:
+    assert_box(width, height, ImageInput(tall, wide, fit="crop"))
+
+
+SPECS = st.builds(
+    ImageInput,
+    st.sampled_from(SIDES),
+    st.sampled_from(SIDES),
+    method=st.sampled_from(RESIZE_METHODS),
+    antialias=st.booleans(),
+    fit=st.sampled_from(RESIZE_FITS),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 5000), SPECS)
+def test_pictures_of_any_sides_become_the_tensor_that_the_model_takes(one: int, other: int, spec: ImageInput) -> None:
+    size = (one, min(other, 1 + 300_000 // one))  # so much of a picture that the test stays quick
+    for sides in (size, size[::-1]):
+        found = image_tensor(Image.new("RGB", sides, (9, 90, 190)), spec)
+        assert (found.shape, found.dtype) == ((1, spec.height, spec.width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(900, 1200), (1200, 900), (1024, 768), (768, 1024), (1300, 955)])
+@pytest.mark.parametrize("side", [224, 240, 299, 331])
+def test_crop_of_what_cameras_give(tmp_path: Path, size: tuple[int, int], side: int) -> None:
+    spec = ImageInput(side, side, fit="crop")
+    path = saved(tmp_path, plain((9, 90, 190), size=size), ".jpg", quality=95)
+    for found in (image_tensor(path, spec), encoded_tensor(path.read_bytes(), spec)):
+        assert np.abs(found.astype(int) - (9, 90, 190)).max() <= 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(*[st.integers(1, 60)] * 2, *[st.integers(1, 40)] * 2)
+def test_what_is_padded_lies_in_the_middle_and_an_odd_row_below_or_right(
+    width: int, height: int, tall: int, wide: int
+) -> None:
+    found = image_tensor(plain((255, 255, 255), size=(width, height)), ImageInput(tall, wide, fit="pad"))[0]
+    white = (found == 255).all(2)
+    for lines, side in ((white.any(1), tall), (white.any(0), wide)):
+        assert np.argmax(lines) == (side - lines.sum()) // 2
+
+
 @pytest.mark.parametrize(("width", "height"), [(96, 32), (32, 96), (200, 100), (7, 70), (640, 480)])
 def test_pad_keeps_the_aspect_and_adds_black(width: int, height: int) -> None:
     found = image_tensor(plain((255, 255, 255), size=(width, height)), replace(SPEC, fit="pad"))[0]
@@ -253,6 +320,26 @@ def test_a_jpeg_decoded_at_reduced_size_is_near_the_whole(
     assert difference.max() < 40
 
 
+@pytest.mark.parametrize("spec", [WIDE, ImageInput(40, 20), SPEC], ids=lambda s: f"{s.width}x{s.height}")
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(1000, 700), (330, 321), (159, 200), (161, 2000), (81, 79), (41, 40), (39, 300)])
+def test_a_jpeg_is_decoded_as_small_as_still_covers_the_model_either_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: ImageInput, orientation: int, size: tuple[int, int]
+) -> None:
+    """Twice the model's longer side of a file, once of a camera's frame; of the shorter side of the picture."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = saved(tmp_path, tiny_picture(7, size), ".jpg", exif=exif)
+    decoded: list[int] = []
+    whole = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, *a: (decoded.append(min(self.size)), whole(self, *a))[1])
+    for margin, read in ((2, lambda: image_tensor(path, spec)), (1, lambda: encoded_tensor(path.read_bytes(), spec))):
+        needed = margin * max(spec.width, spec.height)
+        read()
+        smallest = max([part for part in (1, 2, 4, 8) if min(size) // part >= needed], default=1)
+        assert decoded.pop() == -(-min(size) // smallest)
+
+
 def test_without_antialiasing_a_jpeg_is_decoded_whole(tmp_path: Path) -> None:
     path = saved(tmp_path, tiny_picture(7, (640, 480)), ".jpg")
     with Image.open(path) as image:
@@ -302,6 +389,66 @@ BROKEN = {
     "short.tif": b"II*\0\x08\0\0\0\xff\xff",
     "short.webp": b"RIFF\0\0\0\0WEBPVP8 ",
 }
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".eps", ""])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_documented_formats_are_read_whatever_a_file_is_called(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / f"picture{suffix}"
+    plain((200, 10, 60)).save(path, kind)
+    assert np.abs(image_tensor(path, SPEC).astype(int) - (200, 10, 60)).max() <= 8
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "ICO", "PCX", "SGI", "IM", "ICNS", "AVIF", "JPEG2000"])
+def test_no_other_format_is_decoded_whatever_the_file_is_called(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture.jpg"
+    try:
+        tiny_picture(1, (64, 64)).save(path, kind)
+    except (KeyError, OSError, ValueError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    with pytest.raises(PictureError, match="JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM") as caught:
+        image_tensor(path, SPEC)
+    assert one_line(str(caught.value), path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_frame_that_a_camera_sent_is_a_jpeg_or_nothing(kind: str) -> None:
+    buffer = io.BytesIO()
+    tiny_picture(1, (64, 48)).save(buffer, kind)
+    if kind == "JPEG":
+        assert encoded_tensor(buffer.getvalue(), SPEC).shape == (1, 32, 32, 3)
+        return
+    with pytest.raises(PictureError, match="a frame: expected"):
+        encoded_tensor(buffer.getvalue(), SPEC, name="a frame")
+
+
+def test_every_suffix_belongs_to_a_format_and_every_format_has_one() -> None:
+    Image.init()
+    assert {Image.EXTENSION[suffix] for suffix in PICTURE_SUFFIXES} == set(FORMATS)
+
+
+KINDS_OF_ERROR = (OSError, RuntimeError, ValueError, KeyError, TypeError, BufferError, UnicodeError, MemoryError)
+
+
+@pytest.mark.parametrize("error", [*KINDS_OF_ERROR, NotImplementedError, RecursionError, ArithmeticError, StopIteration])
+@pytest.mark.parametrize("step", ["load", "convert", "resize", "getexif"])
+def test_whatever_a_decoder_raises_is_a_picture_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], step: str
+) -> None:
+    picture = tiny_picture(1, (64, 48))
+    given = saved(tmp_path, picture, ".bmp"), picture, np.asarray(picture)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise error("line one\nline two")
+
+    monkeypatch.setattr(Image.Image, step, broken)
+    refused = 0
+    for one in given:
+        try:
+            image_tensor(one, SPEC)
+        except PictureError as found:
+            refused += "\n" not in str(found)
+    assert refused == {"load": 3, "resize": 3, "convert": 2, "getexif": 0}[step]
 
 
 @pytest.mark.parametrize("name", BROKEN)

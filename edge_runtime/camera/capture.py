@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 
 from edge_runtime.camera.sources import Shot, Source
-from edge_runtime.errors import PictureError, SourceError
+from edge_runtime.errors import EdgeRuntimeError, SourceError
 from edge_runtime.metadata import ImageInput
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds between attempts to open a lost camera: 1, 2, 4, ... 30
@@ -121,7 +121,7 @@ class Capture:
                 try:
                     reason = self._read(source)
                 finally:
-                    source.close()
+                    self._close(source)
                 source = None if reason is None else self._open_again(reason)
         except BaseException as error:
             self.failure = error
@@ -139,9 +139,14 @@ class Capture:
                 shot = source.read(show=self._show()) if self._wait_until_due(source) else None
             except SourceError as error:
                 return str(error)
-            if shot is None:
-                return None
-            self._receive(shot)
+            except Exception as error:  # a driver's, that nobody thought of: the next frame may be whole
+                self._count(broken=error)
+                if not source.live and self._broken_in_a_row >= BROKEN_IN_A_ROW:  # nothing else would end it
+                    raise
+            else:
+                if shot is None:
+                    return None
+                self._receive(shot)
             if source.live and self._broken_in_a_row >= BROKEN_IN_A_ROW:
                 return f"{BROKEN_IN_A_ROW} broken frames in a row"
         return None
@@ -165,23 +170,29 @@ class Capture:
         if not self.connected:  # only a picture proves it: some cameras open and give none
             self.connected, self._delay = True, FIRST_DELAY
             self._report(f"camera back after {self._clock() - self._lost_since:.0f} s")
-        self.counts.captured += 1
-        self.last_sign = start = self._clock()
-        spec = self.spec
+        start, spec = self._clock(), self.spec
         try:
             image = shot.tensor(spec)
-        except PictureError as error:
-            self._broken_in_a_row += 1
-            self.counts.broken += 1
-            if self.counts.broken == 1:
-                self._report(f"a frame is broken, passed over; more will only be counted ({error})")
+        except Exception as error:  # noqa: BLE001 - mostly a PictureError; whatever it is, it is one frame's
+            self._count(broken=error)
             return
-        self._broken_in_a_row = 0
+        self._count()
         if is_blank(image):
             self._count_blank()
             return
         self._blank_in_a_row = 0
         self._put(Frame(self.counts.captured, start, shot, image, spec, (self._clock() - start) * 1000))
+
+    def _count(self, broken: Optional[Exception] = None) -> None:
+        self.last_sign = self._clock()
+        self.counts.captured += 1
+        if broken is None:
+            self._broken_in_a_row = 0
+            return
+        self._broken_in_a_row += 1
+        self.counts.broken += 1
+        if self.counts.broken == 1:
+            self._report(f"a frame is broken, passed over; more will only be counted ({_words(broken)})")
 
     def _count_blank(self) -> None:
         self.counts.blank += 1
@@ -214,7 +225,21 @@ class Capture:
                 return self._reopen()
             except SourceError:
                 continue
+            except Exception as error:  # noqa: BLE001 - as long as it takes, whatever a driver says meanwhile
+                self._report(f"camera cannot be opened: {_words(error)}; trying again")
         return None
+
+    def _close(self, source: Source) -> None:
+        try:
+            source.close()
+        except Exception as error:  # noqa: BLE001 - it is gone for us; another may be opened
+            self._report(f"camera does not close: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    """One line; with the kind of error where it is none of ours."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, EdgeRuntimeError) else f"{type(error).__name__}: {said}"
 
 
 def is_blank(image: np.ndarray) -> bool:
