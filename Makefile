@@ -17,7 +17,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock wheel tflite test test-arm fuzz check lint types bench compat clean
+.PHONY: help setup lock wheel tflite test test-arm fuzz check lint types docs bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -29,7 +29,8 @@ help:
 	@echo 'make test               every test, in both environments'
 	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
 	@echo 'make fuzz SECONDS=600   damaged inputs for every reader, for as long as you like'
-	@echo 'make check              lint, types and tests: what CI runs'
+	@echo 'make docs               the site, into build/site; every link is checked'
+	@echo 'make check              lint, types, docs and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
 	@echo 'make compat             every architecture in every kind of file, against the original'
 	@echo 'make clean              removes build/ and the environments'
@@ -43,7 +44,7 @@ ifneq ($(LOCKED),)
 	$(BUILDER)/python $(PIP) --require-hashes -r requirements/ci.txt
 	$(BUILDER)/python $(PIP) --no-deps --no-build-isolation -e .
 else
-	$(BUILDER)/python $(PIP) -e '.[builder,demo,dev]'
+	$(BUILDER)/python $(PIP) -e '.[builder,demo,dev,docs]'
 endif
 	@touch $@
 
@@ -54,7 +55,7 @@ $(DEVICE)/.stamp: pyproject.toml
 
 # One lock for Python 3.10 to 3.13 on every platform.
 lock:
-	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra web --extra sign --universal --python-version 3.10 \
+	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra docs --extra web --extra sign --universal --python-version 3.10 \
 		--constraint requirements/constraints.txt --generate-hashes --no-header --upgrade --output-file requirements/ci.txt
 
 wheel: $(BUILDER)/.stamp
@@ -97,7 +98,10 @@ lint: $(BUILDER)/.stamp
 types: $(BUILDER)/.stamp
 	$(BUILDER)/mypy
 
-check: lint types test
+docs: $(BUILDER)/.stamp
+	NO_MKDOCS_2_WARNING=1 $(BUILDER)/python -m mkdocs build --strict --quiet
+
+check: lint types docs test
 
 bench: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)

@@ -1,6 +1,6 @@
-"""The picture of ``docs/joint-head.md``: how a sure answer, a tie and an abstention look.
+"""The picture of ``docs/concepts/joint-list.md``: how a sure answer, a tie and an abstention look.
 
-python -m benchmarks.joint_picture --file build/demo.tflite --output docs/joint.png
+python -m benchmarks.joint_picture --file build/demo.tflite --output docs/images/joint.png
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=Path("build/demo.tflite"))
     parser.add_argument("--data", type=Path, default=Path("calibration_data/held_out"))
-    parser.add_argument("--output", type=Path, default=Path("docs/joint.png"))
+    parser.add_argument("--output", type=Path, default=Path("docs/images/joint.png"))
     arguments = parser.parse_args()
     with MultiHeadClassifier(arguments.file) as classifier:
         paths = sorted(arguments.data.rglob("*.jpg"))

@@ -203,7 +203,7 @@ def test_the_edge_tpu_gets_one_subgraph_of_listed_operators(tiny_file: Path, tmp
 def test_heads_take_features_that_another_interpreter_made(
     tiny_file: Path, tiny_pictures: list[Path], tmp_path: Path
 ) -> None:
-    """As docs/clients.md runs a compiled backbone, by positions: its signatures may be lost."""
+    """As docs/guides/export.md runs a compiled backbone, by positions: its signatures may be lost."""
     export_edgetpu(tiny_file, tmp_path / "tpu")
     _, backbone = open_interpreter(str(tmp_path / "tpu" / "tiny.tflite"))
     backbone.allocate_tensors()

@@ -22,7 +22,7 @@ from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
 MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
-FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/joint-head.md
+FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/concepts/joint-list.md
 MAX_PICTURES = 4000
 MAX_PICTURES_OF_A_HEAD = 200
 _ENDS = ("SOFTMAX", "LOGISTIC")

@@ -3,7 +3,7 @@
 What counts is whether the backbone's features stay within what calibration showed. Of samples drawn alike, one in n + 1
 lies beyond the greatest of n. Sets that were dark, grey, inverted or of one head's objects alone came to 0.03 at most and
 cost int8 at most 1.7 dB; noise, blur and plain colours came to 0.38 and more and cost 5 dB or more
-(docs/quantization.md).
+(docs/concepts/quantization.md).
 """
 
 from __future__ import annotations

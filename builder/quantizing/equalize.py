@@ -7,8 +7,8 @@ second:
 1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs stay.
 
 ReLU of a channel scaled by a positive number is ReLU scaled by it. ReLU6 would clip elsewhere, even channels that never
-reached 6 on the calibration pictures (docs/quantization.md), and swish is another function of a scaled channel: no
-channel is scaled across them. What residual additions join is scaled alike.
+reached 6 on the calibration pictures (docs/concepts/quantization.md), and swish is another function of a scaled channel:
+no channel is scaled across them. What residual additions join is scaled alike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from builder.tflite.parts import constant
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
-STRENGTH = 0.5  # a; 0.75 and 1 were no better (docs/quantization.md)
+STRENGTH = 0.5  # a; 0.75 and 1 were no better (docs/concepts/quantization.md)
 _MOST = 2.0**16  # a channel is scaled by, beside the one that is scaled least
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")

@@ -27,7 +27,7 @@ from builder.tflite.splice import result_name
 from builder.tflite.stepper import Stepper
 from edge_runtime.metadata import BACKBONE
 
-ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/how-it-works.md
+ROUNDING_SAMPLES = 192  # memory and time grow with them; see docs/concepts/quantization.md
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 NOISE_SAMPLES = 16  # on which signal to noise is measured
 Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
