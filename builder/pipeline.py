@@ -22,6 +22,7 @@ from builder.quantizing.quantize import pin
 from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.reading.classifier import Classifier, load_classifiers
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.text_input import text_notes
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report, write_report
 from builder.samples.calibration import SampleSet, collect
@@ -122,7 +123,7 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
             proof=proof,
             apart=apart,
             beyond=beyond,
-            notes=_notes(classifiers, shared),
+            notes=(*_notes(classifiers, shared), *text_notes(spec, config.text, calibration.samples)),
             seconds=stages.seconds,
         )
         write_report(report, config.report_folder)

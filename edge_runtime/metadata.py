@@ -300,8 +300,8 @@ def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:
 
 
 def _input(item: Mapping[str, Any], vocabulary: Any) -> Union[ImageInput, TextInput]:
-    kind = _choice(item.get("kind"), ("image", "tokens"), "input kind")
-    return TextInput.from_json(item, vocabulary) if kind == "tokens" else _image_input(item)
+    kind = _choice(item.get("kind"), ("image", "tokens", "sequences"), "input kind")
+    return _image_input(item) if kind == "image" else TextInput.from_json(item, vocabulary)
 
 
 def _image_input(item: Mapping[str, Any]) -> ImageInput:

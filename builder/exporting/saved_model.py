@@ -41,7 +41,8 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
     """Write ``folder``, whole or not at all. ``labels``: of each head, in the order of its scores.
 
     Signatures: ``serving_default`` and ``by_index`` (inputs, head), each head by its name (inputs), ``all`` (inputs); for
-    pictures ``pixels`` (inputs, head) too. ``inputs``: texts, or encoded JPEG or PNG, strings (n,); for ``pixels`` uint8
+    pictures ``pixels`` (inputs, head) too. ``inputs``: texts, or encoded JPEG or PNG, strings (n,), or, where TensorFlow
+    cannot split texts as the model needs it, the numbers of tokens, int32 (n, length); for ``pixels`` uint8
     (n, height, width, 3). ``head``: one for all rows or one for each; a name or an index as a string, for ``by_index``
     and ``pixels`` an index, int32. They give ``scores`` and ``labels`` (n, labels), padded with 0 and "" where rows have
     heads of different sizes; ``all`` gives scores by the names of the heads.
@@ -52,6 +53,8 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
     enter, chosen = _entry(module, merged, spec), _chosen(heads, list(labels.values()))
     module.numbers = _numbers(list(merged.heads))
     texts = tf.TensorSpec((None,), tf.string, name="inputs")
+    if isinstance(spec, TextInput) and spec.kind != "tokens":
+        texts = tf.TensorSpec((None, spec.length), tf.int32, name="inputs")
     names, indices = (tf.TensorSpec(None, dtype, name="head") for dtype in (tf.string, tf.int32))
 
     def by_index(inputs: Any, head: Any) -> Any:
@@ -163,6 +166,8 @@ def _numbers(names: Sequence[str]) -> Any:
 
 def _entry(module: tf.Module, merged: MergedModel, spec: InputSpec) -> Function:
     """From strings (n,) to what the graph takes."""
+    if isinstance(spec, TextInput) and spec.kind != "tokens":
+        return lambda tokens: tokens
     if isinstance(spec, TextInput):
         module.text = text_layer(spec)  # keeps its table
         return lambda texts: tf.ensure_shape(tf.cast(module.text(texts[:, None]), tf.int32), (None, spec.length))

@@ -36,7 +36,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class HeadQuality:
-    """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first."""
+    """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first.
+
+    ``always``: the label that the original gives to every one of several pictures; None where its answers differ.
+    """
 
     head_name: str
     pictures: int
@@ -46,6 +49,7 @@ class HeadQuality:
     max_drift: float
     worst: tuple[Comparison, ...]
     drifts: tuple[float, ...]
+    always: int | None = None
 
     def passes(self, min_agreement: float) -> bool:
         """Judged by counting: it fails only where even the upper end of the interval lies below the bar."""
@@ -126,16 +130,27 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
     if activation == "sigmoid":  # each label says yes or no: all of them must say the same
         agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
+        answers = truth >= 0.5
     else:
         agrees = truth.argmax(1) == found.argmax(1)
+        answers = truth.argmax(1, keepdims=True)
     rows, top = np.arange(len(truth)), truth.argmax(1)
     drifts = np.abs(truth[rows, top] - found[rows, top])
     order = np.lexsort((-drifts, agrees))[:_WORST]
     worst = tuple(Comparison(int(chosen[i]), truth[i], found[i], bool(agrees[i]), float(drifts[i])) for i in order)
     agreement = float(agrees.mean())
     interval = wilson_interval(int(agrees.sum()), len(agrees))
+    always = int(top[0]) if len(top) > 1 and np.all(answers == answers[0]) else None
     return HeadQuality(
-        name, len(agrees), agreement, interval, float(drifts.mean()), float(drifts.max()), worst, tuple(drifts.tolist())
+        name,
+        len(agrees),
+        agreement,
+        interval,
+        float(drifts.mean()),
+        float(drifts.max()),
+        worst,
+        tuple(drifts.tolist()),
+        always,
     )
 
 

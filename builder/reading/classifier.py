@@ -72,7 +72,8 @@ class Classifier:
 class Reader:
     """Reads models one after the other and keeps what they have in common once."""
 
-    def __init__(self, *, allow_code: bool = False, limits: Limits | None = None) -> None:
+    def __init__(self, *, allow_code: bool = False, limits: Limits | None = None, text_length: int | None = None) -> None:
+        self._text_length = text_length
         self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
         self._canonical = canonical_layers(allow_code=allow_code)
 
@@ -97,7 +98,7 @@ class Reader:
             except (UnreadableModelError, UnknownLayerError) as error:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
-            simple, source_input = read_source_input(stored, graph, preprocessing)
+            simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length)
             simple = one_node_each(simple, source_input.shape)
         return Classifier(
             name=name,
@@ -134,7 +135,8 @@ def load_classifiers(
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
-    reader, found = Reader(allow_code=allow_code, limits=limits), []
+    length = text.length if isinstance(text, TextInput) else text.maxlen if text is not None else None
+    reader, found = Reader(allow_code=allow_code, limits=limits, text_length=length), []
     for head in heads:
         found.append(_load(reader, head, text))
         advance()

@@ -15,9 +15,12 @@ SourceInput = PictureSourceInput | TextSourceInput
 
 
 def read_source_input(
-    stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None
+    stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None, length: int | None = None
 ) -> tuple[Graph, SourceInput]:
-    """The graph from the source_input on, simplified, and the source_input. Raises ``ModelFileError``."""
+    """The graph from the source_input on, simplified, and the source_input. Raises ``ModelFileError``.
+
+    ``length``: of tokens, where the model leaves it open.
+    """
     shape = _shape(stored)
     graph, words = split_vectorization(graph, stored.path)
     if words is None and not reads_tokens(graph):
@@ -28,7 +31,8 @@ def read_source_input(
         raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
     if words is not None:
         check_embedding(graph, words, stored.path)
-    source_input = TextSourceInput(words or TextInput(_token_count(shape, stored), ()), words is not None, len(shape))
+    spec = words or TextInput(_token_count(shape, stored, length), ())
+    source_input = TextSourceInput(spec, words is not None, len(shape))
     return simplify(graph, PixelTransform())[0], source_input
 
 
@@ -65,9 +69,11 @@ def _picture_size(shape: tuple[int | None, ...], stored: StoredModel) -> tuple[i
     return height, width
 
 
-def _token_count(shape: tuple[int | None, ...], stored: StoredModel) -> int:
-    if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
+def _token_count(shape: tuple[int | None, ...], stored: StoredModel, length: int | None) -> int:
+    count = length if shape[1:] == (None,) and length else shape[-1]
+    if len(shape) != 2 or not isinstance(count, int) or count < 1:
         raise ModelFileError(
-            f"{stored.path}: expected tokens (batch, length) of a fixed length, found {shape}; save it with a length"
+            f"{stored.path}: expected tokens (batch, length) of a fixed length, found {shape}; say to which length texts "
+            "were padded in [text] maxlen, or save the model with a length"
         )
-    return shape[1]
+    return count

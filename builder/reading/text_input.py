@@ -13,13 +13,15 @@ import tensorflow as tf
 
 from builder.reading.digests import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
+from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
 from builder.settings.config import BuildConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.files import read_file
-from edge_runtime.text import PADDING, SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer, check_vocabulary
+from edge_runtime.inputs import InputSpec
+from edge_runtime.text import SPLIT, STANDARDIZE, TextInput, Tokenizer
 
 VECTORIZATION = "TextVectorization"
+MANY_UNKNOWN = 0.5  # of the words of texts
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class TextSourceInput:
         return
 
     def keras_input(self) -> tuple[Any, Any]:
-        """Strings, and the layer that makes tokens of them."""
+        """Strings, and the layer that makes tokens of them; the tokens themselves where Keras has no such layer."""
+        if self.words.kind != "tokens":
+            tokens = keras.Input(self.shape, dtype=self.dtype, name=self.name)
+            return tokens, tokens
         # Keras takes a text for one token where nothing splits it, and the batch for the sequence, but for (n, 1).
         text = keras.Input(() if self.words.split else (1,), dtype="string", name="text")
         return text, text_layer(self.words)(text)
@@ -93,13 +98,13 @@ class TextSourceInput:
         if config is None:
             raise ConfigError(
                 f"{where} takes the numbers of tokens; say how a text becomes them: [text] with vocabulary = "
-                "the file with one token a line"
+                "the file with one token a line, or a Tokenizer's to_json()"
             )
-        words = replace(
-            self.words, vocabulary=read_vocabulary(config.vocabulary), standardize=config.standardize,
-            split=config.split, ngrams=config.ngrams,
-        )  # fmt: skip
-        return replace(self, words=words)
+        if config.maxlen not in (None, self.words.length):
+            raise ConfigError(
+                f"text.maxlen: expected {self.words.length}, the length of the input of {where}, found {config.maxlen}"
+            )
+        return replace(self, words=declared_words(config, self.words.length))
 
     def difference(self, other: TextSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
@@ -118,14 +123,57 @@ class TextSourceInput:
                 f"({len(mine.vocabulary)}): token {place} is {found}, there {own}",
                 same,
             )
-        settings = [key for key, value in theirs.to_json().items() if value != mine.to_json()[key]]
-        key = settings[0]
-        return f"{key} of its texts is {theirs.to_json()[key]!r}, that of {ours} {mine.to_json()[key]!r}", same
+        we, they = mine.to_json(), theirs.to_json()
+        key = next(key for key in (*we, *they) if we.get(key) != they.get(key))
+        return f"{key} of its texts is {they.get(key)!r}, that of {ours} {we.get(key)!r}", same
 
     def __str__(self) -> str:
         if not self.words.vocabulary:
             return f"the numbers of {self.words.length} tokens"
         return f"texts of {self.words.length} tokens, vocabulary of {len(self.words.vocabulary):,}"
+
+
+def declared_words(config: TextConfig, length: int) -> TextInput:
+    """How texts become tokens, as the user says. Raises ``ConfigError``."""
+    tokens, word_index = read_vocabulary(config.vocabulary)
+    if word_index is None:
+        words = TextInput(length, tokens, config.standardize, config.split, config.ngrams)
+        side = "post"  # where TextVectorization pads and cuts
+    else:
+        if (config.standardize, config.split, config.ngrams) != (STANDARDIZE[0], SPLIT[0], None):
+            raise ConfigError(
+                f"{config.vocabulary} is a Tokenizer and says how a text becomes words; leave standardize, split and "
+                "ngrams out of [text]"
+            )
+        words = TextInput(length, tokens, None, None, None, word_index=word_index)
+        side = "pre"  # where pad_sequences does, unless told otherwise
+    return replace(words, padding=config.padding or side, truncating=config.truncating or side)
+
+
+def text_notes(spec: InputSpec, config: TextConfig | None, texts: Sequence[Any]) -> tuple[str, ...]:
+    """What was taken for granted of texts, and that most of their words are unknown; nothing for pictures."""
+    if not isinstance(spec, TextInput):
+        return ()
+    notes = []
+    if config is not None and spec.word_index is not None and not (config.padding and config.truncating):
+        notes.append(
+            f"texts are padded {spec.padding} and cut {spec.truncating}, as pad_sequences does unless told otherwise; "
+            'where the training said something else, set padding and truncating in [text] to "pre" or "post"'
+        )
+    unknown = unknown_words(spec, texts)
+    if unknown > MANY_UNKNOWN:
+        notes.append(
+            f"{unknown:.0%} of the words of the calibration texts are not in the vocabulary: these are not texts that "
+            "the models were made for, or it is not the vocabulary that they were trained with; their answers mean little"
+        )
+    return tuple(notes)
+
+
+def unknown_words(words: TextInput, texts: Sequence[bytes]) -> float:
+    """The share of the tokens of ``texts`` that are not in the vocabulary."""
+    tokenizer = Tokenizer(words)
+    known, found = np.array([tokenizer.known(text) for text in texts]).reshape(-1, 2).sum(0)
+    return 1 - float(known) / float(found) if found else 0.0
 
 
 def text_layer(words: TextInput) -> Any:
@@ -171,37 +219,6 @@ def check_embedding(graph: Graph, words: TextInput, path: Path) -> None:
 def reads_tokens(graph: Graph) -> bool:
     """Does an embedding read the model's input?"""
     return any(node.kind == "Embedding" and Ref(INPUT, 0) in node.inputs() for node in graph.nodes)
-
-
-MAX_VOCABULARY = 64 << 20  # bytes
-
-
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """One token a line, as Keras writes its ``vocabulary.txt``; the padding and the unknown token may be left out.
-
-    Raises ``ConfigError``.
-    """
-    try:
-        tokens = tuple(read_file(path, MAX_VOCABULARY).decode("utf-8").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the vocabulary cannot be read ({error}); expected UTF-8 text") from error
-    while tokens and not tokens[-1]:
-        tokens = tokens[:-1]
-    try:
-        return whole_vocabulary(tokens)
-    except ValueError as error:
-        raise ConfigError(f"{path}: the vocabulary: {error}") from error
-
-
-def whole_vocabulary(tokens: tuple[str, ...]) -> tuple[str, ...]:
-    """With the padding and the unknown token in front, as Keras takes it. Raises ``ValueError``."""
-    whole = tokens if UNKNOWN in tokens else (PADDING, UNKNOWN, *tokens)
-    check_vocabulary(whole)
-    odd = next((token for token in whole if token.endswith("\0")), None)
-    if odd is not None:
-        raise ValueError(f"Keras cannot keep the token {odd!r:.60}, which ends in a zero byte")
-    "".join(whole).encode("utf-8")  # half a character is no token that a text could have
-    return whole
 
 
 def _words(config: Mapping[str, Any], path: Path) -> TextInput:

@@ -90,6 +90,7 @@ class Report:
         if few:
             named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
             found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
+        found += self._always_the_same()
         if self.beyond > MOST_BEYOND:
             noun = self.metadata.input.noun
             found.append(
@@ -106,6 +107,23 @@ class Report:
         elif self.config.joint.enabled and len(self.metadata.heads) > 1:
             found.append(f"no joint list of all labels: {self.joint.reason}")
         return found
+
+    def _always_the_same(self) -> list[str]:
+        """Heads whose originals give one answer to everything: that the file agrees says little then."""
+        labels = {head.head_name: head.labels for head in self.metadata.heads}
+        same = [
+            f"{q.head_name} ({labels[q.head_name][q.always]!r} on {q.pictures})"
+            for q in self.quality.heads
+            if q.always is not None
+        ]
+        if not same:
+            return []
+        named = ", ".join(same[:_NAMED]) + (f" and {len(same) - _NAMED} more" if same[_NAMED:] else "")
+        noun = self.metadata.input.noun
+        return [
+            f"one and the same answer to all held-out {noun}, from the original too: {named}; agreement says nothing: "
+            f"are these {noun} of all its labels, and do they enter the model as in its training?"
+        ]
 
     @property
     def bytes_by_part(self) -> dict[str, int]:

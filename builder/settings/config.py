@@ -17,7 +17,7 @@ from builder.support.errors import ConfigError
 from builder.support.places import report_folder
 from edge_runtime.files import read_file
 from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
-from edge_runtime.text import MAX_NGRAM, SPLIT, STANDARDIZE
+from edge_runtime.text import MAX_LENGTH, MAX_NGRAM, SIDES, SPLIT, STANDARDIZE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -67,13 +67,18 @@ class ResizeConfig:
 class TextConfig:
     """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
 
-    ``vocabulary``: a file with one token a line.
+    ``vocabulary``: a file with one token a line, or what ``Tokenizer.to_json()`` gives, which says how a text is split.
+    ``padding``, ``truncating``, ``maxlen``: as in ``pad_sequences``; None: as Keras does unless told, and the length of
+    the models' input.
     """
 
     vocabulary: Path
     standardize: str | None = STANDARDIZE[0]
     split: str | None = SPLIT[0]
     ngrams: tuple[int, ...] | None = None
+    padding: str | None = None
+    truncating: str | None = None
+    maxlen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ _KEYS = (
 _HEAD_KEYS = ("model", "labels", "preprocessing", "activation")
 _RESIZE_KEYS = ("method", "antialias", "fit")
 _JOINT_KEYS = ("enabled", "merge_labels", "false_alarm")
-_TEXT_KEYS = ("vocabulary", "standardize", "split", "ngrams")
+_TEXT_KEYS = ("vocabulary", "standardize", "split", "ngrams", "padding", "truncating", "maxlen")
 
 
 def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
@@ -312,8 +317,15 @@ def _text(table: Any, folder: Path) -> TextConfig | None:
         raise ConfigError(
             f"text.ngrams: expected a number or a list of numbers up to {MAX_NGRAM}, found {table['ngrams']!r}"
         )
+    for key in ("padding", "truncating"):
+        if table.get(key) not in (None, *SIDES):
+            raise ConfigError(f"text.{key}: expected one of {', '.join(SIDES)}, found {table[key]!r}")
+        chosen[key] = table.get(key)
+    length = table.get("maxlen")
+    if length is not None and (type(length) is not int or not 0 < length <= MAX_LENGTH):
+        raise ConfigError(f"text.maxlen: expected a number from 1 to {MAX_LENGTH}, found {length!r}")
     path = _path(table, "vocabulary", folder, required=True, where="text.")
-    return TextConfig(path, ngrams=ngrams and tuple(ngrams), **chosen)
+    return TextConfig(path, ngrams=ngrams and tuple(ngrams), maxlen=length, **chosen)
 
 
 def _joint(table: Any) -> JointConfig:

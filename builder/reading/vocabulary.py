@@ -1,0 +1,125 @@
+"""The words that a model knows, from a file that the user names: a list of tokens, or a ``Tokenizer`` of Keras 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.support.errors import ConfigError
+from edge_runtime.errors import BundleError
+from edge_runtime.files import read_file
+from edge_runtime.text import PADDING, UNKNOWN, check_vocabulary, check_words
+from edge_runtime.word_index import WordIndex
+
+MAX_VOCABULARY = 64 << 20  # bytes
+_PICKLE = b"\x80"  # how a pickle of protocol 2 and later begins
+_UNKNOWN_MARKS = ("<oov>", "<unk>", "<unknown>", "[oov]", "oov_token")
+
+
+def read_vocabulary(path: Path) -> tuple[tuple[str, ...], WordIndex | None]:
+    """The token of each number, and, where the file is what ``Tokenizer.to_json()`` gives, how it makes words of a text.
+
+    Else it has one token a line, as Keras writes its ``vocabulary.txt``, or is a JSON list of them; the padding and the
+    unknown token may be left out. Raises ``ConfigError``.
+    """
+    try:
+        data = read_file(path, MAX_VOCABULARY)
+        if data[:1] == _PICKLE:
+            raise ConfigError(f"{path} is a pickle, which may run code; load it yourself and write its to_json()")
+        text = data.decode("utf-8-sig" if data[3:4] in (b"{", b"[") else "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the vocabulary cannot be read ({error}); expected UTF-8 text") from error
+    try:
+        document = _json(text)
+        if isinstance(document, Mapping):
+            return _word_index(document)
+        return _listed(text.split("\n") if document is None else document), None
+    except (ValueError, RecursionError, BundleError) as error:
+        raise ConfigError(f"{path}: the vocabulary: {error}") from error
+
+
+def _json(text: str) -> Any:
+    """What the text is as JSON, a table or a list; None where it is neither."""
+    try:
+        found = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
+    except ValueError:
+        return None  # a token may begin so: "[PAD]"
+    if isinstance(found, str):  # the text that to_json() gives, written by json.dump
+        found = json.loads(found)
+    return found
+
+
+def _listed(tokens: Any) -> tuple[str, ...]:
+    while tokens and not tokens[-1]:
+        tokens = tokens[:-1]
+    odd = next((token for token in tokens if not isinstance(token, str)), None)
+    if odd is not None:
+        raise ValueError(f"expected a list of tokens, found {odd!r:.60} in it")
+    if tokens and tokens[0].strip().lower() in _UNKNOWN_MARKS:
+        raise ValueError(
+            f"it begins with {tokens[0]!r:.60} as the words of a Tokenizer do, which are numbered and split otherwise "
+            "than those of TextVectorization; give the file that its to_json() makes"
+        )
+    return whole_vocabulary(tuple(tokens))
+
+
+def whole_vocabulary(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """With the padding and the unknown token in front, as Keras takes it. Raises ``ValueError``."""
+    whole = tokens if UNKNOWN in tokens else (PADDING, UNKNOWN, *tokens)
+    check_vocabulary(whole)
+    odd = next((token for token in whole if token.endswith("\0")), None)
+    if odd is not None:
+        raise ValueError(f"Keras cannot keep the token {odd!r:.60}, which ends in a zero byte")
+    "".join(whole).encode("utf-8")  # half a character is no token that a text could have
+    return whole
+
+
+def _word_index(document: Mapping[str, Any]) -> tuple[tuple[str, ...], WordIndex]:
+    """Raises ``ValueError``."""
+    config = document.get("config")
+    if document.get("class_name") != "Tokenizer" or not isinstance(config, Mapping):
+        raise ValueError(
+            "expected what Tokenizer.to_json() gives, found another JSON table; a word_index alone does not say how a "
+            "text is split and which words were kept"
+        )
+    index = config.get("word_index")
+    index = json.loads(index) if isinstance(index, str) else index
+    if not isinstance(index, Mapping) or not all(type(n) is int and n > 0 for n in index.values()):
+        raise ValueError(f"expected word_index as a table of numbers from 1 on, found {index!r:.60}")
+    unknown, kept = _unknown(config, index), _kept(config)
+    words = {n: word for word, n in index.items() if n == unknown or kept is None or n < kept}
+    last = max(words, default=0)
+    if last > 2 * len(index) + 1 or len(set(index.values())) != len(index):
+        raise ValueError("expected a number of its own for each word of word_index, without large gaps")
+    tokens = tuple(words.get(n, PADDING) for n in range(last + 1))
+    check_words(tokens)
+    "".join(tokens).encode("utf-8")
+    filters = config.get("filters", "")
+    if isinstance(filters, list) and all(isinstance(character, str) for character in filters):
+        filters = "".join(filters)
+    settings = {
+        "filters": filters,
+        **{key: config.get(key, default) for key, default in (("lower", True), ("split", " "), ("char_level", False))},
+        "unknown": unknown,
+    }
+    return tokens, WordIndex.from_json(settings, len(tokens))
+
+
+def _unknown(config: Mapping[str, Any], index: Mapping[str, int]) -> int | None:
+    """The number of the words that are not known."""
+    token = config.get("oov_token")
+    if token is None:
+        return None
+    if not isinstance(token, str) or token not in index:
+        raise ValueError(f"its oov_token {token!r:.60} has no number in word_index; fit the Tokenizer again")
+    return index[token]
+
+
+def _kept(config: Mapping[str, Any]) -> int | None:
+    """Words from this number on are unknown; None: none is."""
+    kept = config.get("num_words")
+    if kept is not None and (type(kept) is not int or kept < 0):
+        raise ValueError(f"expected num_words as null or a number, found {kept!r:.60}")
+    return kept or None
