@@ -23,6 +23,7 @@ from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.reading.classifier import Classifier, load_classifiers
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.text_input import text_notes
+from builder.reporting.identity import identity_of
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report, write_report
 from builder.samples.calibration import SampleSet, collect
@@ -32,6 +33,7 @@ from builder.support.files import Output, locked, written
 from builder.support.places import check_file
 from builder.tflite.link import LinkedModel
 from edge_runtime import __version__
+from edge_runtime.identity import Identity
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import HeadInfo, Metadata
 from edge_runtime.text import TextInput
@@ -98,6 +100,7 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
     seen = merged.source_input.device_input(verification.tensors[:SAMPLES])
     with stages("compare", min(count, SAMPLES) + len(seen)) as advance:
         beyond = beyond_calibration(float_model, inputs, seen, advance)
+    identity = identity_of(config, calibration.sources)
     infos = tuple(HeadInfo(c.name, c.labels, merged.activations[c.name]) for c in classifiers)
     material = Material(
         config=config,
@@ -109,7 +112,7 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         grouped=grouped,
         spec=spec,
         heads=infos,
-        describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration),
+        describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration, identity),
     )
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
@@ -176,6 +179,7 @@ def _metadata(
     spec: InputSpec,
     infos: tuple[HeadInfo, ...],
     calibration: SampleSet,
+    identity: Identity,
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
@@ -186,7 +190,17 @@ def _metadata(
         **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
     }
     seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)
-    return Metadata(spec, merged.digest, seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built)
+    return Metadata(
+        spec,
+        merged.digest,
+        seam,
+        heads,
+        len(linked.model),
+        linked.scores,
+        linked.min_runtime,
+        built=built,
+        identity=identity,
+    )
 
 
 def _method(config: BuildConfig) -> dict[str, Any]:

@@ -139,13 +139,17 @@ TOML: dict[str, Any] = {
     "keras_output": "k.keras", "saved_model": "s", "report": "r", "precision": "auto", "algorithm": "polyhead",
     "equalize": True, "ranges": "mse",
     "rounding": "learnt", "refit": True, "tolerance": 0.0, "allow_code": False, "target": "coral", "max_memory": 4.0,
-    "max_steps": 1000,
+    "max_steps": 1000, "size": 224, "name": "n", "version": 3, "author": "a", "licence": "l",
     "resize": {"method": "bilinear", "antialias": True, "fit": "crop"},
     "joint": {"enabled": True, "merge_labels": False, "false_alarm": 0.05},
-    "text": {"vocabulary": "v.txt", "standardize": "lower", "split": "whitespace", "ngrams": [1, 2]},
+    "text": {"vocabulary": "v.txt", "standardize": "lower", "split": "whitespace", "ngrams": [1, 2],
+             "padding": "pre", "truncating": "post", "maxlen": 7},
     "heads": {
         "cats": {"model": "c.keras", "labels": ["a", "b"], "preprocessing": "tf", "activation": "softmax"},
-        "dogs": {"model": "d.keras", "labels": "d.txt", "preprocessing": {"scale": [1, 1, 1], "offset": 0.5}},
+        "dogs": {
+            "model": "d.keras", "labels": "d.txt", "preprocessing": {"scale": [1, 1, 1], "offset": 0.5},
+            "size": [96, 64], "resize": {"method": "area", "fit": "pad", "antialias": True}, "min_agreement": 1,
+        },
     },
 }  # fmt: skip
 VALUES: list[Any] = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.commands.options import (
-    allow_code_option,
-    heads_of,
-    limits_of,
-    max_memory_option,
-    max_steps_option,
-    pair,
-    preprocessing_option,
-)
-from builder.settings.config import DEFAULT_MIN_AGREEMENT
+from builder.commands.chosen import chosen, head_config, pair
+from builder.commands.options import head_options, setting_options
+from builder.growing import grow
+from builder.growing.grow import GrowConfig
 from builder.support.plain import plain
 from builder.support.quiet import quiet
 from edge_runtime.bundle import read_metadata
@@ -34,27 +27,12 @@ _REPORT = click.option("--report", type=click.Path(path_type=Path), help="Folder
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
-def _new_head_options(command: Callable[..., None]) -> Callable[..., None]:
-    options = (
-        click.option("--labels", type=click.Path(), help="Its labels; without it the .txt beside the model."),
-        preprocessing_option,
-        click.option("--calibration-data", type=click.Path(path_type=Path), required=True, help="Folder of pictures."),
-        click.option(
-            "--verification-data", type=click.Path(path_type=Path), help="Held-out pictures; else a fifth is set aside."
-        ),
-        click.option(
-            "--min-agreement", type=float, default=DEFAULT_MIN_AGREEMENT, show_default=True, help="The gate."
-        ),
-        click.option("--fast", "rounding", flag_value="nearest", default="learnt", help="Round weights to the nearest."),
-        max_memory_option,
-        max_steps_option,
-        allow_code_option,
-        _REPORT,
-        _JSON,
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _new_head_options(command: Any) -> Any:
+    fast = click.option("--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer.")
+    settings = setting_options(GrowConfig, without=("file", "output"))
+    return head_options("labels", "preprocessing", "activation", "size", "resize", of_several=False)(
+        fast(settings(_JSON(command)))
+    )
 
 
 @click.command("add-head")
@@ -98,9 +76,7 @@ def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
 @_JSON
 def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **chosen: Any) -> None:
     """Take head NAME out of FILE."""
-    from builder.growing import grow
-
-    _show(grow.remove_head(grow.GrowConfig(file, output or file, **chosen), name), as_json)
+    _show(grow.remove_head(GrowConfig(file, output or file, **chosen), name), as_json)
 
 
 @click.command("rename-head")
@@ -111,10 +87,8 @@ def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **cho
 @_JSON
 def rename_head(file: Path, names: str, output: Path | None, report: Path | None, as_json: bool) -> None:
     """Give a head of FILE another name."""
-    from builder.growing import grow
-
     old, new = pair(names, "rename-head")
-    _show(grow.rename_head(grow.GrowConfig(file, output or file, report), old, new), as_json)
+    _show(grow.rename_head(GrowConfig(file, output or file, report), old, new), as_json)
 
 
 @click.command("list")
@@ -137,16 +111,12 @@ def list_heads(file: Path, as_json: bool) -> None:
     Console().print(table)
 
 
-def _run(operation: str, file: Path, output: Path, head: str, chosen: dict[str, Any], **more: Any) -> None:
-    name, _ = pair(head, "NAME=MODEL")
-    labels, as_json = chosen.pop("labels"), chosen.pop("as_json")
-    (config,) = heads_of((head,), (f"{name}={labels}",) if labels else (), chosen.pop("preprocessing"))
-    chosen["allow_code"] = bool(chosen["allow_code"])
-    chosen["limits"] = limits_of(chosen)
-    from builder.growing import grow
-
+def _run(operation: str, file: Path, output: Path, head: str, options: dict[str, Any], **more: Any) -> None:
+    name, model = pair(head, "NAME=MODEL")
+    as_json = options.pop("as_json")
+    config = chosen(GrowConfig, head=head_config(name, model, options), file=file, output=output, **options)
     with quiet():
-        change = getattr(grow, operation)(grow.GrowConfig(file, output, head=config, **chosen), **more)
+        change = getattr(grow, operation)(config, **more)
     _show(change, as_json)
 
 

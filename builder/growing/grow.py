@@ -13,8 +13,23 @@ from builder.growing.finished import Finished, Kept, prove_kept, read_finished, 
 from builder.growing.packs import head_pack
 from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.samples.calibration import SampleSet, collect
-from builder.settings.config import DEFAULT_MIN_AGREEMENT, HeadConfig, JointConfig
+from builder.settings.config import (
+    DEFAULT_MIN_AGREEMENT,
+    AllowCode,
+    HeadConfig,
+    HeldOut,
+    JointConfig,
+    MaxMemory,
+    MaxSteps,
+    MinAgreement,
+    Report,
+    Rounding,
+    Samples,
+    SettingPath,
+    WithLimits,
+)
 from builder.settings.limits import Limits
+from builder.settings.model import settings
 from builder.support.errors import ConfigError, QualityError
 from builder.support.files import Output, locked
 from builder.support.places import check_file, report_folder
@@ -30,24 +45,25 @@ if TYPE_CHECKING:
 Heads = dict[str, tuple[HeadInfo, Part]]
 
 
-@dataclass(frozen=True)
-class GrowConfig:
+@settings
+class GrowConfig(WithLimits):
     """``file``: what is changed. ``output``: where the result goes, perhaps the same file.
 
     ``calibration_data``: pictures or texts that a new head is quantized with, and the joint list fitted again; without
     ``verification_data`` a fifth of them is set aside. ``head``: the new head.
     """
 
-    file: Path
-    output: Path
-    report: Path | None = None
-    calibration_data: Path | None = None
-    verification_data: Path | None = None
+    file: SettingPath
+    output: SettingPath
+    report: Report | None = None
+    calibration_data: Samples | None = None
+    verification_data: HeldOut | None = None
     head: HeadConfig | None = None
-    min_agreement: float = DEFAULT_MIN_AGREEMENT
-    rounding: str = "learnt"
-    allow_code: bool = False
-    limits: Limits = field(default_factory=Limits)
+    min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
+    rounding: Rounding = "learnt"
+    max_memory: MaxMemory = Limits.max_memory
+    max_steps: MaxSteps = Limits.max_steps
+    allow_code: AllowCode = False
 
     @property
     def report_folder(self) -> Path:

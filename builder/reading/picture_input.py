@@ -78,8 +78,12 @@ class PictureSourceInput:
     def spec(self, config: BuildConfig) -> ImageInput:
         """For the device. ``config``: says how pictures are resized."""
         resize = config.resize
-        fit = resize.fit or self.fit or "stretch"
-        return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=fit)
+        return ImageInput(
+            *self.size,
+            method=resize.method or "bilinear",
+            antialias=resize.antialias is not False,
+            fit=resize.fit or self.fit or "stretch",
+        )
 
     def difference(self, other: PictureSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""

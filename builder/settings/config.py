@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from builder.settings.input_scaling import PixelTransform, parse_preprocessing
-from builder.settings.limits import Limits
+from pydantic import Field, InstanceOf, Strict, ValidationInfo
+
+from builder.settings.input_scaling import PREPROCESSING_KIND, PixelTransform
+from builder.settings.kinds import LABELS, PATH, SIZE, Flag, Kind, Share, Text, one_of
+from builder.settings.limits import Gigabytes, Limits, Steps
+from builder.settings.model import read_settings, settings
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
@@ -36,34 +39,123 @@ PRECISIONS = ("int8", MIXED, "int16", "weights", "float16", "float")
 MAX_CONFIG_FILE = 16 << 20  # bytes
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
+SettingPath = Annotated[Path, PATH]
+Size = Annotated[tuple[int, int], SIZE]
 
-@dataclass(frozen=True)
+
+def _resize(value: Any, _: ValidationInfo) -> Any:
+    """A table, or its values in any order as an option has them: ``lanczos,crop``."""
+    if not isinstance(value, str):
+        return value
+    keys = {**dict.fromkeys(RESIZE_METHODS, "method"), **dict.fromkeys(RESIZE_FITS, "fit")}
+    words: dict[str, Any] = {"antialias": ("antialias", True), "no-antialias": ("antialias", False)}
+    pairs = [words.get(word) or (keys.get(word), word) for word in value.split(",")]
+    if None in dict(pairs) or len(dict(pairs)) < len(pairs):
+        raise ValueError
+    return dict(pairs)
+
+
+def _ngrams(value: Any, _: ValidationInfo) -> Any:
+    """A number stands for all up to it."""
+    numbers = list(range(1, value + 1)) if type(value) is int and 0 < value <= MAX_NGRAM else value
+    if numbers is None:
+        return None
+    if not isinstance(numbers, (list, tuple)) or not numbers:
+        raise ValueError
+    if not all(type(n) is int and 0 < n <= MAX_NGRAM for n in numbers):
+        raise ValueError
+    return tuple(numbers)
+
+
+def _head_tables(value: Any, _: ValidationInfo) -> Any:
+    """The tables [heads.NAME] become heads with a name."""
+    if not isinstance(value, Mapping):
+        return value
+    named = [isinstance(table, Mapping) and "name" in table for table in value.values()]
+    if any(named):
+        name = list(value)[named.index(True)]
+        raise ConfigError(f"unknown key 'heads.{name}.name'; the name of a head is that of its table")
+    return [{"name": name, **table} if isinstance(table, Mapping) else table for name, table in value.items()]
+
+
+def _version(value: Any, _: ValidationInfo) -> Any:
+    return str(value) if isinstance(value, (int, float, date)) and not isinstance(value, bool) else value
+
+
+_RESIZE = Kind(f"a table {{method, antialias, fit}}, or some of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
+_JOINT = Kind(
+    "true, false or a table {enabled, merge_labels, false_alarm}",
+    lambda value, _: {"enabled": value} if isinstance(value, bool) else value,
+)
+_NGRAMS = Kind(f"a number or a list of numbers up to {MAX_NGRAM}", _ngrams)
+_HEADS = Kind("a table [heads.NAME] for each classifier", _head_tables)
+_VERSION = Kind("a text, a number or a date", _version)
+_MethodName = Annotated[str, one_of(RESIZE_METHODS)]
+_FitName = Annotated[str, one_of(RESIZE_FITS)]
+
+
+@settings
+class ResizeConfig:
+    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
+
+    None takes what the model files say; where they say nothing, bilinear, antialiased, stretched.
+    """
+
+    method: Annotated[_MethodName | None, Field(description="The filter.")] = None
+    antialias: Annotated[Flag | None, Field(description="Every pixel of the picture counts.")] = None
+    fit: Annotated[_FitName | None, Field(description="What becomes of another aspect ratio.")] = None
+
+    def __post_init__(self) -> None:
+        if self.antialias is False and self.method not in (None, "nearest", "bilinear"):
+            raise ValueError(
+                f"{self.method} without antialiasing is not what the device can do as TensorFlow does it; "
+                "expected bilinear or nearest, or antialias = true"
+            )
+
+
+_Resize = Annotated[ResizeConfig, _RESIZE]
+_Activation = Annotated[str, one_of(ACTIVATIONS)]
+
+
+@settings
 class HeadConfig:
     """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model.
 
     ``activation``: of a model that gives bare logits, ``softmax`` or ``sigmoid`` (each label for itself); None: softmax.
+    ``size``, ``resize``, ``min_agreement``: of this head alone; None takes the build's.
     """
 
-    name: str
-    model: Path
-    labels: Path | tuple[str, ...] | None = None
-    preprocessing: PixelTransform | None = None
-    activation: str | None = None
+    name: Annotated[str, Strict(), Field(exclude=True)]
+    model: Annotated[SettingPath, Field(description="The classifier: a Keras file, a zip archive or a folder.")]
+    labels: Annotated[
+        Path | tuple[str, ...] | None,
+        LABELS,
+        Field(description="Its labels; without it those that lie beside the model."),
+    ] = None
+    preprocessing: Annotated[
+        InstanceOf[PixelTransform] | None,
+        PREPROCESSING_KIND,
+        Field(description="How pixels 0..255 enter the model; may be left out where its own first layers say it."),
+    ] = None
+    activation: Annotated[
+        _Activation | None,
+        Field(description="Of a model that gives bare logits: one label holds, or each for itself."),
+    ] = None
+    size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
+    resize: Annotated[_Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
+    min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
+
+    def __post_init__(self) -> None:
+        try:
+            check_head_name(self.name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
-@dataclass(frozen=True)
-class ResizeConfig:
-    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
-
-    ``fit``: None takes what the model files say, and ``stretch`` where they say nothing.
-    """
-
-    method: str = "bilinear"
-    antialias: bool = True
-    fit: str | None = None
+_Side = Annotated[str, one_of(SIDES)]
 
 
-@dataclass(frozen=True)
+@settings
 class TextConfig:
     """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
 
@@ -72,29 +164,84 @@ class TextConfig:
     the models' input.
     """
 
-    vocabulary: Path
-    standardize: str | None = STANDARDIZE[0]
-    split: str | None = SPLIT[0]
-    ngrams: tuple[int, ...] | None = None
-    padding: str | None = None
-    truncating: str | None = None
-    maxlen: int | None = None
+    vocabulary: Annotated[
+        SettingPath, Field(description="A file with one token a line, or tokenizer.json of a Keras Tokenizer.")
+    ]
+    standardize: Annotated[str | None, one_of(STANDARDIZE, none="none"), Field(description="What is evened out.")] = (
+        STANDARDIZE[0]
+    )
+    split: Annotated[str | None, one_of(SPLIT, none="none"), Field(description="What a token is.")] = SPLIT[0]
+    ngrams: Annotated[
+        tuple[int, ...] | None, _NGRAMS, Field(description="Lengths of runs of tokens that count as tokens too.")
+    ] = None
+    padding: Annotated[_Side | None, Field(description="Where a short text gets zeros, as in pad_sequences.")] = None
+    truncating: Annotated[_Side | None, Field(description="Where a long text is cut, as in pad_sequences.")] = None
+    maxlen: Annotated[
+        int | None, Strict(), Field(ge=1, le=MAX_LENGTH, description="Tokens of a text; else the models' input length.")
+    ] = None
 
 
-@dataclass(frozen=True)
+@settings
 class JointConfig:
     """The joint list of all labels. ``merge_labels``: labels that heads share stand once, their probabilities added up.
 
     ``false_alarm``: share of the pictures of the heads that may be taken for none's.
     """
 
-    enabled: bool = True
-    merge_labels: bool = False
-    false_alarm: float = 0.05
+    enabled: Annotated[Flag, Field(description="Make one list of the labels of all heads.")] = True
+    merge_labels: Annotated[Flag, Field(description="Labels that heads share stand once.")] = False
+    false_alarm: Annotated[
+        float, Strict(), Field(gt=0, lt=0.5, description="Share of the heads' own samples that may be taken for none's.")
+    ] = 0.05
 
 
-@dataclass(frozen=True)
-class BuildConfig:
+MinAgreement = Annotated[Share, Field(description="Least agreement of each head with its original.")]
+Samples = Annotated[
+    SettingPath,
+    Field(description="Folder of pictures or texts; those in a sub-folder named as a head are that head's own."),
+]
+HeldOut = Annotated[SettingPath, Field(description="Held-out samples to verify with; else a fifth is held out.")]
+Report = Annotated[SettingPath, Field(description="Folder of the report; else NAME.report beside the output.")]
+Rounding = Annotated[
+    str, one_of(ROUNDINGS), Field(description="Weights: learnt from the samples, or to the nearest integer.")
+]
+Tolerance = Annotated[
+    float,
+    Strict(),
+    Field(
+        ge=0,
+        le=MAX_TOLERANCE,
+        description="Take weights for equal that differ by no more than this share; float16 needs 0.0005.",
+    ),
+]
+AllowCode = Annotated[Flag, Field(description="Run code that a model file brings. Only for files you trust.")]
+MaxMemory = Annotated[Gigabytes, Field(description="GB that one model's activations may take.")]
+MaxSteps = Annotated[Steps, Field(description="Steps of recurrent layers that one model may have.")]
+
+
+class WithLimits:
+    """A class of settings that has the two of ``Limits``."""
+
+    max_memory: float
+    max_steps: int
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_memory, self.max_steps)
+
+
+@settings
+class ReadConfig(WithLimits):
+    """How model files are read where nothing is built."""
+
+    tolerance: Tolerance = 0.0
+    max_memory: MaxMemory = Limits.max_memory
+    max_steps: MaxSteps = Limits.max_steps
+    allow_code: AllowCode = False
+
+
+@settings
+class BuildConfig(WithLimits):
     """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
 
     ``precision``: one of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
@@ -107,57 +254,55 @@ class BuildConfig:
     that the file must run on, see ``targets.TARGETS``. ``limits``: how much a model file may ask of this machine.
     """
 
-    output: Path
-    calibration_data: Path
-    heads: tuple[HeadConfig, ...]
-    verification_data: Path | None = None
-    min_agreement: float = DEFAULT_MIN_AGREEMENT
-    keras_output: Path | None = None
-    report: Path | None = None
-    resize: ResizeConfig = field(default_factory=ResizeConfig)
-    precision: str = AUTO
-    algorithm: str = OWN
-    equalize: bool = True
-    ranges: str = "mse"
-    rounding: str = "learnt"
-    refit: bool = True
-    tolerance: float = 0.0
-    allow_code: bool = False
-    target: str | None = None
-    joint: JointConfig = field(default_factory=JointConfig)
-    text: TextConfig | None = None
-    saved_model: Path | None = None
-    limits: Limits = field(default_factory=Limits)
+    output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
+    calibration_data: Samples
+    heads: Annotated[tuple[HeadConfig, ...], _HEADS]
+    verification_data: HeldOut | None = None
+    min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
+    keras_output: Annotated[SettingPath | None, Field(description="Also save the merged model as .keras.")] = None
+    report: Report | None = None
+    resize: Annotated[_Resize, Field(description="How pictures were resized when the models were trained.")] = field(
+        default_factory=ResizeConfig
+    )
+    precision: Annotated[
+        str,
+        one_of((AUTO, *PRECISIONS), former=FORMER_PRECISIONS),
+        Field(description="How exact; auto is the first that agrees with the originals."),
+    ] = AUTO
+    algorithm: Annotated[
+        str, one_of(ALGORITHMS), Field(description="Who makes int8; the others are there to compare with.")
+    ] = OWN
+    equalize: Annotated[Flag, Field(description="Even out the channels of linear tensors.")] = True
+    ranges: Annotated[str, one_of(ESTIMATES), Field(description="How the ranges of activations are estimated.")] = "mse"
+    rounding: Rounding = "learnt"
+    refit: Annotated[Flag, Field(description="Learnt rounding makes up for the losses of earlier layers.")] = True
+    tolerance: Tolerance = 0.0
+    allow_code: AllowCode = False
+    target: Annotated[str | None, one_of(tuple(TARGETS)), Field(description="A device that the file must run on.")] = None
+    joint: Annotated[JointConfig, _JOINT, Field(description="The joint list of all labels.")] = field(
+        default_factory=JointConfig
+    )
+    text: Annotated[TextConfig | None, Field(description="How texts become tokens, of models without words.")] = None
+    saved_model: Annotated[SettingPath | None, Field(description="Also a SavedModel for servers, in this folder.")] = None
+    max_memory: MaxMemory = Limits.max_memory
+    max_steps: MaxSteps = Limits.max_steps
+    size: Annotated[Size | None, Field(description="Pixels, of models that take pictures of any size.")] = None
+    name: Annotated[Text | None, Field(description="What the file is called; else by its own name.")] = None
+    version: Annotated[Text | None, _VERSION, Field(description="Of the file, as you count: 3, or a date.")] = None
+    author: Annotated[Text | None, Field(description="Who made it.")] = None
+    licence: Annotated[Text | None, Field(description="What others may do with it.")] = None
 
     def __post_init__(self) -> None:
         if not self.heads:
             raise ConfigError("no heads: name at least one classifier, [heads.NAME] in the TOML or --head NAME=MODEL")
         names = [head.name for head in self.heads]
         for name in names:
-            try:
-                check_head_name(name)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
             if names.count(name) > 1:
                 raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
-        if self.precision not in (AUTO, *PRECISIONS):
-            raise ConfigError(f"precision: expected one of {', '.join((AUTO, *PRECISIONS))}, found {self.precision!r}")
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {self.algorithm!r}")
         if self.algorithm != OWN and self.precision not in (AUTO, "int8"):
             raise ConfigError(
                 f"algorithm {self.algorithm} makes int8 alone, found precision {self.precision!r}; leave one of them out"
             )
-        if self.ranges not in ESTIMATES:
-            raise ConfigError(f"ranges: expected one of {', '.join(ESTIMATES)}, found {self.ranges!r}")
-        if self.rounding not in ROUNDINGS:
-            raise ConfigError(f"rounding: expected one of {', '.join(ROUNDINGS)}, found {self.rounding!r}")
-        if not 0 <= self.min_agreement <= 1:
-            raise ConfigError(f"min_agreement: expected a number from 0 to 1, found {self.min_agreement}")
-        if self.target is not None and self.target not in list(TARGETS):
-            raise ConfigError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
-        if not 0 <= self.tolerance <= MAX_TOLERANCE:
-            raise ConfigError(f"tolerance: expected a number from 0 to {MAX_TOLERANCE}, found {self.tolerance}")
 
     @property
     def report_folder(self) -> Path:
@@ -170,208 +315,35 @@ class BuildConfig:
             return PRECISIONS[:1]
         return PRECISIONS if self.precision == AUTO else (self.precision,)
 
+    def least_agreement(self, head: str) -> float:
+        """The agreement with its original that the head of this name must reach."""
+        own = next(h.min_agreement for h in self.heads if h.name == head)
+        return self.min_agreement if own is None else own
+
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
-        """Read ``path``; paths inside are relative to its folder. Raises ``ConfigError`` naming the key that is wrong."""
-        path = Path(path)
+        """Read ``path``; paths inside are relative to its folder. Raises ``ConfigError`` that names the keys."""
+        return cls.from_document(read_document(Path(path)), Path(path))
+
+    @classmethod
+    def from_document(
+        cls, document: Mapping[str, Any], path: Path | None = None, named: Callable[[str], str] = str
+    ) -> BuildConfig:
+        """``document``: as a TOML file has it. ``path``: of that file. ``named``: how the user wrote a key."""
         try:
-            document = tomllib.loads(read_file(path, MAX_CONFIG_FILE).decode("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a TOML file: {error}") from error
-        try:
-            return _build_config(document, path.parent)
+            return read_settings(cls, document, folder=path and path.parent, named=named)
         except ConfigError as error:
-            raise ConfigError(f"{path}: {str(error)[:1000]}") from error
+            if path is None:
+                raise
+            lines = (line[:1000] for line in str(error).split("\n"))
+            raise ConfigError("\n".join(line if line.startswith("--") else f"{path}: {line}" for line in lines)) from None
 
 
-def _precision(name: Any) -> Any:
-    return FORMER_PRECISIONS.get(name, name) if isinstance(name, str) else name
-
-
-_KEYS = (
-    "output",
-    "calibration_data",
-    "verification_data",
-    "min_agreement",
-    "keras_output",
-    "saved_model",
-    "max_memory",
-    "max_steps",
-    "report",
-    "resize",
-    "precision",
-    "algorithm",
-    "equalize",
-    "ranges",
-    "rounding",
-    "refit",
-    "tolerance",
-    "allow_code",
-    "target",
-    "joint",
-    "text",
-    "heads",
-)
-_HEAD_KEYS = ("model", "labels", "preprocessing", "activation")
-_RESIZE_KEYS = ("method", "antialias", "fit")
-_JOINT_KEYS = ("enabled", "merge_labels", "false_alarm")
-_TEXT_KEYS = ("vocabulary", "standardize", "split", "ngrams", "padding", "truncating", "maxlen")
-
-
-def _build_config(document: Mapping[str, Any], folder: Path) -> BuildConfig:
-    _check_keys(document, _KEYS, "")
-    heads = _get(document, "heads", dict, "a table [heads.NAME] for each classifier")
-    return BuildConfig(
-        output=_path(document, "output", folder, required=True),
-        calibration_data=_path(document, "calibration_data", folder, required=True),
-        verification_data=_path(document, "verification_data", folder),
-        min_agreement=_number(document, "min_agreement", DEFAULT_MIN_AGREEMENT),
-        tolerance=_number(document, "tolerance", 0.0),
-        allow_code=_flag(document, "allow_code"),
-        target=document.get("target"),
-        keras_output=_path(document, "keras_output", folder),
-        saved_model=_path(document, "saved_model", folder),
-        report=_path(document, "report", folder),
-        limits=_limits(document),
-        resize=_resize(document.get("resize", {})),
-        precision=_precision(document.get("precision", AUTO)),
-        algorithm=document.get("algorithm", OWN),
-        equalize=_flag(document, "equalize", default=True),
-        ranges=document.get("ranges", "mse"),
-        rounding=document.get("rounding", "learnt"),
-        refit=_flag(document, "refit", default=True),
-        joint=_joint(document.get("joint", {})),
-        text=_text(document.get("text"), folder),
-        heads=tuple(_head(name, table, folder) for name, table in heads.items()),
-    )
-
-
-def _limits(document: Mapping[str, Any]) -> Limits:
-    steps = _number(document, "max_steps", Limits.max_steps)
-    return Limits(_number(document, "max_memory", Limits.max_memory), int(steps) if steps.is_integer() else 0)
-
-
-def _head(name: str, table: Any, folder: Path) -> HeadConfig:
-    where = f"heads.{name}"
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where}: expected a table, found {table!r}")
-    _check_keys(table, _HEAD_KEYS, f"{where}.")
-    labels = table.get("labels")
-    if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
-        labels = tuple(labels)
-    elif labels is not None and not isinstance(labels, str):
-        raise ConfigError(f"{where}.labels: expected a file's name or a list of strings, found {labels!r}")
-    preprocessing, activation = table.get("preprocessing"), table.get("activation")
-    if activation not in (None, *ACTIVATIONS):
-        raise ConfigError(f"{where}.activation: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
-    return HeadConfig(
-        name=name,
-        model=_path(table, "model", folder, required=True, where=f"{where}."),
-        labels=Path(os.path.normpath(folder / labels)) if isinstance(labels, str) else labels,
-        preprocessing=None if preprocessing is None else parse_preprocessing(preprocessing, where),
-        activation=activation,
-    )
-
-
-def _resize(table: Any) -> ResizeConfig:
-    if not isinstance(table, dict):
-        raise ConfigError(f"resize: expected a table {{method, antialias, fit}}, found {table!r}")
-    _check_keys(table, _RESIZE_KEYS, "resize.")
-    choices: tuple[tuple[str, tuple[Any, ...]], ...] = (
-        ("method", RESIZE_METHODS),
-        ("fit", RESIZE_FITS),
-        ("antialias", (True, False)),
-    )
-    for key, valid in choices:
-        if key in table and table[key] not in valid:
-            raise ConfigError(f"resize.{key}: expected one of {', '.join(map(str, valid))}, found {table[key]!r}")
-    chosen = ResizeConfig(**table)
-    if not chosen.antialias and chosen.method not in ("nearest", "bilinear"):
-        raise ConfigError(
-            f"resize: {chosen.method} without antialiasing is not what the device can do as TensorFlow does it; "
-            "expected bilinear or nearest, or antialias = true"
-        )
-    return chosen
-
-
-def _text(table: Any, folder: Path) -> TextConfig | None:
-    """TOML has no null: "none" stands for it."""
-    if table is None:
-        return None
-    if not isinstance(table, dict):
-        raise ConfigError(f"text: expected a table {{{', '.join(_TEXT_KEYS)}}}, found {table!r}")
-    _check_keys(table, _TEXT_KEYS, "text.")
-    chosen = {}
-    for key, valid in (("standardize", STANDARDIZE), ("split", SPLIT)):
-        value = table.get(key, valid[0])
-        if value not in ("none", *valid):
-            raise ConfigError(f"text.{key}: expected one of none, {', '.join(valid)}, found {value!r}")
-        chosen[key] = None if value == "none" else value
-    ngrams = table.get("ngrams")
-    ngrams = list(range(1, ngrams + 1)) if type(ngrams) is int and ngrams <= MAX_NGRAM else ngrams
-    if ngrams is not None and not (
-        isinstance(ngrams, list) and ngrams and all(type(n) is int and 0 < n <= MAX_NGRAM for n in ngrams)
-    ):
-        raise ConfigError(
-            f"text.ngrams: expected a number or a list of numbers up to {MAX_NGRAM}, found {table['ngrams']!r}"
-        )
-    for key in ("padding", "truncating"):
-        if table.get(key) not in (None, *SIDES):
-            raise ConfigError(f"text.{key}: expected one of {', '.join(SIDES)}, found {table[key]!r}")
-        chosen[key] = table.get(key)
-    length = table.get("maxlen")
-    if length is not None and (type(length) is not int or not 0 < length <= MAX_LENGTH):
-        raise ConfigError(f"text.maxlen: expected a number from 1 to {MAX_LENGTH}, found {length!r}")
-    path = _path(table, "vocabulary", folder, required=True, where="text.")
-    return TextConfig(path, ngrams=ngrams and tuple(ngrams), maxlen=length, **chosen)
-
-
-def _joint(table: Any) -> JointConfig:
-    if isinstance(table, bool):
-        return JointConfig(enabled=table)
-    if not isinstance(table, dict):
-        raise ConfigError(f"joint: expected true, false or a table {{{', '.join(_JOINT_KEYS)}}}, found {table!r}")
-    _check_keys(table, _JOINT_KEYS, "joint.")
-    for key in ("enabled", "merge_labels"):
-        if not isinstance(table.get(key, True), bool):
-            raise ConfigError(f"joint.{key}: expected true or false, found {table[key]!r}")
-    rate = table.get("false_alarm", 0.05)
-    if not isinstance(rate, float) or not 0 < rate < 0.5:
-        raise ConfigError(f"joint.false_alarm: expected a number above 0 and below 0.5, found {rate!r}")
-    return JointConfig(**table)
-
-
-def _check_keys(table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, list(known), 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"unknown key {prefix + key!r}; {hint}known here: {', '.join(known)}")
-
-
-def _get(table: Mapping[str, Any], key: str, kind: type, expected: str, where: str = "") -> Any:
-    if not isinstance(table.get(key), kind):
-        raise ConfigError(f"{where}{key}: expected {expected}, found {table.get(key, 'nothing')!r}")
-    return table[key]
-
-
-def _path(table: Mapping[str, Any], key: str, folder: Path, *, required: bool = False, where: str = "") -> Any:
-    if key not in table and not required:
-        return None
-    return Path(os.path.normpath(folder / _get(table, key, str, "a path", where)))
-
-
-def _number(table: Mapping[str, Any], key: str, default: float) -> float:
-    value = table.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ConfigError(f"{key}: expected a number, found {value!r}")
-    return float(value)
-
-
-def _flag(table: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
-    value = table.get(key, default)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{key}: expected true or false, found {value!r}")
-    return value
+def read_document(path: Path) -> dict[str, Any]:
+    """The TOML file at ``path``. Raises ``ConfigError``."""
+    try:
+        return tomllib.loads(read_file(path, MAX_CONFIG_FILE).decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error!s:.200}") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.settings.kinds import Kind
 from builder.support.errors import ConfigError
 
 CHANNELS = 3
@@ -85,18 +86,44 @@ PREPROCESSING = {
 
 
 def parse_preprocessing(value: Any, where: str) -> PixelTransform:
-    """A name of ``PREPROCESSING`` or a table ``{scale, offset}`` of numbers or lists of three. Raises ``ConfigError``."""
+    """A name of ``PREPROCESSING``, a table ``{scale, offset}`` of numbers or lists of three, or a text SCALE,OFFSET.
+
+    Raises ``ConfigError``.
+    """
+    try:
+        return _preprocessing(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error or f'expected {PREPROCESSING_WORDS}, found {value!r:.80}'}") from None
+
+
+def _preprocessing(value: Any) -> PixelTransform:
+    """Raises ``ValueError``, without a message where ``PREPROCESSING_WORDS`` say it."""
     if isinstance(value, str) and value in PREPROCESSING:
         return PREPROCESSING[value]
+    if isinstance(value, str):
+        scale, _, offset = value.partition(",")
+        value = {"scale": float(scale), "offset": float(offset)} if _is_written(scale, offset) else None
     if isinstance(value, dict) and value and set(value) <= {"scale", "offset"}:
         parts = [value.get("scale", 1.0), value.get("offset", 0.0)]
         if all(_is_number(v) or (isinstance(v, list) and len(v) == CHANNELS and all(map(_is_number, v))) for v in parts):
             if not np.all(np.asarray(parts[0])):
-                raise ConfigError(f"{where}: a scale of 0 leaves nothing of the picture")
+                raise ValueError("a scale of 0 leaves nothing of the picture")
             return PixelTransform().then(*parts)
-    raise ConfigError(
-        f"{where}: expected preprocessing as one of {', '.join(PREPROCESSING)} or {{scale, offset}}, found {value!r}"
-    )
+    raise ValueError
+
+
+def _is_written(*numbers: str) -> bool:
+    try:
+        return all(np.isfinite(float(number)) for number in numbers)
+    except ValueError:
+        return False
+
+
+PREPROCESSING_WORDS = f"one of {', '.join(PREPROCESSING)} or {{scale, offset}}"
+PREPROCESSING_KIND = Kind(
+    PREPROCESSING_WORDS,
+    lambda value, _: value if value is None or isinstance(value, PixelTransform) else _preprocessing(value),
+)
 
 
 def _is_number(value: Any) -> bool:

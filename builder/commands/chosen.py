@@ -1,0 +1,133 @@
+"""What the options of a command say -> settings, by way of a document as a TOML file has it: one check for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.commands.options import HEAD_SETTINGS, SETTINGS, WHOLE
+from builder.settings.config import BuildConfig, HeadConfig, read_document
+from builder.settings.input_scaling import PixelTransform, parse_preprocessing
+from builder.settings.model import Instance, read_settings
+from builder.settings.reference import Setting, settings_of
+from builder.support.errors import ConfigError
+
+
+def build_config(path: Path | None, heads: tuple[str, ...], options: Mapping[str, Any]) -> BuildConfig:
+    """The TOML file at ``path`` with what the options say, which wins; without a file, the options alone.
+
+    Raises ``ConfigError``.
+    """
+    document = {} if path is None else read_document(path)
+    if heads and "heads" in document:
+        raise ConfigError("give the heads in the TOML file or by --head, not in both")
+    if heads or path is None:
+        document["heads"] = {name: {"model": Path(model)} for name, model in pairs(heads, "--head").items()}
+    said: set[str] = set()
+    for key, value in options.items():
+        if value is not None and value != ():
+            _say(document, key.replace("__", "."), value, said)
+    return BuildConfig.from_document(document, path, lambda key: _spelled(key, said, everything=path is None))
+
+
+def _say(document: dict[str, Any], key: str, value: Any, said: set[str]) -> None:
+    """Puts one option's value into the document."""
+    tables = document["heads"] if isinstance(document.get("heads"), dict) else {}
+    own = of_each(value, list(tables), _spelled(key)) if isinstance(value, tuple) else {}
+    everywhere = value if not isinstance(value, tuple) else own.pop("", None)
+    for name, text in own.items():
+        _put(tables, f"{name}.{key}", parsed(text, HEAD_SETTINGS[key]))
+        said.add(f"heads.{name}.{key}")
+    if everywhere is None:
+        return
+    if key in SETTINGS:
+        _put(document, key, parsed(everywhere, SETTINGS[key]))
+        said.add(key)
+        return
+    for name in tables:
+        if name not in own:
+            _put(tables, f"{name}.{key}", parsed(everywhere, HEAD_SETTINGS[key]))
+            said.add(f"heads.{name}.{key}")
+
+
+def _put(document: dict[str, Any], key: str, value: Any) -> None:
+    """In a table of the document; one that is no table stays, to be named as such."""
+    table, _, rest = key.partition(".")
+    if not rest:
+        document[key] = value
+    elif isinstance(inside := document.setdefault(table, {}), dict):
+        _put(inside, rest, value)
+
+
+def parsed(text: Any, setting: Setting) -> Any:
+    """An option's text as a TOML file would have it; what cannot be read is left for the settings to refuse."""
+    kinds = setting.types
+    if Path in kinds and isinstance(text, str):
+        return Path(text)
+    if isinstance(text, str) and not setting.choices and (float in kinds or int in kinds) and setting.table is None:
+        try:
+            return float(text) if float in kinds else int(text)
+        except ValueError:
+            return text
+    return text
+
+
+def of_each(values: tuple[str, ...], names: list[str], option: str) -> dict[str, str]:
+    """What an option says of each name in ``NAME=VALUE``; under the empty name the last plain ``VALUE``."""
+    own = pairs(tuple(value for value in values if "=" in value), option)
+    unknown = sorted(set(own) - set(names))
+    if unknown:
+        raise ConfigError(f"{option} {unknown[0]}: no such name; there are: {', '.join(names) or 'none'}")
+    plain = [value for value in values if "=" not in value]
+    return {**own, **({"": plain[-1]} if plain else {})}
+
+
+def _spelled(key: str, said: set[str] | None = None, *, everything: bool = False) -> str:
+    """A key as the user wrote it: ``--size cats`` where an option said it, or would, since there is no file."""
+    if said is not None and not everything and not any(key == known or key.startswith(f"{known}.") for known in said):
+        return key
+    parts = key.split(".")
+    if parts[0] == "heads" and len(parts) > 2:
+        return f"--{parts[2].replace('_', '-')} {parts[1]}"
+    return f"--{WHOLE.get(key, parts[0] if parts[0] in WHOLE else key).replace('.', '-').replace('_', '-')}"
+
+
+def chosen(cls: type[Instance], **options: Any) -> Instance:
+    """A class of settings from options; what is not said is as the class has it. Raises ``ConfigError``."""
+    known = settings_of(cls)
+    said = {key: parsed(value, known[key]) for key, value in options.items() if value is not None}
+    return read_settings(cls, said, named=_spelled)
+
+
+def each_preprocessing(values: tuple[str, ...], names: list[str]) -> dict[str, PixelTransform | None]:
+    """What ``--preprocessing`` says of each name. Raises ``ConfigError``."""
+    own = of_each(values, names, "--preprocessing")
+    hows = {name: own.get(name, own.get("")) for name in names}
+    return {n: None if how is None else parse_preprocessing(how, f"--preprocessing {n}") for n, how in hows.items()}
+
+
+def head_config(name: str, model: str, options: dict[str, Any]) -> HeadConfig:
+    """One head; what options say of it is taken out of them. Raises ``ConfigError``."""
+    given = {key: options.pop(key) for key in HEAD_SETTINGS if key in options}
+    document = {key: parsed(value, HEAD_SETTINGS[key]) for key, value in given.items() if value is not None}
+    return read_settings(HeadConfig, {"name": name, "model": Path(model), **document}, named=_spelled)
+
+
+def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """The sides of each ``NAME=VALUE``. Raises ``ConfigError``."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        if not separator or not rest:
+            raise ConfigError(f"{option} {value}: expected NAME=FILE")
+        if name in found:
+            raise ConfigError(f"{option} {name} is given twice; every head needs a name of its own")
+        found[name] = rest
+    return found
+
+
+def pair(text: str, what: str) -> tuple[str, str]:
+    """The two sides of one ``NAME=VALUE``. Raises ``ConfigError``."""
+    ((name, value),) = pairs((text,), what).items()
+    return name, value

@@ -1,0 +1,80 @@
+"""Kinds of settings: how a value is read, and what it must be in words; errors, options and reference say the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, GetCoreSchemaHandler, Strict, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+MAX_SIZE = 8192  # pixels of a side
+
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Stands in ``Annotated``. ``read``: from what a TOML file or an option has; raises ``ValueError``, without a message
+    where ``words`` say it. ``choices``: where only these can be.
+    """
+
+    words: str
+    read: Callable[[Any, ValidationInfo], Any]
+    choices: tuple[str, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self.read, handler(source))
+
+
+def one_of(values: Sequence[str], *, none: str | None = None, former: Mapping[str, str] | None = None) -> Kind:
+    """``none``: the word for None, since TOML has no null. ``former``: names that earlier versions wrote."""
+    choices = tuple(values) if none is None else (none, *values)
+
+    def read(value: Any, _: ValidationInfo) -> Any:
+        name = (former or {}).get(value, value) if isinstance(value, str) else value
+        if name is not None and name not in choices:
+            raise ValueError
+        return None if name == none else name
+
+    return Kind(f"one of {', '.join(choices)}", read, choices)
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    """A text is relative to the folder of the TOML file that says it."""
+    if not isinstance(value, str):
+        return value
+    if "\0" in value:
+        raise ValueError
+    folder = (info.context or {}).get("folder")
+    return Path(value) if folder is None else Path(os.path.normpath(folder / value))
+
+
+def _size(value: Any, _: ValidationInfo) -> Any:
+    """A number for a square, [height, width], or either as an option has it: 224, or 224,320."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [int(part) if part.isdecimal() and len(part) < 9 else 0 for part in value.split(",")]
+    sides = [value] if type(value) is int else list(value) if isinstance(value, (list, tuple)) else []
+    if len(sides) not in (1, 2) or not all(type(side) is int and 0 < side <= MAX_SIZE for side in sides):
+        raise ValueError
+    return tuple(sides * 2)[:2]
+
+
+def _labels(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, list):
+        if not all(isinstance(label, str) for label in value):
+            raise ValueError
+        return tuple(value)
+    return _path(value, info)
+
+
+PATH = Kind("a path", _path)
+SIZE = Kind("a number of pixels or [height, width]", _size)
+LABELS = Kind("a file's name or a list of strings", _labels)

@@ -1,0 +1,44 @@
+"""A frozen class of settings: what is wrong with a value is a ``ConfigError``, in Python as in a TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import dataclass_transform
+
+from builder.settings.problems import config_error
+
+Class = TypeVar("Class", bound=type)
+Instance = TypeVar("Instance")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def settings(cls: Class) -> Class:
+    """A frozen dataclass with checked fields; a key that it does not have is an error."""
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
+    checked, names = made.__init__, [f.name for f in fields(made)]
+
+    def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807 - it takes the place of one
+        given = dict(zip(names, values, strict=False))
+        try:
+            checked(self, *values[len(names) :], **given, **named)
+        except ValidationError as error:
+            raise config_error(error, made) from None
+
+    made.__init__ = __init__
+    return made  # type: ignore[no-any-return]
+
+
+def read_settings(
+    cls: type[Instance], document: Any, *, folder: Path | None = None, named: Callable[[str], str] = str
+) -> Instance:
+    """An instance of the class of settings ``cls``. Raises ``ConfigError`` with a line for each mistake."""
+    try:
+        return TypeAdapter(cls).validate_python(document, context={"folder": folder})
+    except ValidationError as error:
+        raise config_error(error, cls, document, named) from None

@@ -1,0 +1,97 @@
+"""What is known of each setting: the errors, the options of the commands and the reference are made from it."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from builder.settings.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key. ``expected``: what a value must be, in words. ``types``: what may stand there, without None.
+
+    ``table``: the class of settings that stands behind it, if any; ``many``: tables with names of their own.
+    """
+
+    key: str
+    help: str
+    expected: str
+    default: Any
+    required: bool
+    types: tuple[Any, ...]
+    choices: tuple[str, ...] = ()
+    table: Any = None
+    many: bool = False
+
+
+def settings_of(cls: Any) -> dict[str, Setting]:
+    """Each key of a class of settings, in order; a field that is excluded stands elsewhere than in its table."""
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
+    known = {key: found for key, found in cls.__pydantic_fields__.items() if not found.exclude}
+    return {key: _setting(key, found, defaults[key]) for key, found in known.items()}
+
+
+def all_settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """The same with those of its tables, by their whole keys: ``resize.fit``, ``heads.NAME.model``."""
+    for name, setting in settings_of(cls).items():
+        yield prefix + name, setting
+        if setting.table is not None:
+            yield from all_settings(setting.table, f"{prefix}{name}.{'NAME.' if setting.many else ''}")
+
+
+def _setting(name: str, found: FieldInfo, default: Any) -> Setting:
+    parts = [*_parts(found.annotation), *found.metadata]
+    types_ = tuple(part for part in parts if isinstance(part, type) and part is not type(None))
+    kind = next((part for part in parts if isinstance(part, Kind)), None)
+    table = next((part for part in types_ if hasattr(part, "__pydantic_fields__")), None)
+    expected = kind.words if kind else _words(types_, table, parts)
+    return Setting(
+        key=name,
+        help=found.description or next((p.description for p in parts if isinstance(p, FieldInfo) and p.description), ""),
+        expected=expected,
+        default=None if default is MISSING else default,
+        required=default is MISSING,
+        types=types_,
+        choices=kind.choices if kind else (),
+        table=table,
+        many=get_origin(found.annotation) is tuple and table is not None,
+    )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types and the metadata in an annotation, however they are wrapped."""
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
+        for part in get_args(annotation):
+            yield from _parts(part)
+    elif isinstance(annotation, FieldInfo):
+        yield from (annotation, *annotation.metadata)
+    else:
+        yield annotation
+
+
+def table_words(cls: Any) -> str:
+    return f"a table {{{', '.join(settings_of(cls))}}}"
+
+
+def _words(types_: tuple[Any, ...], table: Any, parts: list[Any]) -> str:
+    if table is not None:
+        return table_words(table)
+    if bool in types_:
+        return "true or false"
+    if str in types_:
+        return "a text"
+    number = "a whole number" if int in types_ else "a number"
+    bounds = {
+        word: f"{word} {getattr(part, name):,}"
+        for part in parts
+        for kind, name, word in ((Ge, "ge", "from"), (Gt, "gt", "above"), (Le, "le", "to"), (Lt, "lt", "below"))
+        if isinstance(part, kind)
+    }
+    return " ".join((number, (" and " if "below" in bounds else " ").join(bounds.values()))).strip()
