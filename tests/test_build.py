@@ -21,11 +21,13 @@ from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.identity import file_digest
 from edge_runtime.interpreter import open_interpreter
 from tests.tiny_models import (
     FEATURES,
     THREE_HEADS,
     build_tiny,
+    elsewhere,
     save_pictures,
     seed_weights,
     tiny_base,
@@ -48,8 +50,10 @@ def test_every_head_agrees_with_its_original(tiny: BuildResult) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes_and_other_places_change_nothing(tiny: BuildResult, tmp_path: Path) -> None:
-    again = build_tiny(tmp_path / "elsewhere")
-    assert again.output.read_bytes() == tiny.output.read_bytes()
+    assert build(elsewhere(tiny, tmp_path)).output.read_bytes() == tiny.output.read_bytes()
+    identity = tiny.metadata.identity
+    assert (list(identity.sources), identity.built_at) == (list(THREE_HEADS), "")
+    assert identity.sources["animals"] == file_digest(str(tiny.report.config.heads[0].model))
 
 
 def test_heads_in_another_order_are_the_same_heads(tiny: BuildResult, tmp_path: Path, tiny_pictures: list[Path]) -> None:
@@ -310,7 +314,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
-            (["build"], 2, "--output is missing"),
+            (["build"], 2, "--output: expected a path, found nothing"),
             (["build", "none.toml"], 2, "none.toml: No such file"),
             (["build", "--head", "a"], 2, "expected NAME=FILE"),
             (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),

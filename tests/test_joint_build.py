@@ -28,7 +28,7 @@ from edge_runtime.metadata import HeadInfo
 from edge_runtime.signatures import Signatures
 from tests.joint_models import expected_joint, head_of, logits_of, with_joint, with_none
 from tests.laws import SCORE_STEP, SCORE_TOLERANCE
-from tests.tiny_models import THREE_HEADS, save_pictures, tiny_base, tiny_classifier
+from tests.tiny_models import THREE_HEADS, elsewhere, save_pictures, tiny_base, tiny_classifier
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +181,7 @@ def test_switched_off_there_is_none_and_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(joint: BuildResult, tmp_path: Path) -> None:
-    again = build(with_none(with_joint(tmp_path / "elsewhere")))
-    assert again.output.read_bytes() == joint.output.read_bytes()
+    assert build(elsewhere(joint, tmp_path)).output.read_bytes() == joint.output.read_bytes()
 
 
 def test_members_hold_the_list(joint: BuildResult) -> None:

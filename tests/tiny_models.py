@@ -5,7 +5,9 @@ Importing this module needs no TensorFlow; calling what builds a model does.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +187,19 @@ def tiny_config(
         **overrides,
     }
     return BuildConfig(**fields)
+
+
+def elsewhere(built: BuildResult, folder: Path) -> BuildConfig:
+    """The configuration of the same build from copies of its inputs in ``folder``; they all lay beside its output."""
+    config, here = built.report.config, built.output.parent
+    shutil.copytree(here, folder / "there", ignore=shutil.ignore_patterns("*.tflite", "*.report"))
+
+    def moved(path: Path) -> Path:
+        return folder / "there" / path.relative_to(here)
+
+    heads = tuple(replace(head, model=moved(head.model)) for head in config.heads)
+    data = moved(config.calibration_data)
+    return replace(config, heads=heads, output=folder / "there" / "again.tflite", calibration_data=data)
 
 
 def build_tiny(folder: Path, heads: Mapping[str, Any] | None = None, **overrides: Any) -> BuildResult:
