@@ -308,7 +308,7 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
         lines.append(line)
     joint = document["joint"]
     if joint is not None:
-        lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']:.2f}")
+        lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']}")
     return "\n".join(map(printable, lines))
 
 

@@ -149,8 +149,10 @@ def test_confusion_is_scikit_learns() -> None:
 
 def test_places_of_labels() -> None:
     heads = (HeadInfo("a", ("x", "y")), HeadInfo("b", ("y", "z")))
-    apart = list_places(heads, ("x", "a/y", "b/y", "z"))
+    apart = list_places(heads, {"none": True, "merge_labels": False})
     assert apart == ([[0, 1], [2, 3]], ("x", "a/y", "b/y", "z"))
-    merged = list_places(heads, ("x", "y", "z"))
+    merged = list_places(heads, {"none": False, "merge_labels": True})
     assert merged == ([[0, 1], [1, 2]], ("x", "y", "z"))
-    assert list_places(heads, ())[0] == [[0, 1], [2, 3]]
+    assert list_places(heads, None) == apart
+    misleading = (HeadInfo("a", ("x", "b/x")), HeadInfo("b", ("x", "y")))
+    assert list_places(misleading, None) == ([[0, 1], [2, 3]], ("a/x", "a/b/x", "b/x", "y"))

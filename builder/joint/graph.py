@@ -5,21 +5,22 @@ All of it is float: the vectors are short, and a product of two int8 probabiliti
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from builder.joint.assembler import Assembler
-from builder.joint.logistic import log_softmax
 from builder.joint.router import Router, pooled
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM
 from edge_runtime.metadata import JOINT, HeadInfo
 
 NONE = "none"
-_FAR = -1e4  # a logit that no probability is left of: fills the places of heads with fewer labels than others
+_FAR = -1e4  # below a head's largest logit nothing is left of a probability: fills the places of missing labels
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,33 @@ class Layout:
 
     def shared(self) -> list[str]:
         """Labels that more than one head has."""
-        everything = [label for head in self.heads for label in head.labels]
-        return sorted({label for label in everything if everything.count(label) > 1})
+        counts = Counter(label for head in self.heads for label in head.labels)
+        return sorted(label for label, count in counts.items() if count > 1)
 
 
 def lay_out(heads: Sequence[HeadInfo], *, none: bool, merge: bool) -> Layout:
     """All labels in the order of the heads.
 
     A label that two heads have is called ``head/label`` in each, or, with ``merge``, stands once, where it comes first,
-    if the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own.
+    if the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own, and a label
+    that reads as another head's ``head/label`` gets its own head's name in front too: each name means one thing.
     """
-    counts: dict[str, int] = {NONE: 1} if none else {}
-    for label in (label for head in heads for label in head.labels):
-        counts[label] = counts.get(label, 0) + 1
+    counts = Counter([label for head in heads for label in head.labels] + [NONE] * none)
+    full = {(h, i): f"{head.head_name}/{label}" for h, head in enumerate(heads) for i, label in enumerate(head.labels)}
+
+    def stands_alone(h: int, label: str) -> bool:
+        return counts[label] == 1 or (merge and label != NONE and heads[h].activation == "softmax")
+
+    plain = {place for place in full if stands_alone(place[0], heads[place[0]].labels[place[1]])}
+    while True:
+        taken = {name for place, name in full.items() if place not in plain}
+        clashing = {(h, i) for h, i in plain if heads[h].labels[i] in taken}
+        if not clashing:
+            break
+        plain -= clashing
     found: dict[str, list[tuple[int, int]]] = {}
-    for h, head in enumerate(heads):
-        for i, label in enumerate(head.labels):
-            plain = counts[label] == 1 or (merge and label != NONE and head.activation == "softmax")
-            found.setdefault(label if plain else f"{head.head_name}/{label}", []).append((h, i))
+    for h, i in full:
+        found.setdefault(heads[h].labels[i] if (h, i) in plain else full[h, i], []).append((h, i))
     members = tuple(map(tuple, found.values()))
     return Layout(tuple(heads), (*found, *([NONE] if none else [])), (*members, *([()] if none else [])), none)
 
@@ -70,7 +80,7 @@ def reference(
     """
     classes = router.probabilities(pooled(features), logits)
     given = [
-        1 / (1 + np.exp(-z.astype(np.float64))) if head.activation == "sigmoid" else np.exp(log_softmax(z.astype(float)))
+        expit(z.astype(np.float64)) if head.activation == "sigmoid" else softmax(z.astype(np.float64), axis=1)
         for head, z in zip(layout.heads, logits, strict=True)
     ]
     columns = [sum(classes[:, h] * given[h][:, i] for h, i in own) if own else classes[:, -1] for own in layout.members]
@@ -84,23 +94,36 @@ def joint_part(router: Router, layout: Layout, features: Any, logits: Mapping[st
     graph, heads = Assembler(JOINT), layout.heads
     source = graph.input(JOINT_SEAM, features)
     sources = {head.head_name: graph.input(head.head_name, logits[head.head_name]) for head in heads}
-    padded = _padded_logits(graph, layout, sources)
-    classes = _classes(graph, router, _pooled(graph, source, features.shape), padded)
-    graph.part.outputs = {"heads": classes, "scores": _scores(graph, router, layout, padded, classes)}
+    logits = _logits(graph, router, layout, sources)
+    classes = _classes(graph, router, _pooled(graph, source, features.shape), logits)
+    graph.part.outputs = {"heads": classes, "scores": _scores(graph, router, layout, logits, classes)}
     return graph.part
 
 
-def _padded_logits(graph: Assembler, layout: Layout, sources: Mapping[str, int]) -> int:
-    """(1, heads, most labels)"""
-    parts, places, start = [], np.full((len(layout.heads), layout.most_labels), -1), 0
-    for h, head in enumerate(layout.heads):
-        count = len(head.labels)
-        parts.append(graph.real(sources[head.head_name]))
-        places[h, :count] = np.arange(start, start + count)
-        start += count
-    parts.append(graph.constant(np.full((1, 1), _FAR, np.float32)))
-    everything = graph.add("CONCATENATION", parts, (1, start + 1))
-    return graph.gather(everything, np.where(places < 0, start, places))
+@dataclass(frozen=True)
+class _Logits:
+    """Tensors (1, heads, most labels), but for ``top``: (1, heads, 1), the largest logit of each head.
+
+    ``padded``: as the heads give them, the first repeated where a head has fewer labels. ``below``: beside ``top``, and
+    far below it where a label is missing, whatever the size of the head's own.
+    """
+
+    padded: int
+    top: int
+    below: int
+
+
+def _logits(graph: Assembler, router: Router, layout: Layout, sources: Mapping[str, int]) -> _Logits:
+    counts = np.array([len(head.labels) for head in layout.heads])
+    real = [graph.real(sources[head.head_name]) for head in layout.heads]
+    column = np.arange(layout.most_labels)
+    missing = column >= counts[:, None]
+    places = (np.cumsum(counts) - counts)[:, None] + np.where(missing, 0, column)
+    padded = graph.gather(graph.add("CONCATENATION", real, (1, int(counts.sum()))), places)
+    top = graph.add("REDUCE_MAX", [padded, graph.constant(np.array([2], np.int32))], (1, len(counts), 1))
+    far = np.where(missing, _FAR * np.maximum(router.widths, 1)[:, None], 0).astype(np.float32)
+    below = graph.add("SUB", [padded, top], (1, *missing.shape))
+    return _Logits(padded, top, graph.add("ADD", [below, graph.constant(far[None])], (1, *missing.shape)))
 
 
 def _pooled(graph: Assembler, source: int, shape: Sequence[int]) -> int:
@@ -112,7 +135,7 @@ def _pooled(graph: Assembler, source: int, shape: Sequence[int]) -> int:
     return graph.add("MEAN", [real, axes], (1, shape[-1]))
 
 
-def _classes(graph: Assembler, router: Router, features: int, padded: int) -> int:
+def _classes(graph: Assembler, router: Router, features: int, logits: _Logits) -> int:
     """P(heads) (1, classes)."""
     number, heads = len(router.bias), len(router.gains)
     weights = graph.constant(np.ascontiguousarray(router.weights.T), scale=1.0)
@@ -120,26 +143,26 @@ def _classes(graph: Assembler, router: Router, features: int, padded: int) -> in
     found = graph.add("FULLY_CONNECTED", [features, real, -1], (1, number))
     found = graph.add("MUL", [found, graph.constant(router.steps[None])], (1, number))
     found = graph.add("ADD", [found, graph.constant(router.bias[None])], (1, number))
-    energy = graph.reshape(_energies(graph, router, padded), (1, heads))
+    energy = graph.reshape(_energies(graph, router, logits), (1, heads))
     if number > heads:
         energy = graph.add("CONCATENATION", [energy, graph.constant(np.zeros((1, 1), np.float32))], (1, number))
     return graph.add("SOFTMAX", [graph.add("ADD", [found, energy], (1, number))], (1, number), name="heads")
 
 
-def _energies(graph: Assembler, router: Router, padded: int) -> int:
+def _energies(graph: Assembler, router: Router, logits: _Logits) -> int:
     """gains * log-sum-exp of the logits over their widths: (1, heads, 1)"""
-    shape = tuple(graph.part.tensors[padded].shape)
+    shape = tuple(graph.part.tensors[logits.below].shape)
     column, axis = (1, len(router.gains), 1), graph.constant(np.array([2], np.int32))
-    scaled = graph.add("MUL", [padded, graph.constant((1 / router.widths).reshape(column).astype(np.float32))], shape)
-    top = graph.add("REDUCE_MAX", [scaled, axis], column)
-    total = graph.add("SUM", [graph.add("EXP", [graph.add("SUB", [scaled, top], shape)], shape), axis], column)
-    energy = graph.add("ADD", [graph.add("LOG", [total], column), top], column)
+    widths = graph.constant((1 / router.widths).reshape(column).astype(np.float32))
+    scaled = graph.add("EXP", [graph.add("MUL", [logits.below, widths], shape)], shape)
+    total = graph.add("LOG", [graph.add("SUM", [scaled, axis], column)], column)
+    energy = graph.add("ADD", [total, graph.add("MUL", [logits.top, widths], column)], column)
     return graph.add("MUL", [energy, graph.constant(router.gains.reshape(column))], column)
 
 
-def _scores(graph: Assembler, router: Router, layout: Layout, padded: int, classes: int) -> int:
+def _scores(graph: Assembler, router: Router, layout: Layout, logits: _Logits, classes: int) -> int:
     """(1, labels of the list)"""
-    shape = tuple(graph.part.tensors[padded].shape)
+    shape = tuple(graph.part.tensors[logits.padded].shape)
     heads, most = shape[1:]
     own = graph.gather(classes, np.arange(heads)) if router.none else classes
     gate = graph.reshape(own, (1, heads, 1))
@@ -147,7 +170,11 @@ def _scores(graph: Assembler, router: Router, layout: Layout, padded: int, class
     blocks: list[int] = []
     start: dict[str, int] = {}
     for kind in kinds:
-        given = graph.add("LOGISTIC" if kind == "sigmoid" else "SOFTMAX", [padded], shape)
+        given = (
+            graph.add("LOGISTIC", [logits.padded], shape)
+            if kind == "sigmoid"
+            else graph.add("SOFTMAX", [logits.below], shape)
+        )
         start[kind] = len(blocks) * heads * most
         blocks.append(graph.reshape(graph.add("MUL", [given, gate], shape), (1, heads * most)))
     if router.none:

@@ -23,7 +23,7 @@ from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
 MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
 FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/concepts/joint-list.md
-MAX_PICTURES = 4000
+MAX_PICTURES = 4000  # unless there are so many heads that each would have fewer than FEW_PICTURES
 MAX_PICTURES_OF_A_HEAD = 200
 _ENDS = ("SOFTMAX", "LOGISTIC")
 
@@ -74,7 +74,7 @@ def grouped_samples(folder: Path, names: Sequence[str], spec: InputSpec, held_ou
     """
     forbidden = {p.digest for p in held_out}
     found = [p for p in find_samples(folder, [*names, NONE], spec) if p.head and p.digest not in forbidden]
-    most = min(MAX_PICTURES_OF_A_HEAD, MAX_PICTURES // (len(names) + 1))
+    most = min(MAX_PICTURES_OF_A_HEAD, max(FEW_PICTURES, MAX_PICTURES // (len(names) + 1)))
     kept = [p for name in dict.fromkeys((*names, NONE)) for p in draw_evenly([q for q in found if q.head == name], most)]
     return sorted(kept, key=lambda p: p.digest)
 
@@ -146,7 +146,13 @@ def assemble(
         threshold=bar,
         config=config,
         unknown=unknown,
-        notes=_notes(config, layout, dict(zip(names, used.tolist(), strict=False)), none_pictures),
+        notes=_notes(
+            config,
+            layout,
+            dict(zip(names, used.tolist(), strict=False)),
+            none_pictures,
+            [(*names, NONE)[c] for c in fitted.one_scene],
+        ),
     )
 
 
@@ -197,12 +203,19 @@ def _readable(pictures: Sequence[Sample], spec: InputSpec) -> Iterator[tuple[Sam
         yield picture, image
 
 
-def _notes(config: JointConfig, layout: Layout, pictures: Mapping[str, int], none_pictures: int) -> tuple[str, ...]:
+def _notes(
+    config: JointConfig, layout: Layout, pictures: Mapping[str, int], none_pictures: int, one_scene: Sequence[str]
+) -> tuple[str, ...]:
     notes, shared = [], layout.shared()
     few = [f"{name} has {count}" for name, count in pictures.items() if count < FEW_PICTURES]
     if few:
         notes.append(
             f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
+        )
+    if one_scene:
+        notes.append(
+            f"all calibration pictures of {', '.join(one_scene[:8])} are nearly the same; how sure the joint list may be "
+            "of others is not known: add pictures of other scenes"
         )
     if shared:
         how = (

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from builder.joint.logistic import (
     Linear,
@@ -27,7 +28,7 @@ from builder.joint.logistic import (
 
 PENALTIES = (0.05, 0.01, 0.002)  # of a squared weight, for each feature of unit spread
 FOLDS = 5
-_TWINS = 0.8  # cosine from which two pictures of a head are nearly one: frames of a film, a picture saved twice
+_ALIKE = 0.8  # cosine from which two pictures of a head are nearly one: frames of a film, a picture saved twice
 _FLOOR = 0.3  # of the mean spread, added to each feature's: what hardly moves must not be blown up
 _PRIOR = (1.0, 0.4)  # trust in the regression and in the energies before any picture was seen
 _PULL = 0.02  # towards that, per picture; it matters where there are few
@@ -92,6 +93,7 @@ class FittedRouter:
     held_out: np.ndarray
     penalty: float
     trust: tuple[float, float]  # in the regression, in the energies
+    one_scene: tuple[int, ...]  # classes whose pictures are all nearly the same: nothing of them could be held out
 
 
 def pooled(features: np.ndarray) -> np.ndarray:
@@ -117,7 +119,8 @@ def fit_router(evidence: Evidence, *, fit_energies: bool = True) -> FittedRouter
     spread = evidence.features.std(0)
     spread = spread + _FLOOR * spread.mean() + 1e-12
     features = evidence.features / spread
-    fold = folds(_twins(features, classes), classes, FOLDS)
+    groups, one_scene = _left_out_together(features, classes)
+    fold = folds(groups, classes, FOLDS)
     penalties = [p * features.shape[1] for p in PENALTIES]
     penalty = choose_penalty(features, classes, penalties, number=number, folds_of=fold)
     unseen = out_of_fold(features, classes, fold, penalty=penalty, number=number)
@@ -134,21 +137,38 @@ def fit_router(evidence: Evidence, *, fit_energies: bool = True) -> FittedRouter
     bias[:heads] -= gains * middle
     router = _stored(Linear(regression * whole.weights / spread[:, None], bias), widths, gains, number > heads)
     return FittedRouter(
-        router, np.exp(log_softmax(regression * unseen + energy * normal + offsets)), penalty, (regression, energy)
+        router,
+        np.exp(log_softmax(regression * unseen + energy * normal + offsets)),
+        penalty,
+        (regression, energy),
+        one_scene,
     )
 
 
-def _twins(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(pictures,): the first picture of the same head that each is nearly the same as, itself where there is none.
+def near_duplicates(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """(pictures,): the number of the group that each is in. Two pictures of a head that are nearly the same are in one
+    group, and so are the frames of a pan, each of which is nearly the same as the next.
 
-    A fit that has seen one of two such pictures would only seem to be good at the other.
+    A fit that has seen one of them would only seem to be good at the others.
     """
     centred = features - features.mean(0)
     unit = centred / (np.linalg.norm(centred, axis=1, keepdims=True) + 1e-12)
-    alike = (unit @ unit.T > _TWINS) & (classes[:, None] == classes)
-    np.fill_diagonal(alike, True)
-    found: np.ndarray = alike.argmax(1)
+    found, count = np.zeros(len(classes), np.int64), 0
+    for each in np.unique(classes):
+        own = np.flatnonzero(classes == each)
+        groups, labels = connected_components(unit[own] @ unit[own].T > _ALIKE, directed=False)
+        found[own], count = labels + count, count + groups
     return found
+
+
+def _left_out_together(features: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Groups for cross-validation, and the classes that are one group as a whole: their pictures are told apart after
+    all, since a fit without any of them knows nothing of the class.
+    """
+    groups = near_duplicates(features, classes)
+    alone = [c for c in np.unique(classes).tolist() if len(np.unique(groups[classes == c])) == 1]
+    single = np.isin(classes, alone)
+    return np.where(single, groups.max() + 1 + np.arange(len(classes)), groups), tuple(alone)
 
 
 def _quantized(regression: np.ndarray, energy: np.ndarray, classes: np.ndarray) -> tuple[float, float, np.ndarray]:

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.joint.graph import NONE
+from builder.joint.graph import NONE, lay_out
 from builder.joint.logistic import choose_penalty, fit_logistic, folds, log_softmax
 from builder.joint.router import FOLDS, PENALTIES, pooled
 from builder.joint.unknown import separation
@@ -107,7 +107,7 @@ def evaluate(
     floats = None if config is None else _originals(config, answers)
     known = answers.head < len(heads)
     by_head = _heads(heads, answers, floats)
-    place = list_places(heads, () if joint_info is None else joint_info["labels"])
+    place = list_places(heads, joint_info)
     truth = np.array([place[0][h][i] for h, i in zip(answers.head[known], answers.label[known], strict=True)])
     lists = _lists(heads, answers, floats, anew, known, place)
     judged = {name: judge(scores, truth) for name, scores in lists.items()}
@@ -192,16 +192,18 @@ def run_file(
     )
 
 
-def list_places(heads: Sequence[HeadInfo], joint: Sequence[str]) -> tuple[list[list[int]], tuple[str, ...]]:
-    """For each head the places of its labels in the list of all labels, and the list, without ``none``."""
-    labels: list[str] = []
-    places = []
-    for head in heads:
-        names = [label if label in joint or not joint else f"{head.head_name}/{label}" for label in head.labels]
-        names = [f"{head.head_name}/{n}" if not joint and n in labels else n for n in names]
-        labels += [name for name in names if name not in labels]
-        places.append([labels.index(name) for name in names])
-    return places, tuple(labels)
+def list_places(heads: Sequence[HeadInfo], joint: Mapping[str, Any] | None) -> tuple[list[list[int]], tuple[str, ...]]:
+    """For each head the places of its labels in the list of all labels, and the list, without ``none``.
+
+    ``joint``: what the file says of its joint list, where it has one.
+    """
+    none, merge = (False, False) if joint is None else (joint["none"], joint.get("merge_labels", False))
+    layout = lay_out(heads, none=none, merge=merge)
+    places = [[0] * len(head.labels) for head in heads]
+    for place, members in enumerate(layout.members):
+        for h, i in members:
+            places[h][i] = place
+    return places, layout.labels[: len(layout.labels) - none]
 
 
 def _heads(
@@ -289,7 +291,7 @@ def _retrained(
         if path.suffix.lower() in PICTURE_SUFFIXES and path.read_bytes() not in seen
     ]
     training = run_file(classifier, paths, advance) if paths else None
-    places, labels = list_places(heads, () if classifier.metadata.joint is None else classifier.metadata.joint["labels"])
+    places, labels = list_places(heads, classifier.metadata.joint)
     if training is None:
         return None
     classes = np.array([places[p.head][p.label] for p in training.pictures])

@@ -337,7 +337,7 @@ def joint_line(joint: JointHead | NoJoint) -> str:
     if isinstance(joint, NoJoint):
         return f"none: {joint.reason}"
     count = sum(joint.pictures.values())
-    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold:.2f}"
+    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold}"
     if joint.unknown is None:
         return line
     return f"{line}; AUROC {joint.unknown.auroc:.3f} against {joint.unknown.against}"
