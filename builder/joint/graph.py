@@ -94,9 +94,9 @@ def joint_part(router: Router, layout: Layout, features: Any, logits: Mapping[st
     graph, heads = Assembler(JOINT), layout.heads
     source = graph.input(JOINT_SEAM, features)
     sources = {head.head_name: graph.input(head.head_name, logits[head.head_name]) for head in heads}
-    logits = _logits(graph, router, layout, sources)
-    classes = _classes(graph, router, _pooled(graph, source, features.shape), logits)
-    graph.part.outputs = {"heads": classes, "scores": _scores(graph, router, layout, logits, classes)}
+    answers = _logits(graph, router, layout, sources)
+    classes = _classes(graph, router, _pooled(graph, source, features.shape), answers)
+    graph.part.outputs = {"heads": classes, "scores": _scores(graph, router, layout, answers, classes)}
     return graph.part
 
 
