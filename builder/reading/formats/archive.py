@@ -45,6 +45,8 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     check_definition(raw, path, allow_code=allow_code)
     objects = read_hdf5_objects(data, path)
     if is_old(raw, version):
+        root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
+        give_vocabularies(raw, _groups(raw, (), "", root), vocabularies, path)
         return _of_tf_keras(raw, objects, version, path, allow_code=allow_code)
     check_form(raw, path)
     give_vocabularies(raw, _groups(raw, (), "", _ROOTS[0]), vocabularies, path)

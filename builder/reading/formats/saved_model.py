@@ -8,7 +8,7 @@ own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 from builder.reading.formats import differences
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
-from builder.reading.formats.complete import check_complete
+from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
 from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
@@ -49,9 +50,11 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
             )
         raw = parse_definition(described[0], path)
         check_definition(raw, path, allow_code=allow_code)
+        walk = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}"))
+        walk.give_vocabularies(raw, graph.meta_graphs[0], path)
         modern = modernize(raw, path, allow_code=allow_code)
         check_form(modern.definition, path)
-        weights = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}")).weights(raw)
+        weights = walk.weights(raw)
         check_complete(modern.definition, weights, path)
     except ModelFileError:
         raise
@@ -101,6 +104,28 @@ class _Walk:
             if ordered := self._variables(number):
                 found[place] = [as_float32(self.checkpoint.tensor(keys[one])) for one in ordered]
         return found
+
+    def give_vocabularies(self, definition: Mapping[str, Any], meta_graph: Any, path: Path) -> None:
+        """Put the vocabulary of each text layer that was adapted into its settings, in place.
+
+        It lies in the graph: as the constants that fill the layer's table when the model is loaded.
+        """
+        layers = layers_within(definition, ())
+        for place, number in self._objects(definition, 0, ()).items():
+            layer = layers[place]
+            if layer["class_name"] == TEXT_LAYER and layer["config"].get("vocabulary") is None:
+                fill = self._follow(number, ("_lookup_layer", "lookup_table", "_initialize"))
+                if fill is not None:
+                    layer["config"]["vocabulary"] = table_tokens(meta_graph, fill, path)
+
+    def _follow(self, number: int, names: Sequence[str]) -> int | None:
+        """The object that is reached through attributes called ``names``."""
+        for name in names:
+            held = {child.local_name: child.node_id for child in self.nodes[number].children}
+            if name not in held:
+                return None
+            number = held[name]
+        return number
 
     def _variables(self, number: int) -> list[int]:
         """The objects that are the weights of a layer, in the order of ``get_weights``."""
