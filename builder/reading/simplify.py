@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from builder.reading.graph import INPUT, Graph, Node, Ref, renumber
-from builder.reading.layers import does_nothing_at_inference, is_keras
-from builder.reading.spelling import moments
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
+from builder.reading.layers import does_nothing_at_inference
+from builder.reading.pixels import leading_pixels
+from builder.settings.input_scaling import PixelTransform
 
 ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
 _ACTIVATION_LAST = {
@@ -24,29 +22,18 @@ def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTrans
     """The same function of the pixels with fewer nodes.
 
     ``transform``: what happens to the pixels before the model. Returns the graph, whose input is now the output of the
-    returned transform: Rescaling and Normalization layers that stood in front have moved into it.
+    returned transform: what stood in front and does the same to every pixel has moved into it.
     """
+    graph = without_no_ops(graph)
+    first, inside = leading_pixels(graph)
+    kept = upstream(graph, [graph.output], [first])
+    return renumber(graph, kept, {first: Ref(INPUT, 0)} if first.node != INPUT else None), transform.followed_by(inside)
+
+
+def without_no_ops(graph: Graph) -> Graph:
+    """The same function without the layers that return their input."""
     alias = {Ref(i, 0): next(node.inputs()) for i, node in enumerate(graph.nodes) if is_no_op(node)}
-    readers: dict[Ref, list[int]] = {}
-    for i, node in enumerate(graph.nodes):
-        if Ref(i, 0) not in alias:
-            for ref in node.inputs():
-                readers.setdefault(_behind(ref, alias), []).append(i)
-    end, first = _behind(graph.output, alias), Ref(INPUT, 0)
-    while len(found := readers.get(first, [])) == 1 and end != Ref(found[0], 0):
-        affine = _affine(graph.nodes[found[0]])
-        if affine is None:
-            break
-        transform = transform.then(*affine)
-        first = Ref(found[0], 0)
-        alias[first] = Ref(INPUT, 0)
-    return renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias), transform
-
-
-def _behind(ref: Ref, alias: Mapping[Ref, Ref]) -> Ref:
-    while ref in alias:
-        ref = alias[ref]
-    return ref
+    return renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias)
 
 
 def is_no_op(node: Node) -> bool:
@@ -72,54 +59,3 @@ def _activation_name(value: Any) -> str:
     if isinstance(value, Mapping):
         value = value.get("config")
     return "linear" if value is None else str(value)
-
-
-def _affine(node: Node) -> tuple[Any, Any] | None:
-    """(scale, offset) of a layer or an operation that is affine in each channel; None for others."""
-    if not is_keras(node.definition):
-        return None
-    if node.kind == "Rescaling":
-        scale, offset = node.config["scale"], node.config.get("offset", 0.0)
-    elif node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
-        mean, deviation = moments(node)
-        # As Keras computes it: (x - mean) / deviation, and its inverse on request.
-        scale, offset = (deviation, mean) if node.config.get("invert") else (1 / deviation, -mean / deviation)
-    elif node.kind in _ARITHMETIC and ".ops." in str(node.definition.get("module")):
-        found = _arithmetic(node)
-        if found is None:
-            return None
-        scale, offset = found
-    else:
-        return None
-    if not all(np.size(v) in (1, CHANNELS) for v in (scale, offset)):
-        return None
-    return scale, offset
-
-
-def _arithmetic(node: Node) -> tuple[Any, Any] | None:
-    """Of one tensor with one constant, as ``preprocess_input`` leaves it in a model."""
-    given = [*node.args, *node.kwargs.values()]
-    tensor = [isinstance(value, Ref) for value in given]
-    if len(given) != 2 or sum(tensor) != 1:
-        return None
-    constant = _constant(given[tensor.index(False)])
-    if constant is None or constant.size not in (1, CHANNELS) or constant.shape[-1:] not in ((), (1,), (CHANNELS,)):
-        return None
-    return _ARITHMETIC[node.kind](constant.ravel(), tensor[0])
-
-
-def _constant(value: Any) -> np.ndarray | None:
-    if isinstance(value, Mapping) and value.get("class_name") in ("__tensor__", "__numpy__"):
-        value = value["config"]["value"]
-    return (
-        np.asarray(value, np.float64) if isinstance(value, (int, float, list)) and not isinstance(value, bool) else None
-    )
-
-
-# From a constant, and whether the tensor stands before it, to scale and offset; None where it is not affine.
-_ARITHMETIC: dict[str, Callable[[np.ndarray, bool], tuple[Any, Any] | None]] = {
-    "Add": lambda c, first: (1.0, c),
-    "Subtract": lambda c, first: (1.0, -c) if first else (-1.0, c),
-    "Multiply": lambda c, first: (c, 0.0),
-    **dict.fromkeys(("TrueDivide", "Divide"), lambda c, first: (1 / c, 0.0) if first and np.all(c) else None),
-}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from builder.reading.formats.stored import StoredModel
 from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
-from builder.reading.simplify import simplify
+from builder.reading.simplify import simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ModelFileError
@@ -33,7 +33,7 @@ def read_source_input(
         check_embedding(graph, words, stored.path)
     spec = words or TextInput(_token_count(shape, stored, length), ())
     source_input = TextSourceInput(spec, words is not None, len(shape))
-    return simplify(graph, PixelTransform())[0], source_input
+    return without_no_ops(graph), source_input
 
 
 def source_input_difference(first: SourceInput, other: SourceInput, name: str) -> tuple[str, str] | None:

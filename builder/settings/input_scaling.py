@@ -36,6 +36,12 @@ class PixelTransform:
             self.order,
         )
 
+    def followed_by(self, other: PixelTransform) -> PixelTransform:
+        """This transform, and ``other`` on what it gives."""
+        scale, offset = (tuple(values[c] for c in other.order) for values in (self.scale, self.offset))
+        swapped = PixelTransform(scale, offset, tuple(self.order[c] for c in other.order))
+        return swapped.then(other.scale, other.offset)
+
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (..., 3) from pixels 0..255 (..., 3) in RGB order."""
         x = pixels[..., list(self.order)].astype(np.float32)

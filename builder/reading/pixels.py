@@ -1,0 +1,190 @@
+"""What stands before a network's first layer, as one affine function of the three channels of each pixel.
+
+``preprocess_input`` leaves arithmetic, casts, and channels taken apart and put together in another order in a model. Each
+tensor that comes of that is a matrix and an offset of the pixel; the last one that everything behind reads, and that has
+each channel from one of the pixel's, becomes part of the pixel transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from builder.reading.graph import INPUT, Graph, Node, Ref, upstream
+from builder.reading.layers import does_nothing_at_inference, is_keras
+from builder.reading.shapes import is_operation
+from builder.reading.spelling import moments
+from builder.settings.input_scaling import CHANNELS, PixelTransform
+
+_FLOATS = (None, "float32", "float64")  # None: float32 is what is left out of a definition
+
+
+class PixelForm(NamedTuple):
+    """``matrix @ pixel + offset``: (channels, 3) and (channels,). ``stacked``: False for one channel without an axis."""
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    stacked: bool = True
+
+
+def leading_pixels(graph: Graph) -> tuple[Ref, PixelTransform]:
+    """Where the network proper begins, and what makes of the pixels what it reads there."""
+    forms = {Ref(INPUT, 0): PixelForm(np.eye(CHANNELS), np.zeros(CHANNELS))}
+    for i, node in enumerate(graph.nodes):
+        if is_keras(node.definition):
+            found = _form(node, forms)
+            if found is not None:
+                forms[Ref(i, 0)] = found
+    for ref in sorted(forms, reverse=True):
+        transform = _transform(forms[ref])
+        if transform is not None and ref != graph.output and _reads_only(graph, ref):
+            return ref, transform
+    return Ref(INPUT, 0), PixelTransform()
+
+
+def _reads_only(graph: Graph, ref: Ref) -> bool:
+    """Does everything that the output needs read the pixels through ``ref`` alone?"""
+    behind = upstream(graph, [graph.output], [ref])
+    return ref.node == INPUT or not any(
+        one.node == INPUT for i in behind for one in graph.nodes[i].inputs() if one != ref
+    )
+
+
+def _transform(form: PixelForm) -> PixelTransform | None:
+    """None where a channel is made of several, or of none."""
+    if not form.stacked or len(form.matrix) != CHANNELS or np.any(np.count_nonzero(form.matrix, axis=1) != 1):
+        return None
+    order = np.argmax(form.matrix != 0, axis=1)
+    scale = form.matrix[np.arange(CHANNELS), order]
+    return PixelTransform(tuple(scale.tolist()), tuple(form.offset.tolist()), tuple(order.tolist()))
+
+
+def _form(node: Node, forms: Mapping[Ref, PixelForm]) -> PixelForm | None:
+    refs = list(node.inputs())
+    if not refs or any(ref not in forms for ref in refs):
+        return None
+    first = forms[refs[0]]
+    if does_nothing_at_inference(node.definition):
+        return first
+    if len(refs) > 1:
+        return _joined(node, [forms[ref] for ref in refs])
+    if is_operation(node):
+        return _OPERATIONS[node.kind](node, first) if node.kind in _OPERATIONS else None
+    if node.kind == "Rescaling":
+        return _scaled(first, node.config["scale"], node.config.get("offset", 0.0))
+    if node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
+        mean, deviation = moments(node)
+        # As Keras computes it: (x - mean) / deviation, and its inverse on request.
+        if node.config.get("invert"):
+            return _scaled(first, deviation, mean)
+        return _scaled(first, 1 / deviation, -mean / deviation)
+    return None
+
+
+def _scaled(form: PixelForm, scale: Any, offset: Any) -> PixelForm | None:
+    """None where the numbers do not stand for channels."""
+    scale, offset = (np.asarray(value, np.float64) for value in (scale, offset))
+    count = len(form.matrix)
+    if any(v.size not in (1, count) or v.shape[-1:] not in ((), (1,), (count,)) for v in (scale, offset)):
+        return None
+    scale, offset = (np.broadcast_to(v.ravel(), count) for v in (scale, offset))
+    return PixelForm(scale[:, None] * form.matrix, scale * form.offset + offset, form.stacked)
+
+
+def _arithmetic(node: Node, form: PixelForm) -> PixelForm | None:
+    """Of one tensor with one constant."""
+    given = [*node.args, *node.kwargs.values()]
+    tensor = [isinstance(value, Ref) for value in given]
+    if len(given) != 2 or sum(tensor) != 1:
+        return None
+    constant, first = _constant(given[tensor.index(False)]), tensor[0]
+    if constant is None or (node.kind not in ("Add", "Multiply", "Subtract") and not (first and np.all(constant))):
+        return None
+    if node.kind == "Add":
+        return _scaled(form, 1.0, constant)
+    if node.kind == "Subtract":
+        return _scaled(form, 1.0, -constant) if first else _scaled(form, -1.0, constant)
+    return _scaled(form, constant if node.kind == "Multiply" else 1 / constant, 0.0)
+
+
+def _constant(value: Any) -> np.ndarray | None:
+    if isinstance(value, Mapping) and value.get("class_name") in ("__tensor__", "__numpy__"):
+        value = value["config"]["value"]
+    return (
+        np.asarray(value, np.float64) if isinstance(value, (int, float, list)) and not isinstance(value, bool) else None
+    )
+
+
+def _cast(node: Node, form: PixelForm) -> PixelForm | None:
+    dtype = node.config.get("dtype", node.kwargs.get("dtype", node.args[1] if len(node.args) > 1 else None))
+    return form if dtype in _FLOATS else None
+
+
+def _item(node: Node, form: PixelForm) -> PixelForm | None:
+    """``x[..., i]``, ``x[..., ::-1]`` and the like: the other axes whole."""
+    keys = node.args[1] if len(node.args) > 1 else node.kwargs.get("key")
+    if not isinstance(keys, (list, tuple)) or not keys or not form.stacked:
+        return None
+    *before, last = keys
+    if not (len(before) == 3 or _is_ellipsis(before)) or not all(map(_is_whole, before)):
+        return None
+    if isinstance(last, Mapping):
+        steps = [last["config"].get(key) for key in ("start", "stop", "step")] if not _is_whole(last) else [None] * 3
+        return _chosen(form, range(len(form.matrix))[slice(*steps)])
+    inside = isinstance(last, int) and -len(form.matrix) <= last < len(form.matrix)
+    return PixelForm(form.matrix[[last]], form.offset[[last]], stacked=False) if inside else None
+
+
+def _is_ellipsis(keys: Sequence[Any]) -> bool:
+    return [isinstance(key, Mapping) and key.get("class_name") == "__ellipsis__" for key in keys].count(True) == 1
+
+
+def _is_whole(key: Any) -> bool:
+    """``:`` or ``...``"""
+    if not isinstance(key, Mapping):
+        return False
+    config = key.get("config", {})
+    return not any(config.get(one) is not None for one in ("start", "stop", "step"))
+
+
+def _chosen(form: PixelForm, channels: Sequence[int]) -> PixelForm | None:
+    kept = list(channels)
+    return PixelForm(form.matrix[kept], form.offset[kept]) if kept else None
+
+
+def _flip(node: Node, form: PixelForm) -> PixelForm | None:
+    return _chosen(form, range(len(form.matrix))[::-1]) if _axis(node, "axis") in (-1, 3) and form.stacked else None
+
+
+def _take(node: Node, form: PixelForm) -> PixelForm | None:
+    places = _constant(node.args[1] if len(node.args) > 1 else node.kwargs.get("indices"))
+    if places is None or places.ndim != 1 or _axis(node, "axis") not in (-1, 3) or not form.stacked:
+        return None
+    inside = bool(np.all((places >= 0) & (places < len(form.matrix))))
+    return _chosen(form, places.astype(int).tolist()) if inside else None
+
+
+def _axis(node: Node, key: str) -> Any:
+    axis = node.config.get(key, node.kwargs.get(key))
+    return axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+
+
+def _joined(node: Node, forms: Sequence[PixelForm]) -> PixelForm | None:
+    """Channels put together again."""
+    kind, axis = node.kind, _axis(node, "axis")
+    stack = kind == "Stack" and not any(form.stacked for form in forms)
+    concatenated = kind == "Concatenate" and all(form.stacked for form in forms)
+    if not (stack or concatenated) or axis not in (-1, 3):
+        return None
+    return PixelForm(np.concatenate([f.matrix for f in forms]), np.concatenate([f.offset for f in forms]))
+
+
+_OPERATIONS: dict[str, Callable[[Node, PixelForm], PixelForm | None]] = {
+    **dict.fromkeys(("Add", "Subtract", "Multiply", "TrueDivide", "Divide"), _arithmetic),
+    "Cast": _cast,
+    "GetItem": _item,
+    "Flip": _flip,
+    "Take": _take,
+}
