@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from builder.exporting.saved_model import check_target, export
 from builder.joint import grouped_samples
 from builder.judging.verify import Quality
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
-from builder.merging.convert import convert
 from builder.merging.equivalence import LOOSE_TOLERANCE, TOLERANCE, prove, to_prove
-from builder.merging.merge import MergedModel, merge
+from builder.merging.merged import Merged, merge
 from builder.merging.tolerance import align
 from builder.precisions import Material, last_built, try_precisions
 from builder.quantizing.coverage import SAMPLES, beyond_calibration
@@ -23,6 +22,7 @@ from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.reading.classifier import Classifier, load_classifiers
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.text_input import text_notes
+from builder.reading.tflite.classifier import FOLDING, TfliteClassifier
 from builder.reporting.identity import identity_of
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report, write_report
@@ -69,6 +69,7 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         classifiers = load_classifiers(
             config.heads, advance, allow_code=config.allow_code, limits=config.limits, text=config.text
         )
+    _check_kinds(config, classifiers)
     with stages("find", len(classifiers)) as advance:
         classifiers, apart = align(classifiers, config.tolerance, advance)
         shared = find_backbone(classifiers)
@@ -85,11 +86,11 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
             calibration, verification = calibration.with_words(), verification.with_words()
     proven = to_prove(classifiers)
     with stages("prove", len(proven)) as advance:
-        limit = LOOSE_TOLERANCE if apart else TOLERANCE
+        limit = LOOSE_TOLERANCE if apart > FOLDING else TOLERANCE
         few = calibration.first(_PROOF_SAMPLES)
         proof = prove(proven, merged, few.tensors, advance, samples=few.samples, tolerance=limit)
     with stages("convert"):
-        float_model = convert(merged)
+        float_model = merged.float_model()
     inputs, count = merged.source_input.device_input(calibration.tensors), len(calibration.tensors)
     own = config.algorithm == OWN
     if config.equalize and own:
@@ -112,7 +113,9 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         grouped=grouped,
         spec=spec,
         heads=infos,
-        describe=lambda linked: _metadata(config, merged, shared, linked, spec, infos, calibration, identity),
+        describe=lambda linked: _metadata(
+            config, merged, shared, linked, spec, infos, calibration, identity, classifiers
+        ),
     )
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
@@ -133,13 +136,32 @@ def _build(config: BuildConfig, output: Output, progress: TextIO | None) -> Buil
         if report.failures:
             raise QualityError(f"{'; '.join(report.failures)}. See {config.report_folder / 'index.html'}")
         draft.write_bytes(chosen.model)
+    if config.keras_output is not None or config.saved_model is not None:
+        _write_keras(config, merged, spec, {c.name: c.labels for c in classifiers}, stages)
+    return BuildResult(config.output, chosen.metadata, chosen.quality, report)
+
+
+def _write_keras(
+    config: BuildConfig, merged: Merged, spec: InputSpec, labels: Mapping[str, Sequence[str]], stages: Stages
+) -> None:
+    from builder.exporting.saved_model import export
+    from builder.merging.merge import MergedModel
+
+    assert isinstance(merged, MergedModel)  # _check_kinds
     if config.keras_output is not None:
         with written(config.keras_output) as draft:
             merged.keras_model().save(draft)
     if config.saved_model is not None:
         with stages("serve"):
-            export(merged, {c.name: c.labels for c in classifiers}, spec, config.saved_model)
-    return BuildResult(config.output, chosen.metadata, chosen.quality, report)
+            export(merged, labels, spec, config.saved_model)
+
+
+def _check_kinds(config: BuildConfig, classifiers: Sequence[Classifier]) -> None:
+    """What was read from a ``.tflite`` is no Keras model. Raises ``ConfigError``."""
+    wanted = [name for name in ("keras_output", "saved_model") if getattr(config, name) is not None]
+    files = [c.name for c in classifiers if isinstance(c, TfliteClassifier)]
+    if wanted and files:
+        raise ConfigError(f"{wanted[0]}: head {files[0]} comes from a .tflite file, of which no Keras model can be made")
 
 
 def _input_spec(config: BuildConfig, classifiers: tuple[Classifier, ...]) -> InputSpec:
@@ -173,13 +195,14 @@ def _notes(classifiers: tuple[Classifier, ...], shared: SharedBackbone) -> tuple
 
 def _metadata(
     config: BuildConfig,
-    merged: MergedModel,
+    merged: Merged,
     shared: SharedBackbone,
     linked: LinkedModel,
     spec: InputSpec,
     infos: tuple[HeadInfo, ...],
     calibration: SampleSet,
     identity: Identity,
+    classifiers: Sequence[Classifier],
 ) -> Metadata:
     heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in infos)
     built = {
@@ -187,7 +210,8 @@ def _metadata(
         "parameters": shared.parameters,
         f"calibration_{spec.noun}": len(calibration.tensors),
         "polyhead": __version__,
-        **{name: version(name) for name in ("tensorflow", "keras", "litert-quantizer")},
+        "sources": {c.name: c.kind for c in classifiers},
+        **_versions(classifiers),
     }
     seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)
     return Metadata(
@@ -203,6 +227,13 @@ def _metadata(
     )
 
 
+def _versions(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """Of the libraries that had a part in it; where all sources are ``.tflite`` there may be no TensorFlow."""
+    files_alone = all(isinstance(c, TfliteClassifier) for c in classifiers)
+    names = ("litert-quantizer",) if files_alone else ("tensorflow", "keras", "litert-quantizer")
+    return {name: version(name) for name in names}
+
+
 def _method(config: BuildConfig) -> dict[str, Any]:
     if config.algorithm != OWN:
         return {"algorithm": config.algorithm, "rounding": "nearest"}
@@ -215,4 +246,6 @@ def _check_places(config: BuildConfig) -> None:
         if path is not None:
             check_file(path)
     if config.saved_model is not None:
+        from builder.exporting.saved_model import check_target
+
         check_target(config.saved_model, [head.name for head in config.heads])

@@ -15,7 +15,7 @@ import numpy as np
 
 from builder.joint import JointHead, NoJoint, fit_joint
 from builder.judging.verify import Quality, verify
-from builder.merging.merge import MergedModel
+from builder.merging.merged import Merged
 from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.latency import backbone_ms
 from builder.quantizing.mixed import Plan, plans
@@ -47,7 +47,7 @@ class Material:
     """
 
     config: BuildConfig
-    merged: MergedModel
+    merged: Merged
     float_model: bytes
     ranges: Mapping[str, Range]
     calibration: SampleSet

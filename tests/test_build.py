@@ -340,9 +340,9 @@ class TestCommandLine:
             f'output = "{config.output}"\ncalibration_data = "{config.calibration_data}"\n[heads.a]\nmodel = "a.keras"\n'
         )
         (tmp_path / "c.toml").write_text(text + 'labels = ["x", "y", "z"]\npreprocessing = "tf"\n')
-        script = "import builder.pipeline, os, signal; old = builder.pipeline.convert\n"
+        script = "import builder.merging.convert as m, os, signal; old = m.convert\n"
         script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
-        script += "builder.pipeline.convert = lambda m: (os.kill(os.getpid(), signal.SIGINT), old(m))[1]\n"
+        script += "m.convert = lambda merged: (os.kill(os.getpid(), signal.SIGINT), old(merged))[1]\n"
         script += (
             "import sys; from builder.commands.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
         )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from builder.joint.assembler import Assembler
 from builder.joint.router import Router, pooled
+from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM
 from edge_runtime.metadata import JOINT, HeadInfo

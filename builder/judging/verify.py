@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.merging.merge import MergedModel
+from builder.merging.merged import Merged
 from builder.quantizing.noise import snr_db
 from builder.samples.calibration import SampleSet
 from builder.support.errors import ConversionError
@@ -92,7 +92,7 @@ class Quality:
         return {"features_snr_db": snr, "agreement": round(self.agreement, 4), "heads": heads}
 
 
-def verify(path: Path, merged: MergedModel, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:
+def verify(path: Path, merged: Merged, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:
     """Run every verification sample through the file at ``path``; each head is judged on the samples that are its own.
 
     Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.

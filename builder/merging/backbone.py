@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from builder.merging.difference import Difference, first_difference
 from builder.reading.classifier import Classifier
-from builder.reading.digests import digest
+from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, upstream
 from builder.reading.simplify import activation_of
 from builder.support.errors import NoSharedBackboneError

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from builder.reading.classifier import Classifier
-from builder.reading.digests import settings_of
 from builder.reading.graph import Node
 from builder.reading.layers import weight_name
 from builder.reading.source_input import source_input_difference
@@ -73,7 +72,7 @@ def _describe_layers(first: Classifier, index: int, other: Classifier, place: in
     ours, theirs = first.graph.nodes[index], other.graph.nodes[place]
     if ours.kind != theirs.kind:
         return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
-    settings, others = (settings_of(c.graph, i, c.source_input.shape) for c, i in ((other, place), (first, index)))
+    settings, others = (c.settings(i) for c, i in ((other, place), (first, index)))
     for key in sorted(set(settings) | set(others)):
         if settings.get(key) != others.get(key):
             found, expected = (n.config.get(key, s.get(key)) for n, s in ((theirs, settings), (ours, others)))

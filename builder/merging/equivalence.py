@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from builder.merging.merge import MergedModel
+from builder.merging.merged import Merged
 from builder.reading.classifier import Classifier
-from builder.reading.digests import digest
+from builder.reading.content import digest
 from builder.support.errors import NoSharedBackboneError
 
 TOLERANCE = 1e-4  # on probabilities: two float programs of one function differ by rounding only
@@ -40,7 +40,7 @@ def to_prove(classifiers: Sequence[Classifier]) -> list[Classifier]:
 
 def prove(
     classifiers: Sequence[Classifier],
-    merged: MergedModel,
+    merged: Merged,
     tensors: np.ndarray,
     advance: Callable[[], None] = lambda: None,
     *,

@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
 from builder.merging.difference import Difference, first_difference
-from builder.merging.merge import backbone_model
+from builder.merging.merged import seam_shapes
 from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.graph import Node
@@ -94,7 +94,7 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
             "digest": f"sha256:{first.shared.digest}",
             "parameters": first.shared.parameters,
             "layers": len(first.backbone()),
-            "features": _seam_shapes(first)[0],
+            "features": seam_shapes(first.classifiers, first.shared)[0],
         }
     difference = next((g.difference for g in groups if g.difference is not None), None)
     return {
@@ -103,12 +103,6 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
         "models": models,
         "first_difference": None if difference is None else asdict(difference),
     }
-
-
-def _seam_shapes(group: Group) -> list[list[int]]:
-    """Of every tensor between backbone and heads, without the batch axis."""
-    outputs = backbone_model(group.classifiers, group.shared).outputs if group.shared is not None else ()
-    return [list(tensor.shape[1:]) for tensor in outputs]
 
 
 def print_tree(groups: Sequence[Group]) -> None:

@@ -66,6 +66,12 @@ class MergedModel:
         head = self.heads[name]
         return run_float(head, *(features[tensor.name] for tensor in head.inputs))
 
+    def float_model(self) -> bytes:
+        """A float ``.tflite`` with a signature ``backbone`` and one for each head; see ``convert.convert``."""
+        from builder.merging.convert import convert  # which knows this class
+
+        return convert(self)
+
     def keras_model(self) -> Any:
         """Pixels 0..255 or texts in, one named output for each head; plain Keras, loadable without this project."""
         source, entered = self.source_input.keras_input()

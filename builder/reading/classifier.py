@@ -8,22 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from builder.reading.digests import one_node_each, tensor_digests
-from builder.reading.formats import read_label_file, read_model
+from builder.reading.digests import one_node_each, settings_of, tensor_digests
+from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.stored import StoredModel, contradictions
 from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, weight_name
 from builder.reading.simplify import activation_of
 from builder.reading.source_input import SourceInput, check_one_input, read_source_input
 from builder.reading.text_input import TextSourceInput, check_embedding
+from builder.reading.tflite.file import is_tflite
 from builder.settings.config import HeadConfig, TextConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import ConfigError, ModelFileError
+from builder.support.lazy import Lazy
 from edge_runtime.text import TextInput
+
+keras: Any = Lazy("keras")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,15 @@ class Classifier:
         with contradictions(self.path):
             return tensor_digests(self.graph, self.source_input.identity, self.source_input.shape, with_weights=False)
 
+    @property
+    def folding(self) -> float:
+        """How far apart weights may be that are one, relative to the largest of a tensor; more where the user says so."""
+        return 0.0
+
+    def settings(self, index: int) -> dict[str, Any]:
+        """Of a node, in the form in which they are compared."""
+        return settings_of(self.graph, index, self.source_input.shape)
+
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels).
 
@@ -79,6 +91,12 @@ class Reader:
 
     def read(self, name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
         """The classifier in ``path``, with the labels that come with the file, if any. Raises ``ModelFileError``."""
+        if is_tflite(path):
+            from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
+
+            return read_tflite(name, path, preprocessing, pool=self._pool)
+        from builder.reading.formats.reading import read_model  # imports TensorFlow
+
         return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing)
 
     def classifier(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
@@ -161,7 +179,7 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
     if isinstance(source_input, TextSourceInput):
         source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
         check_embedding(classifier.graph, source_input.words, head.model)
-    elif head.preprocessing is None and source_input.pixels == PixelTransform():
+    elif head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
         raise ConfigError(
             f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
             'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'

@@ -8,11 +8,10 @@ enter: see ``spelling``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber
 from builder.reading.padding import Padding, explicit_padding
 from builder.reading.shapes import Shape, tensor_shapes
@@ -100,10 +99,6 @@ def settings_of(graph: Graph, index: int, shape: tuple[int | None, ...]) -> dict
     shapes = tensor_shapes(graph, shape)
     node = graph.nodes[index]
     return settings_form(node, [shapes.get(ref) for ref in node.inputs()])[1]
-
-
-def digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _digest_of_call(

@@ -25,10 +25,13 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """One array. ``digest``: of its dtype, its shape and every byte."""
+    """One array. ``digest``: of its dtype, its shape and every byte. ``slack``: how far each number may be from the one
+    that it was rounded from, by a scale that differs between files; None where nothing is known to be lost.
+    """
 
     value: np.ndarray
     digest: str
+    slack: np.ndarray | None = None
 
 
 class WeightPool:
@@ -37,9 +40,11 @@ class WeightPool:
     def __init__(self) -> None:
         self._known: dict[str, Weight] = {}
 
-    def add(self, value: np.ndarray) -> Weight:
+    def add(self, value: np.ndarray, slack: np.ndarray | None = None) -> Weight:
         header = f"{value.dtype}{value.shape}".encode()
         digest = hashlib.sha256(header + np.ascontiguousarray(value).tobytes()).hexdigest()
+        if slack is not None:
+            return Weight(value, digest, slack)
         return self._known.setdefault(digest, Weight(value, digest))
 
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
+from builder.support.lazy import Lazy
+
+keras: Any = Lazy("keras")
+
 
 # Settings of a layer that do not change what it computes at inference.
 _TRAINING_ONLY = (

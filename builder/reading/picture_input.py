@@ -6,26 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from builder.reading.digests import digest
+from builder.reading.content import digest
 from builder.settings.config import BuildConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.support.lazy import Lazy
 from edge_runtime.metadata import ImageInput
+
+keras: Any = Lazy("keras")
 
 
 @dataclass(frozen=True)
 class PictureSourceInput:
     """``pixels``: from 0..255 to the graph's input; ``declared``: the part of it that happens outside the model.
 
-    ``size``: height, width. ``fit``: how pictures were brought to it, where the model file says so.
+    ``size``: height, width. ``fit``: how pictures were brought to it, where the model file says so. ``settled``: nothing
+    that happens to pixels is left to be said.
     """
 
     size: tuple[int, int]
     pixels: PixelTransform
     declared: PixelTransform
     fit: str | None = None
+    settled: bool = False
     name = "image"
     dtype = "float32"
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import keras
-
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.reading.layers import is_keras
+from builder.support.lazy import Lazy
+
+keras: Any = Lazy("keras")
 
 Shape = tuple[int | None, ...]  # the batch axis and all
 # What Keras raises on settings and shapes that do not fit each other: they come from an untrusted file.

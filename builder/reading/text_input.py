@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from builder.reading.digests import digest
+from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
 from builder.settings.config import BuildConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
+from builder.support.lazy import Lazy
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.inputs import InputSpec
 from edge_runtime.text import SPLIT, STANDARDIZE, TextInput, Tokenizer
+
+keras: Any = Lazy("keras")
+tf: Any = Lazy("tensorflow")
 
 VECTORIZATION = "TextVectorization"
 MANY_UNKNOWN = 0.5  # of the words of texts

@@ -21,10 +21,12 @@ from edge_runtime.quantization import FLOAT, Quantization
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
-FLOAT32, UINT8 = schema.TensorType.FLOAT32, schema.TensorType.UINT8
+FLOAT16, FLOAT32, UINT8 = schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
 QUANTIZE = "QUANTIZE"
+VALID, NO_ACTIVATION = schema.Padding.VALID, schema.ActivationFunctionType.NONE
 _TYPES: dict[np.dtype, int] = {
+    np.dtype(np.float16): FLOAT16,
     np.dtype(np.float32): FLOAT32,
     np.dtype(np.uint8): UINT8,
     np.dtype(np.int8): INT8,
@@ -105,6 +107,27 @@ def read_parts(model: bytes) -> dict[str, Part]:
     return parts
 
 
+def read_subgraphs(model: bytes) -> list[Part]:
+    """Every subgraph of ``model`` as a part; its inputs and outputs are called as their tensors."""
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
+    found = []
+    for number, graph in enumerate(tree.subgraphs):
+        tensors, operators = list(graph.tensors), [_without_numpy(op) for op in graph.operators or ()]
+        inputs, outputs = (
+            {tensor_name(tensors[i]): int(i) for i in indices} for indices in (graph.inputs, graph.outputs)
+        )
+        found.append(Part(f"subgraph {number}", number, tensors, operators, inputs, outputs, codes, buffers))
+    return found
+
+
+def file_metadata(model: bytes) -> dict[str, bytes]:
+    """What other tools left in the file, by name."""
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    entries = {entry.name.decode(): _content(tree.buffers[entry.buffer], model) for entry in tree.metadata or ()}
+    return {name: content.tobytes() for name, content in entries.items() if content is not None}
+
+
 def write_parts(parts: Mapping[str, Part], description: str = "parts of polyhead") -> bytes:
     """One model with a subgraph and a signature for each part."""
     writer = Writer()
@@ -132,13 +155,37 @@ def operator_name(part: Part, operator: Any) -> str:
     return name
 
 
+def custom_name(part: Part, operator: Any) -> str:
+    """The name of an operator that is no builtin."""
+    name = part.codes[operator.opcodeIndex].customCode
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def settings_of(operator: Any) -> tuple[str, dict[str, Any]] | None:
+    """The schema's table of an operator's settings and the settings, as ``Part.operator`` takes them."""
+    options = operator.builtinOptions
+    if options is None:
+        return None
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(options).items()}
+    return type(options).__name__[:-1], plain
+
+
+def activation_code(name: str) -> int:
+    """The schema's number of a fused activation called as ``RELU6``."""
+    return int(getattr(schema.ActivationFunctionType, name))
+
+
+def activation_name(code: int) -> str:
+    """The reverse of ``activation_code``."""
+    return str(_ACTIVATION_NAMES[code])
+
+
 _ACTIVATION_NAMES = {c: name for name, c in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
 
 
 def fused_activation(operator: Any) -> str:
     """What a layer, an addition or a pool does to its result, as ``RELU6``; ``NONE`` is nothing."""
-    name: str = _ACTIVATION_NAMES[operator.builtinOptions.fusedActivationFunction]
-    return name
+    return activation_name(operator.builtinOptions.fusedActivationFunction)
 
 
 _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}

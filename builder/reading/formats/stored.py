@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
+from builder.support.lazy import Lazy
+
+keras: Any = Lazy("keras")
 
 LayerPath = tuple[str, ...]  # names of the models around a layer, outermost child first, and its own
 Weights = Mapping[LayerPath, Sequence[np.ndarray]]  # of each layer that has any, in the order of ``get_weights``

@@ -1,8 +1,8 @@
-"""A subgraph of float operators made by hand, without TensorFlow: what the joint head needs, no more."""
+"""A subgraph of float operators made by hand, without TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class Assembler:
         self.part.inputs[name] = self._append(like)
         return self.part.inputs[name]
 
+    def source(self, name: str, shape: Sequence[int]) -> int:
+        """A float input of ``shape``, batch axis and all."""
+        self.part.inputs[name] = self._tensor(name, shape, np.dtype(np.float32))
+        return self.part.inputs[name]
+
     def constant(self, values: np.ndarray, *, scale: float | None = None) -> int:
         """``scale``: of int8 values."""
         index = self._tensor(f"constant_{len(self.part.tensors)}", values.shape, values.dtype, scale)
@@ -49,9 +54,23 @@ class Assembler:
 
     def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], *, name: str | None = None) -> int:
         """The float output, of ``shape``, of a new operator; -1 among ``inputs`` is an input left out."""
-        output = self._tensor(name or f"{kind.lower()}_{len(self.part.tensors)}", shape, np.dtype(np.float32))
-        self.part.operators.append(self.part.operator(kind, inputs, [output], _OPTIONS.get(kind)))
-        return output
+        return self.operator(kind, inputs, [shape], _OPTIONS.get(kind), name=name)[0]
+
+    def operator(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        shapes: Sequence[Sequence[int]],
+        options: tuple[str, Mapping[str, Any]] | None,
+        *,
+        name: str | None = None,
+    ) -> list[int]:
+        """The float outputs, of ``shapes``, of a new operator with settings of its own; see ``Part.operator``."""
+        name = name or f"{kind.lower()}_{len(self.part.tensors)}"
+        names = [f"{name}_{i}" if i else name for i in range(len(shapes))]
+        outputs = [self._tensor(own, shape, np.dtype(np.float32)) for own, shape in zip(names, shapes, strict=True)]
+        self.part.operators.append(self.part.operator(kind, inputs, outputs, options))
+        return outputs
 
     def real(self, tensor: int) -> int:
         """The tensor in float, which it may be already."""

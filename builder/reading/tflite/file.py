@@ -1,0 +1,83 @@
+"""A ``.tflite`` file before anything runs it: is it one, and is there a picture classifier in it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.support.errors import ModelFileError
+from builder.tflite.flatbuffer import Part, custom_name, operator_name, read_subgraphs, type_name
+from edge_runtime.files import read_file
+
+IDENTIFIER = b"TFL3"  # at byte 4
+MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
+_POINTER = b"version https://git-lfs"
+_CUSTOM = {
+    "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; take the .tflite that was compiled",
+    "TFLite_Detection_PostProcess": "it finds boxes; expected a classifier, one score for each label",
+}
+
+
+def is_tflite(path: Path) -> bool:
+    """Does the file begin as a TensorFlow Lite model, or is it the stand-in for one? Raises ``ModelFileError``."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    return start[4:8] == IDENTIFIER or (path.suffix == ".tflite" and start.startswith(_POINTER))
+
+
+def read_part(path: Path) -> tuple[bytes, Part]:
+    """The file's bytes and its network, with one input and one output. Raises ``ModelFileError``."""
+    model = read_file(path, MAX_MODEL_FILE)
+    if model.startswith(_POINTER):
+        raise ModelFileError(f"{path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from")
+    subgraphs = read_subgraphs(model)
+    _check_operators(path, subgraphs)
+    if len(subgraphs) != 1:
+        raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")
+    part = subgraphs[0]
+    _check_ends(path, part)
+    return model, part
+
+
+def _check_operators(path: Path, subgraphs: Sequence[Part]) -> None:
+    for part in subgraphs:
+        for op in part.operators:
+            if operator_name(part, op) != "CUSTOM":
+                continue
+            name = custom_name(part, op)
+            if name.startswith("Flex"):
+                raise ModelFileError(
+                    f"{path}: operator {name[4:]!r:.60} is TensorFlow's own (SELECT_TF_OPS), which needs TensorFlow on "
+                    "the device; convert the model with TFLITE_BUILTINS alone"
+                )
+            reason = _CUSTOM.get(name, "only builtin operators are known; convert the model without it")
+            raise ModelFileError(f"{path}: custom operator {name!r:.60}: {reason}")
+
+
+def _check_ends(path: Path, part: Part) -> None:
+    if len(part.inputs) != 1:
+        raise ModelFileError(
+            f"{path}: expected one input, a picture; found {len(part.inputs)} ({_named(part, part.inputs)})"
+        )
+    if len(part.outputs) != 1:
+        raise ModelFileError(
+            f"{path}: expected one output, a score for each label; found {len(part.outputs)} "
+            f"({_named(part, part.outputs)}): a detector, or a model with several heads"
+        )
+    if not part.operators:
+        raise ModelFileError(f"{path}: no operators; not a classifier")
+
+
+def _named(part: Part, ends: Any) -> str:
+    shown = [f"{name[:40]} {type_name(part.tensors[i])} {_shape(part.tensors[i])}" for name, i in ends.items()]
+    return ", ".join(shown[:4])
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))

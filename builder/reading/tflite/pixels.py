@@ -1,0 +1,117 @@
+"""How pixels 0..255 become what a file's network computes with: its input's quantization and the operators in front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.reading.graph import INPUT, Graph, Node, Ref, UnreadableModelError, renumber
+from builder.reading.tflite.operators import Held
+from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.tflite.flatbuffer import FLOAT32, INT8, NO_ACTIVATION, UINT8, Part, scale_and_zero_point, type_name
+
+_TO_CHANNELS_LAST = [0, 2, 3, 1]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The input tensor of a file. ``shape``: with the batch axis. ``channels_first``: (1, 3, height, width).
+
+    ``low``: what pixel 0 is, of an input of integers; None of a float input.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    channels_first: bool
+    low: int | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width."""
+        height, width = self.shape[2:] if self.channels_first else self.shape[1:3]
+        return height, width
+
+    def take(self, pixels: np.ndarray) -> np.ndarray:
+        """What the file takes, for pixels (n, height, width, 3) as they are brought to it outside."""
+        if self.low is not None:
+            pixels = pixels.astype(np.int16) + self.low
+        if self.channels_first:
+            pixels = pixels.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(pixels.astype(self.dtype))
+
+
+def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
+    """The input of a part, and what its quantization makes of pixels: integers take pixels as they are, from their
+    lowest number on. Raises ``UnreadableModelError``.
+    """
+    (index,) = part.inputs.values()
+    tensor = part.tensors[index]
+    shape = tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))
+    first = len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS
+    if len(shape) != 4 or shape[1 if first else 3] != CHANNELS:
+        raise UnreadableModelError(f"expected one picture (1, height, width, 3), found input {shape}; not for pictures")
+    if shape[0] != 1 or min(shape) < 1 or max(shape[1:3]) == 1:
+        raise UnreadableModelError(
+            f"expected one picture of fixed size, found input {shape}; convert it with a fixed shape"
+        )
+    if tensor.type == FLOAT32:
+        return Entry(shape, np.dtype(np.float32), first, None), PixelTransform()
+    if tensor.type not in (UINT8, INT8):
+        raise UnreadableModelError(f"expected pixels as float32, uint8 or int8, found {type_name(tensor)}")
+    low = 0 if tensor.type == UINT8 else -128
+    entry = Entry(shape, np.dtype(np.uint8 if tensor.type == UINT8 else np.int8), first, low)
+    told = tensor.quantization
+    if told is None or told.scale is None or not len(told.scale):
+        return entry, PixelTransform()
+    scale, zero_point = scale_and_zero_point(tensor)
+    return entry, PixelTransform().then(scale, scale * (low - zero_point))
+
+
+def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
+    """The graph behind what happens to each channel of the pixels, which is in the transform then.
+
+    Raises ``UnreadableModelError`` where channels stay in front of the picture.
+    """
+    first, alias, channels = Ref(INPUT, 0), dict[Ref, Ref](), 1 if entry.channels_first else 3
+    while (place := _only_reader(graph, first)) is not None:
+        node = graph.nodes[place]
+        if node.kind == "TRANSPOSE" and channels == 1 and np.ravel(node.args[1]).tolist() == _TO_CHANNELS_LAST:
+            channels = 3
+        else:
+            affine = _affine(node, channels)
+            if affine is None:
+                break
+            transform = transform.then(*affine)
+        first = Ref(place, 0)
+        alias[first] = Ref(INPUT, 0)
+    if channels != 3:
+        raise UnreadableModelError("channels come first and no TRANSPOSE follows; export it with channels last")
+    keep = [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias]
+    return renumber(graph, keep, alias), transform
+
+
+def _only_reader(graph: Graph, ref: Ref) -> int | None:
+    places = [i for i, node in enumerate(graph.nodes) for found in node.inputs() if found == ref]
+    return places[0] if len(places) == 1 and graph.output != Ref(places[0], 0) else None
+
+
+def _affine(node: Node, channels: int) -> tuple[Any, Any] | None:
+    """(scale, offset) of arithmetic with one constant, a number or one for each channel; None of anything else."""
+    if node.kind not in ("ADD", "SUB", "MUL", "DIV") or len(node.weights) != 1:
+        return None
+    if node.config["settings"].get("fusedActivationFunction", NO_ACTIVATION) != NO_ACTIVATION:
+        return None
+    value = node.weights[0].value
+    shape = (1,) * (4 - value.ndim) + value.shape
+    if any(n != 1 for axis, n in enumerate(shape) if axis != channels) or shape[channels] not in (1, CHANNELS):
+        return None
+    constant, tensor_first = value.ravel().astype(np.float64), isinstance(node.args[1], Held)
+    if node.kind == "ADD":
+        return 1.0, constant
+    if node.kind == "MUL":
+        return constant, 0.0
+    if node.kind == "SUB":
+        return (1.0, -constant) if tensor_first else (-1.0, constant)
+    return (1 / constant, 0.0) if tensor_first and np.all(constant) else None

@@ -1,0 +1,183 @@
+"""``.tflite`` files as sources: what is shared, what each head answers, what is refused, and no TensorFlow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from builder import build  # noqa: E402
+from builder.merging.backbone import find_backbone  # noqa: E402
+from builder.merging.merged import merge  # noqa: E402
+from builder.merging.tolerance import align  # noqa: E402
+from builder.reading.classifier import Classifier, Reader  # noqa: E402
+from builder.settings.config import BuildConfig, HeadConfig, JointConfig  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from builder.support.errors import ModelFileError, NoSharedBackboneError  # noqa: E402
+from builder.tflite.flatbuffer import Part  # noqa: E402
+from edge_runtime import MultiHeadClassifier  # noqa: E402
+from tests import tflite_files  # noqa: E402
+from tests.tflite_files import changed, convert, move_weight  # noqa: E402
+from tests.tiny_models import SIZE, label_names, save_pictures, tiny_base, tiny_classifier  # noqa: E402
+
+LABELS = {"animals": 3, "garden": 4}
+EXACT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two classifiers on one base, each converted for itself."""
+    base = tiny_base()
+    models = {name: tiny_classifier(base, count, i + 1) for i, (name, count) in enumerate(LABELS.items())}
+    return tflite_files.save(tmp_path_factory.mktemp("files"), {n: convert(m) for n, m in models.items()})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    save_pictures(folder, dict.fromkeys(LABELS, 12))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8)
+
+
+def read(paths: dict[str, Path], preprocessing: str | None = "tf") -> tuple[Classifier, ...]:
+    reader, transform = Reader(), PREPROCESSING[preprocessing] if preprocessing else None
+    found = [reader.read(name, path, transform) for name, path in paths.items()]
+    labels = [label_names(c.name, c.graph.nodes[c.graph.output.node].config["outputs"][0][-1]) for c in found]  # type: ignore[attr-defined]
+    return tuple(replace(c, labels=own) for c, own in zip(found, labels, strict=True))
+
+
+def merged_and_apart(classifiers: tuple[Classifier, ...]) -> tuple[Any, float]:
+    aligned, apart = align(classifiers, 0.0)
+    return merge(aligned, find_backbone(aligned)), apart
+
+
+def config(folder: Path, paths: dict[str, Path], pictures: Path, **overrides: Any) -> BuildConfig:
+    heads = tuple(HeadConfig(n, p, label_names(n, LABELS[n]), PREPROCESSING["tf"]) for n, p in paths.items())
+    fields = {"min_agreement": 0.0, "joint": JointConfig(enabled=False), **overrides}
+    return BuildConfig(folder / "out.tflite", pictures, heads, **fields)
+
+
+def write(folder: Path, content: bytes, name: str = "other") -> Path:
+    return tflite_files.save(folder, {name: content})[name]
+
+
+def test_two_files_become_one_with_the_answers_of_both(files: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    result = build(config(tmp_path, files, pictures, precision="int8"))
+    assert result.quality.agreement > 0.9
+    with MultiHeadClassifier(result.output) as opened:
+        assert {info.head_name: len(info.labels) for info in opened.metadata.heads} == LABELS
+
+
+def test_the_float_heads_are_the_originals(files: dict[str, Path], pixels: np.ndarray) -> None:
+    classifiers = read(files)
+    merged, _ = merged_and_apart(classifiers)
+    features = merged.features(pixels)
+    for classifier in classifiers:
+        assert np.abs(classifier.predict(pixels) - merged.head_scores(classifier.name, features)).max() < EXACT
+
+
+def test_a_build_of_tflite_files_imports_no_tensorflow(files: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "keras", "tf_keras", "h5py"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+from builder.__main__ import main
+main()
+"""
+    heads = [f"--head={name}={path}" for name, path in files.items()]
+    for name, count in LABELS.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(label_names(name, count)))
+    labels = [f"--labels={name}={tmp_path / name}.txt" for name in LABELS]
+    options = ["--preprocessing=tf", f"--calibration-data={pictures}", f"--output={tmp_path / 'out.tflite'}"]
+    command = [sys.executable, "-c", program, "build", *heads, *labels, *options, "--min-agreement=0", "--precision=int8"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with MultiHeadClassifier(tmp_path / "out.tflite") as opened:
+        assert opened.metadata.built["sources"] == dict.fromkeys(LABELS, "TensorFlow Lite, float32")
+
+
+@pytest.mark.parametrize("share", [1e-7, -4e-7])
+def test_what_folding_moves_is_one_backbone(files: dict[str, Path], tmp_path: Path, share: float) -> None:
+    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(share)))
+    whole, _ = merged_and_apart(read(files))
+    merged, apart = merged_and_apart(read({"animals": files["animals"], "other": other}))
+    assert merged.digest == whole.digest
+    assert 0 < apart <= 1e-6
+
+
+@pytest.mark.parametrize("kernel", [0, 1, 2])
+def test_a_weight_moved_further_is_another_backbone(files: dict[str, Path], tmp_path: Path, kernel: int) -> None:
+    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(1e-5, kernel)))
+    classifiers, _ = align(read({"animals": files["animals"], "other": other}), 0.0)
+    if kernel == 0:
+        with pytest.raises(NoSharedBackboneError, match="differs by up to"):
+            find_backbone(classifiers)
+    else:
+        whole = find_backbone(read(files))
+        assert find_backbone(classifiers).parameters < whole.parameters
+
+
+def test_pixels_that_enter_otherwise_are_another_backbone(files: dict[str, Path]) -> None:
+    first, _ = read(files)
+    (_, second) = read(files, "unit")
+    with pytest.raises(NoSharedBackboneError, match="pixels enter as"):
+        find_backbone((first, second))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2091132\n")
+    with pytest.raises(ModelFileError, match="git lfs pull"):
+        Reader().read("other", path, None)
+
+
+def _two_inputs(part: Part) -> None:
+    part.inputs["second"] = part.operators[1].outputs[0]
+
+
+def _two_outputs(part: Part) -> None:
+    part.outputs["boxes"] = part.operators[-2].outputs[0]
+
+
+def _custom(name: str) -> Any:
+    def change(part: Part) -> None:
+        code = part.codes[part.operators[-1].opcodeIndex]
+        code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, name
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_two_inputs, "expected one input"),
+        (_two_outputs, "a detector, or a model with several heads"),
+        (_custom("MyOperator"), "custom operator 'MyOperator'"),
+        (_custom("FlexErf"), "SELECT_TF_OPS"),
+        (_custom("edgetpu-custom-op"), "Edge TPU"),
+        (_custom("TFLite_Detection_PostProcess"), "boxes"),
+    ],
+)
+def test_what_is_no_classifier_of_pictures_is_refused_by_its_reason(
+    files: dict[str, Path], tmp_path: Path, change: Any, reason: str
+) -> None:
+    path = write(tmp_path, changed(files["animals"].read_bytes(), change))
+    with pytest.raises(ModelFileError, match=reason) as raised:
+        Reader().read("other", path, PREPROCESSING["tf"])
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,61 @@
+"""``.tflite`` files of tiny classifiers, as strangers have them, and the same files with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import Part, read_subgraphs, write_parts
+
+CONSTANT_BYTES = 64  # smaller constants are axes and paddings
+
+
+def convert(model: Any, **settings: Any) -> bytes:
+    """A Keras model by TensorFlow's converter; ``settings``: attributes of it."""
+    import tensorflow as tf
+
+    from builder.support.quiet import quiet
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    for name, value in settings.items():
+        setattr(converter, name, value)
+    with quiet():
+        return bytes(converter.convert())
+
+
+def changed(model: bytes, change: Callable[[Part], None]) -> bytes:
+    """The file with something done to its network; it has one signature then, called ``network``."""
+    (part,) = read_subgraphs(model)
+    change(part)
+    return write_parts({"network": part})
+
+
+def kernels(part: Part) -> list[int]:
+    """The tensors of four axes that hold constants, in the order in which operators read them."""
+    found = [i for op in part.operators for i in op.inputs if i >= 0 and part.buffers[part.tensors[i].buffer] is not None]
+    return [i for i in dict.fromkeys(found) if len(part.tensors[i].shape) == 4]
+
+
+def move_weight(share: float, kernel: int = 0) -> Callable[[Part], None]:
+    """A change: the largest number of a kernel, moved by a share of itself."""
+
+    def move(part: Part) -> None:
+        tensor = kernels(part)[kernel]
+        values = part.buffers[part.tensors[tensor].buffer]
+        assert values is not None
+        own = values.view(np.float32).copy()
+        own[np.argmax(np.abs(own))] *= np.float32(1 + share)
+        part.set_constant(tensor, own)
+
+    return move
+
+
+def save(folder: Path, files: Mapping[str, bytes]) -> dict[str, Path]:
+    """``NAME.tflite`` of each in ``folder``."""
+    paths = {name: folder / f"{name}.tflite" for name in files}
+    for name, content in files.items():
+        paths[name].write_bytes(content)
+    return paths
