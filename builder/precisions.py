@@ -174,7 +174,7 @@ def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator
     weights_only = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
     inputs = material.inputs(len(material.calibration.tensors))
     with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
-        noise = int8.noise or measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
+        noise = measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
     found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement)
     while True:
         with stages("plan"):

@@ -49,14 +49,19 @@ def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> Non
 def test_of_very_many_operators_the_heads_noise_is_not_measured(
     tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is; mixed cannot be had then, and the build says why."""
+    """Mixed cannot be had then, and the build says why."""
     monkeypatch.setattr("builder.quantizing.rounding.MOST_OPERATORS", 2)
     config = replace(tiny.report.config, output=tmp_path / "x.tflite")
-    result = build(replace(config, precision="int8"))
-    assert all(noise.head_noise is None and noise.alone_db > 0 for noise in result.report.chosen.noise)
-    assert result.report.to_json()["layers"][0]["head_noise"] is None
     with pytest.raises(ConversionError, match="operators are too many to measure"):
         build(replace(config, precision="mixed"))
+
+
+def test_what_int8_costs_the_heads_is_not_measured_where_it_passes(tiny: BuildResult) -> None:
+    assert all(noise.head_noise is None and noise.alone_db > 0 for noise in tiny.report.chosen.noise)
+    assert tiny.report.to_json()["layers"][0]["head_noise"] is None
+    page = (tiny.report.config.report_folder / "index.html").read_text("utf-8")
+    assert "Operators that lose most" in page
+    assert "Operators that cost the heads most" not in page
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.1, 20.0), (1.01, 40.0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from builder.quantizing.gptq import gptq, inverse_factor, neighbours
 from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import PULLS, Refit, _ridge
 from builder.quantizing.rounding import Observed
-from builder.tflite.flatbuffer import INT8, read_parts
+from builder.tflite.batches import batch_of
+from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts, write_parts
 from builder.tflite.parts import constant, names
-from builder.tflite.stepper import Stepper
+from builder.tflite.stepper import Stepper, run_operator
 from edge_runtime import MultiHeadClassifier
 
 RNG = np.random.default_rng(3)
@@ -58,6 +60,16 @@ def test_rounding_by_gptq_is_nearer_than_rounding_to_nearest_where_inputs_are_co
     nearest = np.clip(np.rint(weights / steps[:, None]), -127, 127)
     errors = [float(np.sum((x @ ((q * steps[:, None]) - weights)[0]) ** 2)) for q in (found, nearest)]
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_the_factor_is_that_of_the_inverse_in_the_order_of_rounding() -> None:
+    x = np.stack([correlated(300, 9)[0] for _ in range(3)]).astype(np.float64)
+    hessian = x.transpose(0, 2, 1) @ x
+    order, upper = inverse_factor(hessian)
+    for own, places, factor in zip(hessian, order, upper, strict=True):
+        assert np.all(np.diff(np.diagonal(own)[places]) <= 0)
+        np.testing.assert_array_equal(factor, np.triu(factor))
+        np.testing.assert_allclose(factor.T @ factor @ own[np.ix_(places, places)], np.eye(9), atol=1e-6)
 
 
 def test_integers_are_integers_within_127() -> None:
@@ -106,7 +118,7 @@ def test_a_refit_that_would_not_hold_elsewhere_is_not_taken() -> None:
         return float(np.sum((x[:, 3000:] @ weights - noisy[:, 3000:] @ found) ** 2))
 
     seen, there = x[:, :24], noisy[:, :24].transpose(0, 2, 1)
-    loose = _ridge(there @ noisy[:, :24], there @ (seen @ weights), weights, PULLS[0])
+    loose = _ridge(there @ noisy[:, :24], there @ (seen @ weights), weights, np.array([PULLS[0]]))
     assert error(many) < 0.9 * error(weights)
     assert error(few) < error(loose)
 
@@ -198,6 +210,82 @@ def test_one_operator_at_a_time_is_the_network(tiny_file: Path, tiny_pictures: l
     np.testing.assert_array_equal(stepper.until(part.outputs["features"]), expected)
     with pytest.raises(KeyError):
         stepper.value(part.inputs["image"])  # no longer needed, so no longer held
+
+
+def operators(part: Part) -> list[tuple[Any, list[int]]]:
+    """Each with the activations that it reads."""
+    made = set(part.inputs.values()).union(*(op.outputs for op in part.operators))
+    return [(op, [i for i in op.inputs if i in made]) for op in part.operators]
+
+
+@pytest.mark.parametrize("precision", ["int8", "float"])
+def test_a_batch_of_samples_is_the_samples_one_by_one(
+    tiny: BuildResult, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every operator, also where the batches do not divide the samples."""
+    parts = read_parts(tiny.output.read_bytes() if precision == "int8" else float_model())
+    wide = 0
+    for part in parts.values():
+        for op, reads in operators(part):
+            values = [random_of(part.tensors[i], 7) for i in reads]
+            for size in (3, 7):
+                monkeypatch.setattr("builder.tflite.stepper.batch_of", lambda *_, n=size: min(n, batch_of(*_)))
+                found = run_operator(part, op, values, reads)
+                wide += batch_of(part, op, reads, 7) > 1
+                monkeypatch.setattr("builder.tflite.stepper.batch_of", lambda *_: 1)
+                for one, other in zip(found, run_operator(part, op, values, reads), strict=True):
+                    np.testing.assert_allclose(one, other, rtol=0, atol=0 if precision == "int8" else 1e-5)
+    assert wide > 10
+
+
+def random_of(tensor: Any, samples: int) -> np.ndarray:
+    shape, dtype = (samples, *tensor.shape[1:]), dtype_of(tensor)
+    return RNG.normal(size=shape).astype(dtype) if dtype == np.float32 else RNG.integers(0, 100, shape).astype(dtype)
+
+
+def float_model() -> bytes:
+    part = Part("main", 0, [plain_tensor("x", [1, 4, 5], np.float32)], [], {"x": 0}, {}, [], [None])
+    for kind, options in (("LOGISTIC", None), ("SOFTMAX", ("SoftmaxOptions", {"beta": 1.0}))):
+        part.tensors.append(plain_tensor(kind, [1, 4, 5], np.float32))
+        part.operators.append(part.operator(kind, [len(part.tensors) - 2], [len(part.tensors) - 1], options))
+    for axis in (1, -1):
+        part.tensors.append(plain_tensor(f"joined {axis}", [1, 8, 5] if axis == 1 else [1, 4, 10], np.float32))
+        options = "ConcatenationOptions", {"axis": axis}
+        part.operators.append(part.operator("CONCATENATION", [1, 2], [len(part.tensors) - 1], options))
+    for axes, shape in (([1], [1, 5]), ([2], [1, 4])):
+        part.tensors += [plain_tensor(f"axes {axes}", [1], np.int32), plain_tensor(f"mean {axes}", shape, np.float32)]
+        part.set_constant(len(part.tensors) - 2, np.array(axes, np.int32))
+        part.operators.append(part.operator("MEAN", [1, len(part.tensors) - 2], [len(part.tensors) - 1], MEAN_OPTIONS))
+    part.tensors.append(plain_tensor("flat", [1, 20], np.float32))
+    part.operators.append(
+        part.operator("RESHAPE", [1], [len(part.tensors) - 1], ("ReshapeOptions", {"newShape": [1, 20]}))
+    )
+    part.outputs = {"y": len(part.tensors) - 1}
+    return write_parts({"main": part})
+
+
+MEAN_OPTIONS = "ReducerOptions", {"keepDims": False}
+
+
+@pytest.mark.parametrize(
+    "kind", ["CONCATENATION", "CONCATENATION from behind", "MEAN", "PAD", "TRANSPOSE", "one sample is a row"]
+)
+def test_what_may_mix_samples_is_given_them_one_by_one(kind: str) -> None:
+    shape = [1, 4] if kind != "one sample is a row" else [4]
+    part = Part("x", 0, [plain_tensor(name, shape, np.float32) for name in "abc"], [], {"a": 0, "b": 1}, {}, [], [None])
+    part.tensors.append(plain_tensor("constant", [1] if kind == "MEAN" else [2, 2], np.int32))
+    part.set_constant(3, np.zeros(1, np.int32) if kind == "MEAN" else np.array([[1, 0], [0, 0]], np.int32))
+    op = {
+        "CONCATENATION": lambda: part.operator("CONCATENATION", [0, 1], [2], ("ConcatenationOptions", {"axis": 0})),
+        "CONCATENATION from behind": lambda: part.operator(
+            "CONCATENATION", [0, 1], [2], ("ConcatenationOptions", {"axis": -2})
+        ),
+        "one sample is a row": lambda: part.operator("LOGISTIC", [0], [2]),
+    }.get(kind, lambda: part.operator(kind, [0, 3], [2]))()
+    reads = [i for i in op.inputs if i < 2]
+    assert batch_of(part, op, reads, 8) == 1
+    allowed = part.operator("LOGISTIC", [0], [2])
+    assert batch_of(part, allowed, [0], 8) == (1 if kind == "one sample is a row" else 8)
 
 
 def test_learnt_rounding_is_nearer_to_float_at_equal_size(tiny: BuildResult, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ farther fits the calibration pictures alone.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri
 
 LIMIT = 127  # weights are symmetric: -127..127
 BLOCK = 128  # taps whose error is passed on at once; changes speed, not the result
@@ -25,7 +26,15 @@ def inverse_factor(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
     hessian = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
-    return order, np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
+    # A Cholesky factor from the last row up is upper, R R' = hessian, and its inverse U has U'U = hessian^-1.
+    lower = np.linalg.cholesky(hessian[:, ::-1, ::-1])
+    return order, np.stack([_inverse(upper) for upper in lower[:, ::-1, ::-1]])
+
+
+def _inverse(upper: np.ndarray) -> np.ndarray:
+    inverse, failed = dtrtri(np.asfortranarray(upper))
+    assert not failed  # a Cholesky factor has no zero on its diagonal
+    return np.asarray(inverse)
 
 
 def gptq(

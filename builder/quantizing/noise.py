@@ -22,7 +22,7 @@ class LayerNoise:
     ``snr_db``: all operators before it included. ``alone_db``: on inputs that are right but for their own rounding.
     ``weights_db``: its weights rounded and nothing else, None where it has none; ``activations_db``: what it reads and
     gives rounded and nothing else. ``head_noise``: mean squared change of the heads' scores, this operator alone in int8;
-    None where there are too many operators to measure it.
+    None where it was not measured: for int8 that passes nobody asks, and operators may be too many.
     """
 
     layer: str
@@ -41,21 +41,29 @@ class LayerNoise:
 
 def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
     """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
-    noise = float(np.mean((signal - found) ** 2, dtype=np.float64))
-    return 10 * float(np.log10(np.mean(signal**2, dtype=np.float64) / noise)) if noise > 0 else float("inf")
+    noise = _energy(signal - found)
+    return 10 * float(np.log10(_energy(signal) / noise)) if noise > 0 else float("inf")
+
+
+def _energy(values: np.ndarray) -> float:
+    """Sum of the squares; in float32 no more than those of one sample are added up."""
+    return sum(float(np.vdot(sample, sample)) for sample in np.ascontiguousarray(values))
 
 
 def alone(
-    parts: tuple[Part, Part], ops: tuple[Any, Any], tensors: tuple[list[int], list[int]], values: Sequence[np.ndarray]
+    parts: tuple[Part, Part],
+    ops: tuple[Any, Any],
+    tensors: tuple[list[int], list[int]],
+    values: Sequence[np.ndarray],
+    truth: np.ndarray,
 ) -> tuple[np.ndarray, tuple[float, float | None, float]]:
     """What one operator gives by itself, float32 (samples, ...) of its first output; its ``alone_db``, ``weights_db`` and
     ``activations_db``.
 
     ``parts``, ``ops``: in float, and as the device has them. ``tensors``: the activations that each reads, in one order.
-    ``values``: what they are in float, (samples, ...) each.
+    ``values``: what they are in float, (samples, ...) each; ``truth``: what the operator makes of them.
     """
     (floating, device), (op, own), (reads, own_reads) = parts, ops, tensors
-    truth = run_operator(floating, op, list(values), reads)[0]
     entering = [quantization(device.tensors[i]) for i in own_reads]
     leaving = quantization(device.tensors[own.outputs[0]])
     stored = [q.quantize(v) for q, v in zip(entering, values, strict=True)]

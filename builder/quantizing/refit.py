@@ -7,49 +7,51 @@ each channel of a depthwise one, by what it leaves on pictures that were held ou
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import solve
 
 PULLS = (0.05, 0.5, 2.0, 8.0, 32.0, 128.0)  # in units of an input's mean energy; beside them, no refit at all
 _HELD_OUT = 4  # every fourth sample
 
 
 class Refit:
-    """What depends on a layer's inputs alone.
+    """What depends on a layer's inputs alone: products of them, from which all that is asked for follows.
 
-    ``signal``, ``device``: (groups, rows, taps), in float and on the device, each with a mean of 0. ``owners``: (rows,)
-    the sample that each row is of.
+    ``signal``, ``device``: float32 (groups, rows, taps), in float and on the device, each with a mean of 0. ``owners``:
+    (rows,) the sample that each row is of.
     """
 
     def __init__(self, signal: np.ndarray, device: np.ndarray, owners: np.ndarray) -> None:
-        self._signal, self._device = signal, device
-        self._held_out = owners % _HELD_OUT == _HELD_OUT - 1
-        self.gram = products(device, device)
-        held_out = device[:, self._held_out]
-        self._held_out_gram = products(held_out, held_out)
+        held_out = owners % _HELD_OUT == _HELD_OUT - 1
+        there, seen = ([x[:, rows] for x in (device, signal)] for rows in (held_out, ~held_out))
+        self._there = products(there[0], there[0]), products(*there)
+        self._seen = products(seen[0], seen[0]), products(*seen)
+        self.gram = self._there[0] + self._seen[0]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """``weights`` (groups, taps, outputs), refitted."""
-        outputs = np.stack([x @ w for x, w in zip(self._signal, weights.astype(np.float32), strict=True)])
-        moments = products(self._device, outputs)
-        there = products(self._device[:, self._held_out], outputs[:, self._held_out])
-        gram, seen = self.gram - self._held_out_gram, moments - there
-        best, left = weights, self._left(weights, there)
+        there, seen = (cross @ weights for _, cross in (self._there, self._seen))
+        pulls, left = np.zeros(len(weights)), self._left(weights, there)
         for pull in PULLS:
-            error = self._left(_ridge(gram, seen, weights, pull), there)
-            if np.any(error < left):
-                whole = _ridge(self.gram, moments, weights, pull)
-                best = np.where((error < left)[:, None, None], whole, best)
-                left = np.minimum(error, left)
+            error = self._left(_ridge(self._seen[0], seen, weights, np.full(len(weights), pull)), there)
+            pulls, left = np.where(error < left, pull, pulls), np.minimum(error, left)
+        fitted = pulls > 0
+        best = weights.copy()
+        if fitted.any():
+            best[fitted] = _ridge(self.gram[fitted], (there + seen)[fitted], weights[fitted], pulls[fitted])
         return best
 
     def _left(self, weights: np.ndarray, there: np.ndarray) -> np.ndarray:
         """Squared error (groups,) of ``weights`` on the held-out samples, but for what does not depend on them."""
-        error: np.ndarray = np.sum(weights * (self._held_out_gram @ weights - 2 * there), axis=(1, 2))
+        error: np.ndarray = np.sum(weights * (self._there[0] @ weights - 2 * there), axis=(1, 2))
         return error
 
 
 def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float64 ``a.T @ b`` of each group; one by one, since a batch of transposed matrices does not reach BLAS."""
-    return np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
+    found = np.empty((len(a), a.shape[2], b.shape[2]))
+    for result, x, y in zip(found, a, b, strict=True):
+        result[:] = x.T @ y
+    return found
 
 
 def energy(gram: np.ndarray) -> np.ndarray:
@@ -57,6 +59,10 @@ def energy(gram: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.mean(np.diagonal(gram, axis1=1, axis2=2), axis=1), 1e-12)[:, None, None])
 
 
-def _ridge(gram: np.ndarray, moments: np.ndarray, weights: np.ndarray, pull: float) -> np.ndarray:
-    ridge = pull * energy(gram)
-    return np.asarray(np.linalg.solve(gram + ridge * np.eye(gram.shape[1]), moments + ridge * weights))
+def _ridge(gram: np.ndarray, moments: np.ndarray, weights: np.ndarray, pulls: np.ndarray) -> np.ndarray:
+    """``pulls``: (groups,)."""
+    ridge = pulls[:, None, None] * energy(gram)
+    left, right = gram + ridge * np.eye(gram.shape[1]), moments + ridge * weights
+    if len(gram) > 1:
+        return np.asarray(np.linalg.solve(left, right))
+    return np.asarray(solve(left[0], right[0], assume_a="pos", check_finite=False, overwrite_a=True))[None]

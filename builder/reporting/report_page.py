@@ -57,7 +57,8 @@ class Page:
 
 
 _DEAREST = 12  # operators in the table of those that cost the heads most
-NOISE_COLUMNS = ("operator", "kind", "of the heads' noise (%)", "alone (dB)", "its weights (dB)", "its activations (dB)")
+NOISE_COLUMNS = ("operator", "kind", "alone (dB)", "its weights (dB)", "its activations (dB)")
+HEADS_COLUMN = "of the heads' noise (%)"
 PRECISION_COLUMNS = (
     "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "of float's time",
     "runs from TensorFlow Lite",
@@ -145,19 +146,30 @@ def _noise(layers: Sequence[LayerNoise]) -> dict[str, Any]:
     """What every operator of the backbone loses, and costs the heads; nothing where it was not measured."""
     if not layers:
         return {"noise_plot": None}
-    total = sum(layer.head_noise or 0.0 for layer in layers) or 1.0
-    shares = [100 * (layer.head_noise or 0.0) / total for layer in layers]
-    worst = sorted(zip(layers, shares, strict=True), key=lambda pair: -pair[1])[:_DEAREST]
-    rows = [
-        (layer.layer, layer.kind, f"{share:.1f}", _db(layer.alone_db), _db(layer.weights_db), _db(layer.activations_db))
-        for layer, share in worst
-    ]
+    shares = _shares(layers)
+    order = np.argsort([layer.alone_db for layer in layers] if shares is None else [-share for share in shares])
+    rows = [_noise_row(layers[i], None if shares is None else shares[i]) for i in order[:_DEAREST]]
     figure = plot(_noise_plot(layers, shares), "signal to noise behind every operator")
-    return {"noise_plot": figure, "noise_columns": NOISE_COLUMNS, "noise_rows": rows}
+    columns = NOISE_COLUMNS if shares is None else (*NOISE_COLUMNS, HEADS_COLUMN)
+    return {"noise_plot": figure, "noise_columns": columns, "noise_rows": rows, "at_heads": shares is not None}
 
 
-def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float]) -> Any:
-    figure, (axes, below) = plt.subplots(2, 1, figsize=(11, 6), height_ratios=(3, 1), sharex=True)
+def _shares(layers: Sequence[LayerNoise]) -> list[float] | None:
+    """Of the heads' noise in percent; None where it was not measured, as where mixed precision was not tried."""
+    measured = [layer.head_noise for layer in layers if layer.head_noise is not None]
+    total = sum(measured) or 1.0
+    return [100 * (layer.head_noise or 0.0) / total for layer in layers] if measured else None
+
+
+def _noise_row(layer: LayerNoise, share: float | None) -> tuple[str, ...]:
+    found = (layer.layer, layer.kind, _db(layer.alone_db), _db(layer.weights_db), _db(layer.activations_db))
+    return found if share is None else (*found, f"{share:.1f}")
+
+
+def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float] | None) -> Any:
+    ratios = (1,) if shares is None else (3, 1)
+    figure, grid = plt.subplots(len(ratios), 1, figsize=(11, 6), height_ratios=ratios, sharex=True, squeeze=False)
+    axes, below = grid[0, 0], grid[-1, 0]
     axes.plot([layer.snr_db for layer in layers], color=RED, linewidth=1.2, label="all before it included")
     for name, marker, values in (
         ("alone", ".", [layer.alone_db for layer in layers]),
@@ -168,8 +180,9 @@ def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float]) -> Any:
         axes.plot(shown, marker, color=GREY if marker != "." else BLUE, label=name, markersize=5)
     axes.set_ylabel("signal to noise (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)
-    below.bar(range(len(shares)), shares, color=BLUE)
-    below.set_ylabel("of the heads'\nnoise (%)")
+    if shares is not None:
+        below.bar(range(len(shares)), shares, color=BLUE)
+        below.set_ylabel("of the heads'\nnoise (%)")
     below.set_xlabel("operator of the backbone, from the input on")
     return tidy(figure)
 

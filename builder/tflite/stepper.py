@@ -1,7 +1,7 @@
 """Run a subgraph one operator at a time, by the interpreter's own kernels, on many samples.
 
 So the float and the int8 network can be compared behind every operator, and an operator can be changed before those that
-read it run.
+read it run. Samples go through an operator in batches, where it treats each by itself (``batches.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.tflite.batches import batch_of, batched, reshaped
 from builder.tflite.flatbuffer import Part, Writer
 from builder.tflite.parts import constant_operators, makers, without_unused
 from edge_runtime.interpreter import find_interpreter
@@ -68,40 +69,48 @@ class Stepper:
 
 def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
     """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
-    interpreter = one_operator(part, op, tensors, threads=2)
-    sources = [d["index"] for d in interpreter.get_input_details()]
-    targets = [d["index"] for d in interpreter.get_output_details()]
-    results = [np.empty((len(values[0]), *_own(d["shape"])), d["dtype"]) for d in interpreter.get_output_details()]
-    shapes = [tuple(d["shape"]) for d in interpreter.get_input_details()]
-    for n, sample in enumerate(zip(*values, strict=True)):
-        for index, value, shape in zip(sources, sample, shapes, strict=True):
-            interpreter.set_tensor(index, value.reshape(shape))
+    samples = len(values[0])
+    reshape = reshaped(part, op, values[0])
+    if reshape is not None:
+        return [reshape]
+    size = batch_of(part, op, tensors, samples)
+    interpreter = one_operator(part, op, tensors, threads=2, batch=size)
+    sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
+    results = [np.empty((samples, *_own(d["shape"], size)), d["dtype"]) for d in targets]
+    for start in range(0, samples, size):
+        first = max(0, min(start, samples - size))  # the last batch is full too: some run twice
+        for source, value in zip(sources, values, strict=True):
+            interpreter.set_tensor(source["index"], value[first : first + size].reshape(source["shape"]))
         interpreter.invoke()
-        for result, index in zip(results, targets, strict=True):
-            result[n] = interpreter.get_tensor(index).reshape(result.shape[1:])
+        for result, target in zip(results, targets, strict=True):
+            there = result[first : first + size]
+            there[:] = interpreter.tensor(target["index"])().reshape(there.shape)  # a view: copied once
     return results
 
 
-def _own(shape: Any) -> tuple[int, ...]:
+def _own(shape: Any, batch: int) -> tuple[int, ...]:
     """A tensor's shape without the batch axis; sequences that were turned have their steps in front."""
     lengths = tuple(int(n) for n in shape)
-    return lengths[1:] if lengths[:1] == (1,) else lengths
+    return lengths[1:] if lengths[:1] == (batch,) else lengths
 
 
-def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int) -> Any:
-    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``."""
+def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int, batch: int = 1) -> Any:
+    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``. ``batch``: of samples; more
+    than one as ``batch_of`` allows.
+    """
     _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=_model_of(part, op, tensors), num_threads=threads)
+    interpreter = factory(model_content=_model_of(part, op, tensors, batch), num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
 
 
-def _model_of(part: Part, op: Any, tensors: list[int]) -> bytes:
+def _model_of(part: Part, op: Any, tensors: list[int], batch: int) -> bytes:
     operators = [*makers(part, op, tensors), op]
     used = list(dict.fromkeys([i for each in operators for i in (*each.inputs, *each.outputs) if i >= 0]))
     place = {old: new for new, old in enumerate(used)}
+    wide = {*tensors, *op.outputs} if batch > 1 else set()
     small = Part(
-        "operator", 0, [part.tensors[i] for i in used], operators,
+        "operator", 0, [batched(part.tensors[i], batch) if i in wide else part.tensors[i] for i in used], operators,
         {f"in{k}": place[i] for k, i in enumerate(tensors)}, {f"out{k}": place[i] for k, i in enumerate(op.outputs)},
         part.codes, part.buffers,
     )  # fmt: skip

@@ -1,0 +1,73 @@
+"""Which operators take several samples at once, and how many.
+
+A converted network has a batch of 1. An operator that treats each sample by itself gives the same for a batch of more.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from builder.tflite.flatbuffer import INT32, Part, dtype_of, operator_name
+from builder.tflite.parts import constant
+
+_BYTES = 1 << 24  # of an operator's activations in one batch: more does not fit the caches
+_ALWAYS = {
+    "CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
+    "QUANTIZE", "DEQUANTIZE", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "ELU", "GELU",
+    "HARD_SWISH", "NEG", "RSQRT", "SQRT", "SQUARE", "EXP",
+}  # fmt: skip
+_BINARY = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"}
+
+
+def batch_of(part: Part, op: Any, tensors: list[int], samples: int) -> int:
+    """How many of ``samples`` to give at once to ``op``, whose activation inputs are ``tensors``; 1 where it might mix
+    them.
+    """
+    ends = [part.tensors[i] for i in (*tensors, *op.outputs)]
+    if any(len(t.shape) < 2 or t.shape[0] != 1 for t in ends) or not _apart(part, op, tensors):
+        return 1
+    size = sum(int(np.prod(t.shape)) * dtype_of(t).itemsize for t in ends)
+    return int(np.clip(_BYTES // max(size, 1), 1, samples))
+
+
+def batched(tensor: Any, batch: int) -> Any:
+    """A copy of the tensor's table for ``batch`` samples."""
+    own = copy.copy(tensor)
+    own.shape, own.shapeSignature = [batch, *(int(n) for n in tensor.shape[1:])], None
+    return own
+
+
+def reshaped(part: Part, op: Any, values: np.ndarray) -> np.ndarray | None:
+    """What a RESHAPE that keeps the batch makes of ``values`` (samples, ...); None for anything else."""
+    if operator_name(part, op) != "RESHAPE" or len(op.outputs) != 1:
+        return None
+    read, made = ([int(n) for n in part.tensors[i].shape] for i in (op.inputs[0], op.outputs[0]))
+    return values.reshape(len(values), *made[1:]) if read[:1] == made[:1] == [1] and len(made) > 1 else None
+
+
+def _apart(part: Part, op: Any, tensors: list[int]) -> bool:
+    """Does ``op`` treat each index of the first axis by itself?"""
+    kind, ranks = operator_name(part, op), {len(part.tensors[i].shape) for i in (*tensors, *op.outputs)}
+    if kind in _ALWAYS:
+        return True
+    if kind in _BINARY:
+        others = [part.tensors[i] for i in op.inputs if i not in tensors]
+        return len(ranks) == 1 and all(len(t.shape) < min(ranks) or t.shape[0] == 1 for t in others)
+    if kind == "FULLY_CONNECTED":
+        return op.inputs[0] in tensors and op.inputs[1] not in tensors
+    if kind == "CONCATENATION":
+        return op.builtinOptions.axis not in (0, -min(ranks)) and len(tensors) == len(op.inputs)
+    if kind in ("MEAN", "SUM", "REDUCE_MAX"):
+        axes = _integers(part, op.inputs[1])
+        return axes is not None and not {0, -len(part.tensors[op.inputs[0]].shape)}.intersection(axes.ravel().tolist())
+    if kind in ("PAD", "PADV2", "MIRROR_PAD"):
+        margins = _integers(part, op.inputs[1])
+        return margins is not None and not margins[0].any()
+    return kind == "SOFTMAX"
+
+
+def _integers(part: Part, tensor: int) -> np.ndarray | None:
+    return constant(part, tensor, np.int32) if part.tensors[tensor].type == INT32 else None
