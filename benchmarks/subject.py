@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.variants import SIDES
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.formats.stored import StoredModel, live_weights
+from builder.reading.originals.original import Answers, Shown
 from builder.settings.input_scaling import PixelTransform
 from builder.training.efficientnet_lite0 import efficientnet_lite0
 
@@ -52,7 +53,17 @@ def as_classifiers(models: Mapping[str, Any], labels: Sequence[str] = LABELS) ->
 
 def _stored(name: str, model: Any) -> StoredModel:
     definition = keras.saving.serialize_keras_object(model)
-    return StoredModel(Path(f"{name}.keras"), "Keras 3", definition, live_weights(model), lambda: model)
+    return StoredModel(Path(f"{name}.keras"), "Keras 3", definition, live_weights(model), lambda: model, _Unasked())
+
+
+class _Unasked:
+    """No benchmark runs an original."""
+
+    def start(self) -> None:
+        return
+
+    def ask(self, shown: Shown, *, max_memory: float) -> Answers:
+        raise NotImplementedError
 
 
 def _base(backbone: str) -> Any:

@@ -6,16 +6,14 @@ passes; one that is named is the only one. What each reached goes into the repor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from builder.joint import JointHead, NoJoint, fit_joint
 from builder.judging.verify import Quality, verify
-from builder.merging.merged import Merged
+from builder.material import Material
 from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.latency import backbone_ms
 from builder.quantizing.mixed import Plan, plans
@@ -23,43 +21,16 @@ from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
 from builder.reporting.progress import Stages
-from builder.samples.calibration import SampleSet
-from builder.samples.files import Sample
-from builder.settings.config import MIXED, OWN, BuildConfig
+from builder.settings.config import MIXED, OWN
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
 from builder.tflite.flatbuffer import Part, read_parts
 from builder.tflite.link import LinkedModel, link
-from builder.tflite.parts import Range
 from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import splice
 from builder.tflite.versions import min_runtime
 from edge_runtime.bundle import append_members
-from edge_runtime.inputs import InputSpec
-from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
-
-
-@dataclass(frozen=True)
-class Material:
-    """What every precision is made of. ``ranges``: pinned. ``grouped``: samples for the joint head.
-
-    ``describe``: metadata for what was linked.
-    """
-
-    config: BuildConfig
-    merged: Merged
-    float_model: bytes
-    ranges: Mapping[str, Range]
-    calibration: SampleSet
-    verification: SampleSet
-    grouped: Sequence[Sample]
-    spec: InputSpec
-    heads: tuple[HeadInfo, ...]
-    describe: Callable[[LinkedModel], Metadata]
-
-    def inputs(self, most: int) -> np.ndarray:
-        """Calibration samples (samples, ...) as the float model's ``image`` or ``tokens`` takes them."""
-        return self.merged.source_input.device_input(self.calibration.tensors[:most])
+from edge_runtime.metadata import BACKBONE, Metadata
 
 
 @dataclass(frozen=True)
@@ -159,9 +130,9 @@ def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedP
     algorithm = material.config.algorithm
     with stages("quantize"):
         if algorithm == OWN:
-            parts = read_parts(quantize(material.float_model, material.ranges, precision))
+            parts = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, precision))
         else:
-            parts = read_parts(baseline_int8(material.float_model, material.ranges, algorithm))
+            parts = read_parts(baseline_int8(material.calibrated.model, material.calibrated.ranges, algorithm))
         if material.config.target is not None:
             check_target(material.config.target, *min_runtime(parts.values()))
     learnt = algorithm == OWN and precision in LEARNABLE
@@ -170,9 +141,9 @@ def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedP
 
 def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator[QuantizedParts]:
     """The heads stay int8."""
-    float_parts = read_parts(material.float_model)
-    weights_only = read_parts(quantize(material.float_model, material.ranges, "weights"))[BACKBONE]
-    inputs = material.inputs(len(material.calibration.tensors))
+    float_parts = read_parts(material.calibrated.model)
+    weights_only = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, "weights"))[BACKBONE]
+    inputs = material.inputs(len(material.samples.calibration.tensors))
     with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
         noise = measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
     found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement)
@@ -181,7 +152,7 @@ def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator
             plan = next(found, None)
         if plan is None:
             return
-        parts = read_parts(quantize(material.float_model, material.ranges, "int8"))
+        parts = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, "int8"))
         parts[BACKBONE] = splice(parts[BACKBONE], weights_only, plan.layers)
         yield replace(_rounded(material, parts, stages), plan=plan)
 
@@ -192,27 +163,26 @@ def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Quan
     with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
         learning = Learning(weights=material.config.rounding == "learnt", refit=material.config.refit)
         inputs = material.inputs(ROUNDING_SAMPLES)
-        noise = round_parts(read_parts(material.float_model), parts, inputs, advance, learning=learning)
+        noise = round_parts(read_parts(material.calibrated.model), parts, inputs, advance, learning=learning)
     return QuantizedParts(parts, noise)
 
 
 def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:
     config, merged = material.config, material.merged
     parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], merged.source_input.input_range)}
-    with stages("joint", len(material.grouped)) as advance:
-        joint = fit_joint(config.joint, material.spec, parts, material.heads, material.grouped, advance)
+    with stages("joint", len(material.samples.grouped)) as advance:
+        joint = fit_joint(config.joint, material.samples.spec, parts, material.heads, material.samples.grouped, advance)
     with stages("link"):
         linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
-        metadata = material.describe(linked)
-        metadata = replace(metadata, built={"precision": precision, **metadata.built})
+        metadata = material.metadata(linked, precision)
         if isinstance(joint, JointHead):
             metadata = replace(metadata, joint=joint.to_json())
-    with stages("verify", len(material.verification.tensors)) as advance:
+    with stages("verify", len(material.samples.verification.tensors)) as advance:
         draft.write_bytes(append_members(linked.model, metadata))
-        quality = verify(draft, merged, material.verification, advance)
+        quality = verify(draft, material.samples.verification, material.expected, advance)
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
-    own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.float_model)[BACKBONE])
+    own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.calibrated.model)[BACKBONE])
     return BuiltPrecision(
         precision, linked, metadata, model, quality, candidate.noise, joint, own_ms, float_ms, candidate.plan
     )
@@ -223,7 +193,9 @@ def _check_quicker_than_float(material: Material) -> None:
 
     Raises ``ConversionError``.
     """
-    models = [quantize(material.float_model, material.ranges, precision) for precision in ("int16", "float")]
+    models = [
+        quantize(material.calibrated.model, material.calibrated.ranges, precision) for precision in ("int16", "float")
+    ]
     int16, floating = backbone_ms(*(read_parts(model)[BACKBONE] for model in models))
     if int16 > floating:
         raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")

@@ -176,7 +176,7 @@ def outcome(path: Path, *, built: bool) -> str:
     try:
         model = read_model(path)
         if built:
-            model.original()
+            model.live()
     except ModelFileError as error:
         assert "\n" not in str(error), str(error)
         assert len(str(error)) < 1200, str(error)

@@ -46,7 +46,7 @@ def test_every_head_agrees_with_its_original(tiny: BuildResult) -> None:
         assert head.agreement >= 0.75, head.head_name  # a handful of pictures and a network of noise
         assert head.drift <= 0.05, head.head_name
     assert tiny.quality.features_snr_db > 20
-    assert tiny.report.proof.difference < 1e-5
+    assert tiny.report.equivalence.difference < 1e-5
 
 
 def test_the_same_inputs_give_the_same_bytes_and_other_places_change_nothing(tiny: BuildResult, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_every_usual_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:
     }
     result = build_tiny(tmp_path, heads, pictures=12, keras_output=tmp_path / "merged.keras")
     assert [t.shape for t in result.metadata.seam] == [(8, 8, FEATURES), (16, 16, 8)]
-    assert result.report.proof.difference < 1e-5
+    assert result.report.equivalence.difference < 1e-5
     assert all(q.drift < 0.05 for q in result.quality.heads)
     with MultiHeadClassifier(result.output) as opened:
         picture = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -199,7 +199,7 @@ def test_bare_logits_of_labels_that_stand_for_themselves_are_declared(tmp_path: 
     many, own = config.heads
     result = build(replace(config, heads=(replace(many, activation="sigmoid"), own)))
     assert [h.activation for h in result.metadata.heads] == ["sigmoid", "softmax"]
-    assert result.report.proof.difference < 1e-5
+    assert result.report.equivalence.difference < 1e-5
     with pytest.raises(ConfigError, match=r"heads\.own\.activation: own\.keras ends in a softmax of its own"):
         build(replace(config, heads=(many, replace(own, activation="sigmoid"))))
 

@@ -1,4 +1,4 @@
-"""Files of other tools, the whole way: read, found to share their base, proved, built, run."""
+"""Files of other tools, the whole way: read, found to share their base, compared, built, run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, HeadConfig, build
 from builder.merging.backbone import find_backbone
-from builder.merging.equivalence import prove
 from builder.merging.merge import merge
 from builder.reading.classifier import load_classifiers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ConfigError
 from edge_runtime import MultiHeadClassifier
-from tests.tiny_models import save_pictures
+from tests.tiny_models import difference_from_originals, save_pictures
 
 LABELS = ("a", "b", "c")
 KINDS = (".h5", ".keras", "_saved")
@@ -35,7 +34,7 @@ def test_one_model_in_every_kind_of_file_is_one_base(tf_keras_files: Path, name:
     assert len({c.digests[-1] for c in classifiers}) == 1
     merged = merge(classifiers, find_backbone(classifiers))
     pictures = saved["pictures"].astype(np.uint8)
-    assert prove(classifiers, merged, pictures).difference < 1e-5
+    assert difference_from_originals(classifiers, merged, pictures) < 1e-5
     features = merged.features(saved["pictures"])
     for head in heads:
         assert np.max(np.abs(merged.head_scores(head.name, features) - saved["answers"])) < 1e-4
@@ -61,7 +60,7 @@ def test_a_teachable_machine_download_needs_nothing_told(tf_keras_files: Path, t
     result = build(config)
     assert [head.labels for head in result.metadata.heads] == [("Cat", "Big dog", "Nothing"), LABELS]
     assert result.metadata.input.fit == "crop"
-    assert result.report.proof.difference < 1e-5
+    assert result.report.equivalence.difference < 1e-5
     with MultiHeadClassifier(result.output) as opened:
         one, other = opened.classify(next((tmp_path / "pictures").rglob("*.jpg"))).classifications
         assert [c.score for c in one.categories] == [c.score for c in other.categories]

@@ -61,7 +61,7 @@ def test_its_saved_model_download_too(tf_keras_files: Path, tmp_path: Path) -> N
 
 def test_a_zip_answers_as_the_file_in_it(download: Path, tf_keras_files: Path) -> None:
     saved = np.load(tf_keras_files / "stack.npz")
-    answers = np.asarray(read_model(zipped(download)).original()(saved["pictures"], training=False))
+    answers = np.asarray(read_model(zipped(download)).live()(saved["pictures"], training=False))
     assert np.max(np.abs(answers - saved["answers"])) < 1e-5
 
 

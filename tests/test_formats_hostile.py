@@ -308,7 +308,7 @@ def test_weights_that_do_not_fit_are_refused_where_they_are_set(good: Path, tmp_
     change_weights(good / "good.h5", tmp_path / "bad.keras", replace_with(data=np.ones((2, 2), "f4")))
     model = read_model(tmp_path / "bad.keras")
     with pytest.raises(ModelFileError, match=r"do not fit it|its layers have .* weights, and the file"):
-        model.original()
+        model.live()
 
 
 def test_nan_is_a_number(good: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def difference(folder: Path, name: str, model: StoredModel) -> float:
     """The largest difference of a probability from what the model answered when it was saved."""
     saved = np.load(folder / f"{name}.npz")
     assert saved["answers"].std(0).mean() > 0.05  # else it would answer all pictures alike, and the test prove little
-    answers = np.asarray(model.original()(saved["pictures"], training=False))
+    answers = np.asarray(model.live()(saved["pictures"], training=False))
     return float(np.max(np.abs(answers - saved["answers"])))
 
 

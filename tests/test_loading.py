@@ -12,13 +12,12 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from builder.merging.backbone import find_backbone  # noqa: E402
-from builder.merging.equivalence import prove  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import load_classifiers  # noqa: E402
 from builder.settings.config import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError  # noqa: E402
-from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
+from tests.tiny_models import difference_from_originals, tiny_base, tiny_classifier  # noqa: E402
 
 layers = keras.layers
 
@@ -201,4 +200,4 @@ def test_code_in_a_model_runs_only_for_files_that_are_trusted(tmp_path: Path) ->
     merged = merge(trusted, find_backbone(trusted))
     assert merged.seam_shapes == {"features": (64,)}
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    assert prove(trusted, merged, pixels).difference < 1e-5
+    assert difference_from_originals(trusted, merged, pixels) < 1e-5

@@ -71,7 +71,7 @@ def test_every_kind_of_base_goes_the_whole_way(tmp_path: Path, kind: str) -> Non
     body, mask_zero, least = BODIES[kind]
     base = text_base(body=body, mask_zero=mask_zero)
     result = build(text_config(tmp_path, {"a": 3, "b": 4}, base=base, rounding="nearest"))
-    assert result.report.proof.difference < 1e-5
+    assert result.report.equivalence.difference < 1e-5
     assert result.quality.features_snr_db > least
     original = keras.models.load_model(tmp_path / "b.keras")
     some = sentences(10, seed=9)

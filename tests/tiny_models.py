@@ -100,6 +100,18 @@ def _spread_answers(scores: Any, trunk: Any, *, raw: bool) -> None:
     scores.bias.assign(-logits.mean(0) * wider)
 
 
+def difference_from_originals(
+    classifiers: Sequence[Any], merged: Any, pixels: np.ndarray, *, apart: float = 0.0
+) -> float:
+    """The largest difference of a probability of the merged model from its originals, each run by its own framework."""
+    from builder.merging.equivalence import check_equivalence
+
+    asked = [(c, c.ask(list(pixels))) for c in classifiers]  # all at once: they run one behind the other
+    answered = [(c, answers()) for c, answers in asked]
+    truth = {c.name: c.settled(raw).output.scores(raw) for c, raw in answered}
+    return check_equivalence(classifiers, merged, pixels, truth, apart=apart).difference
+
+
 def seed_weights(model: Any, seed: int) -> None:
     """Every variable of ``model`` drawn from ``seed``; kernels are scaled so that activations stay near 1."""
     rng = np.random.default_rng(seed)

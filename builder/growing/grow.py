@@ -219,7 +219,7 @@ def _heads_of(file: Finished) -> Heads:
 
 def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, SampleSet]:
     with change.stage("import"):
-        from builder.growing.new_head import load, make_head  # imports TensorFlow
+        from builder.growing.new_head import load, made_and_answered  # imports TensorFlow
     head = _new_head_of(config)
     with change.stage("load"):
         classifier = load(file, head, allow_code=config.allow_code, limits=config.limits)
@@ -229,7 +229,7 @@ def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, 
         calibration, verification = collect(folder, config.verification_data, names, file.metadata.input)
         change.notes += verification.drawn(file.metadata.input.noun)
     with change.stage("head"):
-        return make_head(file, classifier, calibration, rounding=config.rounding), verification
+        return made_and_answered(file, classifier, calibration, verification, rounding=config.rounding), verification
 
 
 def _joint_again(

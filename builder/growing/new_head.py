@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from builder.growing.finished import Finished
+from builder.judging.truth import Truth
 from builder.judging.verify import HeadQuality, judge
 from builder.merging.convert import convert_heads
 from builder.merging.merge import head_model
@@ -34,11 +35,11 @@ from edge_runtime.text import TextInput
 
 @dataclass(frozen=True)
 class NewHead:
-    """``part``: int8, from the file's seam to its scores."""
+    """``part``: int8, from the file's seam to its scores. ``truth``: what its original says, where it is judged."""
 
-    classifier: Classifier
     info: HeadInfo
     part: Part
+    truth: np.ndarray
 
 
 def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits | None = None) -> Classifier:
@@ -53,12 +54,24 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
     return classifier
 
 
-def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rounding: str) -> NewHead:
-    """Build what lies behind the file's seam.
+def made_and_answered(
+    file: Finished, classifier: Classifier, samples: SampleSet, held_out: SampleSet, *, rounding: str
+) -> NewHead:
+    """Build what lies behind the file's seam, and run the original on ``held_out`` beside it.
 
     ``samples``: representative; the file's own backbone makes of them what the head is calibrated with, so that it is
     fitted to the integers that it will see. Raises ``ModelFileError``, ``ConfigError`` and ``ConversionError``.
     """
+    with Truth((classifier,), samples.first(0), held_out) as truth:
+        (classifier,) = truth.settle_unclear((classifier,))
+        part = _part(file, classifier, samples, rounding)
+        (classifier,) = truth.settle((classifier,))
+    own = held_out.at(held_out.of_head(classifier.name).tolist())
+    info = HeadInfo(classifier.name, classifier.labels, classifier.activation)
+    return NewHead(info, part, truth.scores(classifier.name, own))
+
+
+def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: str) -> Part:
     seam, nodes = _cut(classifier, file)
     shapes = {tensor.name: tensor.shape for tensor in file.metadata.seam}
     keras_head = head_model(classifier, nodes, seam, shapes)
@@ -82,8 +95,7 @@ def make_head(file: Finished, classifier: Classifier, samples: SampleSet, *, rou
             {},
             learning=Learning(weights=rounding == "learnt"),
         )
-    info = HeadInfo(name, classifier.labels, classifier.applied or classifier.activation)
-    return NewHead(classifier, info, with_versions(part))
+    return with_versions(part)
 
 
 def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
@@ -164,6 +176,5 @@ def compare(opened: MultiHeadClassifier, head: NewHead, samples: SampleSet) -> H
     """The head as ``opened`` runs it against its original, on the samples that are its own or, without such, on all."""
     name = head.info.head_name
     chosen = samples.of_head(name)
-    truth = head.classifier.predict([samples.sample(i) for i in chosen])
     found = [opened.head_scores(opened.features_of(tensor[None]), name) for tensor in samples.tensors[chosen]]
-    return judge(name, chosen, truth, np.stack(found), head.info.activation)
+    return judge(name, chosen, head.truth, np.stack(found), head.info.activation)

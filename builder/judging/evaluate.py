@@ -40,7 +40,9 @@ INTERPRETER = "ai_edge_litert"
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture: the head and the class its folders name; ``head`` is the number of heads for a picture of none."""
+    """One picture: the head and the class its folders name; ``head`` is the number of heads for a picture of none.
+    ``label`` is -1 there, and where a head of one label answers "not" so.
+    """
 
     path: Path
     head: int
@@ -105,13 +107,13 @@ def evaluate(
         anew = None if config is None else _retrained(classifier, config, answers, advance)
         joint_info = classifier.metadata.joint
     floats = None if config is None else _originals(config, answers)
-    known = answers.head < len(heads)
+    known = answers.label >= 0
     by_head = _heads(heads, answers, floats)
     place = list_places(heads, joint_info)
     truth = np.array([place[0][h][i] for h, i in zip(answers.head[known], answers.label[known], strict=True)])
     lists = _lists(heads, answers, floats, anew, known, place)
     judged = {name: judge(scores, truth) for name, scores in lists.items()}
-    unknown = {} if joint_info is None else _unknown(answers, joint_info, known)
+    unknown = {} if joint_info is None else _unknown(answers, joint_info, answers.head < len(heads))
     page = _page(file, data, heads, answers, by_head, judged, lists, truth, place[1], unknown)
     return Evaluation(file, by_head, judged, unknown, page)
 
@@ -152,13 +154,14 @@ def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
                 f"{picture.path}: expected {data}/<head>/<class>/ with a head of the file ({', '.join(names[:20])}) or "
                 f"{data}/{NONE}/, found {folder or 'no folder'}"
             )
-        labels = heads[names.index(folder)].labels
+        labels = sides(heads[names.index(folder)])
         if not rest or rest[0] not in labels:
             raise SamplesError(
                 f"{picture.path}: expected a folder named as a label of {folder} ({', '.join(labels[:20])}), found "
                 f"{rest[0] if rest else 'none'}"
             )
-        found.append(Labelled(picture.path, names.index(folder), labels.index(rest[0])))
+        own = heads[names.index(folder)].labels
+        found.append(Labelled(picture.path, names.index(folder), labels.index(rest[0]) - len(labels) + len(own)))
     if all(p.head == len(heads) for p in found):
         raise SamplesError(f"{data}: expected pictures of at least one head, found those of {NONE} only")
     return found
@@ -192,6 +195,18 @@ def run_file(
     )
 
 
+def sides(head: HeadInfo) -> tuple[str, ...]:
+    """The answers that a head can give: its labels, or, of one alone, that it is not so and that it is."""
+    return head.labels if len(head.labels) > 1 else (f"not {head.labels[0]}", head.labels[0])
+
+
+def _sides(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (pictures, sides), and the true ones among them (pictures,)."""
+    if scores.shape[1] > 1:
+        return scores, labels
+    return np.concatenate([1 - scores, scores], axis=1), labels + 1
+
+
 def list_places(heads: Sequence[HeadInfo], joint: Mapping[str, Any] | None) -> tuple[list[list[int]], tuple[str, ...]]:
     """For each head the places of its labels in the list of all labels, and the list, without ``none``.
 
@@ -213,9 +228,9 @@ def _heads(
     for h, head in enumerate(heads):
         own = answers.head == h
         if np.any(own):
-            found[head.head_name] = {"int8": judge(answers.scores[h][own], answers.label[own])}
+            found[head.head_name] = {"int8": judge(*_sides(answers.scores[h][own], answers.label[own]))}
             if floats is not None:
-                found[head.head_name]["float"] = judge(floats[h][own], answers.label[own])
+                found[head.head_name]["float"] = judge(*_sides(floats[h][own], answers.label[own]))
     return found
 
 
@@ -269,10 +284,8 @@ def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     """Float probabilities (pictures, labels) of the Keras models of ``config``."""
     from builder.reading.classifier import load_classifiers
 
-    return [
-        c.predict(list(answers.pixels))
-        for c in load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
-    ]
+    classifiers = load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
+    return [c.predict(list(answers.pixels)) for c in classifiers]
 
 
 def _retrained(
@@ -324,7 +337,8 @@ def _page(
     for h, head in enumerate(heads):
         own = answers.head == h
         if np.any(own):
-            found = answers.scores[h][own].argmax(1)
-            matrices.append(Matrix(head.head_name, head.labels, confusion(found, answers.label[own], len(head.labels))))
+            scores, right = _sides(answers.scores[h][own], answers.label[own])
+            labels_of = sides(head)
+            matrices.append(Matrix(head.head_name, labels_of, confusion(scores.argmax(1), right, len(labels_of))))
     curves = {name: reliability(s.max(1), s.argmax(1) == truth) for name, s in lists.items()}
     return render(Page(f"{file.name} on {data.name}", by_head, judged, unknown, tuple(matrices), curves))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from builder.merging.merged import Merged
+from builder.merging.kinds import difference_in_kind
 from builder.quantizing.noise import snr_db
 from builder.samples.calibration import SampleSet
 from builder.support.errors import ConversionError
@@ -37,8 +37,8 @@ class Comparison:
 @dataclass(frozen=True)
 class HeadQuality:
     """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first.
-
     ``always``: the label that the original gives to every one of several pictures; None where its answers differ.
+    ``kind``: how its probabilities differ in kind from the original's; None where they do not.
     """
 
     head_name: str
@@ -50,10 +50,13 @@ class HeadQuality:
     worst: tuple[Comparison, ...]
     drifts: tuple[float, ...]
     always: int | None = None
+    kind: str | None = None
 
     def passes(self, min_agreement: float) -> bool:
-        """Judged by counting: it fails only where even the upper end of the interval lies below the bar."""
-        return self.interval[1] >= min_agreement
+        """Judged by counting: it fails only where even the upper end of the interval lies below the bar, or where its
+        probabilities are of another kind.
+        """
+        return self.kind is None and self.interval[1] >= min_agreement
 
     def to_json(self) -> dict[str, object]:
         """As the members of the file and the report have it."""
@@ -63,6 +66,7 @@ class HeadQuality:
             "interval": [round(v, 4) for v in self.interval],
             "drift": round(self.drift, 5),
             "max_drift": round(self.max_drift, 5),
+            **({} if self.kind is None else {"kind": self.kind}),
         }
 
     def can_tell(self, min_agreement: float) -> bool:
@@ -92,7 +96,19 @@ class Quality:
         return {"features_snr_db": snr, "agreement": round(self.agreement, 4), "heads": heads}
 
 
-def verify(path: Path, merged: Merged, samples: SampleSet, advance: Callable[[], None] = lambda: None) -> Quality:
+@dataclass(frozen=True)
+class Expected:
+    """What the finished file is compared with, computed once for all precisions.
+
+    ``features``: of the merged float model for every sample of a verification set, real (samples, ...). ``scores``: by
+    the names of the heads, probabilities of the originals, float32 (samples, labels), on the samples that are its own.
+    """
+
+    features: np.ndarray
+    scores: Mapping[str, np.ndarray]
+
+
+def verify(path: Path, samples: SampleSet, expected: Expected, advance: Callable[[], None] = lambda: None) -> Quality:
     """Run every verification sample through the file at ``path``; each head is judged on the samples that are its own.
 
     Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
@@ -100,23 +116,21 @@ def verify(path: Path, merged: Merged, samples: SampleSet, advance: Callable[[],
     # A text may be several heads': it runs once.
     _, once, where = np.unique([source.digest for source in samples.sources], return_index=True, return_inverse=True)
     tensors = samples.tensors[once]
-    expected = merged.features(tensors)
     with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
         features = []
         for tensor in tensors:
             features.append(classifier.features_of(tensor[None]))
             advance()
         heads = []
-        for name in classifier.head_names:
-            chosen = samples.of_head(name)
-            own = where[chosen]
-            truth = merged.head_scores(name, {tensor: values[own] for tensor, values in expected.items()})
-            found = [classifier.head_scores(features[i], name) for i in own]
-            heads.append(judge(name, chosen, truth, np.stack(found), merged.activations[name]))
+        for info in classifier.heads:
+            chosen = samples.of_head(info.head_name)
+            found = [classifier.head_scores(features[i], info.head_name) for i in where[chosen]]
+            truth = expected.scores[info.head_name]
+            heads.append(judge(info.head_name, chosen, truth, np.stack(found), info.activation))
         check_end_to_end(path, tensors, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
-    return Quality(tuple(heads), snr_db(expected[seam.name], real))
+    return Quality(tuple(heads), snr_db(expected.features[once], real))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -128,6 +142,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:
+    """``truth``, ``found``: probabilities of the original and of the file, (samples, labels)."""
     if activation == "sigmoid":  # each label says yes or no: all of them must say the same
         agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
         answers = truth >= 0.5
@@ -142,16 +157,9 @@ def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, a
     interval = wilson_interval(int(agrees.sum()), len(agrees))
     always = int(top[0]) if len(top) > 1 and np.all(answers == answers[0]) else None
     return HeadQuality(
-        name,
-        len(agrees),
-        agreement,
-        interval,
-        float(drifts.mean()),
-        float(drifts.max()),
-        worst,
-        tuple(drifts.tolist()),
-        always,
-    )
+        name, len(agrees), agreement, interval, float(drifts.mean()), float(drifts.max()), worst, tuple(drifts.tolist()),
+        always, difference_in_kind(truth, found),
+    )  # fmt: skip
 
 
 def check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) -> None:

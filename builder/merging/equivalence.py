@@ -1,69 +1,68 @@
-"""What content says, running must bear out: the originals as Keras loads them, beside their share of the merged model."""
+"""What content says, running must bear out: the merged model in float beside the originals, run by their frameworks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from builder.merging.kinds import difference_in_kind
 from builder.merging.merged import Merged
 from builder.reading.classifier import Classifier
-from builder.reading.content import digest
+from builder.reading.tflite.classifier import FOLDING
 from builder.support.errors import NoSharedBackboneError
 
 TOLERANCE = 1e-4  # on probabilities: two float programs of one function differ by rounding only
 LOOSE_TOLERANCE = 0.02  # where the user lets weights differ
-ALL_UP_TO = 16  # models; building one with Keras costs a second
 
 
 @dataclass(frozen=True)
-class Proof:
-    """``difference``: largest of a probability, over ``models`` originals that were run on ``samples`` samples."""
+class Equivalence:
+    """``difference``: largest of a probability, between ``models`` originals and the merged model on ``samples`` samples.
+    ``apart``: how far weights were from each other that were taken as equal, relative to the largest of each tensor.
+    """
 
     difference: float
     models: int
     samples: int
+    apart: float = 0.0
 
 
-def to_prove(classifiers: Sequence[Classifier]) -> list[Classifier]:
-    """All of a few; of many one of each structure.
-
-    Two files of one structure have the same layers, settings and shapes of weights at the same places, so that what was
-    read rightly from one is read rightly from the other.
-    """
-    if len(classifiers) <= ALL_UP_TO:
-        return list(classifiers)
-    return list({digest(c.kind, c.structure, c.source_input.outside): c for c in reversed(classifiers)}.values())[::-1]
-
-
-def prove(
+def check_equivalence(
     classifiers: Sequence[Classifier],
     merged: Merged,
     tensors: np.ndarray,
-    advance: Callable[[], None] = lambda: None,
+    originals: Mapping[str, np.ndarray],
     *,
-    samples: Sequence[Any] | None = None,
-    tolerance: float = TOLERANCE,
-) -> Proof:
-    """Run every original in ``classifiers``; ``advance`` is called after each.
+    apart: float = 0.0,
+) -> Equivalence:
+    """Compare every head of the merged model with its original.
 
-    ``tensors``: as the device sees the samples. ``samples``: as users have them; None for pixels 0..255. Raises
-    ``NoSharedBackboneError`` where a probability differs by more than ``tolerance``.
+    ``tensors``: samples as the device sees them. ``originals``: by the names of the heads, probabilities of the original
+    on the same samples, float32 (samples, labels). ``apart``: how far weights were from each other that were taken as
+    equal. Raises ``NoSharedBackboneError`` where a probability differs by more than rounding, or than such weights, make.
     """
-    samples = list(tensors) if samples is None else samples
+    loose = apart > FOLDING
+    tolerance = LOOSE_TOLERANCE if loose else TOLERANCE
     features = merged.features(tensors)
     worst = 0.0
     for classifier in classifiers:
-        original = classifier.predict(samples)
-        distance = float(np.max(np.abs(original - merged.head_scores(classifier.name, features))))
+        original, found = originals[classifier.name], merged.head_scores(classifier.name, features)
+        distance = float(np.max(np.abs(original - found))) if original.shape == found.shape else np.inf
         if not distance <= tolerance:
-            raise NoSharedBackboneError(
-                f"{classifier.name}: by content its base is the shared one, but run on {len(samples)} samples its "
-                f"probabilities differ by up to {distance:.2g} from {classifier.path.name}; what is not proved is not "
-                "shared"
-            )
+            raise NoSharedBackboneError(_differs(classifier, original, found, distance, apart if loose else 0.0))
         worst = max(worst, distance)
-        advance()
-    return Proof(worst, len(classifiers), len(samples))
+    return Equivalence(worst, len(classifiers), len(tensors), apart)
+
+
+def _differs(classifier: Classifier, original: np.ndarray, found: np.ndarray, distance: float, apart: float) -> str:
+    kind = difference_in_kind(original, found)
+    cause = f"; weights up to {apart:.2g} apart were taken as equal (tolerance): build without it, or give a smaller one"
+    return (
+        f"{classifier.name}: by content its base is the shared one, but run on {len(original)} samples its probabilities "
+        f"differ by up to {distance:.2g} from those of {classifier.path.name}; "
+        + (f"{kind}; " if kind else "")
+        + "only what is equivalent when it runs is shared"
+        + (cause if apart else "")
+    )

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from builder.merging.backbone import SharedBackbone
 from builder.merging.budget import Budget
-from builder.reading.classifier import Classifier, check_labels, run_float
+from builder.reading.classifier import Classifier, check_labels
 from builder.reading.formats.limits import PLAIN
 from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
+from builder.reading.originals.original import run_float
 from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput
 from builder.support.errors import ModelFileError, NoSharedBackboneError
@@ -35,7 +36,6 @@ class MergedModel:
     source_input: SourceInput
     backbone: Any  # keras.Model
     heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
-    activations: dict[str, str]
     digest: str
     seam: tuple[str, ...]  # names of the backbone's outputs
 
@@ -97,7 +97,6 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
         source_input=first.source_input,
         backbone=backbone,
         heads=heads,
-        activations={c.name: c.applied or c.activation for c in classifiers},
         digest=f"sha256:{shared.digest}",
         seam=names,
     )

@@ -19,15 +19,13 @@ Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of th
 class Merged(Protocol):
     """``heads``: by name, in the user's order. ``seam``: names of the backbone's outputs.
 
-    Every head ends in probabilities, also where the original gave bare logits; ``activations``: in which.
+    Every head ends in probabilities, also where the original gave bare logits.
     """
 
     @property
     def source_input(self) -> SourceInput: ...
     @property
     def heads(self) -> Mapping[str, Any]: ...
-    @property
-    def activations(self) -> Mapping[str, str]: ...
     @property
     def digest(self) -> str: ...
     @property

@@ -32,7 +32,6 @@ class MergedOperators:
     source_input: PictureSourceInput
     backbone: Part
     heads: dict[str, Part]
-    activations: dict[str, str]
     digest: str
     seam: tuple[str, ...]
 
@@ -78,7 +77,6 @@ def merge_operators(classifiers: Sequence[Classifier], shared: SharedBackbone) -
         source_input=source_input,
         backbone=_backbone_part(first, shared.backbone(classifiers), seam, source_input),
         heads=heads,
-        activations={c.name: c.applied or c.activation for c in classifiers},
         digest=f"sha256:{shared.digest}",
         seam=tuple(seam),
     )
@@ -90,8 +88,8 @@ def head_part(classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, R
     ``shapes``: of the seam's tensors, batch axis and all. Raises ``ConfigError`` where it has no output for each label.
     """
     graph = classifier.graph
-    labels = size(output_shape(graph, graph.output))
-    check_labels(classifier, (1, labels))
+    outputs, output = size(output_shape(graph, graph.output)), classifier.output
+    check_labels(classifier, (1, 2 if output.negative else outputs))
     read = {ref for node in nodes for ref in graph.nodes[node].inputs()}
     builder = _PartBuilder(classifier.name, graph)
     for name, ref in seam.items():
@@ -99,12 +97,17 @@ def head_part(classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, R
             builder.values[ref] = builder.assembler.source(name, shapes[name])
     last = nodes[-1]
     builder.add(nodes[:-1])
-    if classifier.applied is None:  # the last operator takes and gives one row, whatever the file's has
-        scores = builder.add_one(last, shape=(1, labels))
+    if output.applied is None:  # the last operator takes and gives one row, whatever the file's has
+        scores = builder.add_one(last, shape=(1, outputs))
     else:
         builder.add([last])
-        logits = builder.shaped(builder.values[graph.output], (1, labels))
-        scores = builder.assembler.add(_PROBABILITIES[classifier.applied], [logits], (1, labels))
+        logits = builder.shaped(builder.values[graph.output], (1, outputs))
+        scores = builder.assembler.add(_PROBABILITIES[output.applied], [logits], (1, outputs))
+    if output.negative:
+        one = builder.assembler.constant(np.ones((1, 1), np.float32))
+        scores = builder.assembler.add(
+            "CONCATENATION", [builder.assembler.add("SUB", [one, scores], (1, 1)), scores], (1, 2)
+        )
     builder.assembler.part.outputs = {"scores": scores}
     return builder.assembler.part
 

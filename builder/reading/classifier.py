@@ -13,28 +13,28 @@ import numpy as np
 from builder.reading.digests import one_node_each, settings_of, tensor_digests
 from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.stored import StoredModel, contradictions
-from builder.reading.graph import Graph, UnreadableModelError, WeightPool, read_graph
+from builder.reading.graph import INPUT, Graph, UnreadableModelError, WeightPool, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, weight_name
-from builder.reading.simplify import activation_of
+from builder.reading.originals.original import Answers, Original
+from builder.reading.outputs import LOGITS, Output, ends_in, expected_output, settled_output, with_negative
+from builder.reading.shapes import tensor_shapes
 from builder.reading.source_input import SourceInput, check_one_input, read_source_input
 from builder.reading.text_input import TextSourceInput, check_embedding
 from builder.reading.tflite.file import is_tflite
-from builder.settings.config import HeadConfig, TextConfig
+from builder.settings.config import BuildConfig, HeadConfig, TextConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import ConfigError, ModelFileError
-from builder.support.lazy import Lazy
 from edge_runtime.text import TextInput
-
-keras: Any = Lazy("keras")
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """One model that was read.
 
-    ``graph``: what it computes at inference from ``source_input`` on. ``activation``: what its last layer applies.
-    ``original``: builds the model as Keras loads it, for the proof; slow.
+    ``graph``: what it computes at inference from ``source_input`` on. ``original``: the file itself, as its own framework
+    runs it. ``output``: what its values are; of a base, which is no classifier, logits. ``declared``: what the user says
+    of them.
     """
 
     name: str
@@ -42,13 +42,23 @@ class Classifier:
     kind: str
     graph: Graph
     source_input: SourceInput
-    activation: str
-    original: Callable[[], Any]
+    original: Original
+    output: Output
     labels: tuple[str, ...] = ()
     allow_code: bool = False
     limits: Limits = field(default_factory=Limits)
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
-    applied: str | None = None  # the activation put behind bare logits; None where the model has its own
+    declared: str | None = None
+
+    @property
+    def activation(self) -> str:
+        """What the scores are: ``softmax``, they add up to 1, or ``sigmoid``, each label for itself."""
+        return "softmax" if self.output.negative else self.output.activation
+
+    @property
+    def applied(self) -> str | None:
+        """The activation that is missing behind ``graph``; None where it ends in scores."""
+        return None if self.output.negative else self.output.applied
 
     @cached_property
     def digests(self) -> list[str]:
@@ -71,14 +81,44 @@ class Classifier:
         """Of a node, in the form in which they are compared."""
         return settings_of(self.graph, index, self.source_input.shape)
 
-    def predict(self, samples: Sequence[Any]) -> np.ndarray:
-        """The original model's probabilities, float32 (samples, labels).
-
-        ``samples``: as users have them, pixels 0..255 (samples, height, width, 3) or texts, bytes (samples,). What is
-        ``applied`` to bare logits is applied here too.
+    def ask(self, samples: Sequence[Any]) -> Answers:
+        """Run the original on ``samples``, as users have them: pixels 0..255 uint8 (samples, height, width, 3) or texts,
+        bytes (samples,). Its raw values come when the result is called.
         """
-        scores = run_float(self.original(), self.source_input.original_input(samples))
-        return scores if self.applied is None else np.asarray(getattr(keras.activations, self.applied)(scores))
+        return self.original.ask(self.source_input.shown(samples), max_memory=self.limits.max_memory)
+
+    def settled(self, raw: np.ndarray) -> Classifier:
+        """With what the values are, now that the original has answered; ``raw``: float32 (samples, outputs).
+
+        Raises ``ConfigError`` and ``ModelFileError`` where they are no answers, or could be two things.
+        """
+        where = f"heads.{self.name}: {self.path.name}"
+        return self._with_output(settled_output(self.output, raw, self.declared, len(self.labels), where))
+
+    def predict(self, samples: Sequence[Any]) -> np.ndarray:
+        """The original model's probabilities, float32 (samples, labels); ``samples`` as ``ask`` takes them."""
+        raw = self.ask(samples)()
+        return self.settled(raw).output.scores(raw)
+
+    def with_labels(self, labels: tuple[str, ...], declared: str | None) -> Classifier:
+        """With what the user says of its answers. Raises ``ConfigError`` and ``ModelFileError``."""
+        if self.graph.output.node == INPUT:
+            raise ModelFileError(f"{self.path}: the model returns its input; not a classifier")
+        where = f"heads.{self.name}.activation: {self.path.name}"
+        output = expected_output(*self.end, declared, len(labels), where)
+        return replace(self, labels=labels, declared=declared)._with_output(output)
+
+    @property
+    def end(self) -> tuple[str, int | None]:
+        """What the graph ends in, see ``outputs.Output``, and the number of its outputs, where that is known."""
+        shape = tensor_shapes(self.graph, self.source_input.shape).get(self.graph.output)
+        return ends_in(self.graph), shape[1] if shape is not None and len(shape) == 2 else None
+
+    def _with_output(self, output: Output) -> Classifier:
+        if output == self.output:
+            return self
+        graph = with_negative(self.graph, output) if output.negative and not self.output.negative else self.graph
+        return replace(self, output=output, graph=graph)
 
 
 class Reader:
@@ -103,8 +143,7 @@ class Reader:
         """The same for a file that was read already."""
         model = self.base(name, stored, preprocessing)
         with contradictions(stored.path):
-            activation = _activation(model.graph, stored.path)
-        return replace(model, activation=activation, applied="softmax" if activation == "linear" else None)
+            return replace(model.with_labels((), None), labels=model.labels)
 
     def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
         """A model that may end in anything, read as if it were a classifier with bare logits."""
@@ -124,20 +163,13 @@ class Reader:
             kind=stored.kind,
             graph=simple,
             source_input=source_input,
-            activation="linear",
             original=stored.original,
+            output=Output(LOGITS, "softmax"),
             labels=stored.origin.labels or (),
             allow_code=self._allow_code,
             limits=self._limits,
             notes=stored.notes,
         )
-
-
-def run_float(model: Any, *inputs: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads."""
-    batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
-    answers = (keras.tree.flatten(model(b if len(b) > 1 else b[0], training=False)) for b in batches)
-    return np.concatenate([np.asarray(one, np.float32) for (one,) in answers])  # outputs may be a dict or a list of one
 
 
 def load_classifiers(
@@ -161,16 +193,15 @@ def load_classifiers(
     return tuple(found)
 
 
+def reading_options(config: BuildConfig) -> dict[str, Any]:
+    """What a configuration says of reading, for ``load_classifiers``."""
+    return {"allow_code": config.allow_code, "limits": config.limits, "text": config.text}
+
+
 def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None) -> Classifier:
     classifier = reader.read(head.name, head.model, head.preprocessing)
     classifier = replace(classifier, source_input=_declared(classifier, head, text))
-    if head.activation not in (None, classifier.applied or classifier.activation) and classifier.applied is None:
-        raise ConfigError(
-            f"heads.{head.name}.activation: {head.model.name} ends in a {classifier.activation} of its own; "
-            f"leave it out, or save the model with bare logits to have {head.activation}"
-        )
-    applied = classifier.applied and (head.activation or classifier.applied)
-    return replace(classifier, labels=read_labels(head, classifier.labels), applied=applied)
+    return classifier.with_labels(read_labels(head, classifier.labels), head.activation)
 
 
 def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:
@@ -235,15 +266,3 @@ def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
             f"heads.{classifier.name}.labels: expected {shape[1]} labels, one for each output of "
             f"{classifier.path.name}, found {len(classifier.labels)}"
         )
-
-
-def _activation(graph: Graph, path: Path) -> str:
-    """``softmax``, ``sigmoid`` or ``linear``; a last layer without an activation of its own gives bare logits."""
-    if graph.output.node < 0:
-        raise ModelFileError(f"{path}: the model returns its input; not a classifier")
-    name = activation_of(graph.nodes[graph.output.node]) or "linear"
-    if name not in ("softmax", "sigmoid", "linear"):
-        raise ModelFileError(
-            f"{path}: expected softmax, sigmoid or bare logits at the end, found {name}; not a classifier"
-        )
-    return name

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from builder.reading.content import digest
+from builder.reading.originals.original import Shown
 from builder.settings.config import BuildConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.lazy import Lazy
@@ -66,9 +67,9 @@ class PictureSourceInput:
         """What the float file takes: transformed already where one scale and one offset do it, else raw, float32."""
         return self.pixels.apply(tensors) if self.pixels.is_uniform else tensors.astype(np.float32)
 
-    def original_input(self, samples: Sequence[Any]) -> Any:
-        """What the original model takes, for samples as users have them: here pixels 0..255."""
-        return self.declared.apply(np.asarray(samples))
+    def shown(self, samples: Sequence[Any]) -> Shown:
+        """What the original is shown of samples as users have them: pixels 0..255, and what is done to them outside."""
+        return Shown(np.asarray(samples), self.declared)
 
     def layer_in_file(self) -> Any | None:
         """A layer that the device's backbone needs in front; None where quantization does its work."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from builder.reading.formats.stored import StoredModel
 from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.simplify import simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
+from builder.settings.config import BuildConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
-from builder.support.errors import ModelFileError
+from builder.support.errors import ConfigError, ModelFileError
+from edge_runtime.inputs import InputSpec
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
@@ -43,6 +47,18 @@ def source_input_difference(first: SourceInput, other: SourceInput, name: str) -
     if isinstance(first, TextSourceInput) and isinstance(other, TextSourceInput):
         return first.difference(other, name)
     return f"it takes {other}, {name} takes {first}", "Pictures and texts share nothing; build a file for each"
+
+
+def input_spec(config: BuildConfig, sources: Mapping[str, SourceInput]) -> InputSpec:
+    """What the device takes; of the ways to make pictures fit, the one that any model file knows.
+
+    ``sources``: by the names of the heads. Raises ``ConfigError`` where files say different things.
+    """
+    known = {s.fit: name for name, s in sources.items() if isinstance(s, PictureSourceInput) and s.fit is not None}
+    if config.resize.fit is None and len(known) > 1:
+        (one, first), (other, second) = list(known.items())[:2]
+        raise ConfigError(f"{first} was trained on pictures made to fit by {one}, {second} by {other}; set resize.fit")
+    return sources[next(iter(known.values()), next(iter(sources)))].spec(config)
 
 
 def check_one_input(stored: StoredModel) -> None:

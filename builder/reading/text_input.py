@@ -11,6 +11,7 @@ import numpy as np
 
 from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
+from builder.reading.originals.original import Shown
 from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
 from builder.settings.config import BuildConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
@@ -62,12 +63,12 @@ class TextSourceInput:
 
     device_input = graph_input
 
-    def original_input(self, samples: Sequence[Any]) -> Any:
+    def shown(self, samples: Sequence[Any]) -> Shown:
         """``samples``: texts (n,), bytes. Strings for a model that takes such, else int32 (n, length)."""
         if self.inside:
-            return tf.reshape(tf.constant(list(samples), tf.string), (-1, *(1,) * (self.rank - 1)))
+            return Shown(list(samples), rank=self.rank)
         tokenizer = Tokenizer(self.words)
-        return np.concatenate([tokenizer(text) for text in samples])
+        return Shown(np.concatenate([tokenizer(text) for text in samples]))
 
     def layer_in_file(self) -> None:
         """The file takes tokens, as the graph does."""

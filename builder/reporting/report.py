@@ -15,11 +15,12 @@ from rich.table import Table
 
 from builder.joint import JointHead, NoJoint
 from builder.judging.verify import Quality
-from builder.merging.equivalence import Proof
-from builder.precisions import BuiltPrecision, SkippedPrecision
+from builder.merging.equivalence import Equivalence
+from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.quantizing.coverage import MOST_BEYOND
 from builder.reporting.report_page import Page, Worst, render
 from builder.samples.calibration import SampleSet
+from builder.samples.gathered import Samples
 from builder.settings.config import BuildConfig
 from builder.support.files import write_text
 from builder.support.plain import plain
@@ -35,21 +36,30 @@ _ROWS = 24  # heads in the table on a terminal
 class Report:
     """Everything the stages found out.
 
-    ``notes``: what the user should know, a sentence each. ``apart``: how far weights were from each other that count as
-    equal, relative to the largest of each tensor. ``beyond``: see ``likeness.beyond_calibration``. ``tried``: precisions
-    in the order they were tried; ``chosen``: the one that was taken.
+    ``notes``: what the user should know, a sentence each. ``beyond``: see ``coverage.beyond_calibration``. ``tried``:
+    precisions in the order they were tried.
     """
 
     config: BuildConfig
     tried: Sequence[BuiltPrecision | SkippedPrecision]
-    chosen: BuiltPrecision
-    calibration: SampleSet
-    verification: SampleSet
-    proof: Proof
-    apart: float
+    samples: Samples
+    equivalence: Equivalence
     beyond: float
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+
+    @property
+    def chosen(self) -> BuiltPrecision:
+        """The precision that was taken."""
+        return last_built(self.tried)
+
+    @property
+    def calibration(self) -> SampleSet:
+        return self.samples.calibration
+
+    @property
+    def verification(self) -> SampleSet:
+        return self.samples.verification
 
     @property
     def metadata(self) -> Metadata:
@@ -152,11 +162,11 @@ class Report:
                 "features": list(self.metadata.seam[0].shape),
                 "parameters": self.metadata.built["parameters"],
             },
-            "proof": {
-                "largest_float_difference": self.proof.difference,
-                "models_run": self.proof.models,
-                "pictures": self.proof.samples,
-                "weights_apart": self.apart,
+            "equivalence": {
+                "largest_float_difference": self.equivalence.difference,
+                "models_run": self.equivalence.models,
+                "pictures": self.equivalence.samples,
+                "weights_apart": self.equivalence.apart,
             },
             "calibration": {
                 "pictures": len(self.calibration.tensors),
@@ -301,11 +311,9 @@ def _seam_text(metadata: Metadata) -> str:
     return " and ".join(" x ".join(map(str, tensor.shape)) for tensor in metadata.seam)
 
 
-def _proof_text(report: Report) -> str:
-    proof, heads = report.proof, len(report.metadata.heads)
-    which = f"all {heads} models" if proof.models == heads else f"one model of each structure ({proof.models} of {heads})"
-    loose = f"; weights up to {report.apart:.2g} apart taken as equal" if report.apart else ""
-    return f"{which} run: at most {proof.difference:.1g} from the merged one in float{loose}"
+def _equivalence_text(found: Equivalence) -> str:
+    loose = f"; weights up to {found.apart:.2g} apart taken as equal" if found.apart else ""
+    return f"all {found.models} originals run: at most {found.difference:.1g} from the merged model in float{loose}"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -321,7 +329,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("digest", metadata.backbone_digest),
         ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
         ("input", str(metadata.input)),
-        ("proof", _proof_text(report)),
+        ("equivalence", _equivalence_text(report.equivalence)),
         ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
         (
             "calibration",

@@ -114,14 +114,15 @@ class ResizeConfig:
 
 
 _Resize = Annotated[ResizeConfig, _RESIZE]
-_Activation = Annotated[str, one_of(ACTIVATIONS)]
+_Activation = Annotated[str, one_of((*ACTIVATIONS, "none"))]
 
 
 @settings
 class HeadConfig:
     """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model.
 
-    ``activation``: of a model that gives bare logits, ``softmax`` or ``sigmoid`` (each label for itself); None: softmax.
+    ``activation``: of a model that gives bare logits, ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
+    where its values are probabilities already; None: what the graph and the values say.
     ``size``, ``resize``, ``min_agreement``: of this head alone; None takes the build's.
     """
 
@@ -139,7 +140,7 @@ class HeadConfig:
     ] = None
     activation: Annotated[
         _Activation | None,
-        Field(description="Of a model that gives bare logits: one label holds, or each for itself."),
+        Field(description="Of bare logits: one label holds, or each for itself; none: they are probabilities."),
     ] = None
     size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
     resize: Annotated[_Resize | None, Field(description="How its pictures were resized when it was trained.")] = None

@@ -64,7 +64,7 @@ def text_base(path: Path) -> Base:
 
     Raises ``ModelFileError``.
     """
-    model = read_model(path).original()
+    model = read_model(path).live()
     if len(model.inputs) != 1 or model.inputs[0].dtype != "string":
         raise ModelFileError(f"{path}: expected a model with one input of text, found {[t.dtype for t in model.inputs]}")
     last = model.layers[-1]

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import load_original
+from builder.reading.formats.cleaned import load_original, write_cleaned
 from builder.reading.formats.complete import check_complete
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
@@ -33,6 +33,7 @@ from builder.reading.formats.limits import (
 from builder.reading.formats.rebuild import build, rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
 from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
+from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
 
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
@@ -57,8 +58,9 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
         build(raw, path, sum(int(np.prod(item.shape)) for item in datasets), allow_code=allow_code)  # is it of this size?
         weights = live_weights(load_original(path, allow_code=allow_code))
     check_complete(raw, weights, path)
-    original = partial(load_original, path, allow_code=allow_code)
-    return StoredModel(path, f"Keras {version or 3}", raw, weights, original)
+    live = partial(load_original, path, allow_code=allow_code)
+    original = KerasOriginal(path, "keras", partial(write_cleaned, path, allow_code=allow_code), allow_code=allow_code)
+    return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original)
 
 
 def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool) -> StoredModel:
@@ -71,15 +73,11 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
             "save the model as .h5 with the Keras that made it"
         )
     check_complete(modern.definition, weights, path)
-    found = weights
-    return StoredModel(
-        path,
-        f"tf_keras {version}".strip(),
-        modern.definition,
-        found,
-        lambda: rebuild(modern.definition, found, path, allow_code=allow_code),
-        notes=modern.notes,
-    )
+    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
+    copy = partial(write_cleaned, path, allow_code=allow_code)
+    original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, otherwise=live)
+    kind = f"tf_keras {version}".strip()
+    return StoredModel(path, kind, modern.definition, weights, live, original, notes=modern.notes)
 
 
 def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:

@@ -29,6 +29,8 @@ _DEFINITION = "model_config"  # an attribute of HDF5 files
 _KEPT = (_DEFINITION, "keras_version", "backend")  # of its attributes; not how it was trained
 
 
+_HALF = ("mixed_float16", "mixed_bfloat16")
+_POLICIES = ("DTypePolicy", "Policy", "PolicyV1")  # of Keras 3, and of Keras 2
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -83,7 +85,20 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
 def _clean_text(text: bytes | str, path: Path, allow_code: bool) -> str:
     definition = parse_definition(text, path)
     check_definition(definition, path, allow_code=allow_code)
-    return json.dumps(definition)
+    return json.dumps(in_float32(definition))
+
+
+def in_float32(value: Any) -> Any:
+    """A definition whose layers compute in float32 where they were trained in half precision: their weights are float32,
+    and what is compared with them is no rounding of theirs.
+    """
+    if isinstance(value, dict):
+        if value.get("class_name") in _POLICIES and (value.get("config") or {}).get("name") in _HALF:
+            return "float32"
+        return {key: in_float32(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [in_float32(item) for item in value]
+    return "float32" if isinstance(value, str) and value in _HALF else value
 
 
 def _clean_archive(path: Path, copy: Path, allow_code: bool) -> None:

@@ -8,7 +8,8 @@ their own names ("conv1/kernel:0").
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name
-from builder.reading.formats.cleaned import load_original
+from builder.reading.formats.cleaned import load_original, write_cleaned
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import is_old, modernize
@@ -32,6 +33,7 @@ from builder.reading.formats.limits import (
 from builder.reading.formats.rebuild import rebuild, weights_by_order
 from builder.reading.formats.stored import LayerPath, StoredModel
 from builder.reading.graph import MODEL_CLASSES
+from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
 
 Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # of each layer its weights by name, in the file's order
@@ -40,25 +42,41 @@ Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # of each layer its wei
 def read_hdf5(path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model in an HDF5 file of any Keras. Raises ``ModelFileError``."""
     with hdf5_errors(path), h5py.File(path, "r") as file:
-        return _read(file, path, allow_code=allow_code)
+        return _read(file, path, partial(write_cleaned, path, allow_code=allow_code), allow_code=allow_code)
 
 
 def read_hdf5_member(data: bytes, path: Path, *, allow_code: bool = False) -> StoredModel:
     """As ``read_hdf5``, from the bytes of such a file that lies in the archive ``path``."""
+
+    def copy(folder: Path) -> Path:
+        (folder / "member.h5").write_bytes(data)
+        return write_cleaned(folder / "member.h5", folder, allow_code=allow_code)
+
     with hdf5_errors(path), h5py.File(io.BytesIO(data), "r") as file:
-        return _read(file, path, allow_code=allow_code)
+        return _read(file, path, copy, allow_code=allow_code)
 
 
-def _read(file: h5py.File, path: Path, *, allow_code: bool) -> StoredModel:
+def _read(file: h5py.File, path: Path, copy: Callable[[Path], Path], *, allow_code: bool) -> StoredModel:
     text, version = _configuration(file, path)
     raw = parse_definition(text, path)
     check_definition(raw, path, allow_code=allow_code)
     groups = _groups(file, hdf5_objects(file, path), path)
-    return stored_hdf5(raw, version, groups, path, allow_code=allow_code)
+    return stored_hdf5(raw, version, groups, path, copy, allow_code=allow_code)
 
 
-def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path, *, allow_code: bool) -> StoredModel:
-    """The model of a configuration as the file has it and of the weights of its layers."""
+def stored_hdf5(
+    raw: Mapping[str, Any],
+    version: str,
+    groups: Groups,
+    path: Path,
+    copy: Callable[[Path], Path],
+    *,
+    allow_code: bool,
+) -> StoredModel:
+    """The model of a configuration as the file has it and of the weights of its layers.
+
+    ``copy``: writes the file, cleaned, into a folder.
+    """
     old = is_old(raw, version)
     notes: tuple[str, ...] = ()
     if old or "module" not in raw:  # Keras 3 too leaves out the module of the model itself
@@ -72,12 +90,15 @@ def stored_hdf5(raw: Mapping[str, Any], version: str, groups: Groups, path: Path
         weights = weights_by_order(definition, plain, path, allow_code=allow_code)
     kind = f"Keras {version or '1 or 2'} HDF5"
 
-    def original() -> Any:
+    def live() -> Any:
         if old or path.suffix not in (".h5", ".hdf5"):
             return rebuild(definition, weights, path, allow_code=allow_code)
         return load_original(path, allow_code=allow_code)
 
-    return StoredModel(path, kind, definition, weights, original, notes=notes)
+    original = KerasOriginal(
+        path, "tf_keras" if old else "keras", copy, allow_code=allow_code, otherwise=live if old else None
+    )
+    return StoredModel(path, kind, definition, weights, live, original, notes=notes)
 
 
 def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 from builder.reading.formats import differences
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
+from builder.reading.formats.cleaned import in_float32
 from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import modernize
@@ -28,6 +30,8 @@ from builder.reading.formats.members import Members
 from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
+from builder.reading.graph import input_shapes
+from builder.reading.originals.original import KerasOriginal, write_definition
 from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
@@ -62,14 +66,19 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         raise ModelFileError(
             f"{path}: not a whole SavedModel of Keras ({reason_of(error)}); copy it again, or {_AGAIN}"
         ) from error
-    return StoredModel(
-        path,
-        "Keras 2 SavedModel",
-        modern.definition,
-        weights,
-        lambda: rebuild(modern.definition, weights, path, allow_code=allow_code),
-        notes=modern.notes,
-    )
+    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
+
+    def copy(folder: Path) -> Path:
+        """The description of the layers, checked, and the checkpoint: nothing of the graph, which is a program."""
+        saved = write_definition(in_float32(raw), folder)
+        for name in members:
+            if name.startswith(f"{prefix}{VARIABLES}."):
+                (saved / name.removeprefix(f"{prefix}variables/")).write_bytes(members[name]())
+        return saved
+
+    shape = next(iter(input_shapes(modern.definition)), ())
+    original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, shape=shape, otherwise=live)
+    return StoredModel(path, "Keras 2 SavedModel", modern.definition, weights, live, original, notes=modern.notes)
 
 
 def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.reading.originals.original import Original
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
 from builder.support.lazy import Lazy
@@ -40,15 +41,16 @@ class Origin:
 class StoredModel:
     """A model file, read but not built.
 
-    ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``original``: builds the model as its own
-    framework, or the nearest that is installed, loads it; slow.
+    ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``live``: builds it with Keras 3; slow.
+    ``original``: the file as its own framework runs it, in another process.
     """
 
     path: Path
     kind: str
     definition: Mapping[str, Any]
     weights: Weights
-    original: Callable[[], Any]
+    live: Callable[[], Any]
+    original: Original
     origin: Origin = Origin()
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written, in words, for reports
 

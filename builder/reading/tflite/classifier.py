@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import numpy as np
 from builder.reading.classifier import Classifier, check_nodes
 from builder.reading.formats.stored import Origin, contradictions
 from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, WeightPool, renumber
+from builder.reading.originals.original import Shown
+from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.tflite.constants import UnreadableTensorError
 from builder.reading.tflite.digests import operator_digests
 from builder.reading.tflite.file import read_part
-from builder.reading.tflite.forms import in_one_form
+from builder.reading.tflite.forms import in_one_form, size
 from builder.reading.tflite.operators import read_operators
 from builder.reading.tflite.original import run_original
 from builder.reading.tflite.pixels import Entry, read_entry, without_front
@@ -26,7 +27,9 @@ from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import INT8, INT16, UINT8, Part
 
 FOLDING = 1e-6  # of a tensor's largest value: how far folding a BatchNormalization moved weights in two converters
-_ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
+_ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "RELU": "relu", "RELU6": "relu6", "TANH": "tanh"}
+_PASSED = ("CAST", "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "MEAN", "QUANTIZE", "RESHAPE", "SQUEEZE")
+_AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +57,59 @@ class TfliteClassifier(Classifier):
     def settings(self, index: int) -> dict[str, Any]:
         return dict(self.graph.nodes[index].config["settings"])
 
-    def predict(self, samples: Sequence[Any]) -> np.ndarray:
-        assert self.entry is not None and isinstance(self.source_input, PictureSourceInput)
-        scores = run_original(self.path, self.entry.take(self.source_input.original_input(samples)))
-        return scores if self.applied is None else _APPLIED[self.applied](scores)
+    @property
+    def end(self) -> tuple[str, int | None]:
+        return _ends_in(self.graph), size(
+            self.graph.nodes[self.graph.output.node].config["outputs"][self.graph.output.output]
+        )
+
+    def _with_output(self, output: Output) -> TfliteClassifier:
+        return replace(self, output=output)  # what is missing behind the graph is added when the heads are merged
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+@dataclass(frozen=True)
+class TfliteOriginal:
+    """The file, run by the interpreter. ``entry``: its own input."""
+
+    path: Path
+    entry: Entry
+
+    def start(self) -> None:
+        return
+
+    def ask(self, shown: Shown, *, max_memory: float) -> TfliteAnswers:
+        assert isinstance(shown.values, np.ndarray) and shown.transform is not None
+        return TfliteAnswers(self.path, self.entry.take(shown.transform.apply(shown.values)))
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-logits)))
+@dataclass
+class TfliteAnswers:
+    """See ``originals.original.Answers``."""
+
+    path: Path
+    inputs: np.ndarray
+    note: str | None = None
+
+    def __call__(self) -> np.ndarray:
+        return run_original(self.path, self.inputs)
+
+    def abandon(self) -> None:
+        return
 
 
-_APPLIED = {"softmax": _softmax, "sigmoid": _sigmoid}
+def _ends_in(graph: Graph) -> str:
+    """As ``outputs.ends_in``, of operators."""
+    found, pending = set[str](), [graph.output]
+    while pending:
+        ref = pending.pop()
+        node = None if ref.node == INPUT else graph.nodes[ref.node]
+        if node is not None and node.kind in _PASSED:
+            pending.extend(node.inputs())
+        elif node is not None and node.kind in _ENDS:
+            found.add(_ENDS[node.kind])
+        else:
+            found.add(LOGITS if node is not None and node.kind in _AFFINE else UNKNOWN)
+    return found.pop() if len(found) == 1 else UNKNOWN
 
 
 def read_tflite(
@@ -99,20 +139,19 @@ def _classifier(
     check_nodes(graph, path)
     source_input = PictureSourceInput(entry.size, pixels, declared, origin.fit, settled=entry.low is not None)
     graph = _once_each(graph)
-    activation = _ENDS.get(graph.nodes[graph.output.node].kind, "linear")
-    return TfliteClassifier(
+    found = TfliteClassifier(
         name=name,
         path=path,
         kind="TensorFlow Lite, " + ("int8" if quantized else "float32"),
         graph=graph,
         source_input=source_input,
-        activation=activation,
-        original=lambda: None,
-        labels=origin.labels or (),
-        applied="softmax" if activation == "linear" else None,
+        original=TfliteOriginal(path, entry),
+        output=Output(LOGITS, "softmax"),
         entry=entry,
         quantized=quantized,
     )
+    output = expected_output(*found.end, None, 0, str(path))
+    return replace(found, output=output, labels=origin.labels or ())
 
 
 def _is_quantized(part: Part) -> bool:

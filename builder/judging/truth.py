@@ -1,0 +1,90 @@
+"""What the originals answer: computed once for each head, and used by the merge, by every precision and by the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from builder.reading.classifier import Classifier
+from builder.reading.originals.original import Answers
+from builder.samples.calibration import SampleSet
+
+
+@dataclass(frozen=True)
+class _Asked:
+    answers: Answers
+    rows: dict[str, int]  # of each sample's content
+
+
+class Truth:
+    """Every original is run on the samples that concern it, beside other work.
+
+    ``shown``: samples that all of them see: for the equivalence of the merged model, and for what their values are.
+    ``verification``: each sees those that are its own. Used in a ``with``: what nobody waits for is ended at its end.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier], shown: SampleSet, verification: SampleSet) -> None:
+        self.notes: list[str] = []
+        self._shown = {source.digest for source in shown.sources}
+        self._asked: dict[str, _Asked] = {}
+        self._scores: dict[str, np.ndarray] = {}
+        for classifier in classifiers:
+            own = verification.at(verification.of_head(classifier.name).tolist())
+            samples = {source.digest: given.sample(i) for given in (shown, own) for i, source in enumerate(given.sources)}
+            rows = {digest: row for row, digest in enumerate(samples)}
+            self._asked[classifier.name] = _Asked(classifier.ask(list(samples.values())), rows)
+
+    def settle_unclear(self, classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
+        """What the graph alone does not tell of their values is settled, for the merge must know it."""
+        return tuple(c if c.output.is_clear else self._settled(c) for c in classifiers)
+
+    def settle(
+        self, classifiers: Sequence[Classifier], advance: Callable[[], None] = lambda: None
+    ) -> tuple[Classifier, ...]:
+        """The classifiers, with what their values turned out to be; ``advance`` is called after each.
+
+        Raises ``ModelFileError`` where an original cannot be run, ``ConfigError`` where its values do not tell.
+        """
+        found = []
+        for classifier in classifiers:
+            found.append(self._settled(classifier))
+            advance()
+        return tuple(found)
+
+    def _settled(self, classifier: Classifier) -> Classifier:
+        if classifier.name in self._scores:
+            return classifier
+        asked = self._asked[classifier.name]
+        raw = asked.answers()
+        has_words = np.isfinite(raw).reshape(len(raw), -1).all(1)  # the mean of no words is no number
+        kept = has_words if classifier.source_input.name == "tokens" and np.any(has_words) else slice(None)
+        settled = classifier.settled(raw[kept])
+        self._scores[classifier.name] = settled.output.scores(raw)
+        if asked.answers.note is not None:
+            self.notes.append(f"{classifier.name}: {asked.answers.note}")
+        return settled
+
+    def shown(self, samples: SampleSet) -> SampleSet:
+        """Those of ``samples`` that all originals saw."""
+        return samples.at([i for i, source in enumerate(samples.sources) if source.digest in self._shown])
+
+    def scores(self, name: str, samples: SampleSet) -> np.ndarray:
+        """Probabilities of the original, float32 (samples, labels), on samples that it was run on."""
+        rows = self._asked[name].rows
+        return self._scores[name][[rows[source.digest] for source in samples.sources]]
+
+    def of_all(self, samples: SampleSet) -> dict[str, np.ndarray]:
+        """The same of every original, by the names of the heads."""
+        return {name: self.scores(name, samples) for name in self._asked}
+
+    def __enter__(self) -> Truth:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for asked in self._asked.values():
+            asked.answers.abandon()

@@ -1,0 +1,92 @@
+"""What every precision is made of and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from builder.judging.truth import Truth
+from builder.judging.verify import Expected
+from builder.merging.backbone import SharedBackbone
+from builder.merging.merged import Merged
+from builder.quantizing.calibrate import Calibrated
+from builder.reading.classifier import Classifier
+from builder.reading.tflite.classifier import TfliteClassifier
+from builder.reporting.identity import identity_of
+from builder.samples.gathered import Samples
+from builder.settings.config import OWN, BuildConfig
+from builder.tflite.link import LinkedModel
+from edge_runtime import __version__
+from edge_runtime.identity import Identity
+from edge_runtime.metadata import FEATURES, HeadInfo, Metadata
+
+
+@dataclass(frozen=True)
+class Material:
+    """``truth``: what the originals answered."""
+
+    config: BuildConfig
+    classifiers: tuple[Classifier, ...]
+    shared: SharedBackbone
+    merged: Merged
+    calibrated: Calibrated
+    samples: Samples
+    truth: Truth
+
+    @property
+    def heads(self) -> tuple[HeadInfo, ...]:
+        return tuple(HeadInfo(c.name, c.labels, c.activation) for c in self.classifiers)
+
+    def inputs(self, most: int) -> np.ndarray:
+        """Calibration samples (samples, ...) as the float model's ``image`` or ``tokens`` takes them."""
+        return self.merged.source_input.device_input(self.samples.calibration.tensors[:most])
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who the file is; the same inputs give the same."""
+        return identity_of(self.config, self.samples.calibration.sources)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """What a finished file is judged by; computed once for all precisions."""
+        held_out = self.samples.verification
+        own = {c.name: held_out.at(held_out.of_head(c.name).tolist()) for c in self.classifiers}
+        scores = {name: self.truth.scores(name, samples) for name, samples in own.items()}
+        return Expected(self.merged.features(held_out.tensors)[FEATURES], scores)
+
+    def metadata(self, linked: LinkedModel, precision: str) -> Metadata:
+        """Of the file that was linked; without its quality, which only its bytes show."""
+        spec, shared = self.samples.spec, self.shared
+        heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in self.heads)
+        built: dict[str, Any] = {
+            "precision": precision,
+            **_method(self.config),
+            "parameters": shared.parameters,
+            f"calibration_{spec.noun}": len(self.samples.calibration.tensors),
+            "polyhead": __version__,
+            "sources": {c.name: c.kind for c in self.classifiers},
+            **_versions(self.classifiers),
+        }
+        seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)
+        return Metadata(
+            spec, self.merged.digest, seam, heads, len(linked.model), linked.scores, linked.min_runtime, built=built,
+            identity=self.identity,
+        )  # fmt: skip
+
+
+def _versions(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """Of the libraries that had a part in it; where all sources are ``.tflite`` there may be no TensorFlow."""
+    files_alone = all(isinstance(c, TfliteClassifier) for c in classifiers)
+    names = ("litert-quantizer",) if files_alone else ("tensorflow", "keras", "litert-quantizer")
+    return {name: version(name) for name in names}
+
+
+def _method(config: BuildConfig) -> dict[str, Any]:
+    if config.algorithm != OWN:
+        return {"algorithm": config.algorithm, "rounding": "nearest"}
+    return {key: getattr(config, key) for key in ("rounding", "refit", "ranges", "equalize")}

@@ -1,0 +1,45 @@
+"""The float model made ready to be quantized: channels equalized, the range of every activation measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builder.merging.merged import Merged
+from builder.quantizing.coverage import SAMPLES, beyond_calibration
+from builder.quantizing.equalize import equalized
+from builder.quantizing.quantize import pin
+from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
+from builder.reporting.progress import Stages
+from builder.samples.gathered import Samples
+from builder.settings.config import OWN, BuildConfig
+from builder.tflite.parts import Range
+
+_EQUALIZING_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """``model``: float, equalized. ``ranges``: by the names of its tensors, pinned at the input. ``beyond``: how far
+    verification samples lie beyond those that calibrated, see ``coverage``.
+    """
+
+    model: bytes
+    ranges: Mapping[str, Range]
+    beyond: float
+
+
+def calibrate(config: BuildConfig, merged: Merged, float_model: bytes, samples: Samples, stages: Stages) -> Calibrated:
+    """``float_model``: of the merged model, signatures as ``merging.convert`` makes them."""
+    own, source = config.algorithm == OWN, merged.source_input
+    inputs, held_out = (
+        source.device_input(s.tensors) for s in (samples.calibration, samples.verification.first(SAMPLES))
+    )
+    if config.equalize and own:
+        with stages("equalize", _EQUALIZING_SAMPLES) as advance:
+            float_model = equalized(float_model, inputs[:_EQUALIZING_SAMPLES], advance)
+    with stages("calibrate", len(inputs) + min(len(inputs), HEAD_SAMPLES) * len(merged.heads)) as advance:
+        ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
+    with stages("compare", min(len(inputs), SAMPLES) + len(held_out)) as advance:
+        beyond = beyond_calibration(float_model, inputs, held_out, advance)
+    return Calibrated(float_model, pin(float_model, ranges, source.input_range), beyond)

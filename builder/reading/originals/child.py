@@ -1,0 +1,169 @@
+"""The other process: it loads original files by their own framework and runs them, one after the other.
+
+``python -m builder.reading.originals.child FRAMEWORK``. A line of JSON on standard input is one job, a line on standard
+output its end; arrays go through files. It imports nothing of what reads models, so that it shares no fault with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
+_GB = 1 << 30
+
+
+def main(framework: str) -> None:
+    """Answer jobs until there are no more. ``framework``: ``keras`` or ``tf_keras``."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # nothing that a library prints is an answer
+    keras = importlib.import_module(framework)
+    tensorflow = importlib.import_module("tensorflow")
+    runner = _Runner(keras, tensorflow, framework)
+    for line in sys.stdin:
+        answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+class _Runner:
+    def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
+        self._keras, self._tf, self._framework = keras, tensorflow, framework
+        self._known: dict[str, np.ndarray] = {}  # what a chain of layers gives, by its digest
+
+    def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """{} where the answers are in the job's ``output``; else which step failed, and the reason."""
+        step = "load"
+        try:
+            with _memory(job["memory"]):
+                model = self._load(job)
+                step = "run"
+                np.save(job["output"], self._run(model, job))
+            return {}
+        except Exception as error:  # noqa: BLE001  whatever a stranger's file makes of its framework is told to the parent
+            return {"step": step, "reason": f"{type(error).__name__}: {error}"[-4000:]}
+        finally:
+            model = None
+            self._keras.backend.clear_session()
+            gc.collect()
+
+    def _load(self, job: Mapping[str, Any]) -> Any:
+        path, safe = Path(job["model"]), not job["allow_code"]
+        if not path.is_dir():
+            return self._keras.models.load_model(str(path), compile=False, safe_mode=safe)
+        model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))
+        if not model.built:
+            model.build(job["shape"])
+        status = model.load_weights(str(path / "variables"))
+        status.assert_existing_objects_matched().expect_partial()
+        return model
+
+    def _run(self, model: Any, job: Mapping[str, Any]) -> np.ndarray:
+        found = []
+        for key, batch in self._batches(job):
+            outputs = self._through(model, batch, key)
+            flat = self._tf.nest.flatten(outputs)  # they may be a dict or a list of one
+            if len(flat) != 1:
+                raise ValueError(f"expected one output, found {len(flat)}")
+            found.append(np.asarray(flat[0]).astype(np.float32))
+        return np.concatenate(found)
+
+    def _batches(self, job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Batches as the model takes them, each with a digest of what is in it."""
+        if job["kind"] == "strings":
+            with np.load(job["inputs"]) as stored:
+                ends, whole = stored["ends"].tolist(), stored["bytes"].tobytes()
+            texts = [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            for i in range(0, len(texts), _BATCH):
+                some = self._tf.constant(texts[i : i + _BATCH], self._tf.string)
+                yield "", self._tf.reshape(some, (-1, *(1,) * (job["rank"] - 1)))
+            return
+        values = np.load(job["inputs"], mmap_mode="r")
+        size = _SMALL_BATCH if values.ndim > 2 else _BATCH
+        for i in range(0, len(values), size):
+            batch = np.array(values[i : i + size])
+            if job["kind"] == "pixels":
+                scale, offset, order = (job["transform"][key] for key in ("scale", "offset", "order"))
+                batch = batch[..., order].astype(np.float32)
+                batch = batch * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+            yield _digest(job["kind"], batch.shape, batch) if values.ndim > 2 else "", batch
+
+    def _through(self, model: Any, batch: Any, key: str) -> Any:
+        """The model's answers. The first layers of a plain chain run once for all models that hold them bit for bit."""
+        chain = self._chain(model) if key else []
+        if len(chain) < 2:
+            return model(batch, training=False)
+        x, last = batch, len(chain) - 1
+        for i, layer in enumerate(chain):
+            key = _digest(key, _settings(layer), *layer.get_weights())
+            if i == last:
+                return layer(x, training=False) if _takes_training(layer) else layer(x)
+            if key not in self._known:
+                found = layer(x, training=False) if _takes_training(layer) else layer(x)
+                self._keep(key, np.asarray(found))
+            x = self._known[key]
+        return x
+
+    def _keep(self, key: str, found: np.ndarray) -> None:
+        self._known[key] = found
+        while sum(values.nbytes for values in self._known.values()) > _GB // 2 and len(self._known) > 1:
+            del self._known[next(iter(self._known))]
+
+    def _chain(self, model: Any) -> list[Any]:
+        """The layers of a Sequential model, those of a Sequential at its start too; [] for any other.
+
+        A Sequential is the composition of its layers by its framework's own definition; nothing is assumed here.
+        """
+        if type(model).__name__ != "Sequential":
+            return []
+        layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
+        return [*(self._chain(layers[0]) or layers[:1]), *layers[1:]] if layers else []
+
+
+def _settings(layer: Any) -> str:
+    """All that a layer is made of, but for what it is called."""
+    config = {key: value for key, value in layer.get_config().items() if key != "name"}
+    return f"{type(layer).__module__}.{type(layer).__qualname__} {json.dumps(config, sort_keys=True, default=str)}"
+
+
+def _takes_training(layer: Any) -> bool:
+    return bool(getattr(layer, "_call_has_training_arg", getattr(layer, "_expects_training_arg", True)))
+
+
+def _digest(*parts: Any) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def _memory(gigabytes: float) -> Iterator[None]:
+    """No more than so much beyond what the process has; where the system knows such limits."""
+    try:
+        import resource
+
+        now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = now + int(gigabytes * _GB)
+    resource.setrlimit(resource.RLIMIT_AS, (most if before[1] < 0 else min(most, before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,171 @@
+"""An original: the file as its user has it, and the framework that made it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from builder.reading.originals.processes import Job, OriginalError, process_of
+from builder.settings.input_scaling import PixelTransform
+from builder.support.errors import ModelFileError
+from builder.support.lazy import Lazy
+
+keras: Any = Lazy("keras")
+tf: Any = Lazy("tensorflow")
+
+_WEIGHTS = 4.0  # GB that a model's own numbers may take, beside what it computes
+_SECONDS, _SECONDS_A_SAMPLE = 300.0, 2.0  # that an original may take to be loaded and run
+_LENGTH = 300  # letters of a framework's reason
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Samples as users have them, for an original.
+
+    ``values``: pixels uint8 (samples, height, width, 3), tokens int32 (samples, length), or texts, bytes (samples,).
+    ``transform``: what happens to the pixels outside the model. ``rank``: of the strings that it takes, (n,) or (n, 1).
+    """
+
+    values: np.ndarray | Sequence[bytes]
+    transform: PixelTransform | None = None
+    rank: int = 1
+
+
+class Answers(Protocol):
+    """What an original says, once it is asked for. ``note``: what the user should know of it, after the call."""
+
+    note: str | None
+
+    def __call__(self) -> np.ndarray:
+        """Raw outputs, float32 (samples, ...). Raises ``ModelFileError``."""
+
+    def abandon(self) -> None:
+        """Nobody will call."""
+
+
+class Original(Protocol):
+    """What every reader gives beside a graph: the file itself, run without anything that the reader understood of it."""
+
+    def start(self) -> None:
+        """Whatever takes long before the first answer may begin now, beside other work."""
+
+    def ask(self, shown: Shown, *, max_memory: float) -> Answers:
+        """Run the file on samples, in a process of its own; ``max_memory``: GB for what it computes."""
+
+
+@dataclass(frozen=True)
+class KerasOriginal:
+    """A file of Keras 3 or of Keras 2.
+
+    ``framework``: ``keras`` or ``tf_keras``. ``copy``: writes a cleaned copy into a folder and returns what to load.
+    ``shape``: of the input, batch axis and all. ``otherwise``: builds a Keras 3 model of what was read, for a file that
+    its own framework cannot load, or where that is not installed; None where there is no such way.
+    """
+
+    path: Path
+    framework: str
+    copy: Callable[[Path], Path]
+    allow_code: bool = False
+    shape: Sequence[int | None] = ()
+    otherwise: Callable[[], Any] | None = None
+
+    def start(self) -> None:
+        if _is_installed(self.framework):
+            process_of(self.framework).start()
+
+    def ask(self, shown: Shown, *, max_memory: float) -> Answers:
+        if not _is_installed(self.framework):
+            return _Asked(self, shown, None)
+        folder = tempfile.TemporaryDirectory(prefix="polyhead-")
+        place = Path(folder.name)
+        request = {
+            "model": str(self.copy(place)),
+            "output": str(place / "answers.npy"),
+            "allow_code": self.allow_code,
+            "shape": self.shape,
+            "memory": max_memory + _WEIGHTS,
+            **_written(shown, place),
+        }
+        seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
+        return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
+
+
+@dataclass
+class _Asked:
+    original: KerasOriginal
+    shown: Shown
+    job: Job | None  # None where the framework is not installed
+    note: str | None = None
+
+    def __call__(self) -> np.ndarray:
+        try:
+            if self.job is None:
+                raise OriginalError("load", f"it is not installed (pip install {self.original.framework})")
+            return process_of(self.original.framework).result(self.job)
+        except OriginalError as error:
+            told = self._told(error)
+            if error.step != "load" or self.original.otherwise is None:
+                raise ModelFileError(f"{self.original.path}: {told}") from error
+            self.note = f"{told}; what it was compared with is what was read of it, run by Keras 3"
+            return run_float(self.original.otherwise(), as_input(self.shown))
+
+    def abandon(self) -> None:
+        if self.job is not None:
+            process_of(self.original.framework).abandon([self.job])
+
+    def _told(self, error: OriginalError) -> str:
+        said = " ".join(str(error).split())
+        if self.job is not None:
+            said = said.replace(self.job.request["model"], str(self.original.path))
+        _, _, inner = said.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
+        step = {"load": "cannot load it", "run": "cannot run it", "process": "could not run it"}[error.step]
+        return f"{_TITLES[self.original.framework]} {step}: {inner[:_LENGTH]}"
+
+
+_TITLES = {"keras": "Keras 3", "tf_keras": "Keras 2 (tf_keras)"}
+
+
+def run_float(model: Any, *inputs: Any, batch_size: int = 32) -> np.ndarray:
+    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads."""
+    batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
+    answers = (keras.tree.flatten(model(b if len(b) > 1 else b[0], training=False)) for b in batches)
+    return np.concatenate([np.asarray(one, np.float32) for (one,) in answers])  # outputs may be a dict or a list of one
+
+
+def as_input(shown: Shown) -> Any:
+    """What a model that holds this process takes."""
+    if not isinstance(shown.values, np.ndarray):
+        return tf.reshape(tf.constant(list(shown.values), tf.string), (-1, *(1,) * (shown.rank - 1)))
+    return shown.values if shown.transform is None else shown.transform.apply(shown.values)
+
+
+def _is_installed(framework: str) -> bool:
+    return find_spec(framework) is not None
+
+
+def _written(shown: Shown, folder: Path) -> dict[str, Any]:
+    """The samples in files, for the other process."""
+    if not isinstance(shown.values, np.ndarray):
+        ends = np.cumsum([len(text) for text in shown.values], dtype=np.int64)
+        whole = np.frombuffer(b"".join(shown.values), np.uint8)
+        np.savez(folder / "texts.npz", ends=ends, bytes=whole)
+        return {"kind": "strings", "rank": shown.rank, "inputs": str(folder / "texts.npz")}
+    np.save(folder / "inputs.npy", shown.values)
+    found: dict[str, Any] = {"kind": "tokens", "inputs": str(folder / "inputs.npy")}
+    if shown.transform is not None:
+        found["kind"], found["transform"] = "pixels", vars(shown.transform)
+    return found
+
+
+def write_definition(definition: Any, folder: Path) -> Path:
+    """For a model whose weights lie in a checkpoint: a folder with ``definition.json``, where the checkpoint goes too."""
+    (folder / "saved").mkdir()
+    (folder / "saved" / "definition.json").write_text(json.dumps(definition), encoding="utf-8")
+    return folder / "saved"

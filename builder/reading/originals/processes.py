@@ -1,0 +1,171 @@
+"""One process for each framework, kept for the next job: to start TensorFlow costs three seconds, a tiny model none.
+
+It ends with its parent: nothing comes on its standard input any more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_HERE = Path(__file__).parents[3]
+_LAST_WORDS = 30  # seconds to end in, for a process that has closed its output
+_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONSAFEPATH": "1"}
+
+
+class OriginalError(Exception):
+    """The framework could not load or run a model. ``step``: ``load``, ``run``, or ``process`` where it died of it."""
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(reason)
+        self.step = step
+
+
+@dataclass(eq=False)
+class Job:
+    """One original to be loaded and run. ``seconds``: it may take."""
+
+    request: Mapping[str, Any]
+    folder: tempfile.TemporaryDirectory[str]
+    seconds: float
+    answer: np.ndarray | OriginalError | None = field(default=None)
+
+    def done(self, end: Mapping[str, Any]) -> None:
+        if end:
+            self.answer = OriginalError(end["step"], end["reason"])
+        else:
+            self.answer = np.load(self.request["output"])
+        self.folder.cleanup()
+
+
+class FrameworkProcess:
+    """Runs the jobs that it is given, in their order; ``result`` waits for one of them."""
+
+    def __init__(self, framework: str) -> None:
+        self._framework = framework
+        self._process: subprocess.Popen[str] | None = None
+        self._log: Any = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
+
+    def start(self) -> None:
+        """So that it imports TensorFlow beside other work."""
+        if self._process is None:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
+            paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.child", self._framework],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8",
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+            )  # fmt: skip
+            self._lines = queue.SimpleQueue()
+            threading.Thread(target=_read, args=(self._process, self._lines), daemon=True).start()
+
+    def submit(self, job: Job) -> Job:
+        self.start()
+        self._waiting.append(job)
+        self._send(job)
+        return job
+
+    def result(self, job: Job) -> np.ndarray:
+        """Raises ``OriginalError``."""
+        while job.answer is None:
+            first = self._waiting[0]
+            try:
+                line = self._lines.get(timeout=first.seconds)
+            except queue.Empty:
+                self._lost(f"not done after {first.seconds:.0f} seconds")
+                continue
+            if not line:
+                self._lost(self._last_words())
+                continue
+            self._waiting.pop(0).done(json.loads(line))
+        if isinstance(job.answer, OriginalError):
+            raise job.answer
+        return job.answer
+
+    def abandon(self, jobs: Sequence[Job]) -> None:
+        """Nobody waits for these any more: what is running is ended, for the next build not to wait for it."""
+        if any(job in self._waiting for job in jobs):
+            self.end()
+
+    def end(self) -> None:
+        """No process is left, and no file."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in filter(None, (self._process.stdin, self._process.stdout, self._log)):
+                with contextlib.suppress(OSError):  # what was not sent yet cannot be sent any more
+                    stream.close()
+            self._process = None
+        for job in self._waiting:
+            job.folder.cleanup()
+        self._waiting = []
+
+    def _send(self, job: Job) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it died; whoever waits for the result is told
+            self._process.stdin.write(json.dumps(dict(job.request)) + "\n")
+            self._process.stdin.flush()
+
+    def _last_words(self) -> str:
+        assert self._process is not None
+        self._process.wait(_LAST_WORDS)
+        code = self._process.returncode
+        if code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}, perhaps for want of memory"
+        self._log.seek(0)
+        said = " ".join(self._log.read()[-2000:].decode("utf-8", "replace").split())
+        return f"its process ended with {code}: {said[-300:]}"
+
+    def _lost(self, reason: str) -> None:
+        """The first job took the process with it; the others get a new one."""
+        first, *others = self._waiting
+        self._waiting = []
+        self.end()
+        first.done({"step": "process", "reason": reason})
+        for job in others:
+            self.submit(job)
+
+
+def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            lines.put(line)
+    except (OSError, ValueError):  # closed under it
+        pass
+    lines.put("")
+
+
+_PROCESSES: dict[str, FrameworkProcess] = {}
+
+
+def process_of(framework: str) -> FrameworkProcess:
+    """The one of this builder."""
+    if framework not in _PROCESSES:
+        _PROCESSES[framework] = FrameworkProcess(framework)
+    return _PROCESSES[framework]
+
+
+def _end_all(owner: int) -> None:
+    if os.getpid() == owner:  # and not in a copy of this process
+        for process in _PROCESSES.values():
+            process.end()
+
+
+atexit.register(_end_all, os.getpid())

@@ -1,0 +1,30 @@
+"""What a user would not expect of a build, a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.merging.backbone import SharedBackbone, early_difference
+from builder.reading.classifier import Classifier
+from builder.reading.text_input import text_notes
+from builder.samples.gathered import Samples
+from builder.settings.config import BuildConfig
+
+
+def notes_of(
+    config: BuildConfig,
+    classifiers: Sequence[Classifier],
+    shared: SharedBackbone,
+    samples: Samples,
+    others: Sequence[str],
+) -> tuple[str, ...]:
+    """``others``: what was noted elsewhere."""
+    found = [*(f"{classifier.name}: {note}" for classifier in classifiers for note in classifier.notes), *others]
+    early = early_difference(classifiers, shared)
+    if early is not None:
+        index, own, difference = early
+        found.append(
+            f"{classifiers[index].name} has {own:,} parameters of its own beside {shared.parameters:,} shared ones: the "
+            f"models part at {difference}"
+        )
+    return (*found, *text_notes(samples.spec, config.text, samples.calibration.samples))

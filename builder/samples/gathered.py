@@ -1,0 +1,46 @@
+"""All samples of a build, brought to the device's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from builder.joint import grouped_samples
+from builder.samples.calibration import SampleSet, collect
+from builder.samples.files import Sample
+from builder.settings.config import BuildConfig
+from edge_runtime.inputs import InputSpec
+from edge_runtime.text import TextInput
+
+_SHOWN = {"pictures": 4, "texts": 16}  # samples that every original is run on beside its own; texts may have no words
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``spec``: what the device takes. ``grouped``: for the joint head, each in the folder of its head."""
+
+    spec: InputSpec
+    calibration: SampleSet
+    verification: SampleSet
+    grouped: Sequence[Sample]
+
+    @property
+    def shown(self) -> SampleSet:
+        """A few that every original is run on: the merged model is held against them."""
+        return self.calibration.first(_SHOWN[self.spec.noun])
+
+    def with_words(self) -> Samples:
+        """Without texts that have no words."""
+        if not isinstance(self.spec, TextInput):
+            return self
+        sets = self.calibration.with_words(), self.verification.with_words()
+        return replace(self, spec=replace(self.spec, needs_words=True), calibration=sets[0], verification=sets[1])
+
+
+def collect_samples(config: BuildConfig, spec: InputSpec) -> Samples:
+    """Raises ``SamplesError``."""
+    names = [head.name for head in config.heads]
+    calibration, verification = collect(config.calibration_data, config.verification_data, names, spec)
+    held_out = verification.sources
+    grouped = grouped_samples(config.calibration_data, names, spec, held_out) if config.joint.enabled else []
+    return Samples(spec, calibration, verification, grouped)

@@ -1,0 +1,61 @@
+"""What a build leaves behind: the report always, the other files only where the gate is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.merging.merged import Merged
+from builder.reading.classifier import Classifier
+from builder.reading.tflite.classifier import TfliteClassifier
+from builder.reporting.progress import Stages
+from builder.reporting.report import Report, write_report
+from builder.settings.config import BuildConfig
+from builder.support.errors import ConfigError, QualityError
+from builder.support.files import written
+from builder.support.places import check_file
+from edge_runtime.metadata import Metadata
+
+
+def check_places(config: BuildConfig) -> None:
+    """An hour's work must not end at a folder that cannot be written. Raises ``ConfigError``."""
+    for path in (config.output, config.keras_output, config.report_folder / "report.json"):
+        if path is not None:
+            check_file(path)
+    if config.saved_model is not None:
+        from builder.exporting.saved_model import check_target  # imports TensorFlow
+
+        check_target(config.saved_model, [head.name for head in config.heads])
+
+
+def check_kinds(config: BuildConfig, classifiers: Sequence[Classifier]) -> None:
+    """What was read from a ``.tflite`` is no Keras model. Raises ``ConfigError``."""
+    wanted = [name for name in ("keras_output", "saved_model") if getattr(config, name) is not None]
+    files = [c.name for c in classifiers if isinstance(c, TfliteClassifier)]
+    if wanted and files:
+        raise ConfigError(f"{wanted[0]}: head {files[0]} comes from a .tflite file, of which no Keras model can be made")
+
+
+def write_judged(report: Report, draft: Path) -> None:
+    """The report, and into ``draft`` the file that passed. Raises ``QualityError`` where it did not."""
+    write_report(report, report.config.report_folder)
+    if report.failures:
+        raise QualityError(f"{'; '.join(report.failures)}. See {report.config.report_folder / 'index.html'}")
+    draft.write_bytes(report.chosen.model)
+
+
+def write_others(config: BuildConfig, merged: Merged, metadata: Metadata, stages: Stages) -> None:
+    """The merged model as ``.keras`` and as a SavedModel, where they are asked for."""
+    if config.keras_output is None and config.saved_model is None:
+        return
+    from builder.exporting.saved_model import export  # imports TensorFlow
+    from builder.merging.merge import MergedModel
+
+    assert isinstance(merged, MergedModel)  # check_kinds
+    if config.keras_output is not None:
+        with written(config.keras_output) as draft:
+            merged.keras_model().save(draft)
+    if config.saved_model is not None:
+        with stages("serve"):
+            labels = {head.head_name: head.labels for head in metadata.heads}
+            export(merged, labels, metadata.input, config.saved_model)
