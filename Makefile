@@ -6,9 +6,11 @@ COMPAT ?=
 SECONDS ?= 600
 LOCKED ?=
 
-# .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does.
+# .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does; .venv-cluster
+# holds Ray.
 BUILDER := .venv/bin
 DEVICE := .venv-device/bin
+CLUSTER := .venv-cluster/bin
 PIP := -m pip --disable-pip-version-check install --quiet
 
 SOURCES := $(shell find builder edge_runtime -name "*.py")
@@ -26,7 +28,7 @@ help:
 	@echo 'make wheel              dist/*.whl, the same bytes from the same commit'
 	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
-	@echo 'make test               every test, in both environments'
+	@echo 'make test               every test, each in its environment'
 	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
 	@echo 'make fuzz SECONDS=600   damaged inputs for every reader, for as long as you like'
 	@echo 'make docs               the site, into build/site; every link is checked'
@@ -51,6 +53,11 @@ endif
 $(DEVICE)/.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-device
 	$(DEVICE)/python $(PIP) -e '.[tflite-runtime,device-test]'
+	@touch $@
+
+$(CLUSTER)/.stamp: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-cluster
+	$(CLUSTER)/python $(PIP) -e '.[cluster,device-test]'
 	@touch $@
 
 # One lock for Python 3.10 to 3.13 on every platform.
@@ -78,10 +85,11 @@ build/demo/.stamp: $(BUILDER)/.stamp $(wildcard examples/*.py) $(PICTURES)
 	$(BUILDER)/python examples/train_demo_heads.py --output build/demo
 	@touch $@
 
-test: setup
-	$(BUILDER)/python -m pytest tests --ignore tests/device -n auto --dist loadfile
+test: setup $(CLUSTER)/.stamp
+	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto --dist loadfile
 	$(BUILDER)/python -m tests.device_files build/device-files
 	$(DEVICE)/python -m pytest tests/device
+	$(CLUSTER)/python -m pytest tests/cluster
 
 test-arm: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m tests.device_files build/device-files
@@ -115,4 +123,4 @@ compat: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.compat $(COMPAT)
 
 clean:
-	rm -rf build .venv .venv-device
+	rm -rf build .venv .venv-device .venv-cluster

@@ -43,6 +43,12 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
         return _fit(image, spec)[None]
 
 
+def stored_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
+    """The same for the bytes of a picture file, bit for bit as from its path. Raises ``PictureError``."""
+    with _picture_errors(name), Image.open(io.BytesIO(data)) as image:
+        return _fit(_decoded(image, spec, name, margin=2), spec)[None]
+
+
 def encoded_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
     """The same for a frame that a camera sent as a JPEG: decoded at 1/2, 1/4 or 1/8 where that still covers ``spec``.
 

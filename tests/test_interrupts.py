@@ -42,7 +42,9 @@ main()
 
 def run(program: str, argument: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).parent.parent)
-    program = f"import sys; sys.path.insert(0, {root!r})\n{program}"
+    # A process that a shell started in the background is deaf to SIGINT, and so are those that it starts.
+    start = f"import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, {root!r})"
+    program = f"{start}\n{program}"
     return subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, cwd=cwd, check=False)
 
 

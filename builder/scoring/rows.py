@@ -1,0 +1,165 @@
+"""One block of samples through a finished file -> one Arrow table: the device's own answers, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from builder.scoring.samples import Planned, file_system
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
+from edge_runtime.inputs import Sample
+from edge_runtime.metadata import FEATURES, ImageInput
+from edge_runtime.preprocess import stored_tensor
+
+INTERPRETER = "ai_edge_litert"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a row holds beside ``source`` and ``error``.
+
+    Attributes:
+        heads: Names of heads, in this order.
+        joint: Whether the joint list too.
+        features: Whether what the backbone makes of the sample, in the seam's integers.
+    """
+
+    heads: tuple[str, ...]
+    joint: bool = False
+    features: bool = False
+
+
+def wanted_of(file: Path, heads: Sequence[str], *, joint: bool, features: bool) -> Wanted:
+    """What is asked of ``file``, its head packs included; no ``heads`` are all of them.
+
+    Raises ``UnknownHeadError`` for a head that is not there, or for the joint list of a file without one.
+    """
+    with MultiHeadClassifier(file, interpreter=INTERPRETER) as classifier:
+        names = classifier.head_names
+        unknown = next((name for name in heads if name not in names), None)
+        if unknown is not None:
+            raise UnknownHeadError(f"no head {unknown!r}; this file has {len(names)}: {', '.join(names[:20])}")
+        if joint and classifier.joint is None:
+            raise UnknownHeadError(f"{file} has no joint head; its builder's report says why")
+    return Wanted(tuple(heads) or names, joint, features)
+
+
+def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
+    """Columns of the result.
+
+    ``source`` and ``error`` (null where all went well); for each head ``HEAD_label``, ``HEAD_score`` and ``HEAD_scores``
+    (float32, in the order of its labels); ``joint_label`` (null where the sample belongs to no head), ``joint_score``;
+    ``features`` flat, in C order, or one column ``features_TENSOR`` for each tensor of the seam.
+    """
+    columns = [pa.field("source", pa.string()), pa.field("error", pa.string())]
+    for name in wanted.heads:
+        columns += [
+            pa.field(f"{name}_label", pa.string()),
+            pa.field(f"{name}_score", pa.float32()),
+            pa.field(f"{name}_scores", pa.list_(pa.float32())),
+        ]
+    if wanted.joint:
+        columns += [pa.field("joint_label", pa.string()), pa.field("joint_score", pa.float32())]
+    if wanted.features:
+        columns += [
+            pa.field(feature_column(tensor.name), pa.list_(pa.from_numpy_dtype(tensor.quantization.dtype)))
+            for tensor in metadata.seam
+        ]
+    return pa.schema(columns)
+
+
+def feature_column(tensor: str) -> str:
+    """The column of a tensor of the seam."""
+    return FEATURES if tensor == FEATURES else f"features_{tensor}"
+
+
+class Scorer:
+    """An open file that scores block after block on one thread."""
+
+    def __init__(self, file: str, wanted: Wanted, column: str | None = None) -> None:
+        self._classifier = MultiHeadClassifier(file, interpreter=INTERPRETER, num_threads=1)
+        self._wanted = wanted
+        self._labels = {head.head_name: head.labels for head in self._classifier.heads}
+        self._tables = _Tables(column)
+        self.schema = schema_of(self._classifier.metadata, wanted)
+
+    def table(self, samples: Sequence[Planned]) -> pa.Table:
+        """The rows of ``samples``, in their order; what cannot be read has its ``error`` and nothing else."""
+        return pa.Table.from_pylist([self._row(sample) for sample in samples], self.schema)
+
+    def _row(self, sample: Planned) -> dict[str, Any]:
+        try:
+            features = self._classifier.features_of(self._tensor(sample))
+        except (EdgeRuntimeError, OSError, pa.ArrowException) as error:
+            return {"source": sample.source, "error": " ".join(str(error).split())}
+        row: dict[str, Any] = {"source": sample.source}
+        for name in self._wanted.heads:
+            scores = self._classifier.head_scores(features, name)
+            best = int(scores.argmax())
+            row.update(
+                {f"{name}_label": self._labels[name][best], f"{name}_score": scores[best], f"{name}_scores": scores}
+            )
+        if self._wanted.joint:
+            best_of_all = self._classifier.classify_joint(features, top_k=1).best
+            if best_of_all is not None:
+                row.update(joint_label=best_of_all.category_name, joint_score=best_of_all.score)
+        if self._wanted.features:
+            row.update((feature_column(name), np.ravel(tensor)) for name, tensor in by_name(features).items())
+        return row
+
+    def _tensor(self, sample: Planned) -> np.ndarray:
+        spec, content = self._classifier.metadata.input, self._content(sample)
+        if isinstance(spec, ImageInput) and isinstance(content, bytes):
+            return stored_tensor(content, spec, name=sample.source)
+        return self._classifier.prepare(content)
+
+    def _content(self, sample: Planned) -> Sample:
+        if sample.text is not None:
+            return sample.text
+        found: Any = sample.source
+        if sample.table is not None and sample.row is not None:
+            found = self._tables.value(sample.table, sample.row)
+        if isinstance(found, str) and isinstance(self._classifier.metadata.input, ImageInput) and "://" in found:
+            system, path = file_system(found)
+            with system.open_input_stream(path) as stream:
+                found = stream.read()
+        return found
+
+
+class _Tables:
+    """Values of one column of Parquet files, read in order: the next is at hand, and one behind is sought anew."""
+
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+        self._table, self._next = "", 0
+        self._values: Iterator[Any] = iter(())
+
+    def value(self, table: str, row: int) -> Any:
+        """A string, or bytes; of a picture as datasets keep it (``bytes`` and ``path``) its bytes."""
+        if table != self._table or row < self._next:
+            self._open(table, row)
+        for _ in range(row - self._next):
+            next(self._values)
+        self._next = row + 1
+        found = next(self._values).as_py()
+        return found["bytes"] if isinstance(found, dict) and "bytes" in found else found
+
+    def _open(self, name: str, row: int) -> None:
+        """At the row group that holds ``row``."""
+        system, path = file_system(name)
+        file = pyarrow.parquet.ParquetFile(path, filesystem=system)
+        group, first = 0, 0
+        while row >= first + file.metadata.row_group(group).num_rows:
+            first += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.metadata.num_row_groups))
+        batches = file.iter_batches(batch_size=64, row_groups=groups, columns=[self._column])
+        self._table, self._next = name, first
+        self._values = (value for batch in batches for value in batch.column(0))
