@@ -12,6 +12,7 @@ from builder.material import Material
 from builder.merging.backbone import find_backbone
 from builder.merging.equivalence import check_equivalence
 from builder.merging.merged import merge
+from builder.merging.mixed_sources import of_one_kind
 from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
@@ -57,7 +58,8 @@ def _build(config: BuildConfig, output: Output, stages: Stages) -> BuildResult:
         samples = collect_samples(config, input_spec(config, {c.name: c.source_input for c in classifiers}))
     with Truth(classifiers, samples.shown, samples.verification) as truth:  # the originals run beside what follows
         with stages("find", len(classifiers)) as advance:
-            classifiers, apart = align(truth.settle_unclear(classifiers), config.tolerance, advance)
+            classifiers = of_one_kind(truth.settle_unclear(classifiers))
+            classifiers, apart = align(classifiers, config.tolerance, advance)
             shared = find_backbone(classifiers)
         with stages("merge"):
             merged = merge(classifiers, shared)

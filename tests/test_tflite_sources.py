@@ -16,11 +16,12 @@ keras = pytest.importorskip("keras")
 from builder import build  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merged import merge  # noqa: E402
+from builder.merging.mixed_sources import of_one_kind  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier, Reader  # noqa: E402
 from builder.settings.config import BuildConfig, HeadConfig, JointConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
-from builder.support.errors import ModelFileError, NoSharedBackboneError  # noqa: E402
+from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from tests import tflite_files  # noqa: E402
@@ -181,3 +182,35 @@ def test_what_is_no_classifier_of_pictures_is_refused_by_its_reason(
     with pytest.raises(ModelFileError, match=reason) as raised:
         Reader().read("other", path, PREPROCESSING["tf"])
     assert "\n" not in str(raised.value)
+
+
+def test_a_keras_model_and_a_file_of_one_base_become_one(
+    files: dict[str, Path], pixels: np.ndarray, tmp_path: Path
+) -> None:
+    model = tiny_classifier(tiny_base(), LABELS["garden"], 2)
+    model.save(tmp_path / "garden.keras")
+    kept, keras_model = (
+        read({"animals": files["animals"]})[0],
+        Reader().read("garden", tmp_path / "garden.keras", PREPROCESSING["tf"]),
+    )
+    keras_model = replace(keras_model, labels=label_names("garden", LABELS["garden"]))
+    for order in ((kept, keras_model), (keras_model, kept)):
+        same = of_one_kind(order)
+        merged, _ = merged_and_apart(same)
+        assert len(merged.backbone.operators) > 4
+        features = merged.features(pixels)
+        expected = np.asarray(model(pixels / np.float32(127.5) - 1, training=False))
+        assert np.abs(merged.head_scores("garden", features) - expected).max() < EXACT
+        assert np.abs(merged.head_scores("animals", features) - kept.predict(pixels)).max() < EXACT
+
+
+def test_keras_models_alone_stay_layers(tmp_path: Path) -> None:
+    tiny_classifier(tiny_base(), 3, 2).save(tmp_path / "a.keras")
+    classifier = Reader().read("a", tmp_path / "a.keras", PREPROCESSING["tf"])
+    assert of_one_kind((classifier,)) == (classifier,)
+
+
+def test_what_needs_layers_is_refused(files: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"comes from a \.tflite file"):
+        build(config(tmp_path, files, pictures, keras_output=tmp_path / "merged.keras"))
+    assert not list(tmp_path.iterdir())

@@ -11,9 +11,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from builder.merging.merge import MergedModel
+from builder.merging.merge import MergedModel, whole_model
 from builder.merging.recurrent import unrolled
 from builder.merging.substitute import groups, places, stamped, template
+from builder.reading.classifier import Classifier
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
@@ -37,6 +38,15 @@ def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> 
     parts = _parts({BACKBONE: backbone}, advance)
     _name_tensors(parts[BACKBONE], BACKBONE)
     return write_parts({**parts, **convert_heads(merged.heads, advance)})
+
+
+def convert_classifier(classifier: Classifier) -> Part:
+    """One whole Keras classifier as a float part, from what its graph takes to its scores; batch 1.
+
+    Raises ``ConversionError`` and ``ModelFileError``.
+    """
+    name, shapes = classifier.name, {classifier.source_input.name: classifier.source_input.shape}
+    return _parts({name: partial(_frozen, unrolled(whole_model(classifier)), shapes, ["scores"])}, lambda: None)[name]
 
 
 def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda: None) -> dict[str, Part]:

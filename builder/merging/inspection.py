@@ -13,6 +13,7 @@ from rich.tree import Tree
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
 from builder.merging.difference import Difference, first_difference
 from builder.merging.merged import seam_shapes
+from builder.merging.mixed_sources import of_one_kind
 from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.graph import Node
@@ -54,8 +55,7 @@ def inspect(
     ``tolerance``, ``allow_code``, ``limits``: as in ``BuildConfig``. Raises ``ModelFileError``.
     """
     reader, groups = Reader(allow_code=allow_code, limits=limits), list[list[Classifier]]()
-    for path, preprocessing in models:
-        classifier = reader.read(str(path), path, preprocessing)
+    for classifier in of_one_kind([reader.read(str(path), path, preprocessing) for path, preprocessing in models]):
         for group in groups:
             (_, near), _ = align((group[0], classifier), tolerance)
             if _share((group[0], near)) is not None:

@@ -117,6 +117,13 @@ def head_model(
     return head
 
 
+def whole_model(classifier: Classifier) -> Any:
+    """All of a classifier as a Keras model: what its graph takes -> its scores, as the original gives them."""
+    source_input, graph = classifier.source_input, classifier.graph
+    source = keras.Input(source_input.shape, name=source_input.name, dtype=source_input.dtype)
+    return _rebuild(classifier, range(len(graph.nodes)), [graph.output], {Ref(INPUT, 0): source}, name="whole")
+
+
 def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
     """The shared part as a Keras model: what the graph takes -> the tensors of the seam."""
     source_input = classifiers[0].source_input

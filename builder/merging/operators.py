@@ -13,6 +13,7 @@ from builder.merging.backbone import SharedBackbone
 from builder.reading.classifier import Classifier, check_labels
 from builder.reading.graph import INPUT, Graph, Ref
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.tflite.classifier import TfliteClassifier
 from builder.reading.tflite.forms import size
 from builder.reading.tflite.operators import Held, Shape
 from builder.settings.input_scaling import CHANNELS, PixelTransform
@@ -71,7 +72,8 @@ def merge_operators(classifiers: Sequence[Classifier], shared: SharedBackbone) -
     seam = shared.seams[0]
     shapes = {name: output_shape(first.graph, ref) for name, ref in seam.items()}
     heads = {
-        c.name: head_part(c, shared.head(classifiers, i), shared.seams[i], shapes) for i, c in enumerate(classifiers)
+        c.name: head_part(_operators(c), shared.head(classifiers, i), shared.seams[i], shapes)
+        for i, c in enumerate(classifiers)
     }
     return MergedOperators(
         source_input=source_input,
@@ -82,14 +84,16 @@ def merge_operators(classifiers: Sequence[Classifier], shared: SharedBackbone) -
     )
 
 
-def head_part(classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, Shape]) -> Part:
+def head_part(
+    classifier: TfliteClassifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, Shape]
+) -> Part:
     """``nodes`` of a classifier as a part: those tensors of ``seam`` that they read -> scores (1, labels).
 
     ``shapes``: of the seam's tensors, batch axis and all. Raises ``ConfigError`` where it has no output for each label.
     """
     graph = classifier.graph
-    outputs, output = size(output_shape(graph, graph.output)), classifier.output
-    check_labels(classifier, (1, 2 if output.negative else outputs))
+    outputs, (activation, negative) = size(output_shape(graph, graph.output)), classifier.missing
+    check_labels(classifier, (1, 2 if negative else outputs))
     read = {ref for node in nodes for ref in graph.nodes[node].inputs()}
     builder = _PartBuilder(classifier.name, graph)
     for name, ref in seam.items():
@@ -97,19 +101,24 @@ def head_part(classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, R
             builder.values[ref] = builder.assembler.source(name, shapes[name])
     last = nodes[-1]
     builder.add(nodes[:-1])
-    if output.applied is None:  # the last operator takes and gives one row, whatever the file's has
+    if activation is None:  # the last operator takes and gives one row, whatever the file's has
         scores = builder.add_one(last, shape=(1, outputs))
     else:
         builder.add([last])
         logits = builder.shaped(builder.values[graph.output], (1, outputs))
-        scores = builder.assembler.add(_PROBABILITIES[output.applied], [logits], (1, outputs))
-    if output.negative:
+        scores = builder.assembler.add(_PROBABILITIES[activation], [logits], (1, outputs))
+    if negative:
         one = builder.assembler.constant(np.ones((1, 1), np.float32))
         scores = builder.assembler.add(
             "CONCATENATION", [builder.assembler.add("SUB", [one, scores], (1, 1)), scores], (1, 2)
         )
     builder.assembler.part.outputs = {"scores": scores}
     return builder.assembler.part
+
+
+def _operators(classifier: Classifier) -> TfliteClassifier:
+    assert isinstance(classifier, TfliteClassifier)  # find_backbone: those of another kind share nothing with them
+    return classifier
 
 
 def output_shape(graph: Graph, ref: Ref) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ _AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
 class TfliteClassifier(Classifier):
     """``graph``: operators, see ``operators.operator_node``. ``entry``: the file's own input.
 
-    ``quantized``: it computes with integers; its weights are float again, what was lost stays lost.
+    ``quantized``: it computes with integers; its weights are float again, what was lost stays lost. ``source``: the
+    classifier of another kind that the operators were converted from.
     """
 
     entry: Entry | None = None
     quantized: bool = False
+    source: Classifier | None = None
 
     @property
     def folding(self) -> float:
@@ -56,6 +58,13 @@ class TfliteClassifier(Classifier):
 
     def settings(self, index: int) -> dict[str, Any]:
         return dict(self.graph.nodes[index].config["settings"])
+
+    @property
+    def missing(self) -> tuple[str | None, bool]:
+        """What is put behind the graph: an activation, and whether the other answer of one question is."""
+        if self.source is not None:
+            return self.source.applied, False
+        return self.output.applied, self.output.negative
 
     @property
     def end(self) -> tuple[str, int | None]:
@@ -122,6 +131,19 @@ def read_tflite(
             return _classifier(name, path, part, preprocessing, pool or WeightPool())
         except (UnreadableModelError, UnreadableTensorError) as error:
             raise ModelFileError(f"{path}: {error}") from error
+
+
+def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassifier:
+    """A classifier of another kind by the operators of its conversion, which take what its graph takes.
+
+    Raises ``ModelFileError``.
+    """
+    try:
+        graph = _once_each(in_one_form(read_operators(part, pool), pool))
+    except (UnreadableModelError, UnreadableTensorError) as error:
+        raise ModelFileError(f"{source.path}: {error}") from error
+    own = {f.name: getattr(source, f.name) for f in fields(Classifier)}
+    return TfliteClassifier(**{**own, "graph": graph, "source": source})
 
 
 def _classifier(

@@ -1,0 +1,28 @@
+"""Keras models beside ``.tflite`` files: the Keras model's own float conversion is matched with the files' operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.reading.classifier import Classifier
+from builder.reading.graph import WeightPool
+from builder.reading.picture_input import PictureSourceInput
+from builder.reading.tflite.classifier import TfliteClassifier, converted
+
+
+def of_one_kind(classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
+    """The classifiers as they are, or, where some were read from ``.tflite`` files, all of them as operators.
+
+    A Keras model is converted on its own and its answers stay the original's. Raises ``ConversionError`` and
+    ``ModelFileError``.
+    """
+    if len({isinstance(c, TfliteClassifier) for c in classifiers}) == 1:
+        return tuple(classifiers)
+    pool, found = WeightPool(), list[Classifier]()
+    for classifier in classifiers:
+        if not isinstance(classifier, TfliteClassifier) and isinstance(classifier.source_input, PictureSourceInput):
+            from builder.merging.convert import convert_classifier  # imports TensorFlow
+
+            classifier = converted(classifier, convert_classifier(classifier), pool)
+        found.append(classifier)
+    return tuple(found)
