@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from builder.reporting.page import BLUE, GREY, RED, tidy
+from builder.reporting.plots import BLUE, GREY, RED, tidy
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.joint import JointClassification
 

@@ -30,7 +30,7 @@ from builder.quantizing.noise import snr_db
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.rounding import Learning, round_parts
-from builder.reporting.page import BLUE, GREY, RED
+from builder.reporting.plots import BLUE, GREY, RED
 from builder.settings.config import OWN
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import Part, quantization, read_parts

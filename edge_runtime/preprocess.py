@@ -45,7 +45,7 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
 
 def stored_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
     """The same for the bytes of a picture file, bit for bit as from its path. Raises ``PictureError``."""
-    with _picture_errors(name), Image.open(io.BytesIO(data)) as image:
+    with _picture_errors(name), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
         return _fit(_decoded(image, spec, name, margin=2), spec)[None]
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from builder import BuildResult
-from builder.judging.verify import HeadQuality, check_end_to_end, judge, wilson_interval
+from builder.judging.interval import wilson_interval
+from builder.judging.verify import HeadQuality, check_end_to_end, judge
 from builder.quantizing.coverage import beyond_calibration
 from builder.samples import calibration
 from builder.samples.calibration import chosen, collect, read_samples

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build, precisions
-from builder.judging.verify import Quality, verify, wilson_interval
+from builder.judging.interval import wilson_interval
+from builder.judging.verify import Quality, verify
 from builder.quantizing.mixed import Plan
 from builder.settings.config import ALGORITHMS, PRECISIONS, BuildConfig
 from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError

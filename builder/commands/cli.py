@@ -12,7 +12,7 @@ from builder.commands.chosen import build_config, chosen, each_preprocessing
 from builder.commands.exporting import export
 from builder.commands.growing import COMMANDS
 from builder.commands.options import HELP, Commands, head_options, setting_options
-from builder.commands.scoring import score
+from builder.commands.scoring import compare, score, search
 from builder.commands.training import train_head
 from builder.settings.config import BuildConfig, ReadConfig
 from builder.support.places import report_folder
@@ -26,7 +26,7 @@ def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
 
 
-for command in (*COMMANDS, train_head, export, score):
+for command in (*COMMANDS, train_head, export, score, compare, search):
     main.add_command(command)
 
 

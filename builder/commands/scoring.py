@@ -1,14 +1,19 @@
-"""``builder score``: a finished file on an archive."""
+"""``builder score``, ``compare`` and ``search``: finished files on an archive."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from builder.support.errors import ConfigError
+from builder.support.files import write_text
+from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.escape import printable
 
 
 @click.command()
@@ -38,7 +43,7 @@ def score(
 
     Rows are the device's own answers. What cannot be read has an error instead. Needs the extra `cluster`.
     """
-    _check_installed()
+    _check_installed("score")
     from builder.scoring.rows import wanted_of
     from builder.scoring.run import score as run
 
@@ -53,13 +58,126 @@ def score(
     click.echo(f"{done.output}: {done.samples:,} rows{before}{broken}; {done.seconds:.1f} s")
 
 
-def _check_installed() -> None:
+@click.command()
+@click.argument("old", type=click.Path(path_type=Path, exists=True))
+@click.argument("new", type=click.Path(path_type=Path, exists=True))
+@click.option("--data", help="The archive, where OLD and NEW are finished files; as in `score`.")
+@click.option("--column", help="Column of a table.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run stopped.")
+@click.option("--jobs", type=click.IntRange(1), help="Workers. [default: one for each processor]")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def compare(
+    old: Path, new: Path, data: str | None, column: str | None, output: Path, as_json: bool, **running: Any
+) -> None:
+    """Tell which answers change from OLD to NEW on an archive: two finished files, or two results of `score`.
+
+    Writes compare.json and compare.html with the samples whose answer changes.
+    """
+    _check_installed("compare")
+    from builder.scoring.compare import compare as run
+    from builder.scoring.sheet import sheet_of_changes
+    from builder.scoring.stored import open_result
+
+    folders = [_scored(path, data, column, output / name, running) for path, name in ((old, "old"), (new, "new"))]
+    found = run(*map(open_result, folders))
+    document = json.dumps({name: changes.to_json() for name, changes in found.items()}, ensure_ascii=False)
+    write_text(output / "compare.json", document + "\n")
+    page = sheet_of_changes(f"{new.name} instead of {old.name}", [("old", str(old)), ("new", str(new))], found)
+    write_text(output / "compare.html", page)
+    if as_json:
+        click.echo(printable(document))
+        return
+    for name, changes in found.items():
+        low, high = changes.interval
+        words = f"{changes.changed:,} of {changes.samples:,} answers change ({low:.2%} to {high:.2%})"
+        click.echo(f"{name}: {words}; mean drift {changes.mean_drift:.4f}")
+    click.echo(printable(f"page: {output / 'compare.html'}"))
+
+
+@click.command()
+@click.argument("scores", type=click.Path(path_type=Path, exists=True))
+@click.option("--like", type=click.Path(path_type=Path, exists=True), help="Samples like this picture.")
+@click.option("--file", type=click.Path(path_type=Path, exists=True), help="The finished file that was scored with.")
+@click.option("--uncertain", metavar="HEAD", help="Samples of which HEAD is least sure.")
+@click.option("--far", is_flag=True, help="Samples that are like no others.")
+@click.option("--disagree", type=(str, click.Path(path_type=Path, exists=True)), metavar="HEAD SCORES",
+              help="Samples on which HEAD of another result answers otherwise.")  # fmt: skip
+@click.option("--top", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The contact sheet, .html, to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found, a line each.")
+def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> None:
+    """Find what to look at, or to label next, in SCORES, a result of `score`: one way at a time."""
+    _check_installed("search")
+    from builder.scoring.search import search as run
+    from builder.scoring.sheet import sheet_of_hits
+    from builder.scoring.stored import open_result
+
+    result = open_result(scores)
+    words, measure, columns = _measure(result, **ways)
+    hits = run(result, measure, columns, top=top)
+    page = sheet_of_hits(words, [("scores", str(scores)), ("found", f"{len(hits):,} samples")], hits)
+    write_text(output, page)
+    for hit in hits if as_json else ():
+        click.echo(printable(json.dumps(hit.to_json(), ensure_ascii=False)))
+    if not as_json:
+        click.echo(printable(f"{output}: {len(hits):,} samples, {words}"))
+
+
+def _measure(
+    result: Any, like: Path | None, file: Path | None, uncertain: str | None, far: bool, disagree: tuple[str, Path] | None
+) -> tuple[str, Any, list[str]]:
+    from builder.scoring import search
+    from builder.scoring.rows import feature_column
+    from builder.scoring.stored import open_result
+
+    if sum([like is not None, uncertain is not None, far, disagree is not None]) != 1:
+        raise ConfigError("search: expected one of --like, --uncertain, --far and --disagree")
+    head = uncertain or (disagree and disagree[0]) or None
+    search.check_column(result, features=like is not None or far, head=head)
+    if uncertain is not None:
+        return f"{uncertain} is least sure", search.uncertain(uncertain), []
+    if disagree is not None:
+        other = open_result(disagree[1])
+        search.check_column(other, head=disagree[0])
+        return f"{disagree[0]} disagrees with {disagree[1]}", search.disagreeing(disagree[0], other), []
+    if file is None:
+        raise ConfigError("search: --like and --far need --file, the finished file that was scored with")
+    with MultiHeadClassifier(file, head_packs=()) as classifier:
+        if classifier.file_digest != result.request["file"]:
+            raise ConfigError(f"{file}: {result.folder} was scored with another file, {result.request['file'][:19]}")
+        tensor = classifier.metadata.seam[0]
+        column = [feature_column(tensor.name)]
+        if like is None:
+            return "like no others", search.far(result, tensor), column
+        found = by_name(classifier.features(like))[tensor.name]
+    return f"like {like}", search.like(found, tensor), column
+
+
+def _scored(path: Path, data: str | None, column: str | None, output: Path, running: dict[str, Any]) -> Path:
+    """A result: ``path`` itself, or what a finished file makes of ``data``."""
+    if path.is_dir():
+        return path
+    if data is None:
+        raise ConfigError(f"{path}: a finished file needs --data, the archive to compare on")
+    from builder.scoring.rows import wanted_of
+    from builder.scoring.run import score as run
+
+    with MultiHeadClassifier(path) as classifier:
+        joint = classifier.joint is not None
+    shown = _Progress()
+    run(path, data, output, wanted_of(path, (), joint=joint, features=False), column=column, advance=shown, **running)
+    shown.end()
+    return output
+
+
+def _check_installed(command: str) -> None:
     try:
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"score needs Ray and pyarrow, found no {error.name}: pip install 'polyhead[cluster]'"
+            f"{command} needs Ray and pyarrow, found no {error.name}: pip install 'polyhead[cluster]'"
         ) from error
 
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from matplotlib import pyplot as plt
 
 from builder.judging.metrics import Accuracy
-from builder.reporting.page import BLUE, GREY, RED, plot, tidy
-from builder.reporting.page import render as render_template
+from builder.reporting.html import render as render_template
+from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.words import meanings
 
 _MANY = 40  # more labels than this and a matrix is drawn without names and numbers

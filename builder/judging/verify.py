@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from builder.judging.interval import wilson_interval
 from builder.merging.kinds import difference_in_kind
 from builder.quantizing.noise import snr_db
 from builder.samples.calibration import SampleSet
@@ -18,7 +19,6 @@ from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import END_TO_END
 
 INTERPRETER = "ai_edge_litert"
-_Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 _WORST = 6
 _END_TO_END_PICTURES = 3
 
@@ -131,14 +131,6 @@ def verify(path: Path, samples: SampleSet, expected: Expected, advance: Callable
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
     return Quality(tuple(heads), snr_db(expected.features[once], real))
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % confidence interval of a proportion (Wilson 1927)."""
-    share, z2 = successes / trials, _Z95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def judge(name: str, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray, activation: str) -> HeadQuality:

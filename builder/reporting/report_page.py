@@ -14,8 +14,9 @@ from PIL import Image
 
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
-from builder.reporting.page import BLUE, GREY, RED, THUMBNAIL, inline, plot, tidy
-from builder.reporting.page import render as render_template
+from builder.reporting.html import THUMBNAIL, inline
+from builder.reporting.html import render as render_template
+from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.words import meanings
 from edge_runtime.metadata import BACKBONE
 

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from builder.judging.evaluate_page import Matrix, confusions
-from builder.reporting.page import BLUE, GREY, plot, render, tidy
+from builder.reporting.html import render
+from builder.reporting.plots import BLUE, GREY, plot, tidy
 from builder.reporting.words import meanings
 from builder.support.files import write_text
 from builder.training.trained import Trained

@@ -1,0 +1,55 @@
+"""A result that ``builder score`` wrote, read a block at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from builder.scoring.output import PLAN, REQUEST, part
+from builder.scoring.plan import blocks_of
+from builder.support.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Result:
+    """A folder of scores that is whole.
+
+    Attributes:
+        folder: Where it lies.
+        request: What was asked for; see ``run.score``.
+        blocks: Its number of blocks.
+    """
+
+    folder: Path
+    request: dict[str, Any]
+    blocks: int
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.request["heads"])
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Block after block, in the order of the plan."""
+        for block in range(self.blocks):
+            yield pyarrow.parquet.read_table(part(self.folder, block), columns=columns)
+
+
+def open_result(folder: Path) -> Result:
+    """Raises ``ConfigError`` where ``folder`` holds no result, or one that is not whole yet."""
+    try:
+        request = json.loads((folder / REQUEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: expected a folder that builder score wrote, found no {REQUEST} in it") from error
+    blocks = len(blocks_of(folder / PLAN))
+    missing = sum(not part(folder, block).is_file() for block in range(blocks))
+    if missing:
+        raise ConfigError(
+            f"{folder}: {missing:,} of {blocks:,} blocks are missing; go on with builder score --resume"
+        )
+    return Result(folder, request, blocks)

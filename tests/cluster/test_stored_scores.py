@@ -1,0 +1,151 @@
+"""Comparing and searching stored scores equals doing it on the whole of them at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra `cluster`; make test has an environment with it")
+from click.testing import CliRunner  # noqa: E402
+
+from builder.commands.cli import main  # noqa: E402
+from builder.scoring.compare import compare  # noqa: E402
+from builder.scoring.output import begin, part, write_part  # noqa: E402
+from builder.scoring.plan import blocks_of, read_block, write_plan  # noqa: E402
+from builder.scoring.rows import Scorer, Wanted  # noqa: E402
+from builder.scoring.samples import planned  # noqa: E402
+from builder.scoring.search import disagreeing, far, like, search, uncertain  # noqa: E402
+from builder.scoring.stored import Result, open_result  # noqa: E402
+from builder.support.errors import ConfigError  # noqa: E402
+from edge_runtime import MultiHeadClassifier  # noqa: E402
+from edge_runtime.identity import file_digest  # noqa: E402
+from tests.cluster.material import FOLDER, pictures  # noqa: E402
+
+THREE, INT16 = FOLDER / "three.tflite", FOLDER / "int16.tflite"
+HEADS = ("animals", "garden")
+
+
+def scored(file: Path, data: Path, folder: Path, *, block: int = 5, heads: tuple[str, ...] = HEADS) -> Result:
+    """What ``score`` writes, without Ray."""
+    wanted = Wanted(heads, features=True)
+    samples = write_plan(folder / "plan", planned(str(data), texts=False), block=block)
+    request = {"file": file_digest(str(file)), "data": str(data), "column": None, "heads": list(heads)}
+    begin(folder, {**request, "joint": False, "features": True, "block": block}, samples)
+    scorer = Scorer(str(file), wanted)
+    for number in range(len(blocks_of(folder / "plan"))):
+        write_part(folder, number, scorer.table(read_block(folder / "plan", number)))
+    return open_result(folder)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    pictures(folder, 23)
+    (folder / "0" / "0000b.png").write_bytes(b"broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return scored(THREE, archive, tmp_path_factory.mktemp("old"))
+
+
+@pytest.fixture(scope="module")
+def new(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return scored(INT16, archive, tmp_path_factory.mktemp("new"))
+
+
+def whole(result: Result) -> list[dict]:
+    rows = pa.concat_tables(result.tables()).to_pylist()
+    return [row for row in rows if row["error"] is None]
+
+
+def test_changes_are_those_of_the_rows(old: Result, new: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.scoring.compare.MOST_SHOWN", 2)
+    found = compare(old, new)
+    assert tuple(found) == HEADS
+    for head, changes in found.items():
+        pairs = [(b, a) for b, a in zip(whole(old), whole(new), strict=True)]
+        drift = [np.abs(np.subtract(b[f"{head}_scores"], a[f"{head}_scores"])).max() for b, a in pairs]
+        changed = [i for i, (b, a) in enumerate(pairs) if b[f"{head}_label"] != a[f"{head}_label"]]
+        assert (changes.samples, changes.changed) == (23, len(changed))
+        assert changes.mean_drift == pytest.approx(np.mean(drift)) and changes.mean_drift > 0
+        worst = sorted((drift[i] for i in changed), reverse=True)[:2]
+        assert sorted((c.drift for c in changes.shown), reverse=True) == pytest.approx(worst)
+    assert all(changes.changed == 0 and not changes.shown for changes in compare(old, old).values())
+
+
+def test_results_that_cannot_be_compared(archive: Path, old: Result, tmp_path: Path) -> None:
+    other_heads = scored(THREE, archive, tmp_path / "things", heads=("things",))
+    with pytest.raises(ConfigError, match="have no head in common"):
+        compare(old, other_heads)
+    with pytest.raises(ConfigError, match="expected block 5 as .* has it, found 4"):
+        compare(old, scored(THREE, archive, tmp_path / "blocks", block=4))
+    moved = scored(THREE, archive, tmp_path / "moved")
+    write_part(moved.folder, 1, next(iter(moved.tables())))
+    with pytest.raises(ConfigError, match="holds other samples than"):
+        compare(old, moved)
+    part(moved.folder, 2).unlink()
+    with pytest.raises(ConfigError, match="1 of 5 blocks are missing"):
+        open_result(moved.folder)
+    with pytest.raises(ConfigError, match=r"expected a folder that builder score wrote, found no score.json in it"):
+        open_result(archive)
+
+
+def test_a_search_finds_what_a_sort_of_everything_finds(old: Result, new: Result) -> None:
+    rows = whole(old)
+    with MultiHeadClassifier(THREE) as classifier:
+        tensor = classifier.metadata.seam[0]
+    real = tensor.quantization.dequantize(np.array([row["features"] for row in rows], np.int8))
+    unit = real / np.linalg.norm(real, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    scores, theirs = (np.array([row["animals_scores"] for row in r]) for r in (rows, whole(new)))
+    sorted_scores = np.sort(scores, axis=1)
+    np.fill_diagonal(others := cosine.copy(), -1)
+    expected = {
+        "like": cosine[4],
+        "uncertain": 1 - sorted_scores[:, -1] + sorted_scores[:, -2],
+        "disagree": np.abs(scores - theirs).sum(1) / 2,
+        "far": 1 - others.max(1),
+    }
+    ways = {
+        "like": like(np.array(rows[4]["features"], np.int8), tensor),
+        "uncertain": uncertain("animals"),
+        "disagree": disagreeing("animals", new),
+        "far": far(old, tensor),
+    }
+    for way, measure in ways.items():
+        columns = ["features"] if way in ("like", "far") else []
+        hits = search(old, measure, columns, top=6)
+        order = np.argsort(-expected[way])[:6]
+        assert [hit.value for hit in hits] == pytest.approx(expected[way][order], abs=1e-5), way
+        assert hits[0].source == rows[order[0]]["source"]
+        assert hits[0].labels[0].split()[0] == rows[order[0]]["animals_label"]
+    assert search(old, uncertain("animals"), [], top=100)[-1].value == pytest.approx(expected["uncertain"].min())
+
+
+def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Result, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    done = run(main, ["compare", str(old.folder), str(new.folder), "--output", str(tmp_path / "c"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert "answers change" in (tmp_path / "c" / "compare.html").read_text()
+    picture = sorted(archive.rglob("*.png"))[0]
+    asked = ["search", str(old.folder), "--output", str(tmp_path / "s.html")]
+    done = run(main, [*asked, "--like", str(picture), "--file", str(THREE), "--top", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.output.splitlines()]
+    assert lines[0]["source"] == str(picture) and lines[0]["value"] == pytest.approx(1) and len(lines) == 3
+    page = (tmp_path / "s.html").read_text()
+    assert page.count("data:image/jpeg") == 3
+    for wrong, message in {
+        ("--far", "--uncertain", "animals"): "expected one of --like, --uncertain, --far and --disagree",
+        ("--uncertain", "plants"): "no head 'plants'; there are: animals, garden",
+        ("--far",): "need --file",
+        ("--far", "--file", str(INT16)): "was scored with another file",
+    }.items():
+        done = run(main, [*asked, *wrong])
+        assert done.exit_code == 2 and message in done.output, done.output
