@@ -56,8 +56,9 @@ def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Seconds, without TensorFlow, of renaming a head and of removing one."""
     start = time.perf_counter()
     from builder.growing import grow
+    from builder.settings.growing import GrowConfig
 
-    imported, config = time.perf_counter(), grow.GrowConfig(_file(folder, count), folder / "out" / "changed.tflite")
+    imported, config = time.perf_counter(), GrowConfig(_file(folder, count), folder / "out" / "changed.tflite")
     grow.rename_head(config, "head_0003", "another")
     renamed = time.perf_counter()
     grow.remove_head(config, "head_0003")
@@ -87,8 +88,8 @@ def _file(folder: Path, count: int) -> Path:
 
 
 def _config(kind: str, count: int, folder: Path, output: str) -> Any:
-    from builder.growing.grow import GrowConfig
     from builder.settings.config import HeadConfig
+    from builder.settings.growing import GrowConfig
     from builder.settings.input_scaling import PREPROCESSING
 
     pixels = PREPROCESSING["tf"] if kind == "small" else None

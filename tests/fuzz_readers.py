@@ -46,8 +46,9 @@ def make_seeds(folder: Path) -> None:
     """Valid inputs of every kind; needs TensorFlow, and what it makes is used by every worker."""
     import keras
 
-    from builder.growing.grow import GrowConfig, build_head
+    from builder.growing.grow import build_head
     from builder.settings.config import HeadConfig
+    from builder.settings.growing import GrowConfig
     from builder.settings.input_scaling import PREPROCESSING
     from tests.tiny_models import build_tiny, tiny_base, tiny_classifier
 

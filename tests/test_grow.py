@@ -20,7 +20,8 @@ from builder.commands.cli import main
 from builder.exporting.export import export_split
 from builder.growing import grow as grow_module
 from builder.growing.finished import read_finished
-from builder.growing.grow import GrowConfig, add_head, build_head, remove_head, rename_head
+from builder.growing.grow import add_head, build_head, remove_head, rename_head
+from builder.settings.growing import GrowConfig
 from builder.settings.input_scaling import PREPROCESSING as TRANSFORMS
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
 from builder.tflite.link import link, unlink

@@ -14,7 +14,8 @@ from pathlib import Path
 PROGRAM = """
 import json, os, shutil, sys
 from pathlib import Path
-from builder.growing.grow import GrowConfig, rename_head
+from builder.growing.grow import rename_head
+from builder.settings.growing import GrowConfig
 import edge_runtime.interpreter
 edge_runtime.interpreter.find_interpreter()
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])

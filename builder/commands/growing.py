@@ -13,8 +13,7 @@ from rich.table import Table
 
 from builder.commands.chosen import chosen, head_config, pair
 from builder.commands.options import head_options, setting_options
-from builder.growing import grow
-from builder.growing.grow import GrowConfig
+from builder.settings.growing import GrowConfig
 from builder.support.plain import plain
 from builder.support.quiet import quiet
 from edge_runtime.bundle import read_metadata
@@ -76,6 +75,8 @@ def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
 @_JSON
 def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **chosen: Any) -> None:
     """Take head NAME out of FILE."""
+    from builder.growing import grow
+
     _show(grow.remove_head(GrowConfig(file, output or file, **chosen), name), as_json)
 
 
@@ -87,6 +88,8 @@ def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **cho
 @_JSON
 def rename_head(file: Path, names: str, output: Path | None, report: Path | None, as_json: bool) -> None:
     """Give a head of FILE another name."""
+    from builder.growing import grow
+
     old, new = pair(names, "rename-head")
     _show(grow.rename_head(GrowConfig(file, output or file, report), old, new), as_json)
 
@@ -116,6 +119,8 @@ def _run(operation: str, file: Path, output: Path, head: str, options: dict[str,
     as_json = options.pop("as_json")
     config = chosen(GrowConfig, head=head_config(name, model, options), file=file, output=output, **options)
     with quiet():
+        from builder.growing import grow
+
         change = getattr(grow, operation)(config, **more)
     _show(change, as_json)
 

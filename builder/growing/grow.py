@@ -13,26 +13,11 @@ from builder.growing.finished import Finished, Kept, prove_kept, read_finished, 
 from builder.growing.packs import head_pack
 from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.samples.calibration import SampleSet, collect
-from builder.settings.config import (
-    DEFAULT_MIN_AGREEMENT,
-    AllowCode,
-    HeadConfig,
-    HeldOut,
-    JointConfig,
-    MaxMemory,
-    MaxSteps,
-    MinAgreement,
-    Report,
-    Rounding,
-    Samples,
-    SettingPath,
-    WithLimits,
-)
-from builder.settings.limits import Limits
-from builder.settings.model import settings
+from builder.settings.config import HeadConfig, JointConfig
+from builder.settings.growing import GrowConfig
 from builder.support.errors import ConfigError, QualityError
 from builder.support.files import Output, locked
-from builder.support.places import check_file, report_folder
+from builder.support.places import check_file
 from builder.tflite.flatbuffer import Part
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier
@@ -43,31 +28,6 @@ if TYPE_CHECKING:
     from builder.judging.verify import HeadQuality
 
 Heads = dict[str, tuple[HeadInfo, Part]]
-
-
-@settings
-class GrowConfig(WithLimits):
-    """``file``: what is changed. ``output``: where the result goes, perhaps the same file.
-
-    ``calibration_data``: pictures or texts that a new head is quantized with, and the joint list fitted again; without
-    ``verification_data`` a fifth of them is set aside. ``head``: the new head.
-    """
-
-    file: SettingPath
-    output: SettingPath
-    report: Report | None = None
-    calibration_data: Samples | None = None
-    verification_data: HeldOut | None = None
-    head: HeadConfig | None = None
-    min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
-    rounding: Rounding = "learnt"
-    max_memory: MaxMemory = Limits.max_memory
-    max_steps: MaxSteps = Limits.max_steps
-    allow_code: AllowCode = False
-
-    @property
-    def report_folder(self) -> Path:
-        return self.report or report_folder(self.output)
 
 
 @dataclass

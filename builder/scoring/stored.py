@@ -49,7 +49,5 @@ def open_result(folder: Path) -> Result:
     blocks = len(blocks_of(folder / PLAN))
     missing = sum(not part(folder, block).is_file() for block in range(blocks))
     if missing:
-        raise ConfigError(
-            f"{folder}: {missing:,} of {blocks:,} blocks are missing; go on with builder score --resume"
-        )
+        raise ConfigError(f"{folder}: {missing:,} of {blocks:,} blocks are missing; go on with builder score --resume")
     return Result(folder, request, blocks)

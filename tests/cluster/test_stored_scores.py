@@ -82,7 +82,7 @@ def test_results_that_cannot_be_compared(archive: Path, old: Result, tmp_path: P
     other_heads = scored(THREE, archive, tmp_path / "things", heads=("things",))
     with pytest.raises(ConfigError, match="have no head in common"):
         compare(old, other_heads)
-    with pytest.raises(ConfigError, match="expected block 5 as .* has it, found 4"):
+    with pytest.raises(ConfigError, match=r"expected block 5 as .* has it, found 4"):
         compare(old, scored(THREE, archive, tmp_path / "blocks", block=4))
     moved = scored(THREE, archive, tmp_path / "moved")
     write_part(moved.folder, 1, next(iter(moved.tables())))
@@ -123,7 +123,7 @@ def test_a_search_finds_what_a_sort_of_everything_finds(old: Result, new: Result
         order = np.argsort(-expected[way])[:6]
         assert [hit.value for hit in hits] == pytest.approx(expected[way][order], abs=1e-5), way
         assert hits[0].source == rows[order[0]]["source"]
-        assert hits[0].labels[0].split()[0] == rows[order[0]]["animals_label"]
+        assert hits[0].labels[0].rsplit(maxsplit=1)[0] == rows[order[0]]["animals_label"]
     assert search(old, uncertain("animals"), [], top=100)[-1].value == pytest.approx(expected["uncertain"].min())
 
 
