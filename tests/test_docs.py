@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from builder.commands.cli import main as builder_main
+from builder.settings.input_scaling import KERAS_PREPROCESSING, PREPROCESSING
+from edge_runtime.cli import main as runtime_main
+from tests.tiny_models import save_pictures, tiny_base, tiny_classifier, tiny_picture
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = {p.name.partition(".")[0]: json.loads(p.read_text()) for p in (ROOT / "docs/reference/schemas").glob("*.json")}
@@ -68,3 +80,84 @@ def test_a_schema_refuses_what_is_missing_or_new(printed: list[tuple[str, Any]])
             del less[key]
             assert complaints(name, less), (name, key)
         assert complaints(name, {**document, "news": 1}), name
+
+
+@dataclass(frozen=True)
+class Block:
+    """Commands of a page; ``reason``: why they cannot run here."""
+
+    page: Path
+    reason: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r"(?:<!-- not run: (.+) -->\n)?```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines_of = [(reason, text.replace("\\\n", " ").splitlines()) for reason, text in found]
+    return [
+        Block(page, reason, tuple(tuple(shlex.split(line, comments=True)) for line in lines if line.strip()))
+        for reason, lines in lines_of
+    ]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+PROGRAMS: dict[str, click.Group] = {"builder": builder_main, "edge-runtime": runtime_main}
+
+
+def test_every_command_is_in_a_block_that_a_test_sees() -> None:
+    """Where it is indented or a fence says another language, it would be out of sight."""
+    for page in PAGES:
+        rest = re.sub(r"```sh\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert re.findall(r"^(?: {4})?(?:builder|edge-runtime) [a-z-]+ .*", rest, re.MULTILINE) == [], page
+
+
+def test_every_option_in_the_docs_exists() -> None:
+    """Also where a block cannot run here."""
+    commands = [command for block in BLOCKS for command in block.commands if command[0] in PROGRAMS]
+    assert len(commands) > 20
+    for program, name, *arguments in commands:
+        command = PROGRAMS[program].commands[name]
+        command.make_parser(click.Context(command)).parse_args(list(arguments))
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages speak of: three classifiers, pictures, the guide's configuration, and what is built from it."""
+    folder = tmp_path_factory.mktemp("docs")
+    base = tiny_base()
+    tasks = {"cats": "tabby siamese", "dogs": "collie beagle pug", "birds": "owl jay"}
+    for seed, (name, labels) in enumerate(tasks.items()):
+        tiny_classifier(base, len(labels.split()), seed + 1).save(folder / f"{name}.keras")
+        (folder / f"{name}.txt").write_text("\n".join(labels.split()) + "\n")
+        save_pictures(folder / "pictures", {name: 18}, seed)
+        save_pictures(folder / "labelled" / name, labels.split(), seed + 9)
+    save_pictures(folder / "labelled", ["none"], 5)
+    shutil.rmtree(folder / "labelled" / "birds")
+    tiny_picture(1).save(folder / "photo.jpg")
+    guide = (ROOT / "docs/guides/pictures.md").read_text(encoding="utf-8")
+    (folder / "mine.toml").write_text(re.search(r"```toml\n(# mine.toml.*?)```", guide, re.DOTALL)[1])  # type: ignore[index]
+    done = CliRunner().invoke(builder_main, ["build", str(folder / "mine.toml"), "--fast"])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if not b.reason}), ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page: Path, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(workshop, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    for program, *arguments in [c for block in BLOCKS if block.page == page and not block.reason for c in block.commands]:
+        done = CliRunner().invoke(PROGRAMS[program], arguments)
+        assert done.exit_code == 0, (program, arguments, done.output, done.exception)
+
+
+def test_preprocessing_is_what_keras_does() -> None:
+    import keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
+    modules = {n: m for n, m in vars(keras.applications).items() if hasattr(m, "preprocess_input")}
+    same_as_resnet, all_modes = "resnet50", "imagenet_utils"
+    assert set(modules) - {same_as_resnet, all_modes} == set(KERAS_PREPROCESSING)
+    for name, (word, _) in KERAS_PREPROCESSING.items():
+        keras_says = np.asarray(modules[name].preprocess_input(pixels.copy()))
+        np.testing.assert_allclose(keras_says, PREPROCESSING[word].apply(pixels), atol=1e-4, err_msg=name)

@@ -257,7 +257,9 @@ class BuildConfig(WithLimits):
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
     calibration_data: Samples
-    heads: Annotated[tuple[HeadConfig, ...], _HEADS]
+    heads: Annotated[
+        tuple[HeadConfig, ...], _HEADS, Field(description="The classifiers, in the order that they have everywhere.")
+    ]
     verification_data: HeldOut | None = None
     min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
     keras_output: Annotated[SettingPath | None, Field(description="Also save the merged model as .keras.")] = None
