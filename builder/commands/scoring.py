@@ -136,11 +136,15 @@ def _measure(
     head = uncertain or (disagree and disagree[0]) or None
     search.check_column(result, features=like is not None or far, head=head)
     if uncertain is not None:
-        return f"{uncertain} is least sure", search.uncertain(uncertain), []
+        return f"{uncertain} is least sure", search.uncertain(uncertain), [f"{uncertain}_scores"]
     if disagree is not None:
         other = open_result(disagree[1])
         search.check_column(other, head=disagree[0])
-        return f"{disagree[0]} disagrees with {disagree[1]}", search.disagreeing(disagree[0], other), []
+        return (
+            f"{disagree[0]} disagrees with {disagree[1]}",
+            search.disagreeing(disagree[0], other),
+            [f"{disagree[0]}_scores"],
+        )
     if file is None:
         raise ConfigError("search: --like and --far need --file, the finished file that was scored with")
     with MultiHeadClassifier(file, head_packs=()) as classifier:

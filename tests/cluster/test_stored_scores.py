@@ -118,13 +118,15 @@ def test_a_search_finds_what_a_sort_of_everything_finds(old: Result, new: Result
         "far": far(old, tensor),
     }
     for way, measure in ways.items():
-        columns = ["features"] if way in ("like", "far") else []
+        columns = ["features"] if way in ("like", "far") else ["animals_scores"]
         hits = search(old, measure, columns, top=6)
         order = np.argsort(-expected[way])[:6]
         assert [hit.value for hit in hits] == pytest.approx(expected[way][order], abs=1e-5), way
         assert hits[0].source == rows[order[0]]["source"]
         assert hits[0].labels[0].rsplit(maxsplit=1)[0] == rows[order[0]]["animals_label"]
-    assert search(old, uncertain("animals"), [], top=100)[-1].value == pytest.approx(expected["uncertain"].min())
+    assert search(old, uncertain("animals"), ["animals_scores"], top=100)[-1].value == pytest.approx(
+        expected["uncertain"].min()
+    )
 
 
 def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Result, tmp_path: Path) -> None:
@@ -141,6 +143,9 @@ def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Res
     assert lines[0]["source"] == str(picture) and lines[0]["value"] == pytest.approx(1) and len(lines) == 3
     page = (tmp_path / "s.html").read_text()
     assert page.count("data:image/jpeg") == 3
+    for way in (("--uncertain", "garden"), ("--disagree", "garden", str(new.folder)), ("--far", "--file", str(THREE))):
+        done = run(main, [*asked, *way])
+        assert done.exit_code == 0 and "23 samples" in done.output, done.output
     for wrong, message in {
         ("--far", "--uncertain", "animals"): "expected one of --like, --uncertain, --far and --disagree",
         ("--uncertain", "plants"): "no head 'plants'; there are: animals, garden",
