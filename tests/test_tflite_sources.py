@@ -15,6 +15,7 @@ keras = pytest.importorskip("keras")
 
 from builder import build  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
+from builder.merging.difference import first_difference  # noqa: E402
 from builder.merging.merged import merge  # noqa: E402
 from builder.merging.mixed_sources import of_one_kind  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
@@ -24,6 +25,8 @@ from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
+from edge_runtime.inputs import tensor_maker  # noqa: E402
+from edge_runtime.metadata import ImageInput  # noqa: E402
 from tests import tflite_files  # noqa: E402
 from tests.tflite_files import changed, convert, move_weight  # noqa: E402
 from tests.tiny_models import SIZE, label_names, save_pictures, tiny_base, tiny_classifier  # noqa: E402
@@ -214,3 +217,66 @@ def test_what_needs_layers_is_refused(files: dict[str, Path], pictures: Path, tm
     with pytest.raises(ConfigError, match=r"comes from a \.tflite file"):
         build(config(tmp_path, files, pictures, keras_output=tmp_path / "merged.keras"))
     assert not list(tmp_path.iterdir())
+
+
+def _quantized(model: Any, pixels: np.ndarray, *, weights: str = "int8") -> bytes:
+    import tensorflow as tf
+
+    settings: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if weights == "float16":
+        settings["target_spec"] = tf.lite.TargetSpec(supported_types=[tf.float16])
+    if weights == "all int8":
+        settings["representative_dataset"] = lambda: ([p[None].astype(np.float32) / 127.5 - 1] for p in pixels)
+        settings["inference_input_type"] = settings["inference_output_type"] = tf.uint8
+    return convert(model, **settings)
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> dict[str, dict[str, Path]]:
+    """The two classifiers in three precisions."""
+    spec = ImageInput(SIZE, SIZE)
+    shown = np.concatenate([tensor_maker(spec)(path) for path in sorted(pictures.rglob("*.*"))[:16]])
+    base = tiny_base()
+    models = {name: tiny_classifier(base, count, i + 1) for i, (name, count) in enumerate(LABELS.items())}
+    folder = tmp_path_factory.mktemp("rounded")
+    found = {}
+    for weights in ("float16", "int8", "all int8"):
+        (folder / weights).mkdir()
+        made = {name: _quantized(model, shown, weights=weights) for name, model in models.items()}
+        found[weights] = tflite_files.save(folder / weights, made)
+    return found
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8", "all int8"])
+def test_rounded_files_share_what_they_shared(
+    rounded: dict[str, dict[str, Path]], pixels: np.ndarray, weights: str
+) -> None:
+    """int8 biases are rounded by scales that differ from file to file: they are one within half a step."""
+    classifiers = read(rounded[weights])
+    merged, apart = merged_and_apart(classifiers)
+    assert apart <= 1e-6
+    assert [len(head.operators) for head in merged.heads.values()] == [2, 2]
+    features = merged.features(pixels)
+    limit = {"float16": EXACT, "int8": 0.05, "all int8": 0.2}[weights]
+    for classifier in classifiers:
+        assert np.abs(classifier.predict(pixels) - merged.head_scores(classifier.name, features)).max() < limit
+        assert classifier.is_exact == (weights == "float16")
+
+
+def test_int8_files_build_and_are_compared_with_themselves(
+    rounded: dict[str, dict[str, Path]], pictures: Path, tmp_path: Path
+) -> None:
+    heads = tuple(HeadConfig(n, p, label_names(n, LABELS[n])) for n, p in rounded["all int8"].items())
+    result = build(BuildConfig(tmp_path / "out.tflite", pictures, heads, joint=JointConfig(enabled=False)))
+    assert result.quality.agreement >= 0.97
+    assert any("stays lost" in note for note in result.report.notes)
+
+
+def test_a_float_file_and_a_rounded_one_are_told_apart(
+    files: dict[str, Path], rounded: dict[str, dict[str, Path]]
+) -> None:
+    mixed = {"animals": files["animals"], "other": rounded["int8"]["garden"]}
+    classifiers, _ = align(read(mixed), 0.0)
+    difference = first_difference(*classifiers)
+    assert difference is not None
+    assert "other was quantized, animals was not" in difference.advice

@@ -14,6 +14,7 @@ from builder.reading.layers import weight_name
 from builder.reading.source_input import source_input_difference
 
 _FLOAT16_STEP = 2.0**-11  # largest relative error of rounding to float16
+_INT8_STEP = 1 / 127  # a whole step, where a channel is rounded by its largest value
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
@@ -107,6 +108,12 @@ def _advice(first: Classifier, other: Classifier, counterparts: dict[int, Node])
         return (
             "All differences are as small as float16 makes them: one file went through it; "
             "tolerance = 0.001 (--tolerance 0.001) takes them for equal"
+        )
+    if first.is_exact != other.is_exact and all(distance(a, b) <= _INT8_STEP for _, a, b in changed):
+        rounded, exact = (other, first) if first.is_exact else (first, other)
+        return (
+            f"All differences are as small as int8 makes them: {rounded.name} was quantized, {exact.name} was not; take "
+            "the float file of both (Teachable Machine calls it model_unquant.tflite), or the quantized one of both"
         )
     if all(name in _STATISTICS for name, _, _ in changed):
         return (

@@ -77,6 +77,11 @@ class Classifier:
         """How far apart weights may be that are one, relative to the largest of a tensor; more where the user says so."""
         return 0.0
 
+    @property
+    def is_exact(self) -> bool:
+        """Does the original compute in float with the numbers that ``graph`` has?"""
+        return True
+
     def settings(self, index: int) -> dict[str, Any]:
         """Of a node, in the form in which they are compared."""
         return settings_of(self.graph, index, self.source_input.shape)

@@ -231,7 +231,7 @@ def quantization(tensor: Any) -> Quantization:
 def is_quantity(tensor: Any) -> bool:
     """Does the tensor hold real numbers, or integers that stand for such? Tokens and indices are none."""
     quantized = tensor.quantization is not None and tensor.quantization.scale is not None
-    return bool(tensor.type == FLOAT32 or (tensor.type in (INT8, INT16) and quantized))
+    return bool(tensor.type in (FLOAT16, FLOAT32) or (tensor.type in (INT8, UINT8, INT16) and quantized))
 
 
 def set_quantization(tensor: Any, chosen: Quantization) -> None:

@@ -24,9 +24,10 @@ from builder.reading.tflite.original import run_original
 from builder.reading.tflite.pixels import Entry, read_entry, without_front
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
-from builder.tflite.flatbuffer import INT8, INT16, UINT8, Part
+from builder.tflite.flatbuffer import FLOAT16, FLOAT32, INT8, UINT8, Part, is_quantity, type_name
 
 FOLDING = 1e-6  # of a tensor's largest value: how far folding a BatchNormalization moved weights in two converters
+_LOST = "its weights are {} already: what rounding them lost stays lost, and the file is compared with it as it is"
 _ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "RELU": "relu", "RELU6": "relu6", "TANH": "tanh"}
 _PASSED = ("CAST", "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "MEAN", "QUANTIZE", "RESHAPE", "SQUEEZE")
 _AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
@@ -36,17 +37,21 @@ _AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
 class TfliteClassifier(Classifier):
     """``graph``: operators, see ``operators.operator_node``. ``entry``: the file's own input.
 
-    ``quantized``: it computes with integers; its weights are float again, what was lost stays lost. ``source``: the
-    classifier of another kind that the operators were converted from.
+    ``precision``: of its weights and, where they are integers, its activations; all is float again in ``graph``.
+    ``source``: the classifier of another kind that the operators were converted from.
     """
 
     entry: Entry | None = None
-    quantized: bool = False
+    precision: str = "float32"
     source: Classifier | None = None
 
     @property
     def folding(self) -> float:
         return FOLDING
+
+    @property
+    def is_exact(self) -> bool:
+        return self.precision.startswith("float")
 
     @cached_property
     def digests(self) -> list[str]:
@@ -150,7 +155,7 @@ def _classifier(
     name: str, path: Path, part: Part, preprocessing: PixelTransform | None, pool: WeightPool
 ) -> TfliteClassifier:
     entry, inside = read_entry(part)
-    quantized = _is_quantized(part)
+    precision = _precision(part)
     graph = in_one_form(read_operators(part, pool), pool)
     _check_output(graph)
     origin = Origin()
@@ -164,22 +169,29 @@ def _classifier(
     found = TfliteClassifier(
         name=name,
         path=path,
-        kind="TensorFlow Lite, " + ("int8" if quantized else "float32"),
+        kind=f"TensorFlow Lite, {precision}",
         graph=graph,
         source_input=source_input,
         original=TfliteOriginal(path, entry),
         output=Output(LOGITS, "softmax"),
         entry=entry,
-        quantized=quantized,
+        precision=precision,
+        notes=() if precision.startswith("float") else (_LOST.format(precision),),
     )
     output = expected_output(*found.end, None, 0, str(path))
     return replace(found, output=output, labels=origin.labels or ())
 
 
-def _is_quantized(part: Part) -> bool:
-    """Does it compute with integers?"""
+def _precision(part: Part) -> str:
+    """What it computes with: ``float32``; ``float16``, of weights alone; ``int8 weights``, activations rounded as it
+    runs; ``int8``, ``uint8`` or ``int16``, both.
+    """
     made = {i for op in part.operators for i in op.outputs} - set(part.outputs.values())
-    return any(part.tensors[i].type in (INT8, UINT8, INT16) for i in made)
+    integers = {part.tensors[i].type for i in made if is_quantity(part.tensors[i])} - {FLOAT32, FLOAT16}
+    if integers:
+        return type_name(part.tensors[next(i for i in made if part.tensors[i].type in integers)])
+    held = {t.type for t in part.tensors if part.buffers[t.buffer] is not None and is_quantity(t)}
+    return "int8 weights" if held & {INT8, UINT8} else "float16" if FLOAT16 in held else "float32"
 
 
 def _check_output(graph: Graph) -> None:
