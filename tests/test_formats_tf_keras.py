@@ -12,11 +12,13 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
+from builder.reading.classifier import Reader  # noqa: E402
 from builder.reading.formats import StoredModel, hdf5, read_model  # noqa: E402
 from builder.reading.graph import WeightPool, read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
+from builder.reading.text_input import TextSourceInput  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
-from tests.tf_keras_files import MODELS, NO_SAVED_MODEL  # noqa: E402
+from tests.tf_keras_files import MODELS, NO_SAVED_MODEL, TEXT_WORDS, TEXTS  # noqa: E402
 
 KINDS = {".h5": "Keras 2", ".keras": "tf_keras", "_saved": "Keras 2 SavedModel"}
 FILES = [(name, kind) for name in MODELS for kind in KINDS if kind != "_saved" or name not in NO_SAVED_MODEL]
@@ -109,6 +111,23 @@ def test_the_suffix_does_not_matter(tf_keras_files: Path, tmp_path: Path) -> Non
     for source, name in (("flat.h5", "a.model"), ("flat.h5", "b.keras"), ("flat.keras", "c.h5"), ("flat.keras", "d")):
         shutil.copy(tf_keras_files / source, tmp_path / name)
         assert difference(tf_keras_files, "flat", read_model(tmp_path / name)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["text", "given"])
+@pytest.mark.parametrize("kind", [".keras", "_saved"])
+def test_a_vocabulary_is_found_where_tf_keras_keeps_it(tf_keras_files: Path, name: str, kind: str) -> None:
+    """In the assets of an archive, in the constants of a SavedModel's graph, or in the settings of the layer."""
+    path = tf_keras_files / f"{name}{kind}"
+    classifier = Reader().base("text", read_model(path), None)
+    assert isinstance(classifier.source_input, TextSourceInput)
+    vocabulary = classifier.source_input.words.vocabulary
+    assert vocabulary[:2] == ("", "[UNK]")
+    assert set(vocabulary[2:]) >= set(TEXT_WORDS)
+    assert len(vocabulary) == (6 if name == "given" else 10)
+    expected = np.load(tf_keras_files / f"{name}.npy")
+    assert np.ptp(expected, axis=0).max() > 0.05
+    found = classifier.predict([text.encode() for text in TEXTS])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

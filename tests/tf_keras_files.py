@@ -38,6 +38,31 @@ def main(folder: Path) -> None:
             model.export(folder / "exported")
 
 
+def write_texts(folder: Path) -> None:
+    """``text.keras``, ``text_saved``: a text layer that was adapted; ``given``: one whose vocabulary was given."""
+    import tensorflow as tf
+    import tf_keras
+
+    layers = tf_keras.layers
+    for name, given in (("text", None), ("given", list(TEXT_WORDS))):
+        tf_keras.backend.clear_session()
+        words = layers.TextVectorization(output_sequence_length=6, vocabulary=given)
+        if given is None:
+            words.adapt(TEXTS)
+        text = tf_keras.Input((1,), dtype=tf.string)
+        inner = tf_keras.Sequential([layers.Embedding(20, 4), layers.GlobalAveragePooling1D()])
+        model = tf_keras.Model(text, layers.Dense(3, activation="softmax")(inner(words(text))))
+        for layer in model.layers[2:]:
+            seed_weights(layer, 1)
+        np.save(folder / f"{name}.npy", model(tf.constant([[one] for one in TEXTS])))
+        model.save(folder / f"{name}.keras")
+        model.save(folder / f"{name}_saved", save_format="tf")
+
+
+TEXT_WORDS = ("film", "a", "größe", "the")
+TEXTS = ["A good film!", "the film", "größe", "a a bad the", "nothing known: Größe"]
+
+
 def seed_weights(model: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = []
@@ -219,3 +244,4 @@ NO_SAVED_MODEL = ("long_names", "mixed")  # which have nothing to show there, an
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    write_texts(Path(sys.argv[1]))

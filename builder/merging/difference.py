@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from builder.reading.classifier import Classifier
-from builder.reading.graph import Node
-from builder.reading.layers import weight_name
+from builder.reading.graph import INPUT, Node
+from builder.reading.layers import is_keras, weight_name
 from builder.reading.source_input import source_input_difference
+from builder.reading.spelling import activation_form, is_bare_activation
 
 _FLOAT16_STEP = 2.0**-11  # largest relative error of rounding to float16
 _INT8_STEP = 1 / 127  # a whole step, where a channel is rounded by its largest value
@@ -36,13 +38,27 @@ class Difference:
 
 def first_difference(first: Classifier, other: Classifier) -> Difference | None:
     """Where ``other`` leaves ``first``; None where all of it is the same."""
-    known = set(first.digests)
-    place = next((i for i, found in enumerate(other.digests) if found not in known), None)
+    place = _first_of_its_own(other, first)
     if place is None:
         return None
     node = other.graph.nodes[place]
     what, advice = _explain(first, other, node, place)
     return Difference(other.name, node.layer, what, advice)
+
+
+def _first_of_its_own(classifier: Classifier, other: Classifier) -> int | None:
+    """The first node that the other does not compute.
+
+    Nor anything that reads it: zeros in front of a convolution that the other has within, or a convolution whose
+    activation the other has in the same layer, are no difference.
+    """
+    known, graph = set(other.digests), classifier.graph
+    unknown = [i for i, found in enumerate(classifier.digests) if found not in known]
+    for i in unknown:
+        readers = [k for k, node in enumerate(graph.nodes) if any(ref.node == i for ref in node.inputs())]
+        if not readers or set(readers) & set(unknown):
+            return i
+    return None
 
 
 def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tuple[str, str]:
@@ -51,8 +67,8 @@ def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tu
         return entered
     known = counterparts(first, other)
     if place not in known:
-        behind = set(other.digests)
-        index = next((i for i, found in enumerate(first.digests) if found not in behind), len(first.digests) - 1)
+        index = _first_of_its_own(first, other)
+        index = len(first.digests) - 1 if index is None else index
         return (
             _describe_layers(first, index, other, place),
             "From here on they are built differently; only layers of one architecture can be shared",
@@ -70,18 +86,65 @@ def counterparts(first: Classifier, other: Classifier) -> dict[int, Node]:
 
 
 def _describe_layers(first: Classifier, index: int, other: Classifier, place: int) -> str:
+    zeros = _is_zeros(first.graph.nodes[index]) != _is_zeros(other.graph.nodes[place])
+    if zeros:
+        index, place = _behind_zeros(first, index), _behind_zeros(other, place)
     ours, theirs = first.graph.nodes[index], other.graph.nodes[place]
-    if ours.kind != theirs.kind:
+    if ours.kind != theirs.kind and not (_is_activation(ours) and _is_activation(theirs)):
         return f"{theirs.kind} where the other has {ours.kind} ({ours.layer!r})"
     settings, others = (c.settings(i) for c, i in ((other, place), (first, index)))
-    for key in sorted(set(settings) | set(others)):
+    ends = [_activation(c, i) for c, i in ((other, place), (first, index))]
+    if ends[0] != ends[1]:
+        return f"its activation is {ends[0]} where the other has {ends[1]}"
+    padding = {"padding"} if zeros else set()  # zeros in front and padding within are compared as one
+    for key in sorted({*settings, *others} - {"activation"} - padding):
         if settings.get(key) != others.get(key):
             found, expected = (n.config.get(key, s.get(key)) for n, s in ((theirs, settings), (ours, others)))
             return f"{key} is {found!r} where the other has {expected!r}"
     shapes = [[w.value.shape for w in node.weights] for node in (theirs, ours)]
     if shapes[0] != shapes[1]:
         return f"weights of shapes {shapes[0]} where the other has {shapes[1]}"
-    return "it reads other tensors"
+    return f"{_zeros(other, place)} where the other has {_zeros(first, index)}" if zeros else "it reads other tensors"
+
+
+def _is_zeros(node: Node) -> bool:
+    return node.kind.startswith("ZeroPadding") and is_keras(node.definition)
+
+
+def _behind_zeros(classifier: Classifier, place: int) -> int:
+    """The layer that alone reads zeros that were put around a picture; any other is itself."""
+    nodes = classifier.graph.nodes
+    readers = [i for i, node in enumerate(nodes) if any(ref.node == place for ref in node.inputs())]
+    return readers[0] if _is_zeros(nodes[place]) and len(readers) == 1 else place
+
+
+def _zeros(classifier: Classifier, place: int) -> str:
+    """What a layer reads beyond its input, in words."""
+    node = classifier.graph.nodes[place]
+    before = [classifier.graph.nodes[ref.node] for ref in node.inputs() if ref.node != INPUT]
+    said = [f"{zeros.config.get('padding')!r} zeros in front ({zeros.layer!r})" for zeros in before if _is_zeros(zeros)]
+    return said[0] if said else f"padding {node.config.get('padding')!r}"
+
+
+def _activation(classifier: Classifier, place: int) -> str:
+    """What a layer's output goes through, in the layer itself or in one of its own behind it."""
+    graph = classifier.graph
+    behind = [node for node in graph.nodes if any(ref.node == place for ref in node.inputs())]
+    chain = [graph.nodes[place], *(node for node in behind if len(behind) == 1 and _is_activation(node))]
+    forms = [form for form in (activation_form(node, None) for node in chain) if form is not None]
+    return " ".join(_written(form) for form in forms) or "none"
+
+
+def _is_activation(node: Node) -> bool:
+    return is_bare_activation(node) and activation_form(node, None) is not None
+
+
+def _written(form: list[Any]) -> str:
+    """A ReLU of three numbers by its name, where it has one."""
+    name, *numbers = form
+    if name == "relu" and numbers[1:] in ([None, 0], [6, 0]) and numbers[0] == 0:
+        return "relu6" if numbers[1] else "relu"
+    return name if name == "softmax" or not numbers else f"{name}{tuple(numbers)}"
 
 
 def _describe_weights(ours: Node, theirs: Node) -> str:

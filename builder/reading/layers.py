@@ -14,6 +14,7 @@ keras: Any = Lazy("keras")
 # Settings of a layer that do not change what it computes at inference.
 _TRAINING_ONLY = (
     "name", "trainable", "seed", "momentum", "synchronized", "renorm", "batch_input_shape", "build_config",
+    "renorm_clipping", "renorm_momentum",
     "build_input_shape", "activity_regularizer", "quantization_config", "lora_rank", "lora_alpha", "optional",
 )  # fmt: skip
 _TRAINING_ONLY_SUFFIXES = ("_initializer", "_regularizer", "_constraint")

@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
 from builder.reading.layers import does_nothing_at_inference
-from builder.reading.pixels import leading_pixels
+from builder.reading.pixel_forms import leading_pixels
 from builder.settings.input_scaling import PixelTransform
 
 ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
