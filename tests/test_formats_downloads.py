@@ -86,9 +86,7 @@ def frigate(base: Any, **changes: Any) -> Any:
 
 def test_frigates_layout(tmp_path: Path) -> None:
     (tmp_path / "labelmap.txt").write_text("known\nunknown\n")
-    (tmp_path / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")
-    with pytest.raises(ModelFileError, match=r"Frigate's folder with model.tflite only.*model.save\('model.keras'\)"):
-        read_model(tmp_path)
+    (tmp_path / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")  # beside a Keras model, that is what is read
     frigate(tiny_base(size=16, pooling=False)).save(tmp_path / "model.keras")
     for path in (tmp_path, tmp_path / "model.keras"):
         assert read_model(path).origin == Origin(("known", "unknown"), PREPROCESSING["unit"], "stretch")
@@ -104,7 +102,7 @@ def test_what_is_not_as_frigate_makes_it_is_not_told_frigates_pixels(tmp_path: P
 
 
 OTHERS = {
-    "tflite": (b"\x1c\0\0\0TFL3rest of it", "a TensorFlow Lite model, which holds no layers"),
+    "tflite": (b"\x1c\0\0\0TFL3rest of it", "found a TensorFlow Lite model"),
     "pickle": (b"\x80\x04\x95rest of it", "a pickle, which is a program and is never loaded"),
     "json": (b'{"class_name": "Sequential"}', "an architecture without weights"),
     "text": (b"no model", "expected a Keras model: .keras, .h5"),
@@ -113,7 +111,7 @@ OTHERS = {
 }
 
 FOLDERS = {
-    "tflite": (("model_unquant.tflite", "labels.txt"), "choose Export Model, Tensorflow, Keras"),
+    "tflite": (("model_unquant.tflite", "labels.txt"), "unpack it, and name one .tflite file in it"),
     "tfjs": (("model.json", "weights.bin", "metadata.json"), "TensorFlow.js; in Teachable Machine choose"),
     "torch": (("archive/data.pkl", "archive/data/0"), "a PyTorch file"),
     "two models": (("a.h5", "b/c.keras"), "2 models in it .a.h5, b/c.keras.; name one of them"),

@@ -20,7 +20,7 @@ from builder.reading.outputs import LOGITS, Output, ends_in, expected_output, se
 from builder.reading.shapes import tensor_shapes
 from builder.reading.source_input import SourceInput, check_one_input, read_source_input
 from builder.reading.text_input import TextSourceInput, check_embedding
-from builder.reading.tflite.file import is_tflite
+from builder.reading.tflite.file import tflite_in
 from builder.settings.config import BuildConfig, HeadConfig, TextConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
@@ -136,10 +136,11 @@ class Reader:
 
     def read(self, name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
         """The classifier in ``path``, with the labels that come with the file, if any. Raises ``ModelFileError``."""
-        if is_tflite(path):
+        file = tflite_in(path)
+        if file is not None:
             from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
 
-            return read_tflite(name, path, preprocessing, pool=self._pool)
+            return read_tflite(name, file, preprocessing, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
 
         return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing)

@@ -20,7 +20,7 @@ _EMPTY_ZIP = b"PK\x05\x06"
 _EXPECTED = "expected a Keras model: .keras, .h5, a SavedModel folder or a Teachable Machine download"
 # What else people have, by how it begins.
 _OTHERS = (
-    (4, b"TFL3", "a TensorFlow Lite model, which holds no layers to split"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x80\x02", "a pickle, which is a program and is never loaded"),
     (0, b"\x80\x03", "a pickle, which is a program and is never loaded"),
     (0, b"\x80\x04", "a pickle, which is a program and is never loaded"),
@@ -115,16 +115,8 @@ def _the_model(members: Members, path: Path) -> str:
     if names:
         raise ModelFileError(f"{path}: {len(names)} models in it ({', '.join(sorted(names))!s:.200}); name one of them")
     files = {PurePosixPath(name).name for name in members}
-    if FRIGATE_LABELS in files and "model.tflite" in files:
-        raise ModelFileError(
-            f"{path}: Frigate's folder with model.tflite only, which holds no layers to split; put the Keras model of "
-            f"its training (model.save('model.keras')) beside {FRIGATE_LABELS}"
-        )
     if any(name.endswith(".tflite") for name in files):
-        raise ModelFileError(
-            f"{path}: a download for TensorFlow Lite, which holds no layers to split; in Teachable Machine choose Export "
-            "Model, Tensorflow, Keras"
-        )
+        raise ModelFileError(f"{path}: a download for TensorFlow Lite; unpack it, and name one .tflite file in it")
     if "model.json" in files:
         raise ModelFileError(
             f"{path}: a download for TensorFlow.js; in Teachable Machine choose Export Model, Tensorflow, Keras"

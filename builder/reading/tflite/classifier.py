@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from builder.reading.classifier import Classifier, check_nodes
-from builder.reading.formats.stored import Origin, contradictions
+from builder.reading.formats.stored import contradictions
 from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, WeightPool, renumber
 from builder.reading.originals.original import Shown
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.tflite.beside import origin_of
 from builder.reading.tflite.constants import UnreadableTensorError
 from builder.reading.tflite.digests import operator_digests
 from builder.reading.tflite.file import read_part
@@ -73,9 +74,7 @@ class TfliteClassifier(Classifier):
 
     @property
     def end(self) -> tuple[str, int | None]:
-        return _ends_in(self.graph), size(
-            self.graph.nodes[self.graph.output.node].config["outputs"][self.graph.output.output]
-        )
+        return _ends_in(self.graph), graph_outputs(self.graph)
 
     def _with_output(self, output: Output) -> TfliteClassifier:
         return replace(self, output=output)  # what is missing behind the graph is added when the heads are merged
@@ -131,9 +130,9 @@ def read_tflite(
 ) -> TfliteClassifier:
     """The classifier in ``path``. Raises ``ModelFileError``."""
     with contradictions(path):
-        _, part = read_part(path)
+        model, part = read_part(path)
         try:
-            return _classifier(name, path, part, preprocessing, pool or WeightPool())
+            return _classifier(name, path, model, part, preprocessing, pool or WeightPool())
         except (UnreadableModelError, UnreadableTensorError) as error:
             raise ModelFileError(f"{path}: {error}") from error
 
@@ -152,24 +151,26 @@ def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassif
 
 
 def _classifier(
-    name: str, path: Path, part: Part, preprocessing: PixelTransform | None, pool: WeightPool
+    name: str, path: Path, model: bytes, part: Part, preprocessing: PixelTransform | None, pool: WeightPool
 ) -> TfliteClassifier:
     entry, inside = read_entry(part)
     precision = _precision(part)
     graph = in_one_form(read_operators(part, pool), pool)
     _check_output(graph)
-    origin = Origin()
+    known = origin_of(path, model, graph, entry.size, graph_outputs(graph))
+    origin = known.origin
     declared = preprocessing or origin.preprocessing or PixelTransform()
+    settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:
-        declared = PixelTransform()
+        declared, settled = PixelTransform(), True
     graph, pixels = without_front(graph, entry, declared.then(inside.scale, inside.offset))
     check_nodes(graph, path)
-    source_input = PictureSourceInput(entry.size, pixels, declared, origin.fit, settled=entry.low is not None)
+    source_input = PictureSourceInput(entry.size, pixels, declared, origin.fit, settled=settled)
     graph = _once_each(graph)
     found = TfliteClassifier(
         name=name,
         path=path,
-        kind=f"TensorFlow Lite, {precision}",
+        kind=f"{known.tool}, TensorFlow Lite, {precision}" if known.tool else f"TensorFlow Lite, {precision}",
         graph=graph,
         source_input=source_input,
         original=TfliteOriginal(path, entry),
@@ -192,6 +193,11 @@ def _precision(part: Part) -> str:
         return type_name(part.tensors[next(i for i in made if part.tensors[i].type in integers)])
     held = {t.type for t in part.tensors if part.buffers[t.buffer] is not None and is_quantity(t)}
     return "int8 weights" if held & {INT8, UINT8} else "float16" if FLOAT16 in held else "float32"
+
+
+def graph_outputs(graph: Graph) -> int:
+    """How many scores it gives."""
+    return size(graph.nodes[graph.output.node].config["outputs"][graph.output.output])
 
 
 def _check_output(graph: Graph) -> None:

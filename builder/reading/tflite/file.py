@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from edge_runtime.files import read_file
 
 IDENTIFIER = b"TFL3"  # at byte 4
 MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
+_MODELS = (".tflite", ".keras", ".h5", ".hdf5", ".zip")
 _POINTER = b"version https://git-lfs"
 _CUSTOM = {
     "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; take the .tflite that was compiled",
@@ -19,16 +21,22 @@ _CUSTOM = {
 }
 
 
-def is_tflite(path: Path) -> bool:
-    """Does the file begin as a TensorFlow Lite model, or is it the stand-in for one? Raises ``ModelFileError``."""
+def tflite_in(path: Path) -> Path | None:
+    """The file, where it begins as a TensorFlow Lite model or is the stand-in for one; in a folder with no other model
+    the one such file. Raises ``ModelFileError``.
+    """
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in _MODELS]
+        alone = len(files) == 1 and files[0].suffix == ".tflite" and not (path / "saved_model.pb").exists()
+        return tflite_in(files[0]) if alone else None
     if not path.is_file():
-        return False
+        return None
     try:
         with path.open("rb") as stream:
             start = stream.read(64)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
-    return start[4:8] == IDENTIFIER or (path.suffix == ".tflite" and start.startswith(_POINTER))
+    return path if start[4:8] == IDENTIFIER or (path.suffix == ".tflite" and start.startswith(_POINTER)) else None
 
 
 def read_part(path: Path) -> tuple[bytes, Part]:
@@ -36,7 +44,12 @@ def read_part(path: Path) -> tuple[bytes, Part]:
     model = read_file(path, MAX_MODEL_FILE)
     if model.startswith(_POINTER):
         raise ModelFileError(f"{path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from")
-    subgraphs = read_subgraphs(model)
+    try:
+        subgraphs = read_subgraphs(model)
+    except (struct.error, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
+        raise ModelFileError(
+            f"{path}: damaged, or a part of a TensorFlow Lite model ({error!s:.80}); copy it again"
+        ) from error
     _check_operators(path, subgraphs)
     if len(subgraphs) != 1:
         raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")

@@ -6,12 +6,17 @@ members behind the model. Fields are written by their numbers in the schema, in 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
+import flatbuffers.packer
 import numpy as np
+from flatbuffers.table import Table
+
+from builder.settings.input_scaling import CHANNELS
 
 BUFFER_NAME = "TFLITE_METADATA"  # under which the model names the buffer
 _IDENTIFIER = b"M001"
@@ -110,3 +115,68 @@ def _reference(builder: Any, value: Any) -> int:
     for offset in reversed(tables):
         builder.PrependUOffsetTRelative(offset)
     return int(builder.EndVector())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a model says of itself. ``normalization``: (mean, std), one number or one for each channel, of
+    (pixel - mean) / std; None where it says nothing. ``label_files``: zip members with the labels of its one output, that
+    without a language first, then English.
+    """
+
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
+    label_files: tuple[str, ...]
+
+
+def read_model_metadata(content: bytes) -> Told | None:
+    """The reverse, whoever wrote it; None of what is damaged or something else."""
+    try:
+        if content[4:8] != _IDENTIFIER:
+            return None
+        root = Table(bytearray(content), flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
+        (subgraph,) = _tables(root, 3)
+        (picture,), (scores,) = _tables(subgraph, 2), _tables(subgraph, 3)
+        units = [_table_at(unit, 1) for unit in _tables(picture, 4) if _byte(unit, 0) == _NORMALIZATION]
+        numbers = [(_floats(unit, 0), _floats(unit, 1)) for unit in units if unit is not None]
+        files = [(_text(f, 3), _text(f, 0)) for f in _tables(scores, 6) if _byte(f, 2) == _TENSOR_AXIS_LABELS]
+    except (ValueError, IndexError, TypeError, struct.error, UnicodeDecodeError):
+        return None
+    known = next((n for n in numbers if len(n[0]) == len(n[1]) in (1, 3) and all(n[1])), None)
+    return Told(known, tuple(name for _, name in sorted(files, key=lambda f: (f[0] != "", not f[0].startswith("en")))))
+
+
+def _place(table: Any, number: int) -> int:
+    """Where a field lies in the buffer; 0 where it is left out."""
+    offset = int(table.Offset(4 + 2 * number))
+    return offset and int(table.Pos) + offset
+
+
+def _table_at(table: Any, number: int) -> Any:
+    place = _place(table, number)
+    return Table(table.Bytes, table.Indirect(place)) if place else None
+
+
+def _tables(table: Any, number: int) -> list[Any]:
+    offset = int(table.Offset(4 + 2 * number))
+    if not offset:
+        return []
+    start, count = table.Vector(offset), min(table.VectorLen(offset), len(table.Bytes))
+    return [Table(table.Bytes, table.Indirect(start + 4 * i)) for i in range(count)]
+
+
+def _floats(table: Any, number: int) -> tuple[float, ...]:
+    offset = int(table.Offset(4 + 2 * number))
+    if not offset:
+        return ()
+    data = np.frombuffer(bytes(table.Bytes), np.float32, min(table.VectorLen(offset), CHANNELS + 1), table.Vector(offset))
+    return tuple(float(v) for v in data)
+
+
+def _text(table: Any, number: int) -> str:
+    place = _place(table, number)
+    return table.String(place).decode("utf-8") if place else ""
+
+
+def _byte(table: Any, number: int) -> int:
+    place = _place(table, number)
+    return table.Bytes[place] if place else 0

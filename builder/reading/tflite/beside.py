@@ -1,0 +1,190 @@
+"""What comes with a ``.tflite``: labels and input scaling in its own metadata, in the files beside it, or in its shape.
+
+Sources of the formats, beside the files themselves: Lobe's starter projects (``signature.json``; centre square, x / 255);
+Azure-Samples/customvision-export-samples (``cvexport.manifest``; stretched, raw, blue first); for Teachable Machine and
+Frigate see ``builder.reading.formats.downloads``; the metadata schema of TensorFlow Lite.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.reading.formats.labels import MAX_LABEL_FILE, labels_of_text, numbered_labels, read_label_file
+from builder.reading.formats.stored import Origin
+from builder.reading.graph import Graph
+from builder.settings.input_scaling import CHANNELS, PREPROCESSING, PixelTransform
+from builder.support.errors import ConfigError
+from builder.tflite.flatbuffer import file_metadata
+from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
+from edge_runtime.files import read_file
+
+_LABEL_FILES = ("labels.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
+_TEACHABLE_SIZE = (224, 224)
+_BLUE_FIRST = PixelTransform(order=(2, 1, 0))
+_EDGE_IMPULSE_FITS = {"squash": "stretch", "fit-shortest": "crop", "fit-longest": "pad"}
+_TAIL = ["MEAN", "FULLY_CONNECTED", "FULLY_CONNECTED", "SOFTMAX"]  # of Teachable Machine and of Frigate
+
+
+@dataclass(frozen=True)
+class Known:
+    """``tool``: what made the file, where that is known."""
+
+    tool: str | None
+    origin: Origin
+
+
+def origin_of(path: Path, model: bytes, graph: Graph, size: tuple[int, int], labels: int) -> Known:
+    """What is known of the file ``path``, whose content is ``model``. ``size``: of pictures; ``labels``: how many."""
+    found = _lobe(path) or _custom_vision(path) or _edge_impulse(path) or _by_shape(path, graph, size)
+    inside = _metadata(model)
+    names = next(_fitting([inside.labels, found and found.origin.labels, *_neighbours(path)], labels), None)
+    preprocessing = inside.preprocessing or (found.origin.preprocessing if found else None)
+    return Known(found.tool if found else None, Origin(names, preprocessing, found.origin.fit if found else None))
+
+
+def _fitting(candidates: Any, labels: int) -> Iterator[tuple[str, ...]]:
+    """Those with a label for each output; one output may be a question with two answers."""
+    return (names for names in candidates if names and (len(names) == labels or (labels, len(names)) == (1, 2)))
+
+
+def _metadata(model: bytes) -> Origin:
+    """TensorFlow Lite metadata: the labels lie in the file as zip members, in one or several languages."""
+    content = file_metadata(model).get(BUFFER_NAME)
+    told = None if content is None else read_model_metadata(content)
+    if told is None:
+        return Origin()
+    transform = None
+    if told.normalization is not None:
+        mean, std = (np.asarray(values) for values in told.normalization)
+        transform = PixelTransform().then(1 / std, -mean / std)
+    try:
+        with zipfile.ZipFile(io.BytesIO(model)) as archive:
+            texts = [_text_in(archive, name) for name in told.label_files]
+    except (zipfile.BadZipFile, NotImplementedError):
+        texts = []
+    return Origin(next((labels_of_text(text) for text in texts if text), None), transform)
+
+
+def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
+    try:
+        if archive.getinfo(name).file_size > MAX_LABEL_FILE:
+            return None
+        return archive.read(name).decode("utf-8-sig")
+    except (KeyError, UnicodeDecodeError, RuntimeError, OSError):
+        return None
+
+
+def _neighbours(path: Path) -> Iterator[tuple[str, ...]]:
+    """Labels in files of the usual names, unless the model has a label file of its own name."""
+    if any(path.with_suffix(suffix).is_file() for suffix in (".txt", ".json", ".csv")):
+        return
+    for name in _LABEL_FILES:
+        file = path.parent / name
+        if file.is_file():
+            try:
+                yield read_label_file(file)
+            except ConfigError:
+                continue  # something else of that name; who has no other labels is asked for them
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    """Nothing where there is no such file, or it is something else."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(read_file(file, MAX_LABEL_FILE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+
+
+def _lobe(path: Path) -> Known | None:
+    signature = _json(path.parent / "signature.json")
+    classes = signature.get("classes")
+    if signature.get("filename") != path.name or not isinstance(classes, dict):
+        return None
+    return Known("Lobe", Origin(_names(classes.get("Label")), PREPROCESSING["unit"], "crop"))
+
+
+def _custom_vision(path: Path) -> Known | None:
+    manifest = _json(path.parent / "cvexport.manifest")
+    if manifest.get("ModelFileName") != path.name:
+        return None
+    labels = manifest.get("LabelFileName")
+    names = None
+    if isinstance(labels, str) and Path(labels).name == labels and (path.parent / labels).is_file():
+        try:
+            names = read_label_file(path.parent / labels)
+        except ConfigError:
+            names = None
+    told = manifest.get("MetadataPropsFileName")
+    properties = _json(path.parent / told) if isinstance(told, str) and Path(told).name == told else {}
+    return Known("Custom Vision", Origin(names, _custom_vision_pixels(properties), "stretch"))
+
+
+def _custom_vision_pixels(properties: Mapping[str, Any]) -> PixelTransform | None:
+    """Without properties raw pixels, blue first; with some, what they say, but for a range other than 0..255."""
+    if not properties:
+        return _BLUE_FIRST
+    layout = {"bgr8": _BLUE_FIRST, "rgb8": PixelTransform()}
+    order = layout.get(str(properties.get("Image.BitmapPixelFormat", "")).lower())
+    mean, std = (_numbers(properties.get(f"CustomVision.Preprocess.Normalize{name}")) for name in ("Mean", "Std"))
+    if order is None or mean is None or std is None or not all(std) or "0_1" in str(properties.get(_RANGE)):
+        return None
+    scale = 1 / np.asarray(std)
+    return order.then(scale, -np.asarray(mean) * scale)
+
+
+_RANGE = "Image.NominalPixelRange"
+
+
+def _numbers(text: Any) -> list[float] | None:
+    try:
+        found = [float(v) for v in json.loads(text)]
+    except (TypeError, ValueError):
+        return None
+    return found if len(found) == CHANNELS and all(np.isfinite(found)) else None
+
+
+def _edge_impulse(path: Path) -> Known | None:
+    told = _json(path.parent / "model-parameters.json")
+    told = next((told[key] for key in ("model_parameters", "modelParameters") if isinstance(told.get(key), dict)), told)
+    names = _names(told.get("labels"))
+    if names is None:
+        return None
+    fit = _EDGE_IMPULSE_FITS.get(str(told.get("image_resize_mode")))
+    return Known("Edge Impulse", Origin(names, PREPROCESSING["unit"], fit))
+
+
+def _by_shape(path: Path, graph: Graph, size: tuple[int, int]) -> Known | None:
+    """Teachable Machine and Frigate say nothing, but their networks end alike, and their label files differ."""
+    if [node.kind for node in graph.nodes[-len(_TAIL) :]] != _TAIL:
+        return None
+    no_bias = not graph.nodes[-2].weights[-1].value.any()
+    numbered = _text_of(path.parent / "labels.txt")
+    names = numbered_labels(numbered) if numbered else None
+    if names and no_bias and size == _TEACHABLE_SIZE and len(graph.nodes[-3].weights[-1].value) == 100:
+        return Known("Teachable Machine", Origin(names, PREPROCESSING["tf"], "crop"))
+    mapped = _text_of(path.parent / "labelmap.txt")
+    if mapped and len(graph.nodes[-3].weights[-1].value) == 128:
+        return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], "stretch"))
+    return None
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return read_file(file, MAX_LABEL_FILE).decode("utf-8-sig") if file.is_file() else None
+    except (OSError, UnicodeDecodeError):
+        return None
