@@ -4,7 +4,7 @@
 
 All pictures of ``calibration_data`` (training and held-out ones) go through the file's backbone once. Each split then
 sets aside some 30 % of each class, no kind of object on both sides, trains one head for each task on the rest, told its
-labels, and lets every method learn P(head | picture), told only the heads. Figures are of the pictures set aside.
+labels, and lets every method learn P(head | picture), told only the heads. Figures are of the held-out pictures.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _kind(path: Path) -> str:
 
 
 def split(pictures: Pictures, seed: int) -> np.ndarray:
-    """bool (pictures,): which are set aside."""
+    """bool (pictures,): which are held out."""
     rng, aside = np.random.default_rng(seed), np.zeros(len(pictures.classes), bool)
     for each in range(len(pictures.names)):
         own = pictures.classes == each
@@ -95,7 +95,7 @@ def split(pictures: Pictures, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Problem:
-    """One split. ``evidence``: what a method may learn from. ``unseen``: the pictures set aside, whose ``truth`` it may
+    """One split. ``evidence``: what a method may learn from. ``unseen``: the held-out pictures, whose ``truth`` it may
     not see. ``pseudo``: the class that the head of each picture of ``evidence`` takes it for.
     """
 

@@ -30,7 +30,14 @@ from edge_runtime.metadata import Metadata
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made. ``report``: what ``report.json`` holds, and the folder it was written to."""
+    """What a build made.
+
+    Attributes:
+        output: The ``.tflite`` file.
+        metadata: What its ``polyhead.json`` says.
+        quality: How each head compares with its original on held-out samples.
+        report: What ``report.json`` holds, and the folder that it was written to.
+    """
 
     output: Path
     metadata: Metadata
@@ -39,10 +46,25 @@ class BuildResult:
 
 
 def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult:
-    """Run every stage. ``progress``: a terminal that shows it.
+    """Build one file from classifiers that share a backbone.
 
-    The output is replaced only after the finished bytes were verified and passed the gate.
-    Raises ``BuilderError``; then an existing output is as it was.
+    The output is replaced only after every head of the finished bytes passed verification; after any error an existing
+    output is as it was.
+
+    Args:
+        config: What to build, from ``BuildConfig.from_toml`` or made in Python.
+        progress: A terminal that shows the stages; None shows nothing.
+
+    Returns:
+        Where the file is, what is in it, and how its heads compare with their originals.
+
+    Raises:
+        ConfigError: The configuration contradicts itself.
+        ModelFileError: A model file cannot be read, or is no classifier.
+        SamplesError: Pictures or texts are missing, or too many of them are broken.
+        NoSharedBackboneError: The models share no backbone; the message names the first layer that differs.
+        QualityError: A head failed verification.
+        TargetError: The file needs a newer interpreter than its target has.
     """
     check_places(config)
     with locked(config.output, wait=0) as output:

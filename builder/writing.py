@@ -1,4 +1,4 @@
-"""What a build leaves behind: the report always, the other files only where the gate is passed."""
+"""What a build leaves behind: the report always, the other files only where every head passed verification."""
 
 from __future__ import annotations
 

@@ -35,12 +35,18 @@ class MultiHeadClassifier:
     Safe to share between threads: calls wait for each other, since signatures of one interpreter cannot run side by
     side. For more throughput open one classifier in each thread.
 
-    ``interpreter``: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; without it the first that is installed.
-    ``num_threads``: threads of the interpreter; without it the interpreter's default. ``head_packs``: files of further
-    heads, which come after the file's own; without it those in the folder beside it (``main.heads/`` for
-    ``main.tflite``), by their names. The joint list knows only the file's own. A file with a backbone alone opens with
-    packs, or with ``head_packs=()`` for its features.
-    Raises ``BundleError``, ``InterpreterError`` and ``OSError``.
+    Args:
+        model_path: The ``.tflite`` file.
+        interpreter: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; None takes the first that is installed.
+        num_threads: Threads of the interpreter; None takes the interpreter's default.
+        head_packs: Files of further heads, which come after the file's own; None takes those in the folder beside it
+            (``main.heads/`` for ``main.tflite``), by their names. The joint list knows the file's own heads alone. A file
+            with a backbone alone opens with packs, or with ``()`` for its features.
+
+    Raises:
+        BundleError: It is no polyhead file, is damaged, or contradicts itself.
+        InterpreterError: No interpreter is installed, or it refuses the file.
+        OSError: It cannot be read.
     """
 
     def __init__(
@@ -114,21 +120,38 @@ class MultiHeadClassifier:
         return self._joint
 
     def prepare(self, sample: Sample) -> np.ndarray:
-        """The backbone's input: of a picture uint8 (1, height, width, 3), RGB; of a text int32 (1, length).
+        """Make the backbone's input of a picture or a text.
 
-        Raises ``PictureError`` or ``TextError``.
+        Args:
+            sample: A picture (a path, a PIL image, or uint8 RGB of shape (height, width, 3)) or a text.
+
+        Returns:
+            Of a picture uint8 (1, height, width, 3), RGB, 0 to 255; of a text int32 (1, length), numbers of tokens.
+
+        Raises:
+            PictureError: The picture cannot be read.
+            TextError: What was given is no text.
         """
         return self._make_tensor(sample)
 
     def features(self, sample: Sample) -> Features:
-        """What the backbone makes of a picture or a text: (1, *shape) in the integers of the seam.
+        """Run the backbone alone.
 
-        Where heads read more than one tensor of the backbone, an array by the name of each.
+        Args:
+            sample: As ``prepare`` takes it.
+
+        Returns:
+            The features, (1, *shape) in the integers of the seam (int8, or as the file's precision is). Where heads
+            read several tensors of the backbone, an array by the name of each.
         """
         return self.features_of(self.prepare(sample))
 
     def features_of(self, tensor: np.ndarray) -> Features:
-        """The same from a tensor that ``prepare`` made."""
+        """Run the backbone on a tensor that ``prepare`` made.
+
+        Raises:
+            EdgeRuntimeError: The tensor has another shape or dtype than this file's input.
+        """
         spec = self._spec
         # The interpreter would resize the model to a tensor of another shape, and answer.
         if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
@@ -143,14 +166,30 @@ class MultiHeadClassifier:
         return results if len(results) > 1 else results[FEATURES]
 
     def head_scores(self, features: Features, head: Head) -> np.ndarray:
-        """The probabilities of one head: float32 (labels,). ``features`` as ``features()`` returned them."""
+        """Run one head.
+
+        Args:
+            features: As ``features`` returned them.
+            head: Its name or index.
+
+        Returns:
+            The probabilities, float32 (labels,), in the order of the head's labels.
+
+        Raises:
+            UnknownHeadError: The file has no such head.
+            EdgeRuntimeError: The features are of another shape or dtype.
+        """
         source = self._heads[self._find(head)]
         return source.scores({name: self._seam_tensor(features, name) for name in source.reads})
 
     def joint_scores(self, features: Features) -> Tuple[np.ndarray, np.ndarray]:
-        """Probabilities of the joint list, float32 (labels,), and of the heads and none, float32 (heads and none,).
+        """Run the joint head.
 
-        Raises ``UnknownHeadError`` where the file has no joint head.
+        Returns:
+            The probabilities of the joint list, float32 (labels,), and of the heads and none, float32 (heads and none,).
+
+        Raises:
+            UnknownHeadError: The file has no joint head.
         """
         info = self._joint_info()
         inputs = {name: self._seam_tensor(features, name) for name in self._seam}
@@ -162,14 +201,32 @@ class MultiHeadClassifier:
     def classify_joint(
         self, features: Features, *, top_k: Optional[int] = None, threshold: Optional[Thresholds] = None
     ) -> JointClassification:
-        """The joint list, on features that were computed before. ``threshold``: as in ``classify``."""
+        """Give the joint list for features that were computed before.
+
+        Args:
+            features: As ``features`` returned them.
+            top_k: At most so many labels.
+            threshold: As in ``classify``.
+
+        Raises:
+            UnknownHeadError: The file has no joint head.
+        """
         info = self._joint_info().with_thresholds(threshold)
         return judge(info, *self.joint_scores(features), top_k=top_k)
 
     def classify_features(
         self, features: Features, *, heads: Optional[Iterable[Head]] = None, top_k: Optional[int] = None
     ) -> Tuple[Classifications, ...]:
-        """Any heads, on features that were computed before; the backbone does not run."""
+        """Run heads on features that were computed before; the backbone does not run.
+
+        Args:
+            features: As ``features`` returned them.
+            heads: Names or indices, in the order that the answers shall have; None takes all.
+            top_k: At most so many categories a head.
+
+        Raises:
+            UnknownHeadError: The file has no such head.
+        """
         return tuple(self._classify_head(features, i, top_k) for i in self._select(heads))
 
     def classify(
@@ -181,11 +238,22 @@ class MultiHeadClassifier:
         joint: bool = False,
         threshold: Optional[Thresholds] = None,
     ) -> ClassificationResult:
-        """Classify one picture: a path, a PIL image, or uint8 (height, width, 3) RGB.
+        """Classify one picture.
 
-        ``heads``: names or indices, in the order the answers shall have; without it all of them. ``top_k``: at most so
-        many categories a head. ``joint``: the joint list too. ``threshold``: instead of the file's, a number for the
-        joint list or numbers by the names of heads and ``joint``. Raises ``PictureError`` and ``UnknownHeadError``.
+        Args:
+            picture: A path, a PIL image, or uint8 RGB of shape (height, width, 3), 0 to 255.
+            heads: Names or indices, in the order that the answers shall have; None takes all.
+            top_k: At most so many categories a head.
+            joint: The joint list too.
+            threshold: In place of the file's: a number for the joint list, or numbers by the names of heads and
+                ``joint``, each a probability from 0 to 1.
+
+        Returns:
+            The categories of each head in falling order of score, the joint list, and milliseconds for each part.
+
+        Raises:
+            PictureError: The picture cannot be read.
+            UnknownHeadError: The file has no such head, or no joint head.
         """
         picture_input(self._spec)
         return self._classify(picture, heads, top_k, joint, threshold)
@@ -199,7 +267,19 @@ class MultiHeadClassifier:
         joint: bool = False,
         threshold: Optional[Thresholds] = None,
     ) -> ClassificationResult:
-        """Classify one text, a string or bytes; the rest as in ``classify``. Raises ``TextError`` too."""
+        """Classify one text.
+
+        Args:
+            text: A string, or bytes in UTF-8.
+            heads: As in ``classify``.
+            top_k: As in ``classify``.
+            joint: As in ``classify``.
+            threshold: As in ``classify``.
+
+        Raises:
+            TextError: What was given is no text.
+            UnknownHeadError: The file has no such head, or no joint head.
+        """
         text_input(self._spec)
         return self._classify(text, heads, top_k, joint, threshold)
 

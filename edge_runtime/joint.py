@@ -84,9 +84,12 @@ class HeadEvidence(NamedTuple):
 class JointClassification(NamedTuple):
     """The joint list for one picture.
 
-    ``known``: the likeliest head reaches ``threshold`` and ``none`` is not likelier. ``best``: then the likeliest label
-    of any head, else None. ``categories``: all in falling order of score, ``none`` among them. ``heads``: in the file's
-    order.
+    Attributes:
+        known: The likeliest head reaches ``threshold``, and ``none`` is not likelier.
+        best: The likeliest label of any head where ``known``, else None.
+        threshold: The P(head) that the likeliest head must reach, from 0 to 1.
+        categories: All labels in falling order of score, ``none`` among them.
+        heads: How far the picture belongs to each head, in the file's order.
     """
 
     known: bool

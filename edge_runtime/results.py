@@ -14,7 +14,13 @@ from edge_runtime.errors import EdgeRuntimeError
 
 
 class Category(NamedTuple):
-    """One label with its score: a probability in [0, 1]."""
+    """One label with its score.
+
+    Attributes:
+        index: Place in the head's labels, from 0.
+        score: Probability, from 0 to 1.
+        category_name: The label.
+    """
 
     index: int  # type: ignore[assignment]  # MediaPipe's name for it, and a method of tuple
     score: float
@@ -22,7 +28,13 @@ class Category(NamedTuple):
 
 
 class Classifications(NamedTuple):
-    """The categories of one head, in falling order of score."""
+    """The answer of one head.
+
+    Attributes:
+        head_index: Place in the file's heads, from 0.
+        head_name: Its name.
+        categories: In falling order of score; of equal scores the first label first.
+    """
 
     head_index: int
     head_name: str
@@ -30,9 +42,12 @@ class Classifications(NamedTuple):
 
 
 class ClassificationResult(NamedTuple):
-    """What one picture gave: a ``Classifications`` for each head asked for, and milliseconds for each part.
+    """What one picture or text gave.
 
-    ``joint``: a ``joint.JointClassification``, where it was asked for.
+    Attributes:
+        classifications: One for each head that was asked for, in that order.
+        latency_ms: Milliseconds by part: ``preprocess``, ``backbone``, ``heads``.
+        joint: A ``JointClassification`` where it was asked for, else None.
     """
 
     classifications: Tuple[Classifications, ...]

@@ -171,7 +171,7 @@ def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) 
     ours, theirs = (load(tmp_path, n, tiny_classifier(tiny_base(seed=s), 3)) for n, s in (("a", 0), ("b", 1)))
     with pytest.raises(
         NoSharedBackboneError,
-        match=r"a and b share no backbone: they part at layer \S*tiny_base_stem: .* two checkpoints",
+        match=r"a and b share no backbone; the first layer that differs is \S*tiny_base_stem: .* two checkpoints",
     ):
         find_backbone((ours, theirs))
 

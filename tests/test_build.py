@@ -235,7 +235,7 @@ class TestWhatAFailureLeaves:
 
     def test_no_shared_backbone(self, config: BuildConfig, tmp_path: Path) -> None:
         tiny_classifier(tiny_base(seed=9), 4).save(config.heads[1].model)
-        self.assert_refused(config, NoSharedBackboneError, "a and b share no backbone: they part at layer")
+        self.assert_refused(config, NoSharedBackboneError, "a and b share no backbone; the first layer that differs is")
         assert NoSharedBackboneError.exit_code == QualityError.exit_code == 3
 
     def test_missing_pictures(self, config: BuildConfig, tmp_path: Path) -> None:

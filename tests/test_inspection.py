@@ -91,6 +91,6 @@ def test_the_command_prints_and_its_exit_code_tells(folder: Path, names: str, co
     text = subprocess.run(command, capture_output=True, text=True)
     assert (text.returncode, text.stderr) == (code, "")
     assert all(path.name in text.stdout for path in paths(folder, names))
-    assert ("parts from" in text.stdout) is (code == 3)
+    assert ("differs from" in text.stdout) is (code == 3)
     document = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
     assert set(document) == {"shared", "backbone", "models", "first_difference"}

@@ -68,7 +68,10 @@ def inspect(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """What MODELS share, where they part, and why. Exit code 3 where they do not all share one backbone."""
+    """Say what MODELS share and, where they differ, the first layer that differs, and why.
+
+    Exit code 3 where they do not all share one backbone.
+    """
     transforms = each_preprocessing(preprocessing, [path.stem for path in models])
     settings = chosen(ReadConfig, **options)
     with quiet():

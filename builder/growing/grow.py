@@ -217,7 +217,7 @@ def _joint_again(
 def _judge(
     opened: MultiHeadClassifier, new: NewHead, pictures: SampleSet, config: GrowConfig, change: Change
 ) -> HeadQuality:
-    """The gate. Raises ``QualityError``."""
+    """Raises ``QualityError`` for a head that failed verification."""
     from builder.growing.new_head import compare
 
     quality = change.quality = compare(opened, new, pictures)

@@ -126,7 +126,7 @@ def _another_backbone(classifier: Classifier, file: Finished) -> str:
             return f"{classifier.path}: its base is that of {file.path}, but {words}"
     return (
         f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "
-        "`builder inspect` with a model that the file was built from says where they part"
+        "`builder inspect` with a model that the file was built from names the first layer that differs"
     )
 
 

@@ -113,5 +113,5 @@ def _explain(classifiers: Sequence[Classifier]) -> str:
     for other in classifiers[1:]:
         difference = first_difference(first, other)
         if difference is not None:
-            return f"{first.name} and {other.name} share no backbone: they part at layer {difference}"
+            return f"{first.name} and {other.name} share no backbone; the first layer that differs is {difference}"
     return f"{first.name}: no layer with weights before the last one, so there is no backbone to share"

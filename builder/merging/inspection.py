@@ -1,4 +1,4 @@
-"""``builder inspect``: what models share, where they part, and why."""
+"""``builder inspect``: what models share, the first layer that differs, and why."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def print_tree(groups: Sequence[Group]) -> None:
         console.print(_tree(group))
         if group.difference is not None:
             console.print(
-                f"  {plain(group.difference.model)} parts from {plain(groups[0].classifiers[0].path)} at "
+                f"  {plain(group.difference.model)} differs from {plain(groups[0].classifiers[0].path)}, first at "
                 f"{plain(group.difference.layer)}:\n  {plain(group.difference.what)}.\n"
                 f"  {plain(group.difference.advice)}."
             )

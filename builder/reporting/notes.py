@@ -25,6 +25,6 @@ def notes_of(
         index, own, difference = early
         found.append(
             f"{classifiers[index].name} has {own:,} parameters of its own beside {shared.parameters:,} shared ones: the "
-            f"models part at {difference}"
+            f"first layer that differs is {difference}"
         )
     return (*found, *text_notes(samples.spec, config.text, samples.calibration.samples))

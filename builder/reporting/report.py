@@ -84,7 +84,7 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """Heads that the gate stops, with the reason."""
+        """Heads that failed verification, with the reason."""
         bar, noun = self.config.min_agreement, self.metadata.input.noun
         return [
             f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}, "

@@ -119,11 +119,18 @@ _Activation = Annotated[str, one_of((*ACTIVATIONS, "none"))]
 
 @settings
 class HeadConfig:
-    """One classifier. ``labels``: a file with one label a line, or the labels themselves; None looks beside the model.
+    """One classifier.
 
-    ``activation``: of a model that gives bare logits, ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
-    where its values are probabilities already; None: what the graph and the values say.
-    ``size``, ``resize``, ``min_agreement``: of this head alone; None takes the build's.
+    Attributes:
+        name: Small letters, digits and _, beginning with a letter.
+        model: The model file, archive or folder.
+        labels: A file with one label a line, or the labels themselves; None looks beside the model.
+        preprocessing: How pixels enter the model; None where its own first layers settle it.
+        activation: Of a model that gives bare logits ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
+            where its values are probabilities already; None takes what the graph and the values say.
+        size: Height and width in pixels, of this head alone; None takes the build's.
+        resize: How its training pictures were resized; None takes the build's.
+        min_agreement: Least agreement with its original, from 0 to 1; None takes the build's.
     """
 
     name: Annotated[str, Strict(), Field(exclude=True)]
@@ -243,16 +250,21 @@ class ReadConfig(WithLimits):
 
 @settings
 class BuildConfig(WithLimits):
-    """Everything a build depends on. Heads keep their order everywhere: in the file, its outputs and its reports.
+    """Everything that a build depends on.
 
-    ``precision``: one of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals. ``equalize``:
-    channels of linear tensors, see ``quantizing.equalize``. ``ranges``: of activations, see ``quantizing.ranges``.
-    ``rounding``: ``learnt`` from the calibration pictures, or to the ``nearest`` integer, or that and the mean error
-    taken up by the ``bias``. ``refit``: learnt rounding makes up for earlier losses, see ``quantizing.refit``.
-    ``algorithm``: one of ``ALGORITHMS``; the others are there to compare with and make int8 alone, in their own way.
-    ``tolerance``: how far apart weights may be that count as the same, relative to the largest of a tensor; float16
-    needs 0.0005. ``allow_code``: run what a model file brings (Lambda layers, classes of its own). ``target``: a device
-    that the file must run on, see ``targets.TARGETS``. ``limits``: how much a model file may ask of this machine.
+    Heads keep their order everywhere: in the file, its outputs and its reports. Each field is a key of the TOML file.
+
+    Attributes:
+        precision: One of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals.
+        algorithm: One of ``ALGORITHMS``; the others are baselines, which make int8 alone, in their own way.
+        equalize: Even out the channels of linear tensors (``quantizing.equalize``).
+        ranges: How the ranges of activations are estimated (``quantizing.ranges``).
+        rounding: ``learnt`` from the calibration samples, to the ``nearest`` integer, or that and the mean error taken up
+            by the ``bias``.
+        refit: Learnt rounding makes up for the losses of earlier layers (``quantizing.refit``).
+        tolerance: How far apart weights may be that count as equal, relative to the largest of a tensor.
+        allow_code: Run code that a model file brings (Lambda layers, classes of its own).
+        target: A device that the file must run on, one of ``targets.TARGETS``.
     """
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]

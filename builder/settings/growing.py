@@ -28,7 +28,7 @@ class GrowConfig(WithLimits):
     """``file``: what is changed. ``output``: where the result goes, perhaps the same file.
 
     ``calibration_data``: pictures or texts that a new head is quantized with, and the joint list fitted again; without
-    ``verification_data`` a fifth of them is set aside. ``head``: the new head.
+    ``verification_data`` a fifth of them is held out. ``head``: the new head.
     """
 
     file: SettingPath

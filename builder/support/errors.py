@@ -20,13 +20,13 @@ class SamplesError(BuilderError, ValueError):
 
 
 class NoSharedBackboneError(BuilderError):
-    """The models have no backbone in common; the message says where they part."""
+    """The models have no backbone in common; the message names the first layer that differs."""
 
     exit_code = 3
 
 
 class QualityError(BuilderError):
-    """The gate: a finished head does not agree with its original."""
+    """A head failed verification: it does not agree with its original."""
 
     exit_code = 3
 

@@ -141,13 +141,25 @@ class Heads:
 
 
 class Camera:
-    """Iterate over it: one ``Seen`` for each frame that is answered, until the source ends or ``stop`` is called.
+    """Pictures from a camera, answered as they come.
 
-    ``source``: an address as ``open_source`` takes it. ``heads``: as ``--head`` takes them, ``"door:every=5"``; without
-    it every head on every frame. ``joint``: the list of all labels too, unless ``heads`` has it. ``fps``: at most so many
-    frames a second. ``keep_all``: answer every frame of a source that is not live rather than the newest; without it that
-    is so unless ``fps`` is given. ``report`` is told of a camera that is lost and of one that is back. Raises
-    ``SourceError`` where the source cannot be opened to begin with.
+    Iterate over it: it gives a ``Seen`` for each frame that is answered, until the source ends or ``stop`` is called.
+
+    Args:
+        classifier: An open file.
+        source: As ``edge-runtime camera --source`` takes it: a camera, an address, a video, a folder.
+        heads: As ``--head`` takes them, ``"door:every=5"``; empty: every head on every frame.
+        joint: The list of all labels too, unless ``heads`` has it.
+        rule: How scores become answers: smoothing, threshold, hysteresis, consensus.
+        size: Width and height in pixels to ask a camera for.
+        fps: At most so many frames a second.
+        loop: Begin a video or a folder again at its end.
+        keep_all: Answer every frame of a source that is not live rather than the newest; None: unless ``fps`` is given.
+        show: Asked whether somebody wants to see the pictures.
+        report: Told of a camera that is lost, and of one that is back.
+
+    Raises:
+        SourceError: The source cannot be opened to begin with.
     """
 
     def __init__(
