@@ -14,10 +14,11 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import IO, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError
 from edge_runtime.files import open_file
+from edge_runtime.flatbuffer import IDENTIFIER, check_model
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
 from edge_runtime.text import TextInput
@@ -25,11 +26,10 @@ from edge_runtime.text import TextInput
 METADATA_MEMBER = Metadata.MEMBER
 VOCABULARY_MEMBER = "vocabulary.json"  # not one token a line: a token may hold a line break
 PACK_FOLDER, PACK_SUFFIX = ".heads", ".tflite"  # of ``main.tflite`` the packs in ``main.heads/`` belong to it
-IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 MAX_UNPACKED_BYTES = 32 << 20  # a file is untrusted: what is read may not unpack to more
 MAX_MEMBERS = 10_000
+MAX_MODEL_BYTES = 1 << 30
 _CHECKSUM = "model_crc32"  # in ``polyhead.json``, of the flatbuffer: interpreters crash on some that are damaged
-_CHUNK_BYTES = 1 << 16
 _END_RECORD = b"PK\5\6"
 _END_RECORD_BYTES = 22  # without a comment, as ``append_members`` writes it
 # What zipfile raises on members that are damaged; it has no one error for that.
@@ -69,12 +69,17 @@ def read_metadata(path: str) -> Metadata:
 
     Raises ``BundleError`` for anything that is not a whole polyhead file, and ``OSError`` where it cannot be read.
     """
-    return _read(path, Metadata)
+    return _read(path, Metadata)[0]
 
 
-def read_head_pack(path: str) -> HeadPack:
-    """The same for a head pack."""
-    return _read(path, HeadPack)
+def read_model(path: str) -> Tuple[Metadata, bytes]:
+    """The same and the flatbuffer, which an interpreter may be given: ``flatbuffer.check_model`` has seen it."""
+    return _checked(path, *_read(path, Metadata))
+
+
+def read_head_pack(path: str) -> Tuple[HeadPack, bytes]:
+    """``read_model`` for a head pack."""
+    return _checked(path, *_read(path, HeadPack))
 
 
 def packs_beside(path: str) -> List[str]:
@@ -85,7 +90,15 @@ def packs_beside(path: str) -> List[str]:
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(PACK_SUFFIX)]
 
 
-def _read(path: str, kind: Type[_Members]) -> _Members:
+def _checked(path: str, metadata: _Members, model: bytes) -> Tuple[_Members, bytes]:
+    try:
+        check_model(model)
+    except BundleError as error:
+        raise BundleError(f"{path}: not safe to run: {error}; {REBUILD}") from error
+    return metadata, model
+
+
+def _read(path: str, kind: Type[_Members]) -> Tuple[_Members, bytes]:
     with open_file(path) as file:
         head = file.read(8)
         if head[4:8] != IDENTIFIER:
@@ -99,7 +112,11 @@ def _read(path: str, kind: Type[_Members]) -> _Members:
                 raise BundleError(f"something was added after the end of the file; {REBUILD}")
             if start != metadata.model_bytes:
                 raise BundleError(f"expected a model of {metadata.model_bytes} bytes, found {start}; {REBUILD}")
-            if _checksum(file, start) != checksum:
+            if start > MAX_MODEL_BYTES:
+                raise BundleError(f"a model of {start:,} bytes, more than the {MAX_MODEL_BYTES:,} that are opened")
+            file.seek(0)
+            model = file.read(start)
+            if zlib.crc32(model) != checksum:
                 raise BundleError(f"the model is damaged: its checksum is not the one of {kind.MEMBER}; {REBUILD}")
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
@@ -107,7 +124,7 @@ def _read(path: str, kind: Type[_Members]) -> _Members:
             raise BundleError(
                 f"{path}: no readable members ({error}): not made by polyhead, or cut short; {REBUILD}"
             ) from error
-    return metadata
+    return metadata, model
 
 
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -153,15 +170,6 @@ def _member(name: str, compress_type: int) -> zipfile.ZipInfo:
     info.compress_type = compress_type
     info.create_system = 3
     return info
-
-
-def _checksum(file: IO[bytes], length: int) -> int:
-    """CRC-32 of the first ``length`` bytes, read piece by piece: the interpreter maps them, nobody needs them twice."""
-    file.seek(0)
-    found = 0
-    for begin in range(0, length, _CHUNK_BYTES):
-        found = zlib.crc32(file.read(min(_CHUNK_BYTES, length - begin)), found)
-    return found
 
 
 def _read_members(archive: zipfile.ZipFile, kind: Type[_Members]) -> Tuple[_Members, int]:

@@ -16,6 +16,6 @@ def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = Non
     document = metadata.to_json()
     fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
     found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
-    fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack in found]
+    fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack, _ in found]
     fields["identity"] = {**metadata.identity.to_json(), **versions.identified(file, metadata)}
     return {"format_version": FORMAT_VERSION, **fields, "bytes": os.path.getsize(file)}

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_metadata
+from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_model
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
 from edge_runtime.heads import Path, own_heads, packed_heads
 from edge_runtime.identity import file_digest
@@ -58,7 +58,7 @@ class MultiHeadClassifier:
         head_packs: Optional[Sequence[Path]] = None,
     ) -> None:
         path = os.fspath(model_path)
-        self._metadata = read_metadata(path)
+        self._metadata, _ = read_model(path)
         self._model = Signatures(path, self._metadata.min_runtime, interpreter=interpreter, num_threads=num_threads)
         self._interpreter_name, opened = self._model.open()
         signatures = opened.get_signature_list()

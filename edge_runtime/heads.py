@@ -9,7 +9,6 @@ import numpy as np
 
 from edge_runtime.bundle import REBUILD, read_head_pack
 from edge_runtime.errors import BundleError
-from edge_runtime.files import open_file
 from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 from edge_runtime.quantization import Quantization
 from edge_runtime.signatures import Signatures
@@ -51,28 +50,28 @@ def packed_heads(
     They are read now, since the files may be replaced; the interpreter of each is opened when its head is first asked.
     """
     found = []
-    for path, pack in read_packs(paths, metadata, main):
-        with open_file(path) as file:
-            content = file.read(pack.model_bytes)
+    for path, pack, content in read_packs(paths, metadata, main):
         model = Signatures(path, pack.min_runtime, interpreter=interpreter, num_threads=1, content=content)
         found.append(HeadSource(pack.head, model, tuple(tensor.name for tensor in pack.seam), pack.scores))
     return tuple(found)
 
 
-def read_packs(paths: Sequence[Path], metadata: Metadata, main: str) -> Tuple[Tuple[str, HeadPack], ...]:
-    """Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file
-    ``main``, or its head has the name of one that is there.
+def read_packs(paths: Sequence[Path], metadata: Metadata, main: str) -> Tuple[Tuple[str, HeadPack, bytes], ...]:
+    """Of each pack the path, the members and the flatbuffer, read once.
+
+    Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file ``main``,
+    or its head has the name of one that is there.
     """
     found, places = [], {head.head_name: main for head in metadata.heads}
     for given in paths:
         path = os.fspath(given)
-        pack = read_head_pack(path)
+        pack, content = read_head_pack(path)
         name = pack.head.head_name
         _check_backbone(path, pack, metadata, main)
         if name in places:
             raise BundleError(f"{path}: head {name} is in {places[name]} already; rename one of them, or leave one out")
         places[name] = path
-        found.append((path, pack))
+        found.append((path, pack, content))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Union
 
-from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.bundle import append_members, read_metadata, read_model
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.identity import Identity, file_digest, model_document, model_text
 from edge_runtime.metadata import Metadata
@@ -24,7 +24,7 @@ def install(new: str, path: str) -> None:
 
     Whoever reads ``path`` finds the old or the new file, whole. Raises ``BundleError`` and ``OSError``.
     """
-    read_metadata(new)
+    read_model(new)
     with _copy_beside(new, path) as draft:
         if os.path.exists(path):
             with _copy_beside(path, path) as kept:
@@ -42,7 +42,7 @@ def rollback(path: str) -> None:
         raise EdgeRuntimeError(
             f"{path}: no {os.path.basename(previous)} beside it to go back to; edge-runtime install NEW {path} keeps one"
         )
-    read_metadata(previous)
+    read_model(previous)
     with _copy_beside(previous, path) as draft, _copy_beside(path, path) as kept:
         os.replace(draft, path)
         os.replace(kept, previous)

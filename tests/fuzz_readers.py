@@ -242,7 +242,7 @@ def damaged_members(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
     pack = rng.random() < 0.3
     source = seeds / ("pack.tflite" if pack else "finished.tflite")
-    metadata: Any = (read_head_pack if pack else read_metadata)(str(source))
+    metadata: Any = read_head_pack(str(source))[0] if pack else read_metadata(str(source))
     members = members_of(source)
     name = rng.choice(sorted(members))
     data = members[name]
@@ -267,8 +267,9 @@ def damaged_flatbuffer(seeds: Path, folder: Path, rng: random.Random) -> Path:
     """The flatbuffer changed, and its checksum made right again."""
     from edge_runtime.bundle import append_members, read_metadata
 
-    metadata = read_metadata(str(seeds / "finished.tflite"))
-    model = damaged_tables((seeds / "finished.tflite").read_bytes()[: metadata.model_bytes], rng)
+    source = rng.choice(sorted(seeds.glob("finished*.tflite")))  # more of them may be put there
+    metadata = read_metadata(str(source))
+    model = damaged_tables(source.read_bytes()[: metadata.model_bytes], rng)
     path = folder / "finished.tflite"
     path.write_bytes(append_members(model, replace(metadata, model_bytes=len(model))))
     return path
@@ -277,8 +278,8 @@ def damaged_flatbuffer(seeds: Path, folder: Path, rng: random.Random) -> Path:
 def damaged_pack(seeds: Path, folder: Path, rng: random.Random) -> Path:
     from edge_runtime.bundle import append_members, read_head_pack
 
-    pack = read_head_pack(str(seeds / "pack.tflite"))
-    model = damaged_tables((seeds / "pack.tflite").read_bytes()[: pack.model_bytes], rng)
+    pack, whole = read_head_pack(str(seeds / "pack.tflite"))
+    model = damaged_tables(whole, rng)
     shutil.copyfile(seeds / "finished.tflite", folder / "finished.tflite")
     (folder / "finished.heads").mkdir()
     (folder / "finished.heads" / "dogs.tflite").write_bytes(append_members(model, replace(pack, model_bytes=len(model))))
@@ -286,7 +287,7 @@ def damaged_pack(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
 
 NUMBERS = [0, 1, 2, 3, 5, 100, 255, 1000, 65535, 2**31 - 1, -1, -2, -128, 127]
-REALS = [0.0, -1.0, 1e-40, 1e38, float("nan"), float("inf"), -float("inf"), 0.5]
+REALS = [0.0, -1.0, 1e-40, 1e-20, 1e-9, 1e9, 1e20, 1e38, float("nan"), float("inf"), -float("inf"), 0.5]
 
 
 def damaged_tables(model: bytes, rng: random.Random) -> bytes:
@@ -356,7 +357,10 @@ def read_file(path: Path) -> None:
         return
     describe(str(path), read_metadata(str(path)))
     with MultiHeadClassifier(path) as opened:
-        opened.classify(np.zeros((32, 32, 3), np.uint8))
+        if opened.metadata.input.kind == "tokens":
+            opened.classify_text("w1 w2 nothing")
+        else:
+            opened.classify(np.zeros((32, 32, 3), np.uint8), joint=opened.joint is not None)
 
 
 KINDS = {

@@ -141,7 +141,7 @@ def test_the_parts_of_a_split_file_know_what_they_are(tiny: BuildResult, tmp_pat
     metadata = read_metadata(str(folder / "tiny.tflite"))
     assert (metadata.heads, metadata.joint, metadata.seam) == ((), None, tiny.metadata.seam)
     for head in tiny.metadata.heads:
-        pack = read_head_pack(str(folder / "tiny.heads" / f"{head.head_name}.tflite"))
+        pack, _ = read_head_pack(str(folder / "tiny.heads" / f"{head.head_name}.tflite"))
         assert (pack.head.labels, pack.backbone_digest) == (head.labels, tiny.metadata.backbone_digest)
         assert pack.quality["heads"] == {head.head_name: tiny.metadata.quality["heads"][head.head_name]}
 

@@ -486,7 +486,7 @@ def _refused_pack(file: Path, packs: list[Path], *words: str) -> None:
 
 
 def test_packs_that_are_refused(file: Path, pack: Path, models: Path, tmp_path: Path) -> None:
-    content, metadata = pack.read_bytes(), read_head_pack(str(pack))
+    content, (metadata, _) = pack.read_bytes(), read_head_pack(str(pack))
     model = content[: metadata.model_bytes]
 
     def written(name: str, **changed: Any) -> Path:
@@ -508,7 +508,7 @@ def test_packs_that_are_refused(file: Path, pack: Path, models: Path, tmp_path: 
 
 
 def test_a_pack_that_gives_something_else_than_its_members_say(file: Path, pack: Path, tmp_path: Path) -> None:
-    metadata = read_head_pack(str(pack))
+    metadata, _ = read_head_pack(str(pack))
     head = replace(metadata.head, labels=DOGS[:4])
     path = tmp_path / "four.tflite"
     path.write_bytes(append_members(pack.read_bytes()[: metadata.model_bytes], replace(metadata, head=head)))
@@ -578,7 +578,7 @@ def test_the_commands(file: Path, labelled: Path, tmp_path: Path) -> None:
         "build-head", file, f"dogs={labelled / 'dogs.keras'}", *options, "--output", tmp_path / "dogs.head.tflite"
     )
     assert packed.exit_code == 0, packed.output
-    assert read_head_pack(str(tmp_path / "dogs.head.tflite")).head.labels == DOGS
+    assert read_head_pack(str(tmp_path / "dogs.head.tflite"))[0].head.labels == DOGS
 
 
 def test_the_commands_refuse_in_one_line(file: Path, labelled: Path, tmp_path: Path) -> None:

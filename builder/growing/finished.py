@@ -16,7 +16,7 @@ from builder.support.errors import ConversionError, ModelFileError
 from builder.support.files import write_text
 from builder.tflite.flatbuffer import Part, tensor_name
 from builder.tflite.link import link, unlink
-from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.bundle import append_members, read_model
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.files import read_file
 from edge_runtime.inputs import InputSpec
@@ -57,8 +57,8 @@ class Kept:
 
 def read_finished(path: Path) -> Finished:
     """Raises ``BundleError`` for what is no whole polyhead file, and ``OSError``."""
-    metadata = read_metadata(str(path))
-    parts, joint = unlink(path.read_bytes()[: metadata.model_bytes])
+    metadata, model = read_model(str(path))
+    parts, joint = unlink(model)
     return Finished(path, metadata, parts, joint)
 
 
