@@ -11,7 +11,7 @@ import numpy as np
 from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import FLOAT32, INT8, Part, read_parts, tensor_name, write_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, read_parts, tensor_name, write_parts
 from builder.tflite.parts import Range
 from edge_runtime.metadata import BACKBONE
 
@@ -79,7 +79,7 @@ def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | No
 def _take_along(part: Part, op: Any) -> bool:
     """The quantizer leaves outputs that nobody reads in float, and kernels want all outputs alike. Were there such?"""
     outputs = [part.tensors[i] for i in op.outputs]
-    made = [tensor for tensor in outputs if tensor.type == INT8]
+    made = [tensor for tensor in outputs if tensor.type in (INT8, INT16)]
     left = [tensor for tensor in outputs if tensor.type == FLOAT32 and made]
     for tensor in left:
         tensor.type, tensor.quantization = made[0].type, made[0].quantization

@@ -21,7 +21,7 @@ from builder.quantizing.noise import LayerNoise, alone, snr_db
 from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import Refit, energy
 from builder.quantizing.sensitivity import AtTheHeads
-from builder.tflite.flatbuffer import INT8, Part, dtype_of, is_quantity, operator_name, quantization
+from builder.tflite.flatbuffer import INT8, NO_TENSOR, Part, dtype_of, is_quantity, operator_name, quantization
 from builder.tflite.parts import as_held, constant, dequantized, is_constant, makers, names
 from builder.tflite.splice import result_name
 from builder.tflite.stepper import Stepper
@@ -160,8 +160,8 @@ class _Walk:
     def learn(self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]) -> None:
         """New weights and bias for the next operator, if it is a layer with weights of its own."""
         kind, twin = operator_name(self._int8, op), self._twin
-        kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) == 3 else None
-        if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:])):
+        kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) in (2, 3) else None
+        if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:]) if i != NO_TENSOR):
             return
         if op.inputs[0] not in twin or kernel not in twin:
             return
@@ -230,9 +230,9 @@ def _learn_layer(
     learning: Learning,
 ) -> Observed | None:
     """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
-    source, _, bias = op.inputs
-    old = constant(part, bias, dtype_of(part.tensors[bias]))
-    if old is None or weights.shape[-1] != views[0].shape[-1]:
+    source, bias = op.inputs[0], op.inputs[2] if len(op.inputs) > 2 else NO_TENSOR
+    old = None if bias == NO_TENSOR else constant(part, bias, dtype_of(part.tensors[bias]))
+    if (old is None and bias != NO_TENSOR) or weights.shape[-1] != views[0].shape[-1]:
         return None  # a depth multiplier or groups: left as they are
     scale, zero_point, _ = quantization(part.tensors[source])
     if known is None:
@@ -254,6 +254,8 @@ def _learn_layer(
         shift = known.shift(wanted, integers, own_steps)
         rounded = integers[:, :, 0].T if depthwise else integers[0].T
         part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
+    if old is None:
+        return known
     if old.dtype == np.float32:
         part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
     else:

@@ -24,6 +24,7 @@ _ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
 FLOAT16, FLOAT32, UINT8 = schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
 QUANTIZE = "QUANTIZE"
+NO_TENSOR = -1  # among an operator's inputs: one that is left out, as the bias of a layer without
 VALID, NO_ACTIVATION = schema.Padding.VALID, schema.ActivationFunctionType.NONE
 _TYPES: dict[np.dtype, int] = {
     np.dtype(np.float16): FLOAT16,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import INT32, Part, quantization, tensor_name
+from builder.tflite.flatbuffer import INT32, NO_TENSOR, Part, quantization, tensor_name
 
 Range = tuple[float, float]  # least and greatest value
 
@@ -25,14 +25,16 @@ def as_held(tensor: Any, values: np.ndarray) -> np.ndarray:
 
 
 def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
-    """A constant tensor's content in its shape; None for an activation."""
+    """A constant tensor's content in its shape; None for an activation, and for an input that is left out."""
+    if tensor == NO_TENSOR:
+        return None
     content = part.buffers[part.tensors[tensor].buffer]
     return None if content is None else content.view(dtype).reshape(part.tensors[tensor].shape)
 
 
 def is_constant(part: Part, tensor: int) -> bool:
     """Does the file hold its content?"""
-    return part.buffers[part.tensors[tensor].buffer] is not None
+    return tensor != NO_TENSOR and part.buffers[part.tensors[tensor].buffer] is not None
 
 
 def constant_operators(part: Part) -> list[Any]:

@@ -1,0 +1,90 @@
+"""An input that an operator leaves out is no tensor: not the last one of the file, and no reason to be passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+from keras import layers, ops  # noqa: E402
+
+from builder.merging.convert import _convert, _frozen  # noqa: E402
+from builder.quantizing.equalize import equalized  # noqa: E402
+from builder.quantizing.quantize import quantize  # noqa: E402
+from builder.quantizing.ranges import measure_ranges  # noqa: E402
+from builder.quantizing.rounding import Learning, round_parts  # noqa: E402
+from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, read_parts  # noqa: E402
+from builder.tflite.parts import constant, is_constant  # noqa: E402
+from edge_runtime.interpreter import find_interpreter  # noqa: E402
+from tests.tiny_models import seed_weights  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def converted(model: Any, shape: tuple[int, ...]) -> tuple[bytes, Part]:
+    floating = _convert({"backbone": _frozen(model, {"image": shape}, ["features"])})
+    return floating, read_parts(floating)["backbone"]
+
+
+@pytest.fixture(scope="module")
+def dense() -> tuple[bytes, np.ndarray]:
+    """Three dense layers, of which the middle one has a bias."""
+    x = image = keras.Input((32,), batch_size=1, name="image")
+    for units, bias in ((48, False), (24, True), (16, False)):
+        x = layers.Dense(units, use_bias=bias, activation="relu" if units > 16 else None)(x)
+    model = keras.Model(image, x)
+    seed_weights(model, 1)
+    return converted(model, (32,))[0], RNG.normal(size=(64, 32)).astype(np.float32)
+
+
+def kernels(part: Part) -> list[np.ndarray]:
+    found = [
+        constant(part, op.inputs[1], np.int8) for op in part.operators if operator_name(part, op) == "FULLY_CONNECTED"
+    ]
+    return [values.copy() for values in found if values is not None]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+def test_layers_without_a_bias_are_rounded_as_others_are(dense: tuple[bytes, np.ndarray], precision: str) -> None:
+    floating, inputs = dense
+    parts = read_parts(quantize(floating, measure_ranges(floating, inputs, []), precision))
+    assert any(NO_TENSOR in list(op.inputs) or len(op.inputs) == 2 for op in parts["backbone"].operators)
+    before, untouched = kernels(parts["backbone"]), set(map(id, parts["backbone"].buffers))
+    round_parts(read_parts(floating), parts, inputs, learning=Learning())
+    after = kernels(parts["backbone"])
+    assert len(before) == 3
+    assert all((a != b).any() for a, b in zip(before, after, strict=True))
+    new = [buffer for buffer in parts["backbone"].buffers if id(buffer) not in untouched]
+    assert len(new) == 4  # three kernels, and the one bias that there is
+
+
+def test_what_is_left_out_is_no_constant(dense: tuple[bytes, np.ndarray]) -> None:
+    part = read_parts(dense[0])["backbone"]
+    assert not is_constant(part, NO_TENSOR)
+    assert constant(part, NO_TENSOR, np.float32) is None
+
+
+def test_equalization_keeps_the_function_of_layers_without_a_bias(dense: tuple[bytes, np.ndarray]) -> None:
+    floating, inputs = dense
+    _, factory = find_interpreter("ai_edge_litert")
+    answers = []
+    for model in (floating, equalized(floating, inputs)):
+        runner = factory(model_content=model).get_signature_runner("backbone")
+        answers.append(np.concatenate([runner(image=x[None])["features"].copy() for x in inputs[:8]]))
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+def test_outputs_that_nobody_reads_have_the_type_of_the_others(precision: str) -> None:
+    image = keras.Input((8, 8, 4), batch_size=1, name="image")
+    one, _ = ops.split(layers.Conv2D(8, 3)(image), 2, axis=-1)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(one))
+    floating, _ = converted(model, (8, 8, 4))
+    inputs = RNG.normal(size=(4, 8, 8, 4)).astype(np.float32)
+    small = quantize(floating, measure_ranges(floating, inputs, []), precision)
+    part = read_parts(small)["backbone"]
+    several = [[part.tensors[i].type for i in op.outputs] for op in part.operators if len(op.outputs) > 1]
+    assert several
+    assert all(len(set(types)) == 1 for types in several)
