@@ -119,7 +119,7 @@ class _Walk:
 
         It lies in the graph: as the constants that fill the layer's table when the model is loaded.
         """
-        layers = layers_within(definition, ())
+        layers = {tuple(map(clean_name, place)): layer for place, layer in layers_within(definition, ()).items()}
         for place, number in self._objects(definition, 0, ()).items():
             layer = layers[place]
             if layer["class_name"] == TEXT_LAYER and layer["config"].get("vocabulary") is None:
