@@ -20,7 +20,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.files import open_file
 from edge_runtime.flatbuffer import IDENTIFIER, check_model
 from edge_runtime.joint import JointInfo
-from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
+from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
 from edge_runtime.text import TextInput
 
 METADATA_MEMBER = Metadata.MEMBER
@@ -128,18 +128,22 @@ def _read(path: str, kind: Type[_Members]) -> Tuple[_Members, bytes]:
 
 
 def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every head that the members promise has its signature, and no other is there. Raises ``BundleError``."""
+    """Every head that the members promise has its signature, and no other is there but ``all``, which older files lack.
+
+    Raises ``BundleError``.
+    """
     seam = {tensor.name for tensor in metadata.seam}
     fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {metadata.input.name}, seam)}
     fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
     if metadata.joint is not None:
         fits[JOINT] = lambda signature: _is_joint(signature, seam)
     expected = list(fits)
+    fits.setdefault(ALL, lambda signature: _is_head(signature, seam))
     for name, signature in signatures.items():
         if name in fits and not fits[name](signature):
             raise BundleError(f"{path}: signature {name} takes or gives something else than a polyhead file's; {REBUILD}")
-    if set(signatures) != set(expected):
-        missing, strange = sorted(set(expected) - set(signatures)), sorted(set(signatures) - set(expected))
+    if not set(expected) <= set(signatures) <= set(fits):
+        missing, strange = sorted(set(expected) - set(signatures)), sorted(set(signatures) - set(fits))
         raise BundleError(
             f"{path}: members and signatures disagree (missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(strange) or 'none'}); {REBUILD}"

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_model
 from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
-from edge_runtime.heads import Path, own_heads, packed_heads
+from edge_runtime.heads import Path, all_heads, own_heads, packed_heads
 from edge_runtime.identity import file_digest
 from edge_runtime.inputs import Sample, picture_input, tensor_maker, text_input
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
 from edge_runtime.preprocess import Picture
-from edge_runtime.results import Category, ClassificationResult, Classifications, top_categories
+from edge_runtime.results import Answers, ClassificationResult, Classifications, check_top_k, top_categories
 from edge_runtime.signatures import Signatures
 from edge_runtime.text import Text, TextInput
 
 Head = Union[str, int]
+_FEW = 8  # of so many heads what they answer is sorted at once
 Features = Union[np.ndarray, Dict[str, np.ndarray]]
 
 
@@ -65,6 +66,7 @@ class MultiHeadClassifier:
         check_signatures(path, self._metadata, signatures)
         packs = packs_beside(path) if head_packs is None else head_packs
         own = own_heads(self._metadata, self._model, signatures)
+        self._all = all_heads(self._metadata, self._model, signatures)
         self._heads = (*own, *packed_heads(packs, self._metadata, path, interpreter=interpreter))
         if not self._heads and head_packs is None:
             raise BundleError(f"{path}: a backbone without heads; give head packs, or put them into its folder .heads")
@@ -182,6 +184,22 @@ class MultiHeadClassifier:
         source = self._heads[self._find(head)]
         return source.scores({name: self._seam_tensor(features, name) for name in source.reads})
 
+    def scores(self, features: Features, heads: Optional[Iterable[Head]] = None) -> Tuple[np.ndarray, ...]:
+        """Run several heads.
+
+        Args:
+            features: As ``features`` returned them.
+            heads: Names or indices, in the order that the answers shall have; None takes all.
+
+        Returns:
+            The probabilities of each, float32 (labels,).
+
+        Raises:
+            UnknownHeadError: The file has no such head.
+        """
+        chosen = self._select(heads)
+        return tuple(map(self._scores(features, chosen), range(len(chosen))))
+
     def joint_scores(self, features: Features) -> Tuple[np.ndarray, np.ndarray]:
         """Run the joint head.
 
@@ -227,7 +245,7 @@ class MultiHeadClassifier:
         Raises:
             UnknownHeadError: The file has no such head.
         """
-        return tuple(self._classify_head(features, i, top_k) for i in self._select(heads))
+        return self._classify_heads(features, self._select(heads), top_k)
 
     def classify(
         self,
@@ -298,17 +316,42 @@ class MultiHeadClassifier:
         prepared = time.perf_counter()
         features = self.features_of(tensor)
         computed = time.perf_counter()
-        found = tuple(self._classify_head(features, i, top_k) for i in chosen)
+        found = self._classify_heads(features, chosen, top_k)
         everything = None if info is None else judge(info, *self.joint_scores(features), top_k=top_k)
         end = time.perf_counter()
         seconds = {"preprocess": prepared - start, "backbone": computed - prepared, "heads": end - computed}
         return ClassificationResult(found, {part: s * 1000 for part, s in seconds.items()}, everything)
 
-    def _classify_head(self, features: Features, index: int, top_k: Optional[int]) -> Classifications:
-        head = self._heads[index].info
-        scores = self.head_scores(features, index)
-        categories: Sequence[Category] = top_categories(scores, head.labels, top_k=top_k)
-        return Classifications(index, head.head_name, tuple(categories))
+    def _classify_heads(
+        self, features: Features, chosen: Sequence[int], top_k: Optional[int]
+    ) -> Tuple[Classifications, ...]:
+        check_top_k(top_k)
+        scores = self._scores(features, chosen)
+
+        def make(place: int) -> Classifications:
+            index = chosen[place]
+            info = self._heads[index].info
+            return Classifications(index, info.head_name, top_categories(scores(place), info.labels, top_k=top_k))
+
+        return Answers(len(chosen), make) if len(chosen) > _FEW else tuple(map(make, range(len(chosen))))
+
+    def _scores(self, features: Features, chosen: Sequence[int]) -> Callable[[int], np.ndarray]:
+        """Run the heads at these indices, the file's own all at once where that is cheaper.
+
+        Returns what gives the scores of the first, the second and so on.
+        """
+        everything, own = self._all, len(self._metadata.heads)
+        if everything is None or not everything.worth(len({index for index in chosen if index < own})):
+            return [self.head_scores(features, index) for index in chosen].__getitem__
+        found = everything.scores({name: self._seam_tensor(features, name) for name in everything.reads})
+        starts = everything.starts
+        packed = {index: self.head_scores(features, index) for index in chosen if index >= own}
+
+        def scores(place: int) -> np.ndarray:
+            index = chosen[place]
+            return packed[index] if index >= own else found[starts[index] : starts[index + 1]]
+
+        return scores
 
     def _joint_info(self) -> JointInfo:
         if self._joint is None:

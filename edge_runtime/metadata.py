@@ -15,6 +15,7 @@ from edge_runtime.text import TextInput
 
 FORMAT_VERSION = 1
 BACKBONE, JOINT, END_TO_END = "backbone", "joint", "serving_default"  # the signatures that are no head
+ALL = "all"  # one more, the scores of all heads at once; older files lack it, and may have a head of this name
 FEATURES = "features"  # the tensor between backbone and heads, or the deepest of several
 RESERVED_NAMES = (BACKBONE, JOINT, END_TO_END)
 HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -212,6 +213,13 @@ class HeadPack:
             quality=_quality(_get(document, "quality", dict)),
             built=_get(document, "built", dict),
         )
+
+
+def check_new_head_name(name: str) -> None:
+    """The same for a head that is not in a file yet: ``all`` too is taken."""
+    check_head_name(name)
+    if name == ALL:
+        raise ValueError(f"head name {name!r} is taken by the file itself; choose another")
 
 
 def check_head_name(name: str) -> None:

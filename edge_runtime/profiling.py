@@ -117,7 +117,7 @@ class _Remembers:
         spec = picture_input(classifier.metadata.input)
         self._features = classifier.features_of(Shot(scene((spec.width, spec.height))).tensor(spec))
         self.heads, self.head_names = classifier.heads, classifier.head_names
-        self.head_scores, self.joint = classifier.head_scores, classifier.joint
+        self.scores, self.joint = classifier.scores, classifier.joint
 
     def features_of(self, _: np.ndarray) -> Features:
         return self._features

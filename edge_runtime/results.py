@@ -6,7 +6,7 @@ in MediaPipe Tasks' ``ClassificationResult``.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -41,6 +41,83 @@ class Classifications(NamedTuple):
     categories: Tuple[Category, ...]
 
 
+class Answers(Tuple[Classifications, ...]):
+    """A tuple of which each item is made when it is first looked at: of 200 heads a program reads a few.
+
+    ``make``: of an index.
+    """
+
+    _made: List[Optional[Classifications]]
+    _make: Callable[[int], Classifications]
+
+    def __new__(cls, count: int, make: Callable[[int], Classifications]) -> Answers:
+        answers = super().__new__(cls)
+        answers._made, answers._make = [None] * count, make
+        return answers
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple([self[i] for i in range(*index.indices(len(self)))])
+        found = self._made[index]
+        if found is None:
+            found = self._made[index] = self._make(range(len(self))[index])
+        return found
+
+    def __iter__(self) -> Iterator[Classifications]:
+        return map(self.__getitem__, range(len(self)))
+
+    # What Python's own tuple would answer from items that are not there yet.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and tuple(self) == tuple(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __lt__(self, other: Tuple[Classifications, ...]) -> bool:
+        return tuple(self) < tuple(other)
+
+    def __le__(self, other: Tuple[Classifications, ...]) -> bool:
+        return tuple(self) <= tuple(other)
+
+    def __gt__(self, other: Tuple[Classifications, ...]) -> bool:
+        return tuple(self) > tuple(other)
+
+    def __ge__(self, other: Tuple[Classifications, ...]) -> bool:
+        return tuple(self) >= tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __contains__(self, item: object) -> bool:
+        return item in tuple(self)
+
+    def __add__(self, other: Any) -> Any:
+        return tuple(self) + tuple(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return tuple(other) + tuple(self)
+
+    def __mul__(self, times: Any) -> Any:
+        return tuple(self) * times
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __reduce__(self) -> Any:
+        return tuple, (list(self),)
+
+    def index(self, *arguments: Any) -> int:
+        return tuple(self).index(*arguments)
+
+    def count(self, item: object) -> int:
+        return tuple(self).count(item)
+
+
 class ClassificationResult(NamedTuple):
     """What one picture or text gave.
 
@@ -70,13 +147,18 @@ class ClassificationResult(NamedTuple):
         }
 
 
+def check_top_k(top_k: Optional[int]) -> None:
+    """Raises ``EdgeRuntimeError`` for one below 1."""
+    if top_k is not None and top_k < 1:
+        raise EdgeRuntimeError(f"top_k: expected 1 or more, or None for all labels; found {top_k}")
+
+
 def top_categories(scores: np.ndarray, labels: Sequence[str], *, top_k: Optional[int] = None) -> Tuple[Category, ...]:
     """The ``top_k`` best labels (all of them without it), best first; equal scores keep the order of the labels.
 
     ``scores``: float32 (labels,). Raises ``EdgeRuntimeError`` for a ``top_k`` below 1.
     """
-    if top_k is not None and top_k < 1:
-        raise EdgeRuntimeError(f"top_k: expected 1 or more, or None for all labels; found {top_k}")
+    check_top_k(top_k)
     values = scores.tolist()  # Python's own numbers, and its stable sort: for a few labels numpy's takes twice as long
     order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
     return tuple([Category(i, values[i], labels[i]) for i in order])

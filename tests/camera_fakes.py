@@ -51,6 +51,9 @@ class Script(Source):
             self.steps.pop(0)
         return bool(self.steps)
 
+    def scores(self, features: np.ndarray, heads: Iterable[str]) -> tuple[np.ndarray, ...]:
+        return tuple(self.head_scores(features, head) for head in heads)
+
     def close(self) -> None:
         self.closed += 1
 
@@ -121,6 +124,9 @@ class CountingClassifier:
         row = rows[min(len(self.runs[head]), len(rows) - 1)]
         self.runs[head].append(self.backbone_runs - 1)
         return np.asarray(row, np.float32)
+
+    def scores(self, features: np.ndarray, heads: Iterable[str]) -> tuple[np.ndarray, ...]:
+        return tuple(self.head_scores(features, head) for head in heads)
 
     def close(self) -> None:
         self.closed += 1

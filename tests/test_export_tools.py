@@ -41,7 +41,7 @@ def files(joint: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 SIGNATURES = {
-    "main": ["serving_default", "backbone", *THREE_HEADS, "joint"],
+    "main": ["serving_default", "backbone", *THREE_HEADS, "all", "joint"],
     "task": ["serving_default"],
     "backbone": ["serving_default", "backbone"],
     "pack": ["garden"],
@@ -107,7 +107,7 @@ def test_weights_are_called_kernel_and_bias_of_their_layer(tiny_file: Path) -> N
 
 def test_names_that_were_given_stay(joint: BuildResult) -> None:
     content = joint.output.read_bytes()
-    parts, whole = unlink(content)
+    parts, whole = unlink(content, [head.head_name for head in joint.metadata.heads])
     assert link(parts, whole).model == content[: joint.metadata.model_bytes]
     backbone = parts["backbone"]
     assert [t.name for t in with_names(with_names(backbone)).tensors] == [t.name for t in with_names(backbone).tensors]

@@ -92,7 +92,7 @@ def refused(file: Path, change: Callable[[], object], kind: type[Exception], *wo
 def test_a_file_taken_apart_and_linked_again_has_the_same_bytes(kind: str, tiny_file: Path, tmp_path: Path) -> None:
     path = tiny_file if kind == "plain" else build(with_none(with_joint(tmp_path))).output
     model = path.read_bytes()[: read_metadata(str(path)).model_bytes]
-    parts, joint = unlink(model)
+    parts, joint = unlink(model, [head.head_name for head in read_metadata(str(path)).heads])
     assert (joint is None) == (kind == "plain")
     assert link(parts, joint).model == model
 
@@ -520,7 +520,7 @@ def test_a_pack_that_gives_something_else_than_its_members_say(file: Path, pack:
 
 def test_a_file_without_heads_needs_packs(file: Path, pack: Path, tmp_path: Path, tiny_pictures: list[Path]) -> None:
     metadata = read_metadata(str(file))
-    parts, _ = unlink(file.read_bytes()[: metadata.model_bytes])
+    parts, _ = unlink(file.read_bytes()[: metadata.model_bytes], [head.head_name for head in metadata.heads])
     linked = link({"backbone": parts["backbone"], "animals": parts["animals"]})
     bare = replace(metadata, heads=metadata.heads[:1], model_bytes=len(linked.model), quality={})
     path = tmp_path / "one.tflite"

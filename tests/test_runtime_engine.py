@@ -83,7 +83,8 @@ def test_backbone_runs_once_and_only_the_heads_asked(counted: Any, heads: Any, t
     classifier, counts = counted
     classifier.classify(tiny_pictures[0], heads=heads)
     asked = NAMES if heads is None else [NAMES[h] if isinstance(h, int) else h for h in heads]
-    assert counts.ran == Counter({"backbone": 1, **Counter(asked)})
+    once = {"all": 1} if len(set(asked)) > 1 else Counter(asked)
+    assert counts.ran == Counter({"backbone": 1, **once})
 
 
 def test_runners_are_made_when_first_needed_and_once(counted: Any, tiny_pictures: list[Path]) -> None:
@@ -122,7 +123,7 @@ def test_signatures_never_run_side_by_side(counted: Any, tiny_pictures: list[Pat
     image = classifier.prepare(tiny_pictures[0])[0]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: classifier.classify(image), range(64)))
-    assert counts.ran == Counter({"backbone": 64, **dict.fromkeys(NAMES, 64)})
+    assert counts.ran == Counter({"backbone": 64, "all": 64})
     assert counts.most_running == 1
 
 

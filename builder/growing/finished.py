@@ -58,7 +58,7 @@ class Kept:
 def read_finished(path: Path) -> Finished:
     """Raises ``BundleError`` for what is no whole polyhead file, and ``OSError``."""
     metadata, model = read_model(str(path))
-    parts, joint = unlink(model)
+    parts, joint = unlink(model, [info.head_name for info in metadata.heads])
     return Finished(path, metadata, parts, joint)
 
 

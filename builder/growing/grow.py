@@ -21,7 +21,7 @@ from builder.support.places import check_file
 from builder.tflite.flatbuffer import Part
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.metadata import BACKBONE, HeadInfo, HeadPack, Metadata, check_head_name
+from edge_runtime.metadata import BACKBONE, HeadInfo, HeadPack, Metadata, check_new_head_name
 
 if TYPE_CHECKING:
     from builder.growing.new_head import NewHead
@@ -166,7 +166,7 @@ def _new_head_of(config: GrowConfig) -> HeadConfig:
 
 def _check_free(file: Finished, name: str) -> None:
     try:
-        check_head_name(name)
+        check_new_head_name(name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if name in file.parts:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from builder.merging.kinds import difference_in_kind
 from builder.quantizing.noise import snr_db
 from builder.samples.calibration import SampleSet
 from builder.support.errors import ConversionError
+from edge_runtime.bundle import read_metadata
 from edge_runtime.engine import Features, MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import END_TO_END
+from edge_runtime.metadata import ALL, END_TO_END
 
 INTERPRETER = "ai_edge_litert"
 _WORST = 6
@@ -167,3 +169,18 @@ def check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) 
             found = alone(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})["scores"]
             if not np.array_equal(outputs[name], found):
                 raise ConversionError(f"head {name}: the end-to-end signature and the head's own do not agree")
+    _check_all(path, interpreter, pairs, expected)
+
+
+def _check_all(
+    path: Path, interpreter: Any, pairs: list[tuple[np.ndarray, Features]], expected: list[Mapping[str, np.ndarray]]
+) -> None:
+    names = [head.head_name for head in read_metadata(str(path)).heads]
+    signatures = interpreter.get_signature_list()
+    if ALL in names or ALL not in signatures:
+        return
+    run = interpreter.get_signature_runner(ALL)
+    for (_, seam), outputs in zip(pairs, expected, strict=True):
+        found = run(**{tensor: by_name(seam)[tensor] for tensor in signatures[ALL]["inputs"]})["scores"]
+        if not np.array_equal(found, np.concatenate([outputs[name] for name in names], axis=1)):
+            raise ConversionError(f"signature {ALL} and those of the heads do not agree")

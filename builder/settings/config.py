@@ -19,7 +19,7 @@ from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
 from edge_runtime.files import read_file
-from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_head_name
+from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_new_head_name
 from edge_runtime.text import MAX_LENGTH, MAX_NGRAM, SIDES, SPLIT, STANDARDIZE
 
 if sys.version_info >= (3, 11):
@@ -155,7 +155,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         try:
-            check_head_name(self.name)
+            check_new_head_name(self.name)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -1,19 +1,20 @@
-"""Subgraphs -> one file: backbone, heads, and an end-to-end subgraph that shares the tables of both."""
+"""Subgraphs -> one file: backbone, heads, an end-to-end subgraph that shares the tables of both, and one of all heads."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from builder.support.errors import ConversionError
+from builder.tflite.all_scores import all_subgraph, joining
 from builder.tflite.flatbuffer import Part, Writer, quantization, read_parts
 from builder.tflite.names import with_names
 from builder.tflite.versions import Version, min_runtime, with_versions
-from edge_runtime.metadata import BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
+from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
 
 JOINT_SEAM = "/features"  # among the inputs of a joint part, the others of which are called as the heads
@@ -38,7 +39,8 @@ class LinkedModel:
 
 
 def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
-    """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``.
+    """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``, then
+    ``all``: from the seam to the scores of all heads in one tensor. It is left out beside a head of that name.
 
     ``joint``: reads ``JOINT_SEAM`` and, by the name of its head, what each head's last operator reads; it comes last.
     Requires the backbone as the device feeds it (``front.take_pixels``) and one type, shape, scale and zero point on both
@@ -66,6 +68,12 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
         operators += writer.operators(part, where)
         outputs[name] = where[part.outputs["scores"]]
         head_bytes[name] = writer.size - before
+    everything = [backbone, *heads.values()]
+    if ALL not in heads:
+        everything.append(joining(heads))
+        read = {name for part in heads.values() for name in part.inputs}
+        ends = {name: i for name, i in backbone.outputs.items() if name in read}, list(outputs.values())
+        whole = all_subgraph(writer, everything[-1], tensors, operators[len(backbone.operators) :], *ends)
     if joint is not None:
         joint = with_versions(joint)
         before, inputs = writer.size, joint.inputs.values()
@@ -82,9 +90,11 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     writer.add_subgraph(END_TO_END, tensors, operators, backbone.inputs, outputs)
     for name, part in {BACKBONE: backbone, **heads}.items():
         writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
+    if ALL not in heads:
+        writer.add_subgraph(ALL, *whole)
     if joint is not None:
         writer.add_subgraph(JOINT, *alone)
-    everything = [backbone, *heads.values(), *([joint] if joint is not None else [])]
+        everything.append(joint)
     return LinkedModel(
         writer.finish("polyhead: one backbone, many heads"),
         backbone_bytes,
@@ -107,13 +117,12 @@ def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
     return writer.finish("polyhead: a backbone without heads"), min_runtime([part])[0]
 
 
-def unlink(model: bytes) -> tuple[dict[str, Part], Part | None]:
-    """Backbone and heads of a file, in its order, and its joint part: what ``link`` makes the same file of again."""
-    parts = read_parts(model)
-    parts.pop(END_TO_END, None)
-    whole = parts.pop(JOINT, None)
-    heads = {name: part for name, part in parts.items() if name != BACKBONE}
-    return parts, None if whole is None else _joint_alone(whole, heads)
+def unlink(model: bytes, heads: Collection[str]) -> tuple[dict[str, Part], Part | None]:
+    """Backbone and ``heads`` of a file, in its order, and its joint part: what ``link`` makes the same file of again."""
+    found = read_parts(model)
+    parts = {name: part for name, part in found.items() if name == BACKBONE or name in heads}
+    own = {name: part for name, part in parts.items() if name != BACKBONE}
+    return parts, _joint_alone(found[JOINT], own) if JOINT in found else None
 
 
 def _joint_alone(whole: Part, heads: Mapping[str, Part]) -> Part:

@@ -92,7 +92,7 @@ class Heads:
         features = self.classifier.features_of(frame.image) if due else None
         computed = time.perf_counter()
         own = [name for name in due if name != JOINT]
-        scores = {} if features is None else {name: self.classifier.head_scores(features, name) for name in own}
+        scores = {} if features is None else dict(zip(own, self.classifier.scores(features, own)))
         found = tuple(self._classifications(name, scores[name], top_k) for name in own)
         changed = {name for name in own if self._decisions[name].update(scores[name])}
         joint, decision = None, self._joint_decision
