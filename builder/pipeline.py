@@ -17,7 +17,7 @@ from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
 from builder.reading.classifier import load_classifiers, reading_options
-from builder.reading.source_input import input_spec
+from builder.reading.resizing import input_spec
 from builder.reporting.notes import notes_of
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report

@@ -12,13 +12,19 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
+from builder.reading.classifier import load_classifiers  # noqa: E402
 from builder.reading.formats import Origin, read_model  # noqa: E402
+from builder.reading.picture_input import PictureSourceInput  # noqa: E402
+from builder.reading.resizing import common_resize, resize_notes  # noqa: E402
+from builder.settings.config import HeadConfig, ResizeConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
-from builder.support.errors import ModelFileError  # noqa: E402
+from builder.support.errors import ConfigError, ModelFileError  # noqa: E402
+from builder.support.naming import as_options  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 LABELS = "0 Cat\n1 Big dog\n2 Nothing\n"
-TEACHABLE = Origin(("Cat", "Big dog", "Nothing"), PREPROCESSING["tf"], "crop")
+NAMES, LANCZOS = ("Cat", "Big dog", "Nothing"), ResizeConfig("lanczos", True, "crop")
+TEACHABLE = Origin(NAMES, PREPROCESSING["tf"], LANCZOS)
 
 
 @pytest.fixture
@@ -65,12 +71,88 @@ def test_a_zip_answers_as_the_file_in_it(download: Path, tf_keras_files: Path) -
     assert np.max(np.abs(answers - saved["answers"])) < 1e-5
 
 
-@pytest.mark.parametrize("labels", ["Cat\nDog\nNothing\n", "1 Cat\n2 Dog\n3 Nothing\n", None])
-def test_labels_of_another_form_say_nothing(download: Path, labels: str | None) -> None:
+# How a person or a program may write the three names, and get them.
+SPELLINGS: dict[str, bytes] = {
+    "without numbers": "\n".join(NAMES).encode(),
+    "from one": b"1 Cat\n2 Big dog\n3 Nothing\n",
+    "dots": b"0. Cat\n1. Big dog\n2. Nothing\n",
+    "tabs": b"0\tCat\n1\tBig dog\n2\tNothing",
+    "Windows": LABELS.replace("\n", "\r\n").encode("utf-8-sig"),
+    "an old Mac": LABELS.replace("\n", "\r").encode(),
+    "UTF-16": LABELS.encode("utf-16"),
+    "UTF-16, big end first": b"\xfe\xff" + LABELS.encode("utf-16-be"),
+    "another order, empty lines": b"\n 2 Nothing\n\n0 Cat  \n1 Big dog\n\n",
+    "digits of another script": "\u0660 Cat\n\u0661 Big dog\n\u0662 Nothing\n".encode(),
+}
+# The same three in codes that no mark tells, or with what else a name may hold.
+NAMED: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "Korean, cp949": ("0 고양이\n1 큰 개\n2 없음\n".encode("cp949"), ("고양이", "큰 개", "없음")),
+    "Latin-1": ("0 Limón\n1 Piña\n2 Maíz\n".encode("latin-1"), ("Limón", "Piña", "Maíz")),
+    "a line separator in a name": ("0 Cat\u2028a\n1 Dog\n2 None\n".encode(), ("Cat\u2028a", "Dog", "None")),
+    "emoji": ("0 👍🏽\n1 👎\n2 🤷‍♀️\n".encode(), ("👍🏽", "👎", "🤷‍♀️")),
+    "commas": (b'0 rock, stone\n1 a; b\n2 "c"\n', ("rock, stone", "a; b", '"c"')),
+}
+TROUBLE: dict[str, tuple[bytes, str]] = {
+    "a gap": (b"0 Cat\n2 Big dog\n3 Nothing\n", "expected numbers 0 to 2, each once, found 0, 2, 3"),
+    "a number twice": (b"0 Cat\n1 Big dog\n1 Nothing\n", "each once, found 0, 1, 1"),
+    "a name is missing": (b"0 Cat\n1 \n2 Nothing\n", "number 1 has no name"),
+    "5,000 digits": (b"9" * 5000 + b" x\n", ""),  # a name like any other
+    "no text": (bytes(range(128, 256)), "can't decode"),
+}
+
+
+@pytest.mark.parametrize("case", SPELLINGS)
+def test_labels_are_read_from_their_place_however_they_are_written(download: Path, case: str) -> None:
+    (download / "labels.txt").write_bytes(SPELLINGS[case])
+    for path in (download, download / "keras_model.h5", zipped(download)):
+        assert read_model(path).origin == TEACHABLE
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_names_in_any_script_and_code(download: Path, case: str) -> None:
+    data, names = NAMED[case]
+    (download / "labels.txt").write_bytes(data)
+    assert read_model(download).origin.labels == names
+
+
+@pytest.mark.parametrize("case", TROUBLE)
+def test_labels_that_no_one_can_read_are_trouble_for_who_needs_them(download: Path, case: str) -> None:
+    data, words = TROUBLE[case]
+    (download / "labels.txt").write_bytes(data)
+    assert words in read_model(download).origin.trouble
+    if words:
+        with pytest.raises(ConfigError, match=r"^heads\.a\.labels: the labels beside"):
+            load_classifiers([HeadConfig("a", download)])
+    own = HeadConfig("a", download, NAMES)  # who says them needs none
+    assert load_classifiers([own])[0].labels == NAMES
+
+
+def test_the_model_itself_says_whose_it_is(download: Path) -> None:
     (download / "labels.txt").unlink()
-    if labels is not None:
-        (download / "labels.txt").write_text(labels)
-    assert read_model(download).origin == Origin()
+    (download / "keras_model.h5").rename(download / "keras_Model.h5")
+    (download / "._keras_Model.h5").write_bytes(b"\0\5\x16\7 of another system")
+    for path in (download, download / "keras_Model.h5"):
+        model = read_model(path)
+        assert (model.origin, model.kind[:17]) == (Origin(None, PREPROCESSING["tf"], LANCZOS), "Teachable Machine")
+
+
+def test_sources_that_were_resized_otherwise_are_an_error_that_says_what_to_write() -> None:
+    def source(resize: ResizeConfig) -> PictureSourceInput:
+        return PictureSourceInput((8, 8), PREPROCESSING["raw"], PREPROCESSING["raw"], resize)
+
+    silent, taught, stretched = (source(r) for r in (ResizeConfig(), LANCZOS, ResizeConfig(fit="stretch")))
+    plain = ResizeConfig()
+    assert common_resize(plain, {"a": silent, "b": silent}) == ResizeConfig("bilinear", True, "stretch")
+    assert common_resize(plain, {"a": silent, "b": taught}) == LANCZOS
+    assert common_resize(ResizeConfig("area"), {"a": silent, "b": taught}) == ResizeConfig("area", True, "crop")
+    (note,) = resize_notes(plain, {"a": silent, "b": taught})
+    assert "pictures of a were resized; they are resized as those of b, lanczos,crop" in note
+    assert resize_notes(plain, {"a": silent}) == resize_notes(plain, {"b": taught}) == ()
+    with pytest.raises(ConfigError, match=r'resized by lanczos,crop, b by bilinear,stretch.*resize = "lanczos,crop" or'):
+        common_resize(plain, {"a": taught, "b": stretched})
+    with as_options(), pytest.raises(ConfigError, match="choose one: --resize lanczos,crop or --resize bilinear,stretch"):
+        common_resize(plain, {"a": taught, "b": stretched})
+    assert common_resize(ResizeConfig("area", True, "pad"), {"a": taught, "b": stretched}).fit == "pad"
 
 
 def test_another_model_beside_numbered_labels_is_not_teachable_machines(download: Path, tf_keras_files: Path) -> None:
@@ -89,7 +171,7 @@ def test_frigates_layout(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")  # beside a Keras model, that is what is read
     frigate(tiny_base(size=16, pooling=False)).save(tmp_path / "model.keras")
     for path in (tmp_path, tmp_path / "model.keras"):
-        assert read_model(path).origin == Origin(("known", "unknown"), PREPROCESSING["unit"], "stretch")
+        assert read_model(path).origin == Origin(("known", "unknown"), PREPROCESSING["unit"], ResizeConfig(fit="stretch"))
 
 
 def test_what_is_not_as_frigate_makes_it_is_not_told_frigates_pixels(tmp_path: Path) -> None:

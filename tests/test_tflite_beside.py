@@ -116,7 +116,7 @@ def test_manifests_tell_labels_and_pixels(
     assert found.kind == f"{tool}, TensorFlow Lite, float32"
     assert found.labels == NAMES
     assert found.source_input.declared.identity == pixels.identity  # type: ignore[union-attr]
-    assert found.source_input.fit == fit  # type: ignore[union-attr]
+    assert found.source_input.resize.fit == fit  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_teachable_machine_is_known_by_its_shape_and_its_numbered_labels(tmp_pat
     found = read(tmp_path, {"labels.txt": NUMBERED}, own)
     assert found.kind.startswith("Teachable Machine")
     assert found.source_input.declared == PREPROCESSING["tf"]  # type: ignore[union-attr]
-    assert found.source_input.fit == "crop"  # type: ignore[union-attr]
+    assert found.source_input.resize.fit == "crop"  # type: ignore[union-attr]
     assert Reader().read("head", found.path, PREPROCESSING["unit"]).source_input.declared == PREPROCESSING["unit"]  # type: ignore[union-attr]
 
 

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 
 from builder.reading.digests import one_node_each, settings_of, tensor_digests
+from builder.reading.formats.applications import Application, application_of
 from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.stored import StoredModel, contradictions
 from builder.reading.graph import INPUT, Graph, UnreadableModelError, WeightPool, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, weight_name
 from builder.reading.originals.original import Answers, Original
 from builder.reading.outputs import LOGITS, Output, ends_in, expected_output, settled_output, with_negative
+from builder.reading.picture_input import PictureSourceInput
 from builder.reading.shapes import tensor_shapes
-from builder.reading.source_input import SourceInput, check_one_input, read_source_input
+from builder.reading.source_input import SourceInput, check_one_input, read_source_input, size_note
 from builder.reading.text_input import TextSourceInput, check_embedding
 from builder.reading.tflite.file import tflite_in
 from builder.settings.config import BuildConfig, HeadConfig, TextConfig
-from builder.settings.input_scaling import PixelTransform
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import ConfigError, ModelFileError
+from builder.support.naming import advice, head_setting
 from edge_runtime.text import TextInput
 
 
@@ -49,6 +52,8 @@ class Classifier:
     limits: Limits = field(default_factory=Limits)
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
     declared: str | None = None
+    application: Application | None = None  # of Keras, that it is built on
+    trouble: str = ""  # why the labels beside the file cannot be read
 
     @property
     def activation(self) -> str:
@@ -109,7 +114,7 @@ class Classifier:
         """With what the user says of its answers. Raises ``ConfigError`` and ``ModelFileError``."""
         if self.graph.output.node == INPUT:
             raise ModelFileError(f"{self.path}: the model returns its input; not a classifier")
-        where = f"heads.{self.name}.activation: {self.path.name}"
+        where = f"{head_setting(self.name, 'activation')}: {self.path.name}"
         output = expected_output(*self.end, declared, len(labels), where)
         return replace(self, labels=labels, declared=declared)._with_output(output)
 
@@ -134,8 +139,12 @@ class Reader:
         self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
         self._canonical = canonical_layers(allow_code=allow_code)
 
-    def read(self, name: str, path: Path, preprocessing: PixelTransform | None) -> Classifier:
-        """The classifier in ``path``, with the labels that come with the file, if any. Raises ``ModelFileError``."""
+    def read(
+        self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
+    ) -> Classifier:
+        """The classifier in ``path``, with the labels that come with the file, if any. ``size``: height and width, of
+        pictures that the model takes at any. Raises ``ModelFileError``.
+        """
         file = tflite_in(path)
         if file is not None:
             from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
@@ -143,15 +152,27 @@ class Reader:
             return read_tflite(name, file, preprocessing, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
 
-        return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing)
+        return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing, size)
 
-    def classifier(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
+    def classifier(
+        self,
+        name: str,
+        stored: StoredModel,
+        preprocessing: PixelTransform | None,
+        size: tuple[int, int] | None = None,
+    ) -> Classifier:
         """The same for a file that was read already."""
-        model = self.base(name, stored, preprocessing)
+        model = self.base(name, stored, preprocessing, size)
         with contradictions(stored.path):
             return replace(model.with_labels((), None), labels=model.labels)
 
-    def base(self, name: str, stored: StoredModel, preprocessing: PixelTransform | None) -> Classifier:
+    def base(
+        self,
+        name: str,
+        stored: StoredModel,
+        preprocessing: PixelTransform | None,
+        size: tuple[int, int] | None = None,
+    ) -> Classifier:
         """A model that may end in anything, read as if it were a classifier with bare logits."""
         path = stored.path
         with contradictions(path):
@@ -161,7 +182,7 @@ class Reader:
             except (UnreadableModelError, UnknownLayerError) as error:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
-            simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length)
+            simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length, size)
             simple = one_node_each(simple, source_input.shape)
         return Classifier(
             name=name,
@@ -174,7 +195,9 @@ class Reader:
             labels=stored.origin.labels or (),
             allow_code=self._allow_code,
             limits=self._limits,
-            notes=stored.notes,
+            notes=(*stored.notes, *size_note(stored, source_input, size)),
+            application=application_of(stored.definition),
+            trouble=stored.origin.trouble,
         )
 
 
@@ -185,29 +208,32 @@ def load_classifiers(
     allow_code: bool = False,
     limits: Limits | None = None,
     text: TextConfig | TextInput | None = None,
+    size: tuple[int, int] | None = None,
 ) -> tuple[Classifier, ...]:
     """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
-    one, or that of a finished file.
+    one, or that of a finished file. ``size``: height and width, of those that take pictures of any.
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
     length = text.length if isinstance(text, TextInput) else text.maxlen if text is not None else None
     reader, found = Reader(allow_code=allow_code, limits=limits, text_length=length), []
     for head in heads:
-        found.append(_load(reader, head, text))
+        found.append(_load(reader, head, text, size))
         advance()
     return tuple(found)
 
 
 def reading_options(config: BuildConfig) -> dict[str, Any]:
     """What a configuration says of reading, for ``load_classifiers``."""
-    return {"allow_code": config.allow_code, "limits": config.limits, "text": config.text}
+    return {"allow_code": config.allow_code, "limits": config.limits, "text": config.text, "size": config.size}
 
 
-def _load(reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None) -> Classifier:
-    classifier = reader.read(head.name, head.model, head.preprocessing)
+def _load(
+    reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None, size: tuple[int, int] | None
+) -> Classifier:
+    classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size)
     classifier = replace(classifier, source_input=_declared(classifier, head, text))
-    return classifier.with_labels(read_labels(head, classifier.labels), head.activation)
+    return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
 
 
 def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:
@@ -216,22 +242,38 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
     if isinstance(source_input, TextSourceInput):
         source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
         check_embedding(classifier.graph, source_input.words, head.model)
-    elif head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
+        return source_input
+    _check_size(source_input, head)
+    if head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
+        known = classifier.application
+        hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
+        words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
         raise ConfigError(
-            f"heads.{head.name}: how do pixels 0..255 enter {head.model.name}? No layer in it says so; "
-            'add preprocessing = "raw", "unit", "tf", "torch", "caffe" or {scale, offset}'
+            f"{head_setting(head.name, 'preprocessing')}: how do pixels 0..255 enter {head.model.name}? No layer in it "
+            f"says so; {hint}add {advice('preprocessing', words, head.name)}"
         )
-    return source_input
+    return source_input if head.resize is None else replace(source_input, resize=head.resize.over(source_input.resize))
 
 
-def read_labels(head: HeadConfig, beside: tuple[str, ...] = ()) -> tuple[str, ...]:
+def _check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:
+    """Raises ``ConfigError`` where a head is given a size that its model does not take."""
+    if head.size is not None and source_input.size != head.size:
+        own, found = (f"{width} x {height}" for height, width in (source_input.size, head.size))
+        raise ConfigError(
+            f"{head_setting(head.name, 'size')}: {head.model.name} takes {own} alone, found {found}; leave it out"
+        )
+
+
+def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "") -> tuple[str, ...]:
     """The labels of a head: as configured, else those that came with the model, else of the file beside it.
 
     Raises ``ConfigError``.
     """
-    labels, source = head.labels, f"heads.{head.name}.labels"
+    labels, source = head.labels, head_setting(head.name, "labels")
     if labels is None and beside:
         labels = beside
+    if labels is None and trouble:
+        raise ConfigError(f"{source}: the labels beside {head.model.name} cannot be read: {trouble}")
     if labels is None:
         candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
         labels = next((path for path in candidates if path.is_file()), None)
@@ -269,6 +311,6 @@ def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
         raise ModelFileError(f"{classifier.path}: expected one output (batch, labels), found {shape}; not a classifier")
     if len(classifier.labels) != shape[1]:
         raise ConfigError(
-            f"heads.{classifier.name}.labels: expected {shape[1]} labels, one for each output of "
+            f"{head_setting(classifier.name, 'labels')}: expected {shape[1]} labels, one for each output of "
             f"{classifier.path.name}, found {len(classifier.labels)}"
         )

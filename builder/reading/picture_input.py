@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from builder.reading.content import digest
 from builder.reading.originals.original import Shown
-from builder.settings.config import BuildConfig
+from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.lazy import Lazy
 from edge_runtime.metadata import ImageInput
@@ -22,14 +22,14 @@ keras: Any = Lazy("keras")
 class PictureSourceInput:
     """``pixels``: from 0..255 to the graph's input; ``declared``: the part of it that happens outside the model.
 
-    ``size``: height, width. ``fit``: how pictures were brought to it, where the model file says so. ``settled``: nothing
-    that happens to pixels is left to be said.
+    ``size``: height, width. ``resize``: how pictures were brought to it, as far as it is known. ``settled``: nothing that
+    happens to pixels is left to be said.
     """
 
     size: tuple[int, int]
     pixels: PixelTransform
     declared: PixelTransform
-    fit: str | None = None
+    resize: ResizeConfig = field(default_factory=ResizeConfig)
     settled: bool = False
     name = "image"
     dtype = "float32"
@@ -80,15 +80,10 @@ class PictureSourceInput:
         image = keras.Input(self.shape, name=self.name)
         return image, pixel_layer(self.pixels)(image)
 
-    def spec(self, config: BuildConfig) -> ImageInput:
-        """For the device. ``config``: says how pictures are resized."""
-        resize = config.resize
-        return ImageInput(
-            *self.size,
-            method=resize.method or "bilinear",
-            antialias=resize.antialias is not False,
-            fit=resize.fit or self.fit or "stretch",
-        )
+    def spec(self, resize: ResizeConfig) -> ImageInput:
+        """For the device. ``resize``: with every key chosen."""
+        assert resize.method is not None and resize.antialias is not None and resize.fit is not None
+        return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=resize.fit)
 
     def difference(self, other: PictureSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel
 from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.simplify import simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
-from builder.settings.config import BuildConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
-from builder.support.errors import ConfigError, ModelFileError
-from edge_runtime.inputs import InputSpec
+from builder.support.errors import ModelFileError
+from builder.support.naming import advice
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
 
 
 def read_source_input(
-    stored: StoredModel, graph: Graph, preprocessing: PixelTransform | None, length: int | None = None
+    stored: StoredModel,
+    graph: Graph,
+    preprocessing: PixelTransform | None,
+    length: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> tuple[Graph, SourceInput]:
     """The graph from the source_input on, simplified, and the source_input. Raises ``ModelFileError``.
 
-    ``length``: of tokens, where the model leaves it open.
+    ``length``: of tokens, ``size``: of pictures, height and width, where the model leaves it open.
     """
     shape = _shape(stored)
     graph, words = split_vectorization(graph, stored.path)
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        return simple, PictureSourceInput(_picture_size(shape, stored), pixels, declared, stored.origin.fit)
+        return simple, PictureSourceInput(_picture_size(shape, stored, size), pixels, declared, stored.origin.resize)
     if preprocessing is not None:
         raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
     if words is not None:
@@ -49,16 +51,14 @@ def source_input_difference(first: SourceInput, other: SourceInput, name: str) -
     return f"it takes {other}, {name} takes {first}", "Pictures and texts share nothing; build a file for each"
 
 
-def input_spec(config: BuildConfig, sources: Mapping[str, SourceInput]) -> InputSpec:
-    """What the device takes; of the ways to make pictures fit, the one that any model file knows.
-
-    ``sources``: by the names of the heads. Raises ``ConfigError`` where files say different things.
-    """
-    known = {s.fit: name for name, s in sources.items() if isinstance(s, PictureSourceInput) and s.fit is not None}
-    if config.resize.fit is None and len(known) > 1:
-        (one, first), (other, second) = list(known.items())[:2]
-        raise ConfigError(f"{first} was trained on pictures made to fit by {one}, {second} by {other}; set resize.fit")
-    return sources[next(iter(known.values()), next(iter(sources)))].spec(config)
+def size_note(stored: StoredModel, source_input: SourceInput, size: tuple[int, int] | None) -> tuple[str, ...]:
+    """Where the size of its pictures comes from, of a model that takes any."""
+    if not isinstance(source_input, PictureSourceInput) or None not in _shape(stored)[1:3]:
+        return ()
+    height, width = source_input.size
+    usual = application_of(stored.definition)
+    why = "as chosen" if size or usual is None else f"as {usual.name} was trained"
+    return (f"it takes pictures of any size; {width} x {height}, {why}",)
 
 
 def check_one_input(stored: StoredModel) -> None:
@@ -73,15 +73,21 @@ def _shape(stored: StoredModel) -> tuple[int | None, ...]:
     return input_shapes(stored.definition)[0]
 
 
-def _picture_size(shape: tuple[int | None, ...], stored: StoredModel) -> tuple[int, int]:
+def _picture_size(shape: tuple[int | None, ...], stored: StoredModel, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height, width: as in the file, else as chosen, else as the architecture was trained."""
     path = stored.path
     if len(shape) != 4 or shape[3] != CHANNELS:
         raise ModelFileError(
             f"{path}: expected input (batch, height, width, 3), or texts or tokens that an Embedding reads, found {shape}"
         )
-    height, width = shape[1:3]
+    usual = application_of(stored.definition)
+    chosen = size or (usual and (usual.size, usual.size))
+    height, width = (side or (chosen and chosen[i]) for i, side in enumerate(shape[1:3]))
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise ModelFileError(f"{path}: expected an input of fixed size, found {shape}; save it with input_shape set")
+        raise ModelFileError(
+            f"{path}: it takes pictures of any size, {shape}, and its layers do not tell which it was trained at; "
+            f"add {advice('size', 'PIXELS')}"
+        )
     return height, width
 
 

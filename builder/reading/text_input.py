@@ -13,7 +13,7 @@ from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.reading.originals.original import Shown
 from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
-from builder.settings.config import BuildConfig, TextConfig
+from builder.settings.config import ResizeConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.lazy import Lazy
 from edge_runtime.errors import EdgeRuntimeError
@@ -83,7 +83,7 @@ class TextSourceInput:
         text = keras.Input(() if self.words.split else (1,), dtype="string", name="text")
         return text, text_layer(self.words)(text)
 
-    def spec(self, config: BuildConfig) -> TextInput:
+    def spec(self, resize: ResizeConfig) -> TextInput:
         """For the device."""
         return self.words
 

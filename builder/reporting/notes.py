@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from builder.merging.backbone import SharedBackbone, early_difference
 from builder.reading.classifier import Classifier
+from builder.reading.resizing import resize_notes
 from builder.reading.text_input import text_notes
 from builder.samples.gathered import Samples
 from builder.settings.config import BuildConfig
@@ -20,6 +21,7 @@ def notes_of(
 ) -> tuple[str, ...]:
     """``others``: what was noted elsewhere."""
     found = [*(f"{classifier.name}: {note}" for classifier in classifiers for note in classifier.notes), *others]
+    found += resize_notes(config.resize, {c.name: c.source_input for c in classifiers})
     early = early_difference(classifiers, shared)
     if early is not None:
         index, own, difference = early

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +111,15 @@ class ResizeConfig:
                 f"{self.method} without antialiasing is not what the device can do as TensorFlow does it; "
                 "expected bilinear or nearest, or antialias = true"
             )
+
+    def over(self, other: ResizeConfig) -> ResizeConfig:
+        """This, and ``other`` where it says nothing."""
+        found = {name: getattr(self, name) for name in ("method", "antialias", "fit")}
+        return replace(other, **{name: value for name, value in found.items() if value is not None})
+
+    def __str__(self) -> str:
+        """As an option and a TOML file take it: ``lanczos,crop``."""
+        return ",".join(filter(None, (self.method, "no-antialias" if self.antialias is False else "", self.fit)))
 
 
 _Resize = Annotated[ResizeConfig, _RESIZE]

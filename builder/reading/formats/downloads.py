@@ -1,25 +1,32 @@
-"""What a folder, a zip archive or a file with neighbours tells beside the model: Teachable Machine and Frigate.
+"""What a folder, a zip archive or a file with neighbours tells beside the model: Teachable Machine, liner.ai, Frigate.
 
 Teachable Machine's download "Keras" holds ``keras_model.h5`` and ``labels.txt`` (``0 Name`` lines), "SavedModel" a folder
-``model.savedmodel`` and the same labels. Its models take the centre square of a picture, as x / 127.5 - 1 (source: its
-converter, googlecreativelab/teachablemachine-community). Frigate keeps ``model.tflite`` and ``labelmap.txt`` in
-``model_cache/<name>``; it trains on stretched pictures as x / 255 (source: blakeblackshear/frigate,
-``frigate/util/classification.py``) and throws the Keras model away.
+``model.savedmodel`` and the same labels. Its models take pixels as x / 127.5 - 1 (source: its converter,
+googlecreativelab/teachablemachine-community), and the programs that it hands out cut and resize a picture by
+``ImageOps.fit(image, (224, 224), Image.LANCZOS)``. liner.ai writes ``model_keras.h5`` and ``classes.json``
+(``{"name": index}``); its example resizes by Pillow's ``resize`` and nothing else: stretched, bicubic, pixels 0..255.
+Frigate keeps ``model.tflite`` and ``labelmap.txt`` in ``model_cache/<name>``; it trains on stretched pictures as x / 255
+(source: blakeblackshear/frigate, ``frigate/util/classification.py``) and throws the Keras model away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from builder.reading.formats.labels import MAX_LABEL_FILE, labels_of_text, numbered_labels
+from builder.reading.formats.labels import MAX_LABEL_FILE, decoded, labels_of_json, labels_of_text, teachable_labels
 from builder.reading.formats.members import Members
 from builder.reading.formats.stored import Origin, StoredModel
 from builder.reading.graph import MODEL_CLASSES
+from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import PREPROCESSING
 
-TEACHABLE_LABELS, FRIGATE_LABELS = "labels.txt", "labelmap.txt"
+TEACHABLE_LABELS, FRIGATE_LABELS, LINER_LABELS = "labels.txt", "labelmap.txt", "classes.json"
+LABEL_FILES = (TEACHABLE_LABELS, FRIGATE_LABELS, LINER_LABELS)
+TEACHABLE = Origin(preprocessing=PREPROCESSING["tf"], resize=ResizeConfig("lanczos", True, "crop"))
+_FRIGATE = Origin(preprocessing=PREPROCESSING["unit"], resize=ResizeConfig(fit="stretch"))
+_LINER = Origin(preprocessing=PREPROCESSING["raw"], resize=ResizeConfig("bicubic", True, "stretch"))
 
 
 def with_origin(model: StoredModel, neighbours: Members, prefix: str = "") -> StoredModel:
@@ -27,16 +34,33 @@ def with_origin(model: StoredModel, neighbours: Members, prefix: str = "") -> St
 
     ``prefix``: the folder within ``neighbours`` that the model lies in.
     """
-    labels = _label_text(neighbours, f"{prefix}{TEACHABLE_LABELS}")
-    numbered = numbered_labels(labels) if labels is not None else None
-    if numbered and is_teachable_machine(model.definition):
-        origin = Origin(numbered, PREPROCESSING["tf"], "crop")
-        return replace(model, kind=f"Teachable Machine, {model.kind}", origin=origin)
-    labels = _label_text(neighbours, f"{prefix}{FRIGATE_LABELS}")
-    if labels is not None and is_frigate(model.definition):
-        origin = Origin(labels_of_text(labels), PREPROCESSING["unit"], "stretch")
-        return replace(model, kind=f"Frigate, {model.kind}", origin=origin)
+    texts = {name: neighbours[f"{prefix}{name}"] for name in LABEL_FILES if f"{prefix}{name}" in neighbours}
+    if is_teachable_machine(model.definition):
+        return _known(model, "Teachable Machine", _with_labels(TEACHABLE, texts.get(TEACHABLE_LABELS), teachable_labels))
+    if FRIGATE_LABELS in texts and is_frigate(model.definition):
+        return _known(model, "Frigate", _with_labels(_FRIGATE, texts[FRIGATE_LABELS], labels_of_text))
+    if LINER_LABELS in texts:
+        known = _LINER if is_liner(model.definition) else Origin()
+        origin = _with_labels(known, texts[LINER_LABELS], labels_of_json)
+        return _known(model, "liner.ai", origin) if known is _LINER else replace(model, origin=origin)
     return model
+
+
+def _known(model: StoredModel, maker: str, origin: Origin) -> StoredModel:
+    return replace(model, kind=f"{maker}, {model.kind}", origin=origin)
+
+
+def _with_labels(origin: Origin, content: Callable[[], bytes] | None, read: Callable[[str], tuple[str, ...]]) -> Origin:
+    """A file of labels that cannot be read is trouble only for who needs them: see ``classifier.read_labels``."""
+    if content is None:
+        return origin
+    try:
+        data = content()
+        if len(data) > MAX_LABEL_FILE:
+            raise ValueError(f"expected at most {MAX_LABEL_FILE:,} bytes, found more")
+        return replace(origin, labels=read(decoded(data)) or None)
+    except (ValueError, OSError, RecursionError) as error:
+        return replace(origin, trouble=" ".join(str(error).split())[:200])
 
 
 def is_teachable_machine(definition: Mapping[str, Any]) -> bool:
@@ -64,17 +88,21 @@ def is_frigate(definition: Mapping[str, Any]) -> bool:
     return parts[-1]["config"].get("activation") == "softmax" and not inside & {"Rescaling", "Normalization"}
 
 
+def is_liner(definition: Mapping[str, Any]) -> bool:
+    """A functional model of pictures of any size, which it scales itself, that ends in a pooling and a Dense."""
+    layers = definition["config"]["layers"] if definition["class_name"] in MODEL_CLASSES else []
+    kinds = [layer["class_name"] for layer in layers]
+    sizes = [_input_shape(layer)[1:3] for layer in layers if layer["class_name"] == "InputLayer"]
+    scaled = bool({"Rescaling", "Normalization"} & set(kinds))
+    return sizes == [[None, None]] and scaled and kinds[-1] == "Dense" and "GlobalAveragePooling2D" in kinds
+
+
+def _input_shape(layer: Mapping[str, Any]) -> list[Any]:
+    config = layer["config"]
+    return list(config.get("batch_shape") or config.get("batch_input_shape") or ())
+
+
 def _stack(definition: Mapping[str, Any]) -> list[Any]:
     """The layers of a Sequential model, without its input; nothing of any other."""
     layers: Iterable[Any] = definition["config"]["layers"] if definition["class_name"] == "Sequential" else ()
     return [layer for layer in layers if layer["class_name"] != "InputLayer"]
-
-
-def _label_text(members: Members, name: str) -> str | None:
-    if name not in members:
-        return None
-    data = members[name]()
-    try:
-        return data.decode("utf-8-sig") if len(data) <= MAX_LABEL_FILE else None
-    except UnicodeDecodeError:
-        return None

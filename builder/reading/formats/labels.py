@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import json
 import re
@@ -15,7 +17,10 @@ from edge_runtime.files import read_file
 MAX_LABEL_FILE = 16 << 20  # bytes
 
 _TEXT_SUFFIXES = ("", ".txt", ".names", ".labels")
-_NUMBERED = re.compile(r"(\d{1,9})(?:\s*[:,;\t]\s*|\s+)(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,9})(?:(?:\s*[:,;\t]\s*|\.\s+|\s+)(\S.*)|[:.,;]?)")
+# Plain text, and the letters that a code is for: what else decodes is a chance.
+_HANGUL = re.compile(r"[\t\n\r -~가-힣]*")
+_LATIN = re.compile(r"[\t\n\r -~À-ÖØ-öø-ÿŠšŽžŒœŸ°ºª·¡¿’]*")
 _INDEX_COLUMNS = ("index", "id", "idx", "class_id", "class_index", "number", "no")
 _NAME_COLUMNS = ("label", "labels", "name", "names", "class", "classes", "class_name", "category")
 
@@ -23,8 +28,8 @@ _NAME_COLUMNS = ("label", "labels", "name", "names", "class", "classes", "class_
 def read_label_file(path: Path) -> tuple[str, ...]:
     """The labels in ``path``, in the order of the model's outputs.
 
-    ``.txt``: one a line, or ``0 Name`` or ``0: Name``. Numbers in front count as numbers only if every line begins with
-    its own place, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``, ``{"name": 0}``
+    ``.txt``: one a line, or ``0 Name``, ``0: Name``, ``0. Name``. Numbers in front count as numbers only if the lines
+    have all of them, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``, ``{"name": 0}``
     (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one
     column, or an index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
     """
@@ -34,46 +39,104 @@ def read_label_file(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() in (".csv", ".tsv"):
         return _of_csv(text, path)
     if path.suffix.lower() in _TEXT_SUFFIXES:
-        return labels_of_text(text)
+        try:
+            return labels_of_text(text)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
     raise ConfigError(f"{path}: expected labels in a .txt, .json or .csv file, found {path.suffix}")
 
 
 def labels_of_text(text: str) -> tuple[str, ...]:
-    """One label a line; a number in front goes if every line has its own."""
-    return numbered_labels(text) or tuple(line.strip() for line in text.splitlines() if line.strip())
+    """One label a line; a number in front goes if every line has its own. Raises ``ValueError`` for a number alone."""
+    return numbered_labels(text) or tuple(_lines(text))
 
 
-def numbered_labels(text: str) -> tuple[str, ...] | None:
-    """The names in lines ``0 Name``, ``1 Name``, ...; None where they are not of this form."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def numbered_labels(text: str, *, firsts: Sequence[int] = (0,)) -> tuple[str, ...] | None:
+    """The names in lines ``0 Name``, ``1: Name``, ``2. Name``, by their numbers; None where they are not of this form.
+
+    ``firsts``: what the numbers may begin with. Raises ``ValueError`` for a line that has its number and no name.
+    """
+    lines = _lines(text)
     found = [_NUMBERED.fullmatch(line) for line in lines]
-    names = tuple(match[2].strip() for place, match in enumerate(found) if match and int(match[1]) == place)
-    return names if names and len(names) == len(lines) else None
+    names = {int(match[1]): (match[2] or "").strip() for match in found if match}
+    first = min(names, default=-1)
+    if first not in firsts or sorted(names) != list(range(first, first + len(lines))) or not any(names.values()):
+        return None
+    missing = next((number for number, name in names.items() if not name), None)
+    if missing is not None:
+        raise ValueError(f"number {missing} has no name; write one behind it")
+    return tuple(names[number] for number in sorted(names))
+
+
+def teachable_labels(text: str) -> tuple[str, ...]:
+    """As Teachable Machine writes them, ``0 Name``, and as people change them: from 1, or without numbers.
+
+    Raises ``ValueError`` where a number is left out or there twice.
+    """
+    names = numbered_labels(text, firsts=(0, 1))
+    if names is not None:
+        return names
+    lines = _lines(text)
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(match and match[2] for match in found):
+        numbers = ", ".join(str(int(match[1])) for match in found[:8] if match)
+        raise ValueError(f"expected numbers 0 to {len(lines) - 1}, each once, found {numbers}; write a line for each")
+    return tuple(lines)
+
+
+def decoded(data: bytes) -> str:
+    """Text as it is, UTF-8, or as its byte order mark says; else of the older codes whose letters it is.
+
+    Raises ``ValueError``.
+    """
+    for mark, code in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            return data.decode(code)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        for code, letters in (("cp949", _HANGUL), ("cp1252", _LATIN)):
+            with contextlib.suppress(UnicodeDecodeError):
+                if letters.fullmatch(text := data.decode(code)):
+                    return text
+        raise ValueError(str(error)) from error
+
+
+def _lines(text: str) -> list[str]:
+    """What a name holds besides, U+2028 or a form feed, ends no line."""
+    return [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 
 def _text(path: Path) -> str:
     try:
-        return read_file(path, MAX_LABEL_FILE).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return decoded(read_file(path, MAX_LABEL_FILE))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: labels cannot be read ({reason}); expected UTF-8 text, one label a line") from error
 
 
-def _of_json(text: str, path: Path) -> tuple[str, ...]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected JSON with labels ({str(error)[:100]})") from error
+def labels_of_json(text: str) -> tuple[str, ...]:
+    """Raises ``ValueError``."""
+    value = json.loads(text)
     if isinstance(value, Mapping) and isinstance(value.get("labels"), (list, Mapping)):
         value = value["labels"]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(value, Mapping) and value:
         if all(_is_index(number) for number in value.values()):
-            return _ordered([(number, name) for name, number in value.items()], path)
+            return _ordered([(number, name) for name, number in value.items()])
         if all(re.fullmatch(r"\d{1,9}", key) for key in value) and all(isinstance(name, str) for name in value.values()):
-            return _ordered([(int(key), name) for key, name in value.items()], path)
-    raise ConfigError(f'{path}: expected a list of labels, {{"0": "name"}} or {{"name": 0}}')
+            return _ordered([(int(key), name) for key, name in value.items()])
+    raise ValueError('expected a list of labels, {"0": "name"} or {"name": 0}')
+
+
+def _of_json(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        return labels_of_json(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: expected JSON with labels ({str(error)[:100]})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _is_index(value: Any) -> bool:
@@ -103,14 +166,17 @@ def _of_csv(text: str, path: Path) -> tuple[str, ...]:
     name = known[0] if known else next((place for place in columns if place != index and widths == {2}), None)
     if index is None or name is None or name == index or not all(row[index].isdecimal() for row in rows):
         raise ConfigError(f"{path}: expected one column of labels, or the columns index and label")
-    return _ordered([(int(row[index][:9]), row[name]) for row in rows], path)
+    try:
+        return _ordered([(int(row[index][:9]), row[name]) for row in rows])
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
-def _ordered(pairs: Sequence[tuple[int, str]], path: Path) -> tuple[str, ...]:
-    """Names by their index, which must count from 0 without a gap."""
+def _ordered(pairs: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+    """Names by their index, which must count from 0 without a gap. Raises ``ValueError``."""
     ordered = sorted(pairs, key=lambda pair: pair[0])
     numbers = [number for number, _ in ordered]
     if numbers != list(range(len(numbers))):
         shown = ", ".join(map(str, numbers[:8]))
-        raise ConfigError(f"{path}: expected indices 0 to {len(numbers) - 1}, each once; found {shown}")
+        raise ValueError(f"expected indices 0 to {len(numbers) - 1}, each once; found {shown}")
     return tuple(name for _, name in ordered)

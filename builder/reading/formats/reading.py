@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 import h5py
 
 from builder.reading.formats.archive import read_archive
-from builder.reading.formats.downloads import FRIGATE_LABELS, TEACHABLE_LABELS, with_origin
+from builder.reading.formats.downloads import LABEL_FILES, with_origin
 from builder.reading.formats.hdf5 import read_hdf5, read_hdf5_member
 from builder.reading.formats.members import Members, archive_members, folder_members
 from builder.reading.formats.saved_model import GRAPH, saved_model_of
-from builder.reading.formats.stored import StoredModel, contradictions
+from builder.reading.formats.stored import Origin, StoredModel, contradictions
 from builder.support.errors import ModelFileError
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
@@ -70,7 +70,7 @@ def _start(path: Path) -> bytes:
 
 def _neighbours(path: Path) -> Members:
     """The label files beside a model."""
-    found = {name: path.parent / name for name in (TEACHABLE_LABELS, FRIGATE_LABELS)}
+    found = {name: path.parent / name for name in LABEL_FILES}
     return {name: file.read_bytes for name, file in found.items() if file.is_file()}
 
 
@@ -87,7 +87,7 @@ def _of_folder(path: Path, *, allow_code: bool) -> StoredModel:
         model = saved_model_of(members, prefix, path, allow_code=allow_code)
         return with_origin(model, members, _folder_of(prefix.rstrip("/")))
     model = read_model(path / name, allow_code=allow_code)
-    return with_origin(model, members, prefix) if model.origin.labels is None else model
+    return with_origin(model, members, prefix) if model.origin == Origin() else model
 
 
 def _of_zip(path: Path, *, allow_code: bool) -> StoredModel:
@@ -109,7 +109,7 @@ def _of_zip(path: Path, *, allow_code: bool) -> StoredModel:
 def _the_model(members: Members, path: Path) -> str:
     """The one model among the files of a folder or an archive. Raises ``ModelFileError``."""
     names = [name for name in members if name.endswith(_SUFFIXES) or PurePosixPath(name).name == GRAPH]
-    names = [name for name in names if not name.endswith("model.weights.h5")]
+    names = [n for n in names if not n.endswith("model.weights.h5") and not PurePosixPath(n).name.startswith("._")]
     if len(names) == 1:
         return names[0]
     if names:

@@ -24,6 +24,7 @@ from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint
 from builder.reading.formats.cleaned import in_float32
 from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
+from builder.reading.formats.exported import DESCRIPTION, weights_by_place
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
@@ -47,6 +48,8 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         graph = saved_model_pb2.SavedModel.FromString(members[f"{prefix}{GRAPH}"]())
         nodes = graph.meta_graphs[0].object_graph_def.nodes
         described = _described(members, prefix, nodes)
+        if 0 not in described and f"{prefix}{DESCRIPTION}" in members:
+            described = {0: members[f"{prefix}{DESCRIPTION}"]().decode("utf-8")}
         if 0 not in described:
             raise ModelFileError(
                 f"{path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
@@ -55,10 +58,11 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         raw = parse_definition(described[0], path)
         check_definition(raw, path, allow_code=allow_code)
         walk = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}"))
-        walk.give_vocabularies(raw, graph.meta_graphs[0], path)
+        if len(nodes):
+            walk.give_vocabularies(raw, graph.meta_graphs[0], path)
         modern = modernize(raw, path, allow_code=allow_code)
         check_form(modern.definition, path)
-        weights = walk.weights(raw)
+        weights = walk.weights(raw) if len(nodes) else weights_by_place(raw, walk.checkpoint)
         check_complete(modern.definition, weights, path)
     except ModelFileError:
         raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from builder.reading.originals.original import Original
+from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
 from builder.support.lazy import Lazy
@@ -30,11 +31,15 @@ LOADING_ERRORS = (
 
 @dataclass(frozen=True)
 class Origin:
-    """What a download tells beside the model itself. None: it does not say."""
+    """What a download tells beside the model itself. None: it does not say.
+
+    ``resize``: how pictures come to the model's size. ``trouble``: why the labels beside it cannot be read.
+    """
 
     labels: tuple[str, ...] | None = None
     preprocessing: PixelTransform | None = None
-    fit: str | None = None  # how pictures come to the model's shape, see ``edge_runtime.metadata.ImageInput``
+    resize: ResizeConfig = field(default_factory=ResizeConfig)
+    trouble: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,17 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from builder.reading.formats.downloads import TEACHABLE
 from builder.reading.formats.labels import MAX_LABEL_FILE, labels_of_text, numbered_labels, read_label_file
 from builder.reading.formats.stored import Origin
 from builder.reading.graph import Graph
+from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PREPROCESSING, PixelTransform
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import file_metadata
@@ -47,7 +49,9 @@ def origin_of(path: Path, model: bytes, graph: Graph, size: tuple[int, int], lab
     inside = _metadata(model)
     names = next(_fitting([inside.labels, found and found.origin.labels, *_neighbours(path)], labels), None)
     preprocessing = inside.preprocessing or (found.origin.preprocessing if found else None)
-    return Known(found.tool if found else None, Origin(names, preprocessing, found.origin.fit if found else None))
+    return Known(
+        found.tool if found else None, Origin(names, preprocessing, found.origin.resize if found else ResizeConfig())
+    )
 
 
 def _fitting(candidates: Any, labels: int) -> Iterator[tuple[str, ...]]:
@@ -115,7 +119,7 @@ def _lobe(path: Path) -> Known | None:
     classes = signature.get("classes")
     if signature.get("filename") != path.name or not isinstance(classes, dict):
         return None
-    return Known("Lobe", Origin(_names(classes.get("Label")), PREPROCESSING["unit"], "crop"))
+    return Known("Lobe", Origin(_names(classes.get("Label")), PREPROCESSING["unit"], ResizeConfig(fit="crop")))
 
 
 def _custom_vision(path: Path) -> Known | None:
@@ -131,7 +135,7 @@ def _custom_vision(path: Path) -> Known | None:
             names = None
     told = manifest.get("MetadataPropsFileName")
     properties = _json(path.parent / told) if isinstance(told, str) and Path(told).name == told else {}
-    return Known("Custom Vision", Origin(names, _custom_vision_pixels(properties), "stretch"))
+    return Known("Custom Vision", Origin(names, _custom_vision_pixels(properties), ResizeConfig(fit="stretch")))
 
 
 def _custom_vision_pixels(properties: Mapping[str, Any]) -> PixelTransform | None:
@@ -165,7 +169,7 @@ def _edge_impulse(path: Path) -> Known | None:
     if names is None:
         return None
     fit = _EDGE_IMPULSE_FITS.get(str(told.get("image_resize_mode")))
-    return Known("Edge Impulse", Origin(names, PREPROCESSING["unit"], fit))
+    return Known("Edge Impulse", Origin(names, PREPROCESSING["unit"], ResizeConfig(fit=fit)))
 
 
 def _by_shape(path: Path, graph: Graph, size: tuple[int, int]) -> Known | None:
@@ -174,13 +178,20 @@ def _by_shape(path: Path, graph: Graph, size: tuple[int, int]) -> Known | None:
         return None
     no_bias = not graph.nodes[-2].weights[-1].value.any()
     numbered = _text_of(path.parent / "labels.txt")
-    names = numbered_labels(numbered) if numbered else None
+    names = _numbered(numbered) if numbered else None
     if names and no_bias and size == _TEACHABLE_SIZE and len(graph.nodes[-3].weights[-1].value) == 100:
-        return Known("Teachable Machine", Origin(names, PREPROCESSING["tf"], "crop"))
+        return Known("Teachable Machine", replace(TEACHABLE, labels=names))
     mapped = _text_of(path.parent / "labelmap.txt")
     if mapped and len(graph.nodes[-3].weights[-1].value) == 128:
-        return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], "stretch"))
+        return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], ResizeConfig(fit="stretch")))
     return None
+
+
+def _numbered(text: str) -> tuple[str, ...] | None:
+    try:
+        return numbered_labels(text)
+    except ValueError:  # a number without a name
+        return None
 
 
 def _text_of(file: Path) -> str | None:

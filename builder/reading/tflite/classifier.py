@@ -165,7 +165,7 @@ def _classifier(
         declared, settled = PixelTransform(), True
     graph, pixels = without_front(graph, entry, declared.then(inside.scale, inside.offset))
     check_nodes(graph, path)
-    source_input = PictureSourceInput(entry.size, pixels, declared, origin.fit, settled=settled)
+    source_input = PictureSourceInput(entry.size, pixels, declared, origin.resize, settled=settled)
     graph = _once_each(graph)
     found = TfliteClassifier(
         name=name,

@@ -1,0 +1,31 @@
+"""How a message calls a setting: by its key where a TOML file has it, by its option where a command line has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_options: ContextVar[bool] = ContextVar("options", default=False)
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """Inside, settings are called by their options."""
+    token = _options.set(True)
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def head_setting(head: str, key: str) -> str:
+    """``heads.cats.labels`` or ``--labels cats``."""
+    return f"--{key.replace('_', '-')} {head}" if _options.get() else f"heads.{head}.{key}"
+
+
+def advice(key: str, value: str, head: str = "") -> str:
+    """What to write: ``preprocessing = "tf"`` or ``--preprocessing cats=tf``; ``value`` as an option has it."""
+    if _options.get():
+        return f"--{key.replace('_', '-')} {f'{head}=' if head else ''}{value}"
+    return f'{key} = "{value}"'
