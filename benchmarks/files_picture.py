@@ -1,11 +1,12 @@
-"""The picture of the README: N files beside one file, bytes and milliseconds, as SVG.
+"""The README's picture and its table, from what ``benchmarks.bench`` measured: N files beside one file.
 
-python -m benchmarks.files_picture build/bench/bench.json --output docs/images/files.svg
+python -m benchmarks.files_picture build/bench/bench.json
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,32 @@ _STYLE = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default=Path("docs/images/files.svg"), show_default=True)
-def main(results: Path, output: Path) -> None:
-    """Draw what ``benchmarks.bench`` measured for 20 heads."""
+@click.option("--readme", type=click.Path(path_type=Path), default=Path("README.md"), show_default=True)
+def main(results: Path, output: Path, readme: Path) -> None:
+    """Draw RESULTS, the bench.json of ``benchmarks.bench``, and write its table into the README."""
     document = json.loads(results.read_text())
     output.write_text(picture(document), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(
+        re.sub(r"\| heads \|.*?\n\n", lambda _: f"{table(document)}\n\n", text, flags=re.DOTALL), encoding="utf-8"
+    )
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """A row for each number of heads: file, memory and time of one picture, of one file and of N files."""
+    rows = {(row["variant"], row["heads"]): row for row in document["rows"] if "bytes" in row}
+    titles = ("heads", "file", "N files", "memory", "N files", "a picture, all heads", "N files")
+    lines = [titles, ("---:",) * len(titles)]
+    for heads in sorted({heads for _, heads in rows}):
+        pairs = zip(_cells(rows["ours", heads]), _cells(rows["separate", heads]), strict=True)
+        lines.append((str(heads), *(cell for pair in pairs for cell in pair)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = row["first"]["all"]["resident_kib"]["median"] * 1024 / 1e6
+    ratio = row["steady"]["1"]["all"]["ratio"]["median"]
+    return f"{row['bytes'] / 1e6:.2f} MB", f"{memory:.0f} MB", f"{ratio:.2f}"
 
 
 def picture(document: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import signal
 import socket
 import string
@@ -41,6 +42,7 @@ from edge_runtime.camera.live_server import Application, LiveServer
 from edge_runtime.camera.opening import open_source
 from edge_runtime.camera.sources import Shot, SourceOptions
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.escape import printable
 from tests import chromium
 from tests.camera_fakes import SPEC, pixels
 from tests.test_camera_command import running
@@ -535,6 +537,41 @@ def test_in_a_browser_the_bars_move_with_the_picture(tiny_file: Path, film: Path
             process.send_signal(signal.SIGTERM)
             page.wait_for("document.getElementById('camera').className === 'bad'")
         assert process.wait(20) == 0
+
+
+@pytest.mark.skipif(chromium.BINARY is None, reason="needs chromium")
+def test_what_turns_a_direction_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """As in a terminal, for every character there is."""
+    script = re.search(r"<script>\n(.*?)let lastEvent", Path(live_server.PAGE).read_text(), re.DOTALL)
+    assert script is not None
+    with chromium.Page(tmp_path / "profile") as page:
+        page.open("about:blank")
+        page.run(f"{script[1]} window.printable = printable; null")
+        every = "[...Array(0x10000).keys()].map((i) => String.fromCharCode(i))"
+        shown = page.run(f"{every}.filter((c) => printable(c) !== c).map(printable)")
+        assert page.run("printable('\\ud83d\\ude00')") == "\U0001f600"
+    assert shown == [printable(c) for c in map(chr, range(0x10000)) if printable(c) != c]
+
+
+@pytest.mark.parametrize("colour", [(250, 10, 10), (10, 200, 20), (10, 20, 220)], ids=["red", "green", "blue"])
+def test_colours_of_a_video_are_those_of_the_picture(colour: tuple[int, int, int], tmp_path: Path) -> None:
+    """A video written as OpenCV wants it, BGR: its colour at the model and on the page."""
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+    path = tmp_path / "colour.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 96))
+    frame = np.full((96, 96, 3), colour[::-1], np.uint8)
+    frame[:8] = 0  # contrast
+    for _ in range(3):
+        writer.write(frame)
+    writer.release()
+    source = open_source(str(path), SourceOptions(SPEC))
+    shot = source.read(show=True)
+    source.close()
+    assert shot is not None
+    page = encode(shot)
+    assert page is not None
+    for shown in (shot.tensor(SPEC)[0], np.asarray(Image.open(io.BytesIO(page)))):
+        np.testing.assert_allclose(shown[-8:].reshape(-1, 3).mean(0), colour, atol=12)
 
 
 def test_labels_are_text_and_never_markup() -> None:
