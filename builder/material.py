@@ -57,14 +57,16 @@ class Material:
         held_out = self.samples.verification
         own = {c.name: held_out.at(held_out.of_head(c.name).tolist()) for c in self.classifiers}
         scores = {name: self.truth.scores(name, samples) for name, samples in own.items()}
-        return Expected(self.merged.features(held_out.tensors)[FEATURES], scores)
+        bars = {head.name: head.min_agreement for head in self.config.heads if head.min_agreement is not None}
+        return Expected(self.merged.features(held_out.tensors)[FEATURES], scores, bars)
 
-    def metadata(self, linked: LinkedModel, precision: str) -> Metadata:
+    def metadata(self, linked: LinkedModel, precision: str, float_heads: Sequence[str] = ()) -> Metadata:
         """Of the file that was linked; without its quality, which only its bytes show."""
         spec, shared = self.samples.spec, self.shared
         heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in self.heads)
         built: dict[str, Any] = {
             "precision": precision,
+            **({"float_heads": list(float_heads)} if float_heads else {}),
             **_method(self.config),
             "parameters": shared.parameters,
             f"calibration_{spec.noun}": len(self.samples.calibration.tensors),

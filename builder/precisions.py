@@ -24,10 +24,10 @@ from builder.reporting.progress import Stages
 from builder.settings.config import MIXED, OWN
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
-from builder.tflite.flatbuffer import Part, read_parts
+from builder.tflite.flatbuffer import Part, operator_name, read_parts
 from builder.tflite.link import LinkedModel, link
 from builder.tflite.pixel_input import take_pixels
-from builder.tflite.splice import splice
+from builder.tflite.splice import result_name, splice
 from builder.tflite.versions import min_runtime
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import BACKBONE, Metadata
@@ -51,6 +51,12 @@ class BuiltPrecision:
     backbone_ms: float
     float_ms: float
     plan: Plan | None = None
+    float_heads: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The precision, and which heads compute in float in spite of it."""
+        return f"{self.precision}, {', '.join(self.float_heads)} in float" if self.float_heads else self.precision
 
     def to_json(self) -> dict[str, Any]:
         """As ``report.json`` has it; figures rounded."""
@@ -62,6 +68,7 @@ class BuiltPrecision:
             "min_runtime": ".".join(map(str, self.linked.min_runtime)),
             **self.quality.to_json(),
             **({} if self.plan is None else self.plan.to_json()),
+            **({"float_heads": list(self.float_heads)} if self.float_heads else {}),
         }
 
 
@@ -91,10 +98,11 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
                 _check_quicker_than_float(material)
             for candidate in _candidates(material, precision, int8, stages):
                 int8 = candidate if precision == "int8" else int8
-                built = _finish(material, precision, candidate, draft, stages)
-                tried.append(built)
-                if built.quality.reaches(material.config.min_agreement):
-                    return tried
+                for attempt in _attempts(material, precision, candidate, tried):
+                    built = _finish(material, precision, attempt, draft, stages)
+                    tried.append(built)
+                    if built.quality.reaches(material.config.min_agreement):
+                        return tried
         except (ConversionError, TargetError) as error:
             if len(tried) > before:
                 continue
@@ -111,6 +119,32 @@ class QuantizedParts:
     parts: Mapping[str, Part]
     noise: Sequence[LayerNoise]
     plan: Plan | None = None
+    float_heads: tuple[str, ...] = ()
+
+
+def _attempts(
+    material: Material, precision: str, candidate: QuantizedParts, tried: Sequence[BuiltPrecision | SkippedPrecision]
+) -> Iterator[QuantizedParts]:
+    """The candidate; and, where in int8 some of its heads fail and others do not, the same with those in float: one head
+    need not take the backbone of all out of int8. ``tried``: ends with the candidate when the second is asked for.
+    """
+    yield candidate
+    last = tried[-1]
+    if precision != "int8" or material.config.algorithm != OWN or not isinstance(last, BuiltPrecision):
+        return
+    failed = [q.head_name for q in last.quality.heads if not q.passes(material.config.min_agreement)]
+    if not failed or len(failed) == len(last.quality.heads):
+        return
+    calibrated = material.calibrated
+    floating = read_parts(quantize(calibrated.model, calibrated.ranges, "weights"))
+    heads = {name: _in_float(candidate.parts[name], floating[name]) for name in failed}
+    yield replace(candidate, parts={**candidate.parts, **heads}, float_heads=tuple(failed))
+
+
+def _in_float(head: Part, floating: Part) -> Part:
+    """An int8 head that computes in float up to its logits; what it reads and gives stays int8."""
+    inside = [op for op in head.operators if operator_name(head, op) not in ("SOFTMAX", "LOGISTIC")]
+    return splice(head, floating, [result_name(head, op) for op in inside])
 
 
 def _candidates(
@@ -174,7 +208,7 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
         joint = fit_joint(config.joint, material.samples.spec, parts, material.heads, material.samples.grouped, advance)
     with stages("link"):
         linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
-        metadata = material.metadata(linked, precision)
+        metadata = material.metadata(linked, precision, candidate.float_heads)
         if isinstance(joint, JointHead):
             metadata = replace(metadata, joint=joint.to_json())
     with stages("verify", len(material.samples.verification.tensors)) as advance:
@@ -184,7 +218,17 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
     model = append_members(linked.model, metadata)
     own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.calibrated.model)[BACKBONE])
     return BuiltPrecision(
-        precision, linked, metadata, model, quality, candidate.noise, joint, own_ms, float_ms, candidate.plan
+        precision,
+        linked,
+        metadata,
+        model,
+        quality,
+        candidate.noise,
+        joint,
+        own_ms,
+        float_ms,
+        candidate.plan,
+        candidate.float_heads,
     )
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from builder import BuildResult
 from builder.judging.interval import wilson_interval
-from builder.judging.verify import HeadQuality, check_end_to_end, judge
+from builder.judging.verify import HeadQuality, Quality, check_end_to_end, judge
 from builder.quantizing.coverage import beyond_calibration
+from builder.reporting.verdicts import reason_of_failure
 from builder.samples import calibration
 from builder.samples.calibration import chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
@@ -168,3 +169,51 @@ def test_a_multi_label_head_agrees_where_every_label_does() -> None:
     found = np.asarray([[0.9, 0.4], [0.8, 0.3]], np.float32)
     assert judge("a", np.arange(2), truth, found, "sigmoid").agreement == 0.5
     assert judge("a", np.arange(2), truth, found, "softmax").agreement == 1.0
+
+
+def on_others(agrees: list[bool], margins: list[float], drift: float = 0.0) -> HeadQuality:
+    """Of a head of two labels: whether the answer is the same, and by how much the original is decided."""
+    truth = np.asarray([[0.5 + m / 2, 0.5 - m / 2] for m in margins], np.float32)
+    found = np.asarray([[p - drift, q + drift] if same else [q, p] for same, (p, q) in zip(agrees, truth, strict=True)])
+    return judge("a", np.arange(len(agrees)), truth, found.astype(np.float32), "softmax", own_pictures=False)
+
+
+def test_a_head_on_others_pictures_is_judged_where_its_original_is_decided() -> None:
+    near_ties = [False] * 10 + [True] * 90
+    undecided = on_others(near_ties, [0.02] * 10 + [0.6] * 90)
+    assert (undecided.agreement, undecided.judged) == (0.9, (90, 1.0))
+    assert undecided.passes(0.97)
+    assert not replace(undecided, own_pictures=True).passes(0.97)
+    assert not on_others(near_ties, [0.2] * 10 + [0.6] * 90).passes(0.97)
+    assert not on_others([True] * 100, [0.6] * 100, drift=0.05).passes(0.97)
+    assert on_others([True] * 100, [0.6] * 100, drift=0.02).passes(0.97)
+    nothing_decided = on_others([True, False] * 5, [0.01] * 10)
+    assert nothing_decided.passes(0.97)
+    assert not nothing_decided.can_tell(0.97)
+
+
+def test_a_head_has_a_bar_of_its_own_and_few_pictures_are_told_from_many() -> None:
+    q = quality(85, 100)
+    assert not q.passes(0.97)
+    assert replace(q, own_bar=0.8).passes(0.97)
+    assert [quality(*counts).passes_for_few(0.97) for counts in ((9, 10), (10, 10), (5, 10), (98, 100))] == [
+        True, False, False, False
+    ]  # fmt: skip
+    both = Quality((q, quality(100, 100)), 20.0)
+    assert not both.reaches(0.97)
+    assert Quality((replace(q, own_bar=0.8), quality(100, 100)), 20.0).reaches(0.97)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_head_that_fails_is_named_with_its_figures_and_the_remedy(own: bool) -> None:
+    q = replace(on_others([False] * 40 + [True] * 60, [0.6] * 100), own_pictures=own)
+    found = reason_of_failure(q, 0.97, "pictures", precision="int8", chosen_by_name=True)
+    assert "head a: agrees with its original on 60.0% of" in found
+    assert "leave precision out" in found
+    assert ("in a folder a" in found) is not own
+    assert ("not judged on pictures of its own" in found) is not own
+    assert "[heads.a]" in found
+    assert "\n" not in found
+    assert "softmax" in reason_of_failure(
+        replace(q, kind="a softmax stands there twice"), 0.97, "pictures", precision="int8", chosen_by_name=True
+    )

@@ -254,3 +254,31 @@ def test_end_to_end_has_what_the_parts_have(by_precision: dict[str, BuildResult]
         heads = [kind for head in result.metadata.heads for kind in kinds[head.head_name]]
         count = len(kinds["backbone"]) + len(heads)
         assert kinds["serving_default"][:count] == kinds["backbone"] + heads
+
+
+def test_one_head_that_fails_computes_in_float_and_the_backbone_stays_int8(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is read and answers; the other heads are what they were, bit for bit, and the joint list is there."""
+    calls = []
+
+    def judge(*args: Any) -> Quality:
+        quality = verify(*args)
+        first, *others = quality.heads
+        calls.append(first.head_name)
+        failed = replace(first, agreement=0.5, interval=(0.4, 0.6)) if len(calls) == 1 else replace(first, agreement=1.0)
+        return replace(quality, heads=(failed, *(replace(q, agreement=1.0, interval=(0.9, 1.0)) for q in others)))
+
+    monkeypatch.setattr(precisions, "verify", judge)
+    result = build(replace(config, output=config.output.parent / "one_in_float.tflite", min_agreement=0.9))
+    tried = result.report.to_json()["precisions"]
+    assert [(t["precision"], t.get("float_heads")) for t in tried] == [("int8", None), ("int8", [calls[0]])]
+    assert result.metadata.built["float_heads"] == [calls[0]]
+    assert head_of(result).layout.labels
+    before, after = (read_parts(built.model) for built in result.report.tried)
+    kinds = {name: [operator_name(part, op) for op in part.operators] for name, part in after.items()}
+    assert "DEQUANTIZE" in kinds[calls[0]]
+    for name in [head.head_name for head in result.metadata.heads if head.head_name != calls[0]]:
+        assert kinds[name] == [operator_name(before[name], op) for op in before[name].operators]
+    exact = {q.head_name: q.drift for q in result.quality.heads}
+    assert exact[calls[0]] < 0.1

@@ -219,15 +219,14 @@ def _judge(
 ) -> HeadQuality:
     """Raises ``QualityError`` for a head that failed verification."""
     from builder.growing.new_head import compare
+    from builder.reporting.verdicts import reason_of_failure
 
     quality = change.quality = compare(opened, new, pictures)
-    bar, upper = config.min_agreement, quality.interval[1]
+    bar = config.min_agreement
     if not quality.passes(bar):
-        raise QualityError(
-            f"head {quality.head_name}: agrees with its original on {quality.agreement:.1%} of {quality.pictures} "
-            f"held-out pictures, and even {upper:.1%}, the upper end of the 95 % interval, is below min_agreement "
-            f"{bar:g}; nothing was written"
-        )
+        precision = opened.metadata.built["precision"]
+        why = reason_of_failure(quality, bar, opened.metadata.input.noun, precision=precision, chosen_by_name=False)
+        raise QualityError(f"{why}; nothing was written")
     if not quality.can_tell(bar):
         change.notes.append(f"{quality.pictures} held-out samples are too few to prove an agreement of {bar:g}")
     return quality

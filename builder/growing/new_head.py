@@ -177,4 +177,4 @@ def compare(opened: MultiHeadClassifier, head: NewHead, samples: SampleSet) -> H
     name = head.info.head_name
     chosen = samples.of_head(name)
     found = [opened.head_scores(opened.features_of(tensor[None]), name) for tensor in samples.tensors[chosen]]
-    return judge(name, chosen, head.truth, np.stack(found), head.info.activation)
+    return judge(name, chosen, head.truth, np.stack(found), head.info.activation, own_pictures=samples.has_own(name))

@@ -19,6 +19,7 @@ from builder.merging.equivalence import Equivalence
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.quantizing.coverage import MOST_BEYOND
 from builder.reporting.report_page import Page, Worst, render
+from builder.reporting.verdicts import caption, marked_agreement, reason_of_failure
 from builder.samples.calibration import SampleSet
 from builder.samples.gathered import Samples
 from builder.settings.config import BuildConfig
@@ -85,10 +86,9 @@ class Report:
     @property
     def failures(self) -> list[str]:
         """Heads that failed verification, with the reason."""
-        bar, noun = self.config.min_agreement, self.metadata.input.noun
+        bar, noun, by_name = self.config.min_agreement, self.metadata.input.noun, len(self.config.precisions) == 1
         return [
-            f"head {q.head_name}: agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}, "
-            f"and even {q.interval[1]:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
+            reason_of_failure(q, bar, noun, precision=self.chosen.precision, chosen_by_name=by_name)
             for q in self.quality.heads
             if not q.passes(bar)
         ]
@@ -208,12 +208,13 @@ def print_summary(report: Report) -> None:
         table.add_column(column, justify="left" if column == "head" else "right")
     ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
     shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
+    bar, noun = report.config.min_agreement, report.metadata.input.noun
     for head, q in shown:
         interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
         numbers = (
             f"{head.bytes:,}",
             str(q.pictures),
-            f"{q.agreement:.3f}",
+            marked_agreement(q, bar),
             interval,
             f"{q.drift:.4f}",
             f"{q.max_drift:.4f}",
@@ -223,9 +224,11 @@ def print_summary(report: Report) -> None:
         mean = sum(q.agreement for q in report.quality.heads) / len(ordered)
         table.caption = f"the {_ROWS} heads that agree least; mean agreement of all {len(ordered)}: {mean:.3f}"
     Console(width=None if Console().is_terminal else 120).print(table)
+    for line in caption(list(report.quality.heads), bar, noun):
+        print(line)
     total = sum(report.seconds.values())
     print(
-        f"{report.chosen.precision}; backbone {report.metadata.backbone_digest[:19]}, "
+        f"{report.chosen.title}; backbone {report.metadata.backbone_digest[:19]}, "
         f"{report.metadata.built['parameters']:,} parameters, "
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
         f"built in {total:.1f} s; report in {printable(str(report.config.report_folder / 'index.html'))}"
@@ -242,7 +245,7 @@ def _precision_line(tried: BuiltPrecision | SkippedPrecision) -> str:
     if isinstance(tried, SkippedPrecision):
         return f"{tried.precision}: left out: {tried.reason}"
     return (
-        f"{tried.precision}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
+        f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
         f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here where float takes {tried.float_ms:.2f}"
     )
 
@@ -294,7 +297,7 @@ def _precisions(report: Report) -> list[tuple[str, ...]]:
         worst = min(tried.quality.heads, key=lambda q: q.agreement)
         rows.append(
             (
-                tried.precision,
+                tried.title,
                 f"{tried.quality.agreement:.3f}",
                 f"{worst.agreement:.3f} ({worst.head_name})",
                 f"{tried.quality.features_snr_db:.1f}",
@@ -320,7 +323,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     metadata, noun = report.metadata, report.metadata.input.noun
     return [
         ("verification", "a head failed" if report.failures else "passed"),
-        ("precision", report.chosen.precision),
+        ("precision", report.chosen.title),
         ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
         (
             "backbone",

@@ -66,6 +66,10 @@ class SampleSet:
         """Some of them, in the order of ``indices``."""
         return SampleSet(tuple(self.sources[i] for i in indices), self.tensors[list(indices)], self.broken)
 
+    def has_own(self, head: str) -> bool:
+        """Are there samples known to be this head's?"""
+        return any(source.head == head for source in self.sources)
+
     def of_head(self, head: str) -> np.ndarray:
         """Indices of the samples that are this head's: those in its own folder, or all where it has none."""
         own = [i for i, source in enumerate(self.sources) if source.head == head]

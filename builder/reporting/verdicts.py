@@ -1,0 +1,57 @@
+"""Verification in words: what a head reached, why it fails, and what to do."""
+
+from __future__ import annotations
+
+from builder.judging.verify import MOST_DRIFT, HeadQuality
+
+MARK = "*"  # behind the agreement of a head that passed only because its pictures are few
+
+
+def reason_of_failure(q: HeadQuality, min_agreement: float, noun: str, *, precision: str, chosen_by_name: bool) -> str:
+    """One line with the figures and the remedy. ``precision``: of the file; ``chosen_by_name``: no other was tried."""
+    if q.kind is not None:
+        return f"head {q.head_name}: {q.kind}; {_figures(q, noun)}"
+    return f"head {q.head_name}: {_figures(q, noun)}, {_below(q, min_agreement)}; {_remedy(q, precision, chosen_by_name)}"
+
+
+def _figures(q: HeadQuality, noun: str) -> str:
+    if q.own_pictures:
+        return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
+    return (
+        f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which that is "
+        f"decided ({q.agreement:.1%} of all {q.pictures}), not judged on {noun} of its own"
+    )
+
+
+def _below(q: HeadQuality, min_agreement: float) -> str:
+    bar = q.bar(min_agreement)
+    if q.upper >= bar:
+        return f"and its probabilities drift by {q.drift:.3f} in the mean, more than {MOST_DRIFT:g}"
+    return f"and even {q.upper:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
+
+
+def _remedy(q: HeadQuality, precision: str, chosen_by_name: bool) -> str:
+    own = "" if q.own_pictures else f"give it pictures of its own, in a folder {q.head_name}; "
+    if precision == "float":
+        return f"{own}or set min_agreement in [heads.{q.head_name}]"
+    other = "leave precision out, so that more exact ones are tried" if chosen_by_name else "calibrate with more pictures"
+    return f"{own}{other}, or set min_agreement in [heads.{q.head_name}]"
+
+
+def marked_agreement(q: HeadQuality, min_agreement: float) -> str:
+    """For a table: three places, and ``MARK`` where few pictures alone let it pass."""
+    return f"{q.agreement:.3f}{MARK if q.passes_for_few(min_agreement) else ''}"
+
+
+def caption(heads: list[HeadQuality], min_agreement: float, noun: str) -> list[str]:
+    """What the marks of such a table mean, a sentence each."""
+    found = []
+    if any(q.passes_for_few(min_agreement) for q in heads):
+        found.append(f"{MARK} below min_agreement; passes because so few {noun} cannot refute it")
+    others = [q for q in heads if not q.own_pictures]
+    if others:
+        which = "no head was" if len(others) == len(heads) else f"{len(others)} of {len(heads)} heads were not"
+        found.append(
+            f"{which} judged on {noun} of its own: what counts there is where the original is decided, and drift"
+        )
+    return found
