@@ -23,7 +23,7 @@ from builder.reading.classifier import Classifier, Reader  # noqa: E402
 from builder.settings.config import BuildConfig, HeadConfig, JointConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
-from builder.tflite.flatbuffer import Part  # noqa: E402
+from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from edge_runtime.inputs import tensor_maker  # noqa: E402
 from edge_runtime.metadata import ImageInput  # noqa: E402
@@ -152,7 +152,8 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
 
 
 def _two_inputs(part: Part) -> None:
-    part.inputs["second"] = part.operators[1].outputs[0]
+    part.tensors.append(plain_tensor("second", (1, 3), np.float32))
+    part.inputs["second"] = len(part.tensors) - 1
 
 
 def _two_outputs(part: Part) -> None:

@@ -156,12 +156,6 @@ def operator_name(part: Part, operator: Any) -> str:
     return name
 
 
-def custom_name(part: Part, operator: Any) -> str:
-    """The name of an operator that is no builtin."""
-    name = part.codes[operator.opcodeIndex].customCode
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-
-
 def settings_of(operator: Any) -> tuple[str, dict[str, Any]] | None:
     """The schema's table of an operator's settings and the settings, as ``Part.operator`` takes them."""
     options = operator.builtinOptions

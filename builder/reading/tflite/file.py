@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 from builder.support.errors import ModelFileError
-from builder.tflite.flatbuffer import Part, custom_name, operator_name, read_subgraphs, type_name
+from builder.tflite.flatbuffer import Part, read_subgraphs, type_name
+from edge_runtime.errors import BundleError
 from edge_runtime.files import read_file
+from edge_runtime.flatbuffer import check_model
 
 IDENTIFIER = b"TFL3"  # at byte 4
 MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
 _MODELS = (".tflite", ".keras", ".h5", ".hdf5", ".zip")
 _POINTER = b"version https://git-lfs"
+_CUSTOM_NAME = re.compile(r"custom operator '([^']*)'")
 _CUSTOM = {
     "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; take the .tflite that was compiled",
     "TFLite_Detection_PostProcess": "it finds boxes; expected a classifier, one score for each label",
@@ -45,12 +47,10 @@ def read_part(path: Path) -> tuple[bytes, Part]:
     if model.startswith(_POINTER):
         raise ModelFileError(f"{path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from")
     try:
-        subgraphs = read_subgraphs(model)
-    except (struct.error, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
-        raise ModelFileError(
-            f"{path}: damaged, or a part of a TensorFlow Lite model ({error!s:.80}); copy it again"
-        ) from error
-    _check_operators(path, subgraphs)
+        check_model(model)
+    except BundleError as error:
+        raise ModelFileError(f"{path}: {_reason(str(error))}") from error
+    subgraphs = read_subgraphs(model)
     if len(subgraphs) != 1:
         raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")
     part = subgraphs[0]
@@ -58,19 +58,20 @@ def read_part(path: Path) -> tuple[bytes, Part]:
     return model, part
 
 
-def _check_operators(path: Path, subgraphs: Sequence[Part]) -> None:
-    for part in subgraphs:
-        for op in part.operators:
-            if operator_name(part, op) != "CUSTOM":
-                continue
-            name = custom_name(part, op)
-            if name.startswith("Flex"):
-                raise ModelFileError(
-                    f"{path}: operator {name[4:]!r:.60} is TensorFlow's own (SELECT_TF_OPS), which needs TensorFlow on "
-                    "the device; convert the model with TFLITE_BUILTINS alone"
-                )
-            reason = _CUSTOM.get(name, "only builtin operators are known; convert the model without it")
-            raise ModelFileError(f"{path}: custom operator {name!r:.60}: {reason}")
+def _reason(found: str) -> str:
+    """What the check found, with what it means where an operator is not of TensorFlow Lite's own."""
+    custom = _CUSTOM_NAME.search(found)
+    if custom is None:
+        return f"{found}; copy or convert it again"
+    name = custom[1]
+    if name.startswith("Flex"):
+        return (
+            f"operator {name[4:]!r} is TensorFlow's own (SELECT_TF_OPS), which needs TensorFlow on the device; convert "
+            "the model with TFLITE_BUILTINS alone"
+        )
+    return (
+        f"custom operator {name!r}: {_CUSTOM.get(name, 'only builtin operators are known; convert the model without it')}"
+    )
 
 
 def _check_ends(path: Path, part: Part) -> None:
