@@ -17,7 +17,7 @@ import zlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError
-from edge_runtime.files import open_file
+from edge_runtime.files import open_file, read_file
 from edge_runtime.flatbuffer import IDENTIFIER, check_model
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
@@ -72,14 +72,17 @@ def read_metadata(path: str) -> Metadata:
     return _read(path, Metadata)[0]
 
 
-def read_model(path: str) -> Tuple[Metadata, bytes]:
-    """The same and the flatbuffer, which an interpreter may be given: ``flatbuffer.check_model`` has seen it."""
-    return _checked(path, *_read(path, Metadata))
+def read_model(path: str, trusted_key: Optional[str] = None) -> Tuple[Metadata, bytes]:
+    """The same and the flatbuffer, which an interpreter may be given: ``flatbuffer.check_model`` has seen it.
+
+    ``trusted_key``: a file with a public key; see ``signing.check_signature``.
+    """
+    return _checked(path, *_read(path, Metadata, trusted_key))
 
 
-def read_head_pack(path: str) -> Tuple[HeadPack, bytes]:
+def read_head_pack(path: str, trusted_key: Optional[str] = None) -> Tuple[HeadPack, bytes]:
     """``read_model`` for a head pack."""
-    return _checked(path, *_read(path, HeadPack))
+    return _checked(path, *_read(path, HeadPack, trusted_key))
 
 
 def packs_beside(path: str) -> List[str]:
@@ -98,14 +101,25 @@ def _checked(path: str, metadata: _Members, model: bytes) -> Tuple[_Members, byt
     return metadata, model
 
 
-def _read(path: str, kind: Type[_Members]) -> Tuple[_Members, bytes]:
-    with open_file(path) as file:
+def members_of(archive: zipfile.ZipFile) -> Dict[str, bytes]:
+    """Every member by its name, unpacked. Raises ``BundleError``."""
+    found, room = {}, MAX_UNPACKED_BYTES
+    for name in archive.namelist():
+        found[name] = _read_bytes(archive, name, room)
+        room -= len(found[name])
+    return found
+
+
+def _read(path: str, kind: Type[_Members], trusted_key: Optional[str] = None) -> Tuple[_Members, bytes]:
+    # Of a file that must be signed what is checked and what is read are the same bytes.
+    with open_file(path) if trusted_key is None else io.BytesIO(read_file(path, MAX_MODEL_BYTES)) as file:
         head = file.read(8)
         if head[4:8] != IDENTIFIER:
             raise BundleError(f"{path}: expected a .tflite file, found something else ({head[:8]!r})")
         try:
             with zipfile.ZipFile(file) as archive:
                 metadata, checksum = _read_members(archive, kind)
+                members = None if trusted_key is None else members_of(archive)
                 start = min(info.header_offset for info in archive.infolist())
             file.seek(-_END_RECORD_BYTES, io.SEEK_END)
             if file.read(len(_END_RECORD)) != _END_RECORD:
@@ -118,6 +132,8 @@ def _read(path: str, kind: Type[_Members]) -> Tuple[_Members, bytes]:
             model = file.read(start)
             if zlib.crc32(model) != checksum:
                 raise BundleError(f"the model is damaged: its checksum is not the one of {kind.MEMBER}; {REBUILD}")
+            if trusted_key is not None and members is not None:
+                _check_signature(model, members, trusted_key)
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
         except _DAMAGE as error:
@@ -238,17 +254,27 @@ def _check_labels(archive: zipfile.ZipFile, head_name: str, labels: Sequence[str
         raise BundleError(f"{name}: expected the {len(labels)} labels of {document}, found {found}; {REBUILD}")
 
 
+def _check_signature(model: bytes, members: Mapping[str, bytes], trusted_key: str) -> None:
+    from edge_runtime.signing import check_signature  # few files are signed
+
+    check_signature(model, members, trusted_key)
+
+
 def _read_text(archive: zipfile.ZipFile, name: str) -> str:
+    try:
+        return _read_bytes(archive, name, MAX_UNPACKED_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"member {name} is not UTF-8 text ({error}); {REBUILD}") from error
+
+
+def _read_bytes(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BundleError(f"member {name} is packed in a way that no polyhead file is; {REBUILD}")
     with archive.open(name) as member:  # the size in the header may lie: read no further than the limit
-        data = member.read(MAX_UNPACKED_BYTES + 1)
-    if len(data) > MAX_UNPACKED_BYTES:
+        data = member.read(most + 1)
+    if len(data) > most:
         raise BundleError(f"member {name} unpacks to more than {MAX_UNPACKED_BYTES} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BundleError(f"member {name} is not UTF-8 text ({error}); {REBUILD}") from error
+    return data
 
 
 def _finite(number: str) -> Optional[float]:

@@ -23,7 +23,7 @@ from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import JOINT
-from edge_runtime.options import head_packs_option
+from edge_runtime.options import head_packs_option, isolate_option, trusted_key_option
 from edge_runtime.results import ClassificationResult
 from edge_runtime.serve.command import serve
 
@@ -70,8 +70,13 @@ main.add_command(serve)
 @_file
 @head_packs_option
 @_json
-def info(file: str, head_packs: Sequence[str], as_json: bool) -> None:
+@isolate_option
+@trusted_key_option
+def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, trusted_key: Optional[str]) -> None:
     """What is in FILE: heads, labels, sizes, input, what it was built from."""
+    if isolate or trusted_key:
+        packs = head_packs or None
+        MultiHeadClassifier(file, head_packs=packs, isolate=isolate, trusted_key=trusted_key).close()
     metadata = read_metadata(file)
     document = describe(file, metadata, head_packs or None)
     text = printable(json.dumps(document, ensure_ascii=False)) if as_json else _info_text(file, metadata.input, document)
@@ -98,9 +103,10 @@ def identify(file: str, output: Optional[str], **fields: Optional[str]) -> None:
 @main.command()
 @click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
 @_file_argument
-def install(new: str, file: str) -> None:
+@trusted_key_option
+def install(new: str, file: str, trusted_key: Optional[str]) -> None:
     """Put NEW in the place of FILE, whole, and keep what was there for rollback. A camera with --reload takes it over."""
-    versions.install(new, file)
+    versions.install(new, file, trusted_key)
     _say_who(file)
 
 
@@ -138,6 +144,8 @@ _ANSWER_OPTIONS = (
     _json,
     _interpreter,
     _threads,
+    isolate_option,
+    trusted_key_option,
 )
 
 
@@ -168,7 +176,17 @@ def classify(file: str, pictures: Sequence[str], **options: Any) -> None:
 @click.option("-o", "--output", metavar="FILE.npz", required=True, type=click.Path(dir_okay=False))
 @_interpreter
 @_threads
-def features(file: str, pictures: Sequence[str], output: str, interpreter: Optional[str], threads: Optional[int]) -> None:
+@isolate_option
+@trusted_key_option
+def features(
+    file: str,
+    pictures: Sequence[str],
+    output: str,
+    interpreter: Optional[str],
+    threads: Optional[int],
+    isolate: bool,
+    trusted_key: Optional[str],
+) -> None:
     """What the backbone of FILE makes of each picture, as arrays in one file: to train heads on, or to search.
 
     A picture that cannot be read is named, left out, and counted; the exit code is 2 then.
@@ -183,7 +201,9 @@ def features(file: str, pictures: Sequence[str], output: str, interpreter: Optio
         broken += 1
         click.echo(printable(f"error: {error}"), err=True)
 
-    with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=()) as classifier:
+    with MultiHeadClassifier(
+        file, interpreter=interpreter, num_threads=threads, head_packs=(), isolate=isolate, trusted_key=trusted_key
+    ) as classifier:
         count = write_features(classifier, paths, output, leave_out)
     click.echo(printable(f"{output}: features of {count} pictures" + (f", {broken} left out" if broken else "")))
     click.get_current_context().exit(2 if broken else 0)
@@ -213,12 +233,21 @@ def _answer(
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
+    isolate: bool,
+    trusted_key: Optional[str],
 ) -> int:
     """Print what ``method`` says of each source (its name, the sample); returns the exit code."""
     broken, bars = 0, _thresholds(thresholds)
     if bars and not joint:
         raise EdgeRuntimeError("--threshold belongs to the joint list; add --joint")
-    opened = MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=head_packs or None)
+    opened = MultiHeadClassifier(
+        file,
+        interpreter=interpreter,
+        num_threads=threads,
+        head_packs=head_packs or None,
+        isolate=isolate,
+        trusted_key=trusted_key,
+    )
     with opened as classifier:
         chosen = [_name_or_index(head, classifier.head_names) for head in heads] or None
         for source, sample in sources:

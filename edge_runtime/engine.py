@@ -25,6 +25,12 @@ _FEW = 8  # of so many heads what they answer is sorted at once
 Features = Union[np.ndarray, Dict[str, np.ndarray]]
 
 
+def _try_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
+    from edge_runtime.isolate import try_in_child  # which opens files itself
+
+    try_in_child(path, interpreter, packs)
+
+
 def by_name(features: Features) -> Dict[str, np.ndarray]:
     """The tensors of the seam by their names, also where there is only one."""
     return features if isinstance(features, dict) else {FEATURES: features}
@@ -43,9 +49,11 @@ class MultiHeadClassifier:
         head_packs: Files of further heads, which come after the file's own; None takes those in the folder beside it
             (``main.heads/`` for ``main.tflite``), by their names. The joint list knows the file's own heads alone. A file
             with a backbone alone opens with packs, or with ``()`` for its features.
+        isolate: Try the file in a process of its own first, which may crash on it in place of this one.
+        trusted_key: A file with an Ed25519 public key, PEM; only what was signed with it opens, packs too.
 
     Raises:
-        BundleError: It is no polyhead file, is damaged, or contradicts itself.
+        BundleError: It is no polyhead file, is damaged, contradicts itself, is not safe to run, or is not signed.
         InterpreterError: No interpreter is installed, or it refuses the file.
         OSError: It cannot be read.
     """
@@ -57,17 +65,29 @@ class MultiHeadClassifier:
         interpreter: Optional[str] = None,
         num_threads: Optional[int] = None,
         head_packs: Optional[Sequence[Path]] = None,
+        isolate: bool = False,
+        trusted_key: Optional[Path] = None,
     ) -> None:
-        path = os.fspath(model_path)
-        self._metadata, _ = read_model(path)
-        self._model = Signatures(path, self._metadata.min_runtime, interpreter=interpreter, num_threads=num_threads)
+        path, key = os.fspath(model_path), None if trusted_key is None else os.fspath(trusted_key)
+        self._metadata, model = read_model(path, key)
+        packs = packs_beside(path) if head_packs is None else [os.fspath(pack) for pack in head_packs]
+        packed = packed_heads(packs, self._metadata, path, interpreter=interpreter, trusted_key=key)
+        if isolate:
+            _try_in_child(path, interpreter, packs)
+        # What was signed is run, also where another file has taken its place since; others are mapped into memory.
+        self._model = Signatures(
+            path,
+            self._metadata.min_runtime,
+            interpreter=interpreter,
+            num_threads=num_threads,
+            content=None if key is None else model,
+        )
         self._interpreter_name, opened = self._model.open()
         signatures = opened.get_signature_list()
         check_signatures(path, self._metadata, signatures)
-        packs = packs_beside(path) if head_packs is None else head_packs
         own = own_heads(self._metadata, self._model, signatures)
         self._all = all_heads(self._metadata, self._model, signatures)
-        self._heads = (*own, *packed_heads(packs, self._metadata, path, interpreter=interpreter))
+        self._heads = (*own, *packed)
         if not self._heads and head_packs is None:
             raise BundleError(f"{path}: a backbone without heads; give head packs, or put them into its folder .heads")
         self._index = {head.info.head_name: i for i, head in enumerate(self._heads)}

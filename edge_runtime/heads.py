@@ -75,20 +75,27 @@ def own_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, An
 
 
 def packed_heads(
-    paths: Sequence[Path], metadata: Metadata, main: str, *, interpreter: Optional[str]
+    paths: Sequence[Path],
+    metadata: Metadata,
+    main: str,
+    *,
+    interpreter: Optional[str],
+    trusted_key: Optional[str] = None,
 ) -> Tuple[HeadSource, ...]:
     """The heads in the packs at ``paths``; see ``read_packs``.
 
     They are read now, since the files may be replaced; the interpreter of each is opened when its head is first asked.
     """
     found = []
-    for path, pack, content in read_packs(paths, metadata, main):
+    for path, pack, content in read_packs(paths, metadata, main, trusted_key):
         model = Signatures(path, pack.min_runtime, interpreter=interpreter, num_threads=1, content=content)
         found.append(HeadSource(pack.head, model, tuple(tensor.name for tensor in pack.seam), pack.scores))
     return tuple(found)
 
 
-def read_packs(paths: Sequence[Path], metadata: Metadata, main: str) -> Tuple[Tuple[str, HeadPack, bytes], ...]:
+def read_packs(
+    paths: Sequence[Path], metadata: Metadata, main: str, trusted_key: Optional[str] = None
+) -> Tuple[Tuple[str, HeadPack, bytes], ...]:
     """Of each pack the path, the members and the flatbuffer, read once.
 
     Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file ``main``,
@@ -97,7 +104,7 @@ def read_packs(paths: Sequence[Path], metadata: Metadata, main: str) -> Tuple[Tu
     found, places = [], {head.head_name: main for head in metadata.heads}
     for given in paths:
         path = os.fspath(given)
-        pack, content = read_head_pack(path)
+        pack, content = read_head_pack(path, trusted_key)
         name = pack.head.head_name
         _check_backbone(path, pack, metadata, main)
         if name in places:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Mapping, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 from edge_runtime.bundle import append_members, read_metadata, read_model
 from edge_runtime.errors import BundleError, EdgeRuntimeError
@@ -19,13 +19,15 @@ from edge_runtime.metadata import Metadata
 PREVIOUS = ".previous"  # of ``model.tflite`` the file before it is ``model.tflite.previous``
 
 
-def install(new: str, path: str) -> None:
+def install(new: str, path: str, trusted_key: Optional[str] = None) -> None:
     """A copy of the file ``new`` takes the place of ``path``, which is kept beside it.
 
-    Whoever reads ``path`` finds the old or the new file, whole. Raises ``BundleError`` and ``OSError``.
+    Whoever reads ``path`` finds the old or the new file, whole. ``trusted_key``: as ``read_model`` takes
+    it. Raises ``BundleError`` and ``OSError``.
     """
-    read_model(new)
     with _copy_beside(new, path) as draft:
+        with _named(draft, new):
+            read_model(draft, trusted_key)
         if os.path.exists(path):
             with _copy_beside(path, path) as kept:
                 os.replace(kept, path + PREVIOUS)
@@ -134,6 +136,15 @@ def _changes(old: Any, new: Any) -> Dict[str, List[Any]]:
 def _shown(value: Any) -> str:
     text = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@contextlib.contextmanager
+def _named(draft: str, path: str) -> Iterator[None]:
+    """What is said of the copy is said of ``path``."""
+    try:
+        yield
+    except EdgeRuntimeError as error:
+        raise type(error)(str(error).replace(draft, path)) from error
 
 
 @contextlib.contextmanager

@@ -282,7 +282,7 @@ def test_every_model_that_was_opened_is_closed_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(loop, "MultiHeadClassifier", open_one)
     with Model(options(tmp_path)) as model:
         for count in range(1, 4):
-            model.replace(model.open(check=False))
+            model.replace(model.open(isolate=False))
             assert [one.closed for one in opened] == [1] * count + [0]
     assert [one.closed for one in opened] == [1] * 4
 
@@ -513,9 +513,9 @@ def test_a_file_is_tried_in_a_process_of_its_own_first(tiny_file: Path, tmp_path
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(append_members(bytes(model), metadata))
     with pytest.raises(EdgeRuntimeError) as caught:
-        open_copy(str(bad), check=True)
+        open_copy(str(bad), isolate=True)
     assert str(bad) in str(caught.value)
-    open_copy(str(tiny_file), check=True).close()
+    open_copy(str(tiny_file), isolate=True).close()
 
 
 # How the device does.

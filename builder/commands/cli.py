@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from builder.commands.chosen import build_config, chosen, each_preprocessing
-from builder.commands.exporting import export
+from builder.commands.exporting import export, sign
 from builder.commands.growing import COMMANDS
 from builder.commands.options import HELP, Commands, head_options, setting_options
 from builder.commands.scoring import compare, score, search
@@ -26,7 +26,7 @@ def main() -> None:
     """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
 
 
-for command in (*COMMANDS, train_head, export, score, compare, search):
+for command in (*COMMANDS, train_head, export, sign, score, compare, search):
     main.add_command(command)
 
 

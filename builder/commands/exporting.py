@@ -45,6 +45,23 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
     _show(done, as_json)
 
 
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="An Ed25519 private key, PEM: openssl genpkey -algorithm ed25519 -out KEY.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Where the result goes; else FILE is replaced.")
+def sign(file: Path, key: Path, output: Path | None) -> None:
+    """Sign FILE or a head pack: devices with --trusted-key open it, and it alone."""
+    from builder.exporting import sign as signing
+
+    public = signing.sign(file, key, output or file)
+    click.echo(printable(f"{output or file}: signed with the key {public[:16]}..."))
+
+
 def _show(done: Export, as_json: bool) -> None:
     if as_json:
         document = {**asdict(done), "files": [str(path) for path in done.files]}

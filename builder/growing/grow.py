@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.exporting.sign import is_signed
 from builder.growing.finished import Finished, Kept, prove_kept, read_finished, record, renamed, with_heads
 from builder.growing.packs import head_pack
 from builder.joint import JointHead, fit_joint, grouped_samples
@@ -73,7 +74,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
     change = Change(f"{'replaced' if replacing else 'added'} head {head.name}", config.output)
     with _held(config) as output:
         with change.stage("read"):
-            before = read_finished(config.file)
+            before = _read(config, change)
             if replacing:
                 before.head(head.name)
             else:
@@ -103,7 +104,7 @@ def remove_head(config: GrowConfig, name: str) -> Change:
     """Raises as ``add_head``; the last head stays."""
     change = Change(f"removed head {name}", config.output)
     with _held(config) as output:
-        before = read_finished(config.file)
+        before = _read(config, change)
         before.head(name)
         heads = _heads_of(before)
         del heads[name]
@@ -121,7 +122,7 @@ def rename_head(config: GrowConfig, old: str, new: str) -> Change:
     """The joint list stays as it is but for the name. Raises as ``add_head``."""
     change = Change(f"renamed head {old} to {new}", config.output)
     with _held(config) as output:
-        before = read_finished(config.file)
+        before = _read(config, change)
         before.head(old)
         _check_free(before, new)
         with change.stage("link"):
@@ -148,6 +149,13 @@ def build_head(config: GrowConfig) -> Change:
             pack = replace(pack, quality={"heads": {head.name: quality.to_json()}})
             _finish(draft, append_members(model, pack), pack, config, change)
     return change
+
+
+def _read(config: GrowConfig, change: Change) -> Finished:
+    before = read_finished(config.file)
+    if is_signed(config.file):
+        change.notes.append("the signature is dropped: it was of the file before; sign this one: builder sign")
+    return before
 
 
 @contextmanager

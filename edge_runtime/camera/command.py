@@ -15,7 +15,7 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.escape import printable
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import JOINT
-from edge_runtime.options import head_packs_option
+from edge_runtime.options import head_packs_option, trusted_key_option
 
 _option = click.option
 
@@ -103,6 +103,13 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
 @head_packs_option
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
+@_option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Try FILE in a process of its own before it is opened.",
+)
+@trusted_key_option
 def camera(
     consensus: str, size: Optional[str], joint_only: bool, record: Optional[Tuple[int, str]], **chosen: Any
 ) -> None:

@@ -54,6 +54,8 @@ class CameraOptions:
     head_packs: Sequence[str]
     interpreter: Optional[str]
     threads: Optional[int]
+    isolate: bool
+    trusted_key: Optional[str]
 
 
 class Model:
@@ -61,7 +63,7 @@ class Model:
 
     def __init__(self, options: CameraOptions) -> None:
         self._options = options
-        self.classifier = self.open(check=False)
+        self.classifier = self.open(isolate=options.isolate)
 
     def __enter__(self) -> Model:
         return self
@@ -69,14 +71,19 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.classifier.close()
 
-    def open(self, *, check: bool) -> MultiHeadClassifier:
+    def open(self, *, isolate: bool) -> MultiHeadClassifier:
         """What is in the file now. Where the file may be replaced, a copy of it; see ``reload.open_copy``."""
         options = self._options
         packs = options.head_packs or None
-        chosen = {"interpreter": options.interpreter, "num_threads": options.threads, "head_packs": packs}
-        if options.reload:
-            return open_copy(options.file, check=check, **chosen)  # type: ignore[arg-type]
-        return MultiHeadClassifier(options.file, **chosen)  # type: ignore[arg-type]
+        opening: Callable[..., MultiHeadClassifier] = open_copy if options.reload else MultiHeadClassifier
+        return opening(
+            options.file,
+            interpreter=options.interpreter,
+            num_threads=options.threads,
+            head_packs=packs,
+            isolate=isolate,
+            trusted_key=options.trusted_key,
+        )
 
     @property
     def document(self) -> Dict[str, Any]:
@@ -103,7 +110,7 @@ class Loop:
         self._replaced: Optional[Dict[str, Any]] = None  # who was there before, until a frame's line says so
         self._reloader = None
         if options.reload:
-            self._reloader = Reloader(options.file, lambda: model.open(check=True), camera.heads_of, report)
+            self._reloader = Reloader(options.file, lambda: model.open(isolate=True), camera.heads_of, report)
 
     def run(self) -> None:
         """Until the source ends, the camera is stopped, or enough frames are answered."""

@@ -1,9 +1,4 @@
-"""A new model file takes over from the old under a running process, once it has proved itself in a process of its own.
-
-``python -m edge_runtime.camera.reload FILE INTERPRETER PACK...`` is that process: it opens FILE with its head packs and
-answers a picture of noise with every head. An interpreter may crash on a damaged file; then that process does, and the
-one that watches goes on.
-"""
+"""A new model file takes over from the old under a running process, once it has proved itself in one of its own."""
 
 from __future__ import annotations
 
@@ -11,24 +6,18 @@ import atexit
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from typing import Callable, Dict, Optional, Sequence, Tuple
-
-import numpy as np
+from typing import Callable, Optional, Sequence, Tuple
 
 from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.errors import BundleError, EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.files import open_file
-from edge_runtime.inputs import picture_input
 
 INTERVAL = 1.0  # seconds between looks at the file
 CLOSE_TIMEOUT = 2.0  # seconds
-CHECK_TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
 _Fingerprint = Tuple[Tuple[str, int, int, int], ...]
 
 
@@ -38,9 +27,10 @@ def open_copy(
     interpreter: Optional[str] = None,
     num_threads: Optional[int] = None,
     head_packs: Optional[Sequence[str]] = None,
-    check: bool = False,
+    isolate: bool = False,
+    trusted_key: Optional[str] = None,
 ) -> MultiHeadClassifier:
-    """Open a private copy of the file at ``path``, checked in a process of its own if ``check``.
+    """Open a private copy of the file at ``path``; the rest as ``MultiHeadClassifier`` takes it.
 
     Interpreters map the file into memory: who overwrites it in place would change the model under their feet. The copy
     is without a name by the time this returns. Raises what ``MultiHeadClassifier`` does.
@@ -51,9 +41,14 @@ def open_copy(
         with open_file(path) as file, open(copy, "wb") as target:
             shutil.copyfileobj(file, target)
         packs = packs_beside(path) if head_packs is None else head_packs
-        if check:
-            _check_in_child(copy, interpreter, packs)
-        opened = MultiHeadClassifier(copy, interpreter=interpreter, num_threads=num_threads, head_packs=packs)
+        opened = MultiHeadClassifier(
+            copy,
+            interpreter=interpreter,
+            num_threads=num_threads,
+            head_packs=packs,
+            isolate=isolate,
+            trusted_key=trusted_key,
+        )
         _ = opened.file_digest  # remembered: later the copy is gone
         return opened
     except EdgeRuntimeError as error:
@@ -153,40 +148,3 @@ def _fingerprint(path: str) -> Optional[_Fingerprint]:
     except OSError:
         return None
     return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in found)
-
-
-def _check_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "edge_runtime.camera.reload", path, interpreter or "", *packs]
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=CHECK_TIMEOUT, env=_environment()
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BundleError(f"{path}: no answer in {CHECK_TIMEOUT:.0f} s when tried in a process of its own") from error
-    if done.returncode == 0:
-        return
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    if done.returncode < 0:
-        words = f": {said[-1]:.200}" if said else ""
-        raise BundleError(f"{path}: the interpreter crashes on it (signal {-done.returncode}){words}")
-    raise BundleError(said[-1] if said else f"{path}: cannot be run (exit code {done.returncode})")
-
-
-def _environment() -> Dict[str, str]:
-    """The child finds this very package, wherever it was started from."""
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    there = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": here + (os.pathsep + there if there else "")}
-
-
-def _prove(path: str, interpreter: str, *packs: str) -> None:
-    with MultiHeadClassifier(path, interpreter=interpreter or None, head_packs=packs) as classifier:
-        spec = picture_input(classifier.metadata.input)
-        classifier.classify(np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8))
-
-
-if __name__ == "__main__":
-    try:
-        _prove(*sys.argv[1:])
-    except (EdgeRuntimeError, OSError) as error:
-        sys.exit(" ".join(str(error).split()))

@@ -5,7 +5,7 @@ Tables that several subgraphs share are read once; ``tensor_of`` leads from a su
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Tensors:
         return shape, lists.counts
 
     def _check_names(self) -> None:
-        self.tables.vectors(3, 1)
+        check_texts(self.tables.vectors(3, 1).texts(), "a tensor")
         signature = self.tables.vectors(7, 4)
         refuse_where(
             (signature.counts != 0) & (signature.counts != self.rank), lambda i: "a tensor with two different ranks"
@@ -165,7 +165,7 @@ class Model:
         graph, self.signatures = tables.scalars(4, "u4"), tables.vectors(2, 1).texts()
         count = len(self.first) - 1
         refuse_where(graph >= count, lambda i: f"a signature of subgraph {graph[i]}, where there are {count}")
-        _check_texts(self.signatures, "signatures")
+        _check_names(self.signatures, "signatures")
         for field in (0, 1):
             maps = tables.vectors(field, 4)
             entries, which = maps.tables()
@@ -179,15 +179,18 @@ class Model:
                 refuse_where(constant, lambda i: "a signature whose input is constant")
             ends = [0, *maps.ends.tolist()]
             for i in range(len(tables)):
-                _check_texts([names[j] for j in which[ends[i] : ends[i + 1]].tolist()], "inputs or outputs")
+                _check_names([names[j] for j in which[ends[i] : ends[i + 1]].tolist()], "inputs or outputs")
 
 
-def _check_texts(texts: object, what: str) -> None:
-    found: List[bytes] = list(texts)  # type: ignore[call-overload]
-    for text in found:
-        try:
-            text.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BundleError(f"{what} with a name that is no UTF-8") from error
-    if len(set(found)) != len(found):
+def check_texts(texts: Sequence[bytes], what: str) -> None:
+    """Interpreters hand them out as text."""
+    try:
+        b"\n".join(texts).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{what} with a name that is no UTF-8") from error
+
+
+def _check_names(texts: Sequence[bytes], what: str) -> None:
+    check_texts(texts, what)
+    if len(set(texts)) != len(texts):
         raise BundleError(f"two {what} of one name")

@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 import click
 
 from edge_runtime.interpreter import INTERPRETERS
-from edge_runtime.options import head_packs_option
+from edge_runtime.options import head_packs_option, isolate_option, trusted_key_option
 
 AT_ONCE = 8  # requests
 
@@ -22,6 +22,8 @@ AT_ONCE = 8  # requests
 @head_packs_option
 @click.option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
+@isolate_option
+@trusted_key_option
 def serve(
     file: str,
     address: str,
@@ -29,6 +31,8 @@ def serve(
     head_packs: Sequence[str],
     interpreter: Optional[str],
     threads: Optional[int],
+    isolate: bool,
+    trusted_key: Optional[str],
 ) -> None:
     """Answer pictures or texts over HTTP: POST /classify; /openapi.json says how."""
     # Imported late: the other commands open a file faster without it.
@@ -48,7 +52,9 @@ def serve(
     token = None if wanted.loopback else make_token(token_file)
     packs = head_packs or None
     stop = threading.Event()
-    with MultiHeadClassifier(file, interpreter=interpreter, num_threads=threads, head_packs=packs) as classifier:
+    with MultiHeadClassifier(
+        file, interpreter=interpreter, num_threads=threads, head_packs=packs, isolate=isolate, trusted_key=trusted_key
+    ) as classifier:
         model = model_document(file, classifier.metadata.identity, classifier.file_digest)
         info = describe(file, classifier.metadata, packs)
         application = ServeApplication(
