@@ -16,6 +16,8 @@ from builder.merging.merge import merge
 from builder.reading.classifier import Classifier, Reader
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.operations import UnknownOperationError, translate
+from builder.reading.formats.stored import StoredModel
+from builder.reading.formats.training import as_inference
 from builder.reading.layers import canonical_layers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
@@ -176,20 +178,29 @@ ACTIVE = {
 
 @pytest.mark.parametrize("kind", ACTIVE)
 def test_what_depends_on_the_batch_or_on_chance_is_refused_by_name(kind: str) -> None:
-    with pytest.raises(ModelFileError, match=rf"layer 'block/inner' \({kind}\) is called with training=True"):
-        modernize(called(kind, True, ACTIVE[kind]), Path("model.h5"))
+    definition = called(kind, True, ACTIVE[kind])
+    modern = modernize(definition, Path("model.h5"))
+    assert modern.training == (f"'block/inner' ({kind})",)
+    assert modernize(as_inference(definition), Path("model.h5")).training == ()
+    stored = StoredModel(Path("model.h5"), "", modern.definition, {}, None, None, training=modern.training)
+    with pytest.raises(
+        ModelFileError, match=rf"layer 'block/inner' \({kind}\) is called with training=True.*--inference-m"
+    ):
+        Reader().base("a", stored, None)
+    (note,) = Reader(inference_mode=True)._training(stored)
+    assert "runs as at inference" in note
 
 
 @pytest.mark.parametrize("kind", ACTIVE)
 @pytest.mark.parametrize("training", [False, None])
 def test_inference_is_read(kind: str, training: bool | None) -> None:
-    modernize(called(kind, training, ACTIVE[kind]), Path("model.h5"))
+    assert modernize(called(kind, training, ACTIVE[kind]), Path("model.h5")).training == ()
 
 
 def test_training_that_changes_nothing_is_read() -> None:
-    modernize(called("BatchNormalization", True, {"axis": [3]}, trainable=False), Path("model.h5"))
-    modernize(called("Dropout", True, {"rate": 0.0}), Path("model.h5"))
-    modernize(called("LSTM", True, {"units": 2, "dropout": 0.0}), Path("model.h5"))
+    assert modernize(called("BatchNormalization", True, {"axis": [3]}, trainable=False), Path("model.h5")).training == ()
+    assert modernize(called("Dropout", True, {"rate": 0.0}), Path("model.h5")).training == ()
+    assert modernize(called("LSTM", True, {"units": 2, "dropout": 0.0}), Path("model.h5")).training == ()
 
 
 def test_keras_3_leaves_the_choice_to_predict(tmp_path: Path) -> None:

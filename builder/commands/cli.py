@@ -79,7 +79,11 @@ def inspect(
 
         sources = [(path, transforms[path.stem]) for path in models]
         groups = inspection.inspect(
-            sources, tolerance=settings.tolerance, allow_code=settings.allow_code, limits=settings.limits
+            sources,
+            tolerance=settings.tolerance,
+            allow_code=settings.allow_code,
+            limits=settings.limits,
+            inference_mode=settings.inference_mode,
         )
         document = inspection.to_json(groups)
     if as_json:

@@ -48,13 +48,14 @@ def inspect(
     tolerance: float = 0.0,
     allow_code: bool = False,
     limits: Limits | None = None,
+    inference_mode: bool = False,
 ) -> tuple[Group, ...]:
     """The models in groups that share a backbone, in the order of their first models.
 
     ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
-    ``tolerance``, ``allow_code``, ``limits``: as in ``BuildConfig``. Raises ``ModelFileError``.
+    ``tolerance`` and the others: as in ``BuildConfig``. Raises ``ModelFileError``.
     """
-    reader, groups = Reader(allow_code=allow_code, limits=limits), list[list[Classifier]]()
+    reader, groups = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode), list[list[Classifier]]()
     for classifier in of_one_kind([reader.read(str(path), path, preprocessing) for path, preprocessing in models]):
         for group in groups:
             (_, near), _ = align((group[0], classifier), tolerance)

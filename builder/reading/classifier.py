@@ -134,8 +134,16 @@ class Classifier:
 class Reader:
     """Reads models one after the other and keeps what they have in common once."""
 
-    def __init__(self, *, allow_code: bool = False, limits: Limits | None = None, text_length: int | None = None) -> None:
-        self._text_length = text_length
+    def __init__(
+        self,
+        *,
+        allow_code: bool = False,
+        limits: Limits | None = None,
+        text_length: int | None = None,
+        inference_mode: bool = False,
+    ) -> None:
+        """``inference_mode``: a layer that is called with ``training=True`` is run as if it were not."""
+        self._text_length, self._inference_mode = text_length, inference_mode
         self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
         self._canonical = canonical_layers(allow_code=allow_code)
 
@@ -177,6 +185,7 @@ class Reader:
         path = stored.path
         with contradictions(path):
             check_one_input(stored)
+            notes = (*stored.notes, *self._training(stored))
             try:
                 graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
             except (UnreadableModelError, UnknownLayerError) as error:
@@ -195,9 +204,22 @@ class Reader:
             labels=stored.origin.labels or (),
             allow_code=self._allow_code,
             limits=self._limits,
-            notes=(*stored.notes, *size_note(stored, source_input, size)),
+            notes=(*notes, *size_note(stored, source_input, size)),
             application=application_of(stored.definition),
             trouble=stored.origin.trouble,
+        )
+
+    def _training(self, stored: StoredModel) -> tuple[str, ...]:
+        """What the user should know of layers that are called with ``training=True``. Raises ``ModelFileError``."""
+        if not stored.training:
+            return ()
+        first, more = stored.training[0], len(stored.training) - 1
+        layers = f"layer {first}{f' and {more} more' if more else ''}"
+        if self._inference_mode:
+            return (f"{layers} is called with training=True in the file and runs as at inference here (inference_mode)",)
+        raise ModelFileError(
+            f"{stored.path}: {layers} is called with training=True, so that answers depend on the batch or on chance; "
+            "call it with training=False and save the model again, or have it run as at inference (--inference-mode)"
         )
 
 
@@ -209,14 +231,17 @@ def load_classifiers(
     limits: Limits | None = None,
     text: TextConfig | TextInput | None = None,
     size: tuple[int, int] | None = None,
+    inference_mode: bool = False,
 ) -> tuple[Classifier, ...]:
     """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
-    one, or that of a finished file. ``size``: height and width, of those that take pictures of any.
+    one, or that of a finished file. ``size``: height and width, of those that take pictures of any. ``inference_mode``:
+    see ``Reader``.
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
     length = text.length if isinstance(text, TextInput) else text.maxlen if text is not None else None
-    reader, found = Reader(allow_code=allow_code, limits=limits, text_length=length), []
+    reader = Reader(allow_code=allow_code, limits=limits, text_length=length, inference_mode=inference_mode)
+    found = []
     for head in heads:
         found.append(_load(reader, head, text, size))
         advance()
@@ -225,7 +250,13 @@ def load_classifiers(
 
 def reading_options(config: BuildConfig) -> dict[str, Any]:
     """What a configuration says of reading, for ``load_classifiers``."""
-    return {"allow_code": config.allow_code, "limits": config.limits, "text": config.text, "size": config.size}
+    return {
+        "allow_code": config.allow_code,
+        "limits": config.limits,
+        "text": config.text,
+        "size": config.size,
+        "inference_mode": config.inference_mode,
+    }
 
 
 def _load(

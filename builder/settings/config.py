@@ -232,6 +232,7 @@ Tolerance = Annotated[
     ),
 ]
 AllowCode = Annotated[Flag, Field(description="Run code that a model file brings. Only for files you trust.")]
+InferenceMode = Annotated[Flag, Field(description="Layers that a file calls with training=True run as at inference.")]
 MaxMemory = Annotated[Gigabytes, Field(description="GB that one model's activations may take.")]
 MaxSteps = Annotated[Steps, Field(description="Steps of recurrent layers that one model may have.")]
 
@@ -255,6 +256,7 @@ class ReadConfig(WithLimits):
     max_memory: MaxMemory = Limits.max_memory
     max_steps: MaxSteps = Limits.max_steps
     allow_code: AllowCode = False
+    inference_mode: InferenceMode = False
 
 
 @settings
@@ -273,6 +275,7 @@ class BuildConfig(WithLimits):
         refit: Learnt rounding makes up for the losses of earlier layers (``quantizing.refit``).
         tolerance: How far apart weights may be that count as equal, relative to the largest of a tensor.
         allow_code: Run code that a model file brings (Lambda layers, classes of its own).
+        inference_mode: Run what a file calls with ``training=True`` as at inference.
         target: A device that the file must run on, one of ``targets.TARGETS``.
     """
 
@@ -302,6 +305,7 @@ class BuildConfig(WithLimits):
     refit: Annotated[Flag, Field(description="Learnt rounding makes up for the losses of earlier layers.")] = True
     tolerance: Tolerance = 0.0
     allow_code: AllowCode = False
+    inference_mode: InferenceMode = False
     target: Annotated[str | None, one_of(tuple(TARGETS)), Field(description="A device that the file must run on.")] = None
     joint: Annotated[JointConfig, _JOINT, Field(description="The joint list of all labels.")] = field(
         default_factory=JointConfig

@@ -77,7 +77,9 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
     copy = partial(write_cleaned, path, allow_code=allow_code)
     original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, otherwise=live)
     kind = f"tf_keras {version}".strip()
-    return StoredModel(path, kind, modern.definition, weights, live, original, notes=modern.notes)
+    return StoredModel(
+        path, kind, modern.definition, weights, live, original, notes=modern.notes, training=modern.training
+    )
 
 
 def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:

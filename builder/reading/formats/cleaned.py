@@ -23,6 +23,7 @@ from builder.reading.formats.limits import (
     read_member,
 )
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
+from builder.reading.formats.training import as_inference
 from builder.support.errors import ConfigError, ModelFileError
 
 _DEFINITION = "model_config"  # an attribute of HDF5 files
@@ -85,7 +86,7 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
 def _clean_text(text: bytes | str, path: Path, allow_code: bool) -> str:
     definition = parse_definition(text, path)
     check_definition(definition, path, allow_code=allow_code)
-    return json.dumps(in_float32(definition))
+    return json.dumps(in_float32(as_inference(definition)))
 
 
 def in_float32(value: Any) -> Any:

@@ -79,9 +79,10 @@ def stored_hdf5(
     """
     old = is_old(raw, version)
     notes: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
     if old or "module" not in raw:  # Keras 3 too leaves out the module of the model itself
         modern = modernize(raw, path, allow_code=allow_code)
-        raw, notes = modern.definition, modern.notes
+        raw, notes, training = modern.definition, modern.notes, modern.training
     definition = raw
     check_form(definition, path)
     weights = weights_by_name(definition, groups)
@@ -98,7 +99,7 @@ def stored_hdf5(
     original = KerasOriginal(
         path, "tf_keras" if old else "keras", copy, allow_code=allow_code, otherwise=live if old else None
     )
-    return StoredModel(path, kind, definition, weights, live, original, notes=notes)
+    return StoredModel(path, kind, definition, weights, live, original, notes=notes, training=training if old else ())
 
 
 def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:

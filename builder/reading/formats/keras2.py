@@ -32,10 +32,14 @@ _HALF = ("float16", "bfloat16", "float64")
 
 @dataclass(frozen=True)
 class Modernized:
-    """``definition``: as Keras 3 serializes a model. ``notes``: what was changed that a user may want to know."""
+    """``definition``: as Keras 3 serializes a model. ``notes``: what was changed that a user may want to know.
+
+    ``training``: layers whose calls say that they are trained, so that their answers depend on the batch or on chance.
+    """
 
     definition: dict[str, Any]
     notes: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,7 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
             f"{path}: its configuration is not that of a Keras model ({type(error).__name__}: {reason_of(error)}); "
             "save the model again"
         ) from error
-    active = next(training_layers(modern), None)
-    if active is not None:
-        raise ModelFileError(
-            f"{path}: layer {active} is called with training=True, so that its answers depend on the batch or on chance; "
-            "call it with training=False, or leave that out, and save the model again"
-        )
-    return Modernized(modern, tuple(reader.notes))
+    return Modernized(modern, tuple(reader.notes), tuple(training_layers(modern)))
 
 
 def is_old(definition: Mapping[str, Any], version: str) -> bool:

@@ -30,6 +30,7 @@ from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
 from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.training import as_inference
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.reading.graph import input_shapes
 from builder.reading.originals.original import KerasOriginal, write_definition
@@ -74,7 +75,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
 
     def copy(folder: Path) -> Path:
         """The description of the layers, checked, and the checkpoint: nothing of the graph, which is a program."""
-        saved = write_definition(in_float32(raw), folder)
+        saved = write_definition(in_float32(as_inference(raw)), folder)
         for name in members:
             if name.startswith(f"{prefix}{VARIABLES}."):
                 (saved / name.removeprefix(f"{prefix}variables/")).write_bytes(members[name]())
@@ -82,7 +83,16 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
 
     shape = next(iter(input_shapes(modern.definition)), ())
     original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, shape=shape, otherwise=live)
-    return StoredModel(path, "Keras 2 SavedModel", modern.definition, weights, live, original, notes=modern.notes)
+    return StoredModel(
+        path,
+        "Keras 2 SavedModel",
+        modern.definition,
+        weights,
+        live,
+        original,
+        notes=modern.notes,
+        training=modern.training,
+    )
 
 
 def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:

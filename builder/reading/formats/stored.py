@@ -47,7 +47,7 @@ class StoredModel:
     """A model file, read but not built.
 
     ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``live``: builds it with Keras 3; slow.
-    ``original``: the file as its own framework runs it, in another process.
+    ``original``: the file as its own framework runs it, in another process. ``training``: layers that its calls train.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class StoredModel:
     original: Original
     origin: Origin = Origin()
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written, in words, for reports
+    training: tuple[str, ...] = ()
 
 
 def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:

@@ -26,6 +26,13 @@ def training_layers(definition: Mapping[str, Any], training: bool = False, path:
             yield from training_layers(layer, training if said is None else said, name)
 
 
+def as_inference(value: Any) -> Any:
+    """A definition, of any Keras, no call of which says ``training=True``."""
+    if isinstance(value, dict):
+        return {key: as_inference(item) for key, item in value.items() if not (key == "training" and item is True)}
+    return [as_inference(item) for item in value] if isinstance(value, list) else value
+
+
 def _said(call: Mapping[str, Any]) -> bool | None:
     """The training argument of a call, by its name or by its place; None where there is none."""
     args = list(call.get("args", ()))
