@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
-from builder.reading.layers import does_nothing_at_inference
+from builder.reading.layers import does_nothing_at_inference, is_keras
 from builder.reading.pixel_forms import leading_pixels
 from builder.settings.input_scaling import PixelTransform
 
@@ -34,6 +34,25 @@ def without_no_ops(graph: Graph) -> Graph:
     """The same function without the layers that return their input."""
     alias = {Ref(i, 0): next(node.inputs()) for i, node in enumerate(graph.nodes) if is_no_op(node)}
     return renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias)
+
+
+def leading_resize(graph: Graph) -> tuple[Graph, tuple[int, int]] | None:
+    """What stands behind a ``Resizing`` that alone reads the pixels, and to which height and width it brings them.
+
+    None where there is none, or one that the device's preparation of pictures does otherwise: it stretches, bilinear,
+    without antialiasing.
+    """
+    readers = [i for i, node in enumerate(graph.nodes) if Ref(INPUT, 0) in node.inputs()]
+    node = graph.nodes[readers[0]] if len(readers) == 1 else None
+    if node is None or node.kind != "Resizing" or not is_keras(node.definition):
+        return None
+    config = node.config
+    plain = config.get("interpolation", "bilinear") == "bilinear" and config.get("data_format") != "channels_first"
+    if not plain or any(config.get(key) for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias")):
+        return None
+    first = Ref(readers[0], 0)
+    behind = renumber(graph, upstream(graph, [graph.output], [first]), {first: Ref(INPUT, 0)})
+    return behind, (int(config["height"]), int(config["width"]))
 
 
 def is_no_op(node: Node) -> bool:

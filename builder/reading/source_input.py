@@ -6,14 +6,16 @@ from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel
 from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
-from builder.reading.simplify import simplify, without_no_ops
+from builder.reading.simplify import leading_resize, simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
+from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
+AS_KERAS_RESIZES = ResizeConfig(method="bilinear", antialias=False, fit="stretch")  # a Resizing layer without settings
 
 
 def read_source_input(
@@ -32,7 +34,12 @@ def read_source_input(
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        return simple, PictureSourceInput(_picture_size(shape, stored, size), pixels, declared, stored.origin.resize)
+        inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
+        if inside is None:
+            return simple, PictureSourceInput(_picture_size(shape, stored, size), pixels, declared, stored.origin.resize)
+        behind, height_and_width = inside
+        simple, pixels = simplify(behind, pixels)
+        return simple, PictureSourceInput(height_and_width, pixels, declared, AS_KERAS_RESIZES)
     if preprocessing is not None:
         raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
     if words is not None:
@@ -57,7 +64,13 @@ def size_note(stored: StoredModel, source_input: SourceInput, size: tuple[int, i
         return ()
     height, width = source_input.size
     usual = application_of(stored.definition)
-    why = "as chosen" if size or usual is None else f"as {usual.name} was trained"
+    why = (
+        "as its Resizing layer does"
+        if source_input.resize == AS_KERAS_RESIZES
+        else "as chosen"
+        if size or usual is None
+        else f"as {usual.name} was trained"
+    )
     return (f"it takes pictures of any size; {width} x {height}, {why}",)
 
 

@@ -1,0 +1,117 @@
+"""The models of the table in the docs, one by one: what is read of them and built again answers as they do."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from builder.merging.backbone import find_backbone  # noqa: E402
+from builder.merging.merge import merge  # noqa: E402
+from builder.reading.classifier import Reader  # noqa: E402
+from builder.reading.outputs import Output  # noqa: E402
+from builder.reading.picture_input import PictureSourceInput  # noqa: E402
+from builder.reading.source_input import AS_KERAS_RESIZES  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from builder.support.errors import ModelFileError  # noqa: E402
+from edge_runtime.metadata import ImageInput  # noqa: E402
+from edge_runtime.preprocess import image_tensor  # noqa: E402
+from tests.tutorial_models import MODELS, ONLY_HDF5, SIZE, pictures_for, seeded, small_base  # noqa: E402
+
+TOLERANCE = {"half_precision": 0.02}  # there the answers that were kept are those of half precision
+
+
+FILES = [(name, kind) for name in MODELS for kind in (".h5", ".keras") if kind == ".h5" or name not in ONLY_HDF5]
+
+
+@pytest.fixture(scope="module")
+def of_tf_keras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("tf_keras") is None:
+        pytest.skip("tf_keras is not installed")
+    folder = tmp_path_factory.mktemp("tutorials")
+    command = [sys.executable, "-m", "tests.tutorial_models", str(folder)]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def assert_answers(path: Path, pictures: np.ndarray, raw: np.ndarray, tolerance: float) -> None:
+    """``raw``: what the model said when it was saved. Its input scaling is not told: its own layers settle it."""
+    labels = ("no", "yes") if raw.shape[1] == 1 else tuple("abcdefgh")[: raw.shape[1]]
+    classifier = Reader().read("a", path, None).with_labels(labels, None).settled(raw)
+    expected = probabilities(raw, classifier.output)
+    assert np.ptp(expected, axis=0).max() > 0.1
+    merged = merge([classifier], find_backbone([classifier]))
+    found = merged.head_scores("a", merged.features(pictures))
+    assert found.shape == (len(pictures), len(labels))
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+def probabilities(raw: np.ndarray, output: Output) -> np.ndarray:
+    """From what the tutorial's model says, by what its tutorial does with it."""
+    values = raw.astype(np.float64)
+    if values.shape[1] == 1:
+        one = values if values.min() >= 0 and values.max() <= 1 else 1 / (1 + np.exp(-values))
+        return np.concatenate([1 - one, one], axis=1)
+    if np.all(np.abs(values.sum(1) - 1) < 1e-2):
+        return values
+    raised = np.exp(values - values.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_of_keras_3(tmp_path: Path, name: str) -> None:
+    model: Any = MODELS[name](keras)
+    pictures = pictures_for(model)
+    raw = seeded(model, pictures.astype(np.float32))
+    model.save(tmp_path / "model.keras")
+    assert_answers(tmp_path / "model.keras", pictures, raw, TOLERANCE.get(name, 1e-4))
+
+
+@pytest.mark.parametrize(("name", "suffix"), FILES)
+def test_of_keras_2(of_tf_keras: Path, name: str, suffix: str) -> None:
+    kept = np.load(of_tf_keras / f"{name}.npz")
+    assert_answers(of_tf_keras / f"{name}{suffix}", kept["pictures"], kept["answers"], TOLERANCE.get(name, 1e-4))
+
+
+def free_size(folder: Path, name: str, **settings: Any) -> Path:
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Resizing(SIZE, SIZE, **settings)(keras.layers.Rescaling(1 / 127.5)(image))
+    x = keras.layers.GlobalAveragePooling2D()(small_base(keras)(x - 1.0))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+    pictures = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.float32)
+    seeded(model, pictures)
+    model.save(folder / name)
+    return folder / name
+
+
+def test_a_resizing_of_pictures_of_any_size_is_the_devices(tmp_path: Path) -> None:
+    classifier = Reader().read("a", free_size(tmp_path, "a.keras"), None)
+    source_input = classifier.source_input
+    assert isinstance(source_input, PictureSourceInput)
+    assert (source_input.size, source_input.resize) == ((SIZE, SIZE), AS_KERAS_RESIZES)
+    assert source_input.pixels.identity == PREPROCESSING["tf"].identity
+    assert [node.kind for node in classifier.graph.nodes[:2]] == ["ZeroPadding2D", "Conv2D"]
+    rng = np.random.default_rng(0)
+    for width, height in ((70, 50), (33, 90), (200, 31)):
+        picture = np.kron(rng.integers(0, 256, (height // 5 + 1, width // 5 + 1, 3)), np.ones((5, 5, 1)))[:height, :width]
+        expected = np.asarray(keras.layers.Resizing(SIZE, SIZE)(picture[None].astype(np.float32)))
+        spec = ImageInput(SIZE, SIZE, method="bilinear", antialias=False, fit="stretch")
+        found = image_tensor(picture.astype(np.uint8), spec=spec)
+        assert np.abs(found.astype(np.float32) - expected).max() <= 1.0
+
+
+@pytest.mark.parametrize("settings", [{"crop_to_aspect_ratio": True}, {"interpolation": "bicubic"}])
+def test_another_resizing_stays_and_asks_for_a_size(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = free_size(tmp_path, "a.keras", **settings)
+    with pytest.raises(ModelFileError, match="pictures of any size"):
+        Reader().read("a", path, None)
+    classifier = Reader().read("a", path, None, (40, 40))
+    assert [node.kind for node in classifier.graph.nodes].count("Resizing") == 1
