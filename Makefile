@@ -4,6 +4,7 @@ CONFIG ?=
 BENCH ?=
 COMPAT ?=
 SECONDS ?= 600
+MUTANTS ?= 60
 LOCKED ?=
 
 # .venv holds TensorFlow and builds; .venv-device holds tflite-runtime and no TensorFlow, as a device does; .venv-cluster
@@ -19,7 +20,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock wheel tflite test test-arm fuzz check lint types docs bench compat clean
+.PHONY: help setup lock wheel tflite test test-arm fuzz mutants check lint types docs bench compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -31,6 +32,7 @@ help:
 	@echo 'make test               every test, each in its environment'
 	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
 	@echo 'make fuzz SECONDS=600   damaged inputs for every reader, for as long as you like'
+	@echo 'make mutants MUTANTS=60 small changes of the core modules: does a test notice? (about a minute for each)'
 	@echo 'make docs               the site, into build/site; every link is checked'
 	@echo 'make check              lint, types, docs and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
@@ -97,6 +99,10 @@ test-arm: $(BUILDER)/.stamp build/demo.tflite
 
 fuzz: $(BUILDER)/.stamp
 	$(BUILDER)/python -m tests.fuzz --seconds $(SECONDS)
+
+mutants: $(BUILDER)/.stamp
+	$(BUILDER)/python $(PIP) -e '.[mutants]'
+	$(BUILDER)/python -m tests.mutants --count $(MUTANTS)
 
 lint: $(BUILDER)/.stamp
 	$(BUILDER)/ruff check .

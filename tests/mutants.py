@@ -1,0 +1,116 @@
+"""Mutation tests of the core modules, a bounded sample: ``python -m tests.mutants --count 60 --seed 0``.
+
+Each mutant is one small change of one module (cosmic-ray makes them) in a copy of the project; the module's tests run on
+it, and should fail. What they let through is listed, with the reason where ``ACCEPTED`` has one. Not part of the usual
+suite: a mutant takes as long as its tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Every core module with the tests that hold its laws, the fastest first.
+MODULES: dict[str, tuple[str, ...]] = {
+    "builder/reading/pixel_forms.py": ("test_pixel_forms",),
+    "builder/settings/input_scaling.py": ("test_pixels", "test_pixel_forms"),
+    "builder/reading/simplify.py": ("test_pixel_forms", "test_tutorial_models", "test_backbone"),
+    "builder/reading/spelling.py": ("test_layer_forms", "test_backbone"),
+    "builder/reading/digests.py": ("test_layer_forms", "test_backbone"),
+    "builder/reading/shapes.py": ("test_layer_forms", "test_reading_calls"),
+    "builder/reading/padding.py": ("test_layer_forms", "test_backbone"),
+    "builder/reading/graph.py": ("test_reading_calls", "test_backbone", "test_formats_tf_keras"),
+    "builder/merging/difference.py": ("test_difference", "test_backbone"),
+    "builder/merging/backbone.py": ("test_backbone", "test_difference"),
+    "builder/merging/merge.py": ("test_reading_calls", "test_backbone", "test_convert"),
+    "builder/merging/equivalence.py": ("test_backbone",),
+    "builder/tflite/link.py": ("test_quantization_and_link", "test_build"),
+    "builder/tflite/splice.py": ("test_quantization_and_link", "test_mixed"),
+    "builder/quantizing/rounding.py": ("test_rounding",),
+    "builder/joint/graph.py": ("test_joint_build", "test_router"),
+    "edge_runtime/text.py": ("test_text_tokenizer_json", "test_text_tokens"),
+    "edge_runtime/word_index.py": ("test_text_tokenizer_json",),
+}
+# Annotations are never run, and that is where "|" stands.
+IGNORED_OPERATORS = ("core/ReplaceBinaryOperator_BitOr_",)
+# Mutants that stay: "module:line of the source, stripped": why no test can tell them from the original.
+ACCEPTED: dict[str, str] = {}
+SECONDS = 900  # that the tests of one mutant may take; one that never ends is caught
+
+
+@dataclass(frozen=True)
+class Mutant:
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+
+
+def all_mutants(module: str) -> Iterator[Mutant]:
+    """One for each line and family of operators, so that no line counts more because it has more of them."""
+    from cosmic_ray.commands.init import _all_work_items
+
+    seen = set()
+    for item in _all_work_items([ROOT / module], {}):
+        mutation = item.mutations[0]
+        family = mutation.operator_name.rpartition("/")[2].split("_")[0]
+        line = mutation.start_pos[0]
+        if mutation.operator_name.startswith(IGNORED_OPERATORS) or (line, family) in seen:
+            continue
+        seen.add((line, family))
+        yield Mutant(module, mutation.operator_name, mutation.occurrence, line)
+
+
+def caught(mutant: Mutant, copy: Path) -> bool:
+    """Does a test of its module fail on the mutant?"""
+    import cosmic_ray.plugins
+    from cosmic_ray.mutating import use_mutation
+
+    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+    tests = [f"tests/{name}.py" for name in MODULES[mutant.module]]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with use_mutation(copy / mutant.module, operator, mutant.occurrence):
+        try:
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return True
+    return done.returncode != 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--module", action="append", choices=list(MODULES), help="these alone; may be repeated")
+    chosen = parser.parse_args()
+    everything = [mutant for module in chosen.module or MODULES for mutant in all_mutants(module)]
+    sample = random.Random(chosen.seed).sample(everything, min(chosen.count, len(everything)))
+    found, unexplained = 0, 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        for name in ("builder", "edge_runtime", "tests", "pyproject.toml"):
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, copy / name)
+        for number, mutant in enumerate(sample, 1):
+            source = (ROOT / mutant.module).read_text("utf-8").splitlines()[mutant.line - 1].strip()
+            reason = ACCEPTED.get(f"{mutant.module}:{source}")
+            told = "caught" if reason is None and caught(mutant, copy) else f"stays: {reason}" if reason else "SURVIVED"
+            found, unexplained = found + (told == "caught"), unexplained + (told == "SURVIVED")
+            print(f"{number}/{len(sample)} {told}: {mutant.module}:{mutant.line} {mutant.operator}: {source}", flush=True)
+    print(f"{found} of {len(sample)} caught, {unexplained} survived without a reason; {len(everything)} mutants in all")
+
+
+if __name__ == "__main__":
+    main()
