@@ -264,6 +264,7 @@ def _load(
 ) -> Classifier:
     classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size)
     classifier = replace(classifier, source_input=_declared(classifier, head, text))
+    classifier.original.start()  # its framework is imported while others are read
     return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
 
 
