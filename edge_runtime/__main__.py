@@ -1,10 +1,13 @@
 """The command ``edge-runtime``. Interrupted it ends in a word, also while it is still importing."""
 
+import faulthandler
 import sys
 
 
 def main() -> None:
     """Run the command line."""
+    if sys.stderr is not None:  # as under pythonw
+        faulthandler.enable()  # where native code ends the process, it leaves a word
     try:
         from edge_runtime.cli import main as command
 

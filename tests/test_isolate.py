@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,18 +24,31 @@ def test_isolated_it_answers_as_ever(tiny_file: Path, tiny_pictures: list[Path])
     assert plain == isolated
 
 
+def dying(folder: Path) -> Path:
+    """A place to import an interpreter from that ends the process, as on a file that nobody thought of."""
+    (folder / "ai_edge_litert").mkdir()
+    (folder / "ai_edge_litert" / "__init__.py").touch()
+    program = "import os, sys\nsys.stderr.write('Check failed: x\\n')\nsys.stderr.flush()\nos.abort()\n"
+    (folder / "ai_edge_litert" / "interpreter.py").write_text(program)
+    return folder
+
+
 def test_a_file_that_crashes_a_child_crashes_nobody_else(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child's interpreter is one that dies, as on a file that nobody thought of."""
-    (tmp_path / "ai_edge_litert").mkdir()
-    (tmp_path / "ai_edge_litert" / "__init__.py").touch()
-    dying = "import os, sys\nsys.stderr.write('Check failed: x\\n')\nsys.stderr.flush()\nos.abort()\n"
-    (tmp_path / "ai_edge_litert" / "interpreter.py").write_text(dying)
-    monkeypatch.setattr("edge_runtime.isolate._environment", lambda: {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"})
+    place = f"{dying(tmp_path)}:{Path.cwd()}"
+    monkeypatch.setattr(isolate, "_environment", lambda: {"PYTHONPATH": place})
     with pytest.raises(BundleError, match=r"crashes on it \(signal 6\): Check failed: x") as caught:
         MultiHeadClassifier(tiny_file, interpreter="ai_edge_litert", isolate=True)
     assert one_line(str(caught.value), tiny_file)
+
+
+def test_a_crash_of_this_process_leaves_a_word(tiny_file: Path, tiny_pictures: list[Path], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{dying(tmp_path)}:{Path.cwd()}"}
+    command = [sys.executable, "-m", "edge_runtime", "classify", tiny_file, tiny_pictures[0]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -6
+    assert "Fatal Python error: Aborted" in done.stderr
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ Wrong = Optional[str]
 
 
 class Operand(NamedTuple):
-    """``values``: of a constant of int32 or int64, in a row."""
+    """``values``: of a constant of int32 or int64 without a scale, in a row."""
 
     type: str
     shape: Shape
@@ -289,7 +289,7 @@ def reshape(op: Operator) -> Wrong:
     x, (y,) = op.inputs[0], op.outputs
     if len(op.inputs) > 1:
         asked = op.inputs[1]
-        if asked.type != "int32" or len(asked.shape) > 1:
+        if asked.type != "int32" or len(asked.shape) > 1 or (asked.constant and asked.values is None):
             return f"a shape of {asked.type} {list(asked.shape)}"
         wanted = None if asked.values is None else np.asarray(asked.values, np.int64)
         if wanted is not None and (len(wanted) != len(y.shape) or (wanted < -1).any() or (wanted == -1).sum() > 1):

@@ -80,7 +80,7 @@ def _forms(model: Model, scale: np.ndarray, per_channel: np.ndarray) -> Tuple[np
     """(of each tensor table the number of its form, an operand of each form)."""
     tensors = model.tensors
     content = np.where(tensors.constant, 1, 0)
-    values = tensors.constant & np.isin(tensors.type, list(_INTEGERS))
+    values = tensors.constant & (scale == 0) & np.isin(tensors.type, list(_INTEGERS))  # with a scale: a bias
     content[values] = tensors.buffer[values] + 2
     columns = [tensors.type, tensors.rank, content, scale > 0, per_channel]
     rows = np.concatenate([np.stack(columns, 1).astype(np.int64), tensors.shape], 1)

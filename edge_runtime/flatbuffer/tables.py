@@ -14,6 +14,7 @@ import numpy as np
 from edge_runtime.errors import BundleError
 
 _KINDS = {"u1": 1, "i1": 1, "u2": 2, "u4": 4, "i4": 4, "f4": 4, "i8": 8}  # little-endian, and bytes each
+_SHIFT = {2: 1, 4: 2, 8: 3}
 
 
 def refuse_where(wrong: Any, words: Callable[[int], str]) -> None:
@@ -33,11 +34,18 @@ class Data:
     def read(self, kind: str, places: np.ndarray) -> np.ndarray:
         """The numbers of ``kind`` (as ``i4``) at ``places``, each aligned to its own size. Raises ``BundleError``."""
         width = _KINDS[kind]
-        if places.size and (places.min() < 0 or places.max() > self.size - width):
-            raise BundleError("the model is damaged: an offset leads out of it")
-        if width > 1 and (places & (width - 1)).any():
+        if width == 1:
+            return self._take(kind, places)
+        if (places & (width - 1)).any():
             raise BundleError("the model is damaged: a number is not aligned")
-        found: np.ndarray = self._views[kind][places if width == 1 else places // width]
+        return self._take(kind, places >> _SHIFT[width])
+
+    def _take(self, kind: str, indices: np.ndarray) -> np.ndarray:
+        """No index is negative: places only grow, but for those of vtables, which ``Tables`` looks at."""
+        try:
+            found: np.ndarray = self._views[kind][indices]
+        except IndexError as error:
+            raise BundleError("the model is damaged: an offset leads out of it") from error
         return found
 
     def follow(self, places: np.ndarray) -> np.ndarray:
@@ -54,6 +62,7 @@ class Tables:
     def __init__(self, data: Data, places: np.ndarray) -> None:
         self.data, self.places = data, places
         self.vtables = places - data.read("i4", places)
+        refuse_where(self.vtables < 0, lambda i: "the model is damaged: an offset leads out of it")
         self._vtable_size = data.read("u2", self.vtables).astype(np.int64)
         self.sizes = data.read("u2", self.vtables + 2).astype(np.int64)
         wrong = (self._vtable_size < 4) | (self._vtable_size % 2 != 0) | (self.sizes < 4)
