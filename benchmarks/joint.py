@@ -21,16 +21,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: splits run side by side
 
 import numpy as np
+from scipy.special import softmax
 
-from builder.joint.logistic import (
-    balanced_weights,
-    choose_penalty,
-    fit_logistic,
-    folds,
-    log_loss,
-    log_softmax,
-)
-from builder.joint.router import PENALTIES, Evidence, energies, fit_router
+from builder.joint.logistic import balanced_weights, cross_validated, fit_logistic, folds, log_loss, principal
+from builder.joint.router import PENALTIES, Evidence, energies, fit_router, unit
 from builder.joint.unknown import separation
 from builder.judging.metrics import calibration_error, calibration_floor
 from edge_runtime import MultiHeadClassifier
@@ -108,7 +102,7 @@ class Problem:
     def joint(self, heads: np.ndarray, temperatures: Sequence[float] | None = None) -> np.ndarray:
         """P(head) x P(label | head), for P(head) (pictures, heads)."""
         scales = temperatures or [1.0] * len(self.unseen.logits)
-        own = [np.exp(log_softmax(z / t)) for z, t in zip(self.unseen.logits, scales, strict=True)]
+        own = [softmax(z / t, axis=1) for z, t in zip(self.unseen.logits, scales, strict=True)]
         return np.concatenate([heads[:, [h]] * p for h, p in enumerate(own)], axis=1)
 
 
@@ -124,21 +118,19 @@ def heads_of(features: np.ndarray, classes: np.ndarray, head_of: np.ndarray, tra
 
 def train(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Logistic regression as the router's; the same that trains one head on everything."""
-    spread = features.std(0)
-    spread = spread + 0.3 * spread.mean()
-    number, scaled = int(labels.max()) + 1, features / spread
+    basis = principal(unit(features))
+    inner, number = unit(features) @ basis, int(labels.max()) + 1
     fold = folds(np.arange(len(labels)), labels, 5)
-    grid = [p * features.shape[1] for p in PENALTIES]
-    penalty = choose_penalty(scaled, labels, grid, number=number, folds_of=fold)
-    fit = fit_logistic(scaled, labels, penalty=penalty, number=number)
-    return lambda unseen: fit.evidence(unseen / spread)
+    penalty, _ = cross_validated(inner, labels, PENALTIES, number=number, folds_of=fold)
+    fit = fit_logistic(inner, labels, penalty=penalty, number=number)
+    return lambda unseen: fit.evidence(unit(unseen) @ basis)
 
 
 def tempered(unseen: np.ndarray, held_out: np.ndarray, classes: np.ndarray, pool: np.ndarray | None = None) -> np.ndarray:
     """P (pictures, heads) of evidence, its temperature chosen out of fold. ``pool``: the head of each column."""
 
     def by_head(evidence: np.ndarray) -> np.ndarray:
-        p = np.exp(log_softmax(evidence))
+        p = softmax(evidence, axis=1)
         return p if pool is None else np.stack([p[:, pool == h].sum(1) for h in range(int(pool.max()) + 1)], axis=1)
 
     weights = balanced_weights(classes)
@@ -191,7 +183,7 @@ def by_energy(p: Problem) -> np.ndarray:
 def by_pseudo_labels(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression on the classes that the heads see in their own pictures: P(head), and the list itself."""
     present, classes = np.unique(p.pseudo, return_inverse=True)
-    likely = np.exp(log_softmax(train(p.evidence.features, classes)(p.unseen.features)))
+    likely = softmax(train(p.evidence.features, classes)(p.unseen.features), axis=1)
     pool, whole = p.head_of[present], np.zeros((len(likely), len(p.head_of)))
     whole[:, present] = likely
     return np.stack([likely[:, pool == h].sum(1) for h in range(int(p.head_of.max()) + 1)], axis=1), whole
@@ -247,7 +239,7 @@ def run_split(pictures: Pictures, seed: int, a_head: int | None) -> dict[str, np
     problem = Problem(everything.part(chosen), everything.part(aside), truth, pseudo, pictures.head_of)
     scores = methods(problem)
     anew = train(pictures.features[~aside], pictures.classes[~aside])(pictures.features[aside])
-    scores["one head trained anew on all labels"] = np.exp(log_softmax(anew))
+    scores["one head trained anew on all labels"] = softmax(anew, axis=1)
     return {name: _answers(s, truth) for name, s in scores.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.joint import FittedOnce
 from builder.judging.truth import Truth
 from builder.judging.verify import Expected
 from builder.merging.backbone import SharedBackbone
@@ -59,6 +60,12 @@ class Material:
         scores = {name: self.truth.scores(name, samples) for name, samples in own.items()}
         bars = {head.name: head.min_agreement for head in self.config.heads if head.min_agreement is not None}
         return Expected(self.merged.features(held_out.tensors)[FEATURES], scores, bars)
+
+    @cached_property
+    def joint(self) -> FittedOnce:
+        """The joint head for the parts of any precision."""
+        own = self.samples
+        return FittedOnce(self.config.joint, own.spec, self.heads, own.grouped, own.verification)
 
     def metadata(self, linked: LinkedModel, precision: str, float_heads: Sequence[str] = ()) -> Metadata:
         """Of the file that was linked; without its quality, which only its bytes show."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from builder.joint import JointHead, NoJoint, fit_joint
+from builder.joint import JointHead
 from builder.judging.verify import Quality, verify
 from builder.material import Material
 from builder.quantizing.baselines import baseline_int8
@@ -47,7 +47,8 @@ class BuiltPrecision:
     model: bytes
     quality: Quality
     noise: Sequence[LayerNoise]
-    joint: JointHead | NoJoint
+    joint: JointHead | None
+    joint_reason: str
     backbone_ms: float
     float_ms: float
     plan: Plan | None = None
@@ -202,14 +203,14 @@ def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Quan
 
 
 def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:
-    config, merged = material.config, material.merged
+    merged = material.merged
     parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], merged.source_input.input_range)}
     with stages("joint", len(material.samples.grouped)) as advance:
-        joint = fit_joint(config.joint, material.samples.spec, parts, material.heads, material.samples.grouped, advance)
+        joint, joint_reason = material.joint(parts, advance)
     with stages("link"):
-        linked = link(parts, joint.part if isinstance(joint, JointHead) else None)
+        linked = link(parts, None if joint is None else joint.part)
         metadata = material.metadata(linked, precision, candidate.float_heads)
-        if isinstance(joint, JointHead):
+        if joint is not None:
             metadata = replace(metadata, joint=joint.to_json())
     with stages("verify", len(material.samples.verification.tensors)) as advance:
         draft.write_bytes(append_members(linked.model, metadata))
@@ -225,6 +226,7 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
         quality,
         candidate.noise,
         joint,
+        joint_reason,
         own_ms,
         float_ms,
         candidate.plan,

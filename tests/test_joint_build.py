@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from builder import BuildResult, build
 from builder.joint.graph import joint_part, lay_out, reference
-from builder.joint.head import MIN_PICTURES
+from builder.joint.head import MIN_PICTURES, FittedOnce
 from builder.joint.router import Router
 from builder.reporting.report import joint_line
 from builder.settings.config import BuildConfig, JointConfig
@@ -137,7 +137,7 @@ def test_sigmoid_heads_are_gated_and_stay_out_of_the_sum(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_labels_of_two_heads(tmp_path: Path, merge: bool) -> None:
-    config = with_joint(tmp_path, {"a": 3, "b": 3}, joint=JointConfig(merge_labels=merge))
+    config = with_joint(tmp_path, {"a": 3, "b": 3}, joint=JointConfig(merge_labels=merge, everyday=False))
     labels = {"a": ("x", "same", "y"), "b": ("same", "z", "w")}
     config = replace(config, heads=tuple(replace(h, labels=labels[h.name]) for h in config.heads))
     result = build(config)
@@ -307,3 +307,48 @@ def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path, monkey
             assert np.abs(found - expected).max() < 1e-5
             assert np.abs(found_classes - expected_classes).max() < 1e-5
     assert calls == ["joint"] * 4
+
+
+def test_everyday_pictures_stand_for_none(tmp_path: Path) -> None:
+    """Also for a single head, and only where the user has none of his own."""
+    config = with_joint(tmp_path, {"a": 3}, joint=JointConfig())
+    result = build(config)
+    table = result.metadata.joint
+    assert (table["labels"][-1], table["none"], len(table["labels"])) == ("none", True, 4)
+    assert table["unknown"]["against"] == "everyday pictures, cross-validated"
+    assert table["unknown"]["pictures"] == table["pictures"]["none"] > MIN_PICTURES
+
+
+def test_own_pictures_of_none_come_first(joint: BuildResult) -> None:
+    assert joint.metadata.joint["unknown"]["against"] == "pictures of none, cross-validated"
+
+
+def test_the_list_is_fitted_once_for_all_precisions(
+    joint: BuildResult, tiny: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = read_parts(tiny.output.read_bytes()[: tiny.metadata.model_bytes])
+    once = FittedOnce(JointConfig(everyday=False), tiny.metadata.input, tiny.metadata.heads, [])
+    calls: list[int] = []
+    head = head_of(joint)
+    monkeypatch.setattr("builder.joint.head.fit_joint", lambda *_, **__: calls.append(1) or (head, ""))
+    first, second = once(parts)[0], once(parts)[0]
+    assert calls == [1]
+    assert second.fitted is first.fitted
+    assert len(second.part.operators) == len(first.part.operators)
+
+
+def test_a_list_that_tells_nothing_is_warned_of(tmp_path: Path) -> None:
+    """Pictures of every kind in the folder of every head: there is nothing to learn."""
+    config = with_joint(tmp_path, {"a": 3, "b": 3, "c": 3})
+    result = build(config)
+    assert result.report.joint.unknown.auroc < 0.7
+    assert any("hardly tells pictures of no head" in warning for warning in result.report.warnings)
+
+
+def test_every_everyday_picture_has_a_licence() -> None:
+    from builder.joint.observe import EVERYDAY
+
+    named = (EVERYDAY / "LICENCES.md").read_text(encoding="utf-8")
+    pictures = list(EVERYDAY.glob("*.jpg"))
+    assert all(f"`{path.stem.rpartition('_')[0]}_*`" in named for path in pictures)
+    assert sum(path.stat().st_size for path in pictures) < 2_000_000 < 40_000 * len(pictures)

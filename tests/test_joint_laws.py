@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.joint.graph import joint_part, lay_out, reference
-from builder.joint.head import FEW_PICTURES, grouped_samples
 from builder.joint.logistic import folds
+from builder.joint.observe import FEW_PICTURES, grouped_samples
 from builder.joint.router import Evidence, Router, fit_router, near_duplicates
 from builder.tflite.flatbuffer import plain_tensor, write_parts
 from builder.tflite.link import JOINT_SEAM
@@ -146,7 +146,7 @@ def test_however_many_heads_there_are_each_keeps_pictures_enough(
 ) -> None:
     names = [f"h{i}" for i in range(heads)]
     found = [SimpleNamespace(digest=f"{n}/{i}", head=n, group=n) for n in (*names[:2], names[-1]) for i in range(300)]
-    monkeypatch.setattr("builder.joint.head.find_samples", lambda *_: found)
+    monkeypatch.setattr("builder.joint.observe.find_samples", lambda *_: found)
     kept = grouped_samples(tmp_path_factory.getbasetemp(), names, None, [])  # type: ignore[arg-type]
     for name in (*names[:2], names[-1]):
         assert FEW_PICTURES <= sum(s.head == name for s in kept) <= 300

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from builder.joint.graph import lay_out, reference
-from builder.joint.logistic import balanced_weights, fit_logistic, folds, log_softmax, out_of_fold
-from builder.joint.router import Evidence, Router, energies, fit_router, pooled
-from builder.joint.unknown import separation, thresholds, unknown_by_leaving_out
+from builder.joint.logistic import balanced_weights, fit_logistic, folds, out_of_fold
+from builder.joint.router import Evidence, Router, energies, fit_router, pooled, unit
+from builder.joint.unknown import Judged, head_thresholds, known_score, refusing, separation, unknown_by_leaving_out
 from edge_runtime.metadata import HeadInfo
 
 HEADS, LABELS, WIDTH = 3, 4, 40
@@ -40,14 +41,8 @@ def test_logistic_regression_is_scikit_learns(penalty: float, counts: tuple[int,
     ours = fit_logistic(evidence.features, evidence.classes, penalty=penalty, number=HEADS)
     theirs = linear_model.LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)
     theirs.fit(evidence.features, evidence.classes, sample_weight=balanced_weights(evidence.classes))
-    found = np.exp(log_softmax(ours.evidence(unseen.features)))
+    found = softmax(ours.evidence(unseen.features), axis=1)
     np.testing.assert_allclose(found, theirs.predict_proba(unseen.features), atol=2e-4)
-
-
-def test_weights_are_scikit_learns_balanced_ones() -> None:
-    class_weight = pytest.importorskip("sklearn.utils.class_weight")
-    classes = np.repeat([0, 1, 2], [5, 50, 20])
-    np.testing.assert_allclose(balanced_weights(classes), class_weight.compute_sample_weight("balanced", classes))
 
 
 def test_more_features_than_pictures() -> None:
@@ -60,13 +55,9 @@ def test_more_features_than_pictures() -> None:
     np.testing.assert_allclose(ours[:, 1] - ours[:, 0], theirs.decision_function(features), atol=2e-3)
 
 
-def test_auroc_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(3)
-    known, strange = rng.integers(0, 30, 200) / 30, rng.integers(0, 20, 90) / 30  # with ties
-    truth = np.r_[np.ones(200), np.zeros(90)]
-    assert separation(known, strange)[0] == pytest.approx(metrics.roc_auc_score(truth, np.r_[known, strange]))
-    assert separation(known, known + 1) == (pytest.approx(0.0, abs=0.05), 1.0)
+def test_ties_count_half() -> None:
+    assert separation(np.array([0.5, 0.5]), np.array([0.5, 0.1])) == (0.75, 0.5)
+    assert separation(np.arange(40) / 40, 1 + np.arange(40) / 40) == (0.0, 1.0)
 
 
 def test_it_learns() -> None:
@@ -130,26 +121,50 @@ def test_pictures_of_none_are_told_from_those_of_the_heads() -> None:
     assert fitted.router.none
     p = fitted.router.probabilities(unseen.features, unseen.logits)
     known = unseen.classes < HEADS
-    auroc, _ = separation(p[known, :HEADS].max(1), p[~known, :HEADS].max(1))
+    score = known_score(p, HEADS)
+    auroc, _ = separation(score[known], score[~known])
     assert auroc > 0.9
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-12)
 
 
 def test_without_pictures_of_none_heads_stand_for_it_in_turn() -> None:
-    found = unknown_by_leaving_out(draw())
+    found = unknown_by_leaving_out(draw(), 0.2)
     assert found is not None
     assert found.pictures == 180
     assert found.auroc > 0.6
-    assert unknown_by_leaving_out(draw().only_heads([0, 1]).part(np.arange(120))) is None
+    assert unknown_by_leaving_out(draw().only_heads([0, 1]).part(np.arange(120)), 0.2) is None
 
 
-def test_thresholds_pass_the_share_they_state() -> None:
-    fitted, evidence = fit_router(draw((200, 200, 200))), draw((200, 200, 200))
-    own, bar = thresholds(fitted.held_out, evidence.classes, HEADS, 0.1)
-    assert np.mean(fitted.held_out[:, :HEADS].max(1) >= bar) == pytest.approx(0.9, abs=0.01)
-    for h in range(HEADS):
-        assert np.mean(fitted.held_out[evidence.classes == h, h] >= own[h]) == pytest.approx(0.9, abs=0.01)
-    assert thresholds(fitted.held_out, evidence.classes, HEADS, 0.01)[1] < bar
+@pytest.mark.parametrize("none", [0, 90])
+@pytest.mark.parametrize("rate", [0.1, 0.02])
+def test_the_stated_share_of_the_heads_pictures_is_refused(none: int, rate: float) -> None:
+    evidence = draw((200, 200, 200), none=none, noise=1.5)
+    fitted, known = fit_router(evidence), evidence.classes < HEADS
+    judged = Judged.of(fitted, evidence, None, 1)
+    shift, bar = refusing(judged, rate)
+    p = softmax(judged.with_none(shift).evidence, axis=1)[known]
+    passes = (p[:, :HEADS].max(1) >= bar) & (p[:, :HEADS].max(1) >= p[:, HEADS:].sum(1))
+    assert 1 - passes.mean() == pytest.approx(rate, abs=0.003)
+    for h, own in enumerate(head_thresholds(judged.with_none(shift), rate)):
+        assert np.mean(p[evidence.classes[known] == h, h] >= own) == pytest.approx(1 - rate, abs=0.006)
+    stored = fitted.with_none(shift).router.probabilities(evidence.features, evidence.logits)
+    assert np.abs(stored - fitted.router.probabilities(evidence.features, evidence.logits)).max() > (0.01 if none else -1)
+
+
+def test_thresholds_come_from_pictures_that_the_heads_have_not_seen_where_each_has_enough() -> None:
+    evidence, unseen = draw(none=40), draw((12, 12, 12), seed=5)
+    fitted = fit_router(evidence)
+    assert len(Judged.of(fitted, evidence, unseen, 12).classes) == 36
+    assert len(Judged.of(fitted, evidence, unseen, 13).classes) == 220
+    assert len(Judged.of(fitted, evidence, None, 0).classes) == 220
+
+
+def test_how_long_the_features_are_says_nothing() -> None:
+    evidence, unseen = draw(none=40), draw(none=40, seed=5)
+    router = fit_router(evidence, fit_energies=False).router
+    longer = router.probabilities(7 * unseen.features, unseen.logits)
+    np.testing.assert_allclose(router.probabilities(unseen.features, unseen.logits), longer, atol=1e-9)
+    np.testing.assert_array_equal(unit(np.zeros((1, 3))), 0)
 
 
 def test_no_picture_is_judged_by_a_fit_that_saw_it_or_its_twin() -> None:

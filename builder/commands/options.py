@@ -70,7 +70,7 @@ def _option(key: str, setting: Setting, *, of_head: bool) -> Decorator:
     name = WHOLE.get(key, key).replace(".", "-").replace("_", "-")
     default = "" if setting.default in (None, False) or setting.table else f"  [default: {setting.default}]"
     if bool in setting.types:
-        both = f"--{name}/--no-{name}" if setting.default else f"--{name}"
+        both = f"--{name}/--no-{name}" if setting.default is not False else f"--{name}"
         return click.option(both, key.replace(".", "__"), is_flag=True, default=None, help=setting.help)
     return click.option(
         f"--{name}",

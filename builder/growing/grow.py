@@ -210,15 +210,20 @@ def _joint_again(
     if config.calibration_data is None:
         change.notes.append("the joint list is dropped: it has to be fitted again, with --calibration-data")
         return None
-    chosen = JointConfig(merge_labels=bool(table.get("merge_labels")), false_alarm=table.get("false_alarm", 0.05))
+    chosen = JointConfig(
+        enabled=True,
+        merge_labels=bool(table.get("merge_labels")),
+        false_alarm=table.get("false_alarm", 0.05),
+        everyday=bool(table.get("everyday")),
+    )
     spec, forbidden = before.metadata.input, () if held_out is None else held_out.sources
     samples = grouped_samples(config.calibration_data, names, spec, forbidden)
     parts = {BACKBONE: before.parts[BACKBONE], **{name: part for name, (_, part) in heads.items()}}
-    found = fit_joint(chosen, spec, parts, [info for info, _ in heads.values()], samples)
-    if isinstance(found, JointHead):
+    found, reason = fit_joint(chosen, spec, parts, [info for info, _ in heads.values()], samples, held_out=held_out)
+    if found is not None:
         change.notes += [f"the joint list was fitted again, on {sum(found.pictures.values())} {spec.noun}", *found.notes]
         return found
-    change.notes.append(f"the joint list is dropped: {found.reason}")
+    change.notes.append(f"the joint list is dropped: {reason}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from builder.joint.head import JointHead, NoJoint, fit_joint, grouped_samples
+from builder.joint.head import FittedOnce, JointHead, fit_joint
+from builder.joint.observe import grouped_samples
 
-__all__ = ["JointHead", "NoJoint", "fit_joint", "grouped_samples"]
+__all__ = ["FittedOnce", "JointHead", "fit_joint", "grouped_samples"]

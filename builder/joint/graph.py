@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from builder.joint.router import Router, pooled
+from builder.joint.router import TINY, Router, pooled
 from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM
@@ -141,12 +141,20 @@ def _classes(graph: Assembler, router: Router, features: int, logits: _Logits) -
     weights = graph.constant(np.ascontiguousarray(router.weights.T), scale=1.0)
     real = graph.add("DEQUANTIZE", [weights], router.weights.T.shape)
     found = graph.add("FULLY_CONNECTED", [features, real, -1], (1, number))
+    found = graph.add("MUL", [found, _inverse_length(graph, features)], (1, number))
     found = graph.add("MUL", [found, graph.constant(router.steps[None])], (1, number))
     found = graph.add("ADD", [found, graph.constant(router.bias[None])], (1, number))
     energy = graph.reshape(_energies(graph, router, logits), (1, heads))
     if number > heads:
         energy = graph.add("CONCATENATION", [energy, graph.constant(np.zeros((1, 1), np.float32))], (1, number))
     return graph.add("SOFTMAX", [graph.add("ADD", [found, energy], (1, number))], (1, number), name="heads")
+
+
+def _inverse_length(graph: Assembler, features: int) -> int:
+    """1 / |features|: (1, 1)"""
+    axis, tiny = graph.constant(np.array([1], np.int32)), graph.constant(np.full((1, 1), TINY, np.float32))
+    squares = graph.add("MUL", [features, features], tuple(graph.part.tensors[features].shape))
+    return graph.add("RSQRT", [graph.add("ADD", [graph.add("SUM", [squares, axis], (1, 1)), tiny], (1, 1))], (1, 1))
 
 
 def _energies(graph: Assembler, router: Router, logits: _Logits) -> int:

@@ -1,38 +1,38 @@
-"""The joint head of a build: which pictures it may learn from, the router, thresholds, and why there is none."""
+"""The joint head of a build: the router, thresholds, what the user should know of it, and why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from builder.joint.graph import NONE, Layout, joint_part, lay_out
-from builder.joint.router import Evidence, FittedRouter, fit_router, pooled
-from builder.joint.unknown import Unknown, thresholds, unknown_by_leaving_out, unknown_from_none
-from builder.samples.files import Sample, draw_evenly, find_samples
+from builder.joint.observe import (
+    FEW_PICTURES,
+    everyday_samples,
+    held_out_tensors,
+    logits_part,
+    observe,
+    scenes_of,
+    tensors_of,
+    unlike_the_heads,
+)
+from builder.joint.router import Evidence, FittedRouter, fit_router
+from builder.joint.unknown import Judged, Unknown, head_thresholds, refusing, unknown_by_leaving_out, unknown_from_none
+from builder.samples.calibration import SampleSet
+from builder.samples.files import Sample
 from builder.settings.config import JointConfig
-from builder.tflite.flatbuffer import Part, operator_name, quantization, write_parts
+from builder.tflite.flatbuffer import Part
 from builder.tflite.link import logits_tensor
-from edge_runtime.errors import PictureError
-from edge_runtime.inputs import InputSpec, tensor_maker
-from edge_runtime.interpreter import find_interpreter
+from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
 MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
-FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/concepts/joint-list.md
-MAX_PICTURES = 4000  # unless there are so many heads that each would have fewer than FEW_PICTURES
-MAX_PICTURES_OF_A_HEAD = 200
-_ENDS = ("SOFTMAX", "LOGISTIC")
-
-
-@dataclass(frozen=True)
-class NoJoint:
-    """Why a build has no joint head, in words for the user."""
-
-    reason: str
+WORTHLESS = 0.7  # AUROC below which the list cannot tell what is none's
+_HELD_OUT = 10  # pictures of each head from which on held-out ones set the thresholds
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class JointHead:
     unknown: Unknown | None
     notes: tuple[str, ...] = ()
 
+    def on(self, parts: Mapping[str, Part]) -> JointHead:
+        """The same list in another precision: what it was fitted on are real features and logits, whatever holds them."""
+        return replace(self, part=_part(self.fitted, self.layout, parts))
+
     def to_json(self) -> dict[str, Any]:
         """The member's ``joint``; see ``edge_runtime.joint.JointInfo``."""
         return {
@@ -62,21 +66,41 @@ class JointHead:
             "head_thresholds": dict(self.thresholds),
             "false_alarm": self.config.false_alarm,
             "merge_labels": self.config.merge_labels,
+            "everyday": self.config.everyday,
             "unknown": None if self.unknown is None else self.unknown.to_json(),
             "pictures": dict(self.pictures),
         }
 
 
-def grouped_samples(folder: Path, names: Sequence[str], spec: InputSpec, held_out: Sequence[Sample]) -> list[Sample]:
-    """Calibration samples in a folder named as a head, or in ``none``: in an order that their content alone decides.
+class FittedOnce:
+    """The joint head of one build, fitted when it is first asked for; other precisions take the same.
 
-    ``held_out``: samples that must not be looked at.
+    ``samples``: from ``grouped_samples``. ``held_out``: what the heads have not seen either; it sets the thresholds.
     """
-    forbidden = {p.digest for p in held_out}
-    found = [p for p in find_samples(folder, [*names, NONE], spec) if p.head and p.digest not in forbidden]
-    most = min(MAX_PICTURES_OF_A_HEAD, max(FEW_PICTURES, MAX_PICTURES // (len(names) + 1)))
-    kept = [p for name in dict.fromkeys((*names, NONE)) for p in draw_evenly([q for q in found if q.head == name], most)]
-    return sorted(kept, key=lambda p: p.digest)
+
+    def __init__(
+        self,
+        config: JointConfig,
+        spec: InputSpec,
+        heads: Sequence[HeadInfo],
+        samples: Sequence[Sample],
+        held_out: SampleSet | None = None,
+    ) -> None:
+        self._config, self._spec, self._heads = config, spec, heads
+        self._samples, self._held_out = samples, held_out
+        self._found: tuple[JointHead | None, str] | None = None
+
+    def __call__(
+        self, parts: Mapping[str, Part], advance: Callable[[], None] = lambda: None
+    ) -> tuple[JointHead | None, str]:
+        """The joint head on ``parts`` (the backbone, as the device feeds it, and the heads), or None and the reason."""
+        if self._found is None:
+            self._found = fit_joint(
+                self._config, self._spec, parts, self._heads, self._samples, advance, held_out=self._held_out
+            )
+            return self._found
+        joint, reason = self._found
+        return (None if joint is None else joint.on(parts)), reason
 
 
 def fit_joint(
@@ -84,148 +108,168 @@ def fit_joint(
     spec: InputSpec,
     parts: Mapping[str, Part],
     heads: Sequence[HeadInfo],
-    pictures: Sequence[Sample],
+    samples: Sequence[Sample],
     advance: Callable[[], None] = lambda: None,
-) -> JointHead | NoJoint:
-    """Learn the joint head from calibration pictures of which is known to which head they belong, or that to none.
+    *,
+    held_out: SampleSet | None = None,
+) -> tuple[JointHead | None, str]:
+    """Learn the joint head from calibration samples of which is known to which head they belong, or that to none.
 
-    ``parts``: the backbone, as the device feeds it, and the heads. ``pictures``: from ``grouped_samples``. ``advance`` is
-    called after each.
+    Arguments as of ``FittedOnce``. None and the reason where there can be none.
     """
-    if not config.enabled:
-        return NoJoint("it is switched off")
     names = [head.head_name for head in heads]
-    odd = [name for name in names if _logits_part(parts[name]) is None]
+    reason = _impossible(config, spec, parts, names, samples)
+    if reason:
+        return None, reason
+    none_pictures = 0 if NONE in names else sum(s.head == NONE for s in samples)
+    if none_pictures < MIN_PICTURES and NONE not in names:
+        samples = [s for s in samples if s.head != NONE]
+    everyday = config.everyday and spec.noun == "pictures" and none_pictures < MIN_PICTURES
+    evidence = observe(parts, names, tensors_of(samples, names, spec), spec, advance)
+    if evidence is None or np.bincount(evidence.classes, minlength=len(names))[: len(names)].min() < MIN_PICTURES:
+        return None, "too many pictures of a head cannot be read"
+    if everyday:
+        evidence = with_everyday(evidence, parts, names, spec)
+    unseen = None if held_out is None else observe(parts, names, held_out_tensors(held_out, names), spec)
+    against = "everyday pictures" if everyday else "pictures of none"
+    return assemble(config, parts, heads, evidence, unseen, none_pictures=none_pictures, against=against), ""
+
+
+def with_everyday(evidence: Evidence, parts: Mapping[str, Part], names: Sequence[str], spec: InputSpec) -> Evidence:
+    """With the builder's everyday pictures as pictures of none, but for those that look like a head's own."""
+    shown = everyday_samples()
+    found = observe(parts, names, tensors_of(shown, names, spec), spec)
+    assert found is not None
+    found = found.part(unlike_the_heads(evidence, replace(found, scenes=scenes_of(shown))))
+    return evidence.beside(found) if len(found.classes) >= MIN_PICTURES else evidence
+
+
+def _impossible(
+    config: JointConfig, spec: InputSpec, parts: Mapping[str, Part], names: Sequence[str], samples: Sequence[Sample]
+) -> str:
+    """Why there can be no joint head; nothing where there can."""
+    if not config.wanted(spec.noun):
+        return "it is switched off" if config.enabled is False else "texts have one where joint = true asks for it"
+    odd = [name for name in names if logits_part(parts[name]) is None]
     if odd:
-        return NoJoint(f"head {odd[0]} does not end in a softmax or a sigmoid of logits")
-    if len({p.digest for p in pictures}) < len(pictures):
-        return NoJoint("the same text lies in the folders of several heads")
-    counts = {name: sum(p.head == name for p in pictures) for name in (*names, NONE)}
-    few = [f"{name} has {counts[name]}" for name in names if counts[name] < MIN_PICTURES]
-    if few:
-        more = f" and {len(few) - 4} heads more" if few[4:] else ""
-        return NoJoint(
-            f"each head needs at least {MIN_PICTURES} calibration pictures in a folder of its name, and "
-            f"{', '.join(few[:4])}{more}"
-        )
-    if counts[NONE] < MIN_PICTURES and NONE not in names:
-        pictures = [p for p in pictures if p.head != NONE]
-    evidence = observe(parts, names, pictures, spec, advance)
-    if np.bincount(evidence.classes, minlength=len(names))[: len(names)].min() < MIN_PICTURES:
-        return NoJoint("too many pictures of a head cannot be read")
-    return assemble(config, parts, heads, evidence, none_pictures=0 if NONE in names else counts[NONE])
+        return f"head {odd[0]} does not end in a softmax or a sigmoid of logits"
+    if len({s.digest for s in samples}) < len(samples):
+        return "the same text lies in the folders of several heads"
+    counts = {name: sum(s.head == name for s in samples) for name in names}
+    few = [f"{name} has {count}" for name, count in counts.items() if count < MIN_PICTURES]
+    if not few:
+        return ""
+    more = f" and {len(few) - 4} heads more" if few[4:] else ""
+    return (
+        f"each head needs at least {MIN_PICTURES} calibration {spec.noun} in a folder of its name, and "
+        f"{', '.join(few[:4])}{more}"
+    )
 
 
 def assemble(
-    config: JointConfig, parts: Mapping[str, Part], heads: Sequence[HeadInfo], evidence: Evidence, *, none_pictures: int
+    config: JointConfig,
+    parts: Mapping[str, Part],
+    heads: Sequence[HeadInfo],
+    evidence: Evidence,
+    unseen: Evidence | None = None,
+    *,
+    none_pictures: int = 0,
+    against: str = "pictures of none",
 ) -> JointHead:
-    """The joint head from what was observed. ``none_pictures``: found, whether they were enough to be used or not."""
+    """The joint head from what was observed. ``unseen``: held-out pictures of the heads.
+
+    ``none_pictures``: found in ``none``, whether they were enough to be used or not.
+    """
+    names, count = [head.head_name for head in heads], len(heads)
     fitted = fit_router(evidence)
     layout = lay_out(heads, none=fitted.router.none, merge=config.merge_labels)
-    names = [head.head_name for head in heads]
-    bars, bar = thresholds(fitted.held_out, evidence.classes, len(heads), config.false_alarm)
+    judged = Judged.of(fitted, evidence, unseen, _HELD_OUT)
+    shift, bar = refusing(judged, config.false_alarm)
+    fitted, judged = fitted.with_none(shift), judged.with_none(shift)
     unknown = (
-        unknown_from_none(fitted.held_out, evidence.classes, len(heads))
+        unknown_from_none(fitted.held_out, evidence.classes, count, against)
         if fitted.router.none
-        else unknown_by_leaving_out(evidence)
+        else unknown_by_leaving_out(evidence, fitted.penalty)
     )
-    used = np.bincount(evidence.classes, minlength=len(heads) + 1)
-    backbone = parts[BACKBONE]
-    part = joint_part(
-        fitted.router,
-        layout,
-        backbone.tensors[backbone.outputs[FEATURES]],
-        {name: parts[name].tensors[logits_tensor(parts[name])] for name in names},
-    )
+    used = dict(zip((*names, NONE), np.bincount(evidence.classes, minlength=count + 1).tolist(), strict=True))
     return JointHead(
-        part=part,
+        part=_part(fitted, layout, parts),
         fitted=fitted,
         layout=layout,
-        pictures=dict(zip((*names, NONE), used.tolist(), strict=True)),
-        thresholds=dict(zip(names, bars, strict=True)),
+        pictures=used,
+        thresholds=dict(zip(names, head_thresholds(judged, config.false_alarm), strict=True)),
         threshold=bar,
         config=config,
         unknown=unknown,
-        notes=_notes(
-            config,
-            layout,
-            dict(zip(names, used.tolist(), strict=False)),
-            none_pictures,
-            [(*names, NONE)[c] for c in fitted.one_scene],
+        notes=(
+            *_few(used, names, none_pictures),
+            *_one_scene([(*names, NONE)[c] for c in fitted.one_scene]),
+            *_shared(layout, merged=config.merge_labels),
+            *_worthless(unknown, judged, unseen or evidence, layout),
         ),
     )
 
 
-def observe(
-    parts: Mapping[str, Part],
-    names: Sequence[str],
-    pictures: Sequence[Sample],
-    spec: InputSpec,
-    advance: Callable[[], None] = lambda: None,
-) -> Evidence:
-    """Run the backbone as the device will, and the heads up to their logits."""
-    logits_parts = {name: part for name in names if (part := _logits_part(parts[name])) is not None}
+def _part(fitted: FittedRouter, layout: Layout, parts: Mapping[str, Part]) -> Part:
     backbone = parts[BACKBONE]
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=write_parts({BACKBONE: backbone, **logits_parts}), num_threads=2)
-    seam = quantization(backbone.tensors[backbone.outputs[FEATURES]])
-    scales = {name: quantization(part.tensors[part.outputs["logits"]]) for name, part in logits_parts.items()}
-    runners = {name: interpreter.get_signature_runner(name) for name in (BACKBONE, *names)}
-    rows, logits, classes = [], [], []
-    for picture, tensor in _readable(pictures, spec):
-        found = {name: values.copy() for name, values in runners[BACKBONE](**{spec.name: tensor}).items()}
-        rows.append(pooled(seam.dequantize(found[FEATURES]))[0])
-        raw = {n: runners[n](**{tensor: found[tensor] for tensor in logits_parts[n].inputs})["logits"] for n in names}
-        logits.append([scales[n].dequantize(raw[n][0].copy()) for n in names])
-        classes.append(names.index(picture.head) if picture.head in names else len(names))
-        advance()
-    columns = tuple(np.stack(column) for column in zip(*logits, strict=True))
-    return Evidence(np.stack(rows), columns, np.asarray(classes))
+    logits = {
+        head.head_name: parts[head.head_name].tensors[logits_tensor(parts[head.head_name])] for head in layout.heads
+    }
+    return joint_part(fitted.router, layout, backbone.tensors[backbone.outputs[FEATURES]], logits)
 
 
-def _logits_part(part: Part) -> Part | None:
-    """A head without its last operator; None where that is not a softmax or a sigmoid of logits."""
-    last, logits = part.operators[-1], logits_tensor(part)
-    ends = operator_name(part, last) in _ENDS and list(last.outputs) == [part.outputs["scores"]]
-    if not ends or len(part.tensors[logits].shape) != 2:
-        return None
-    return replace(part, operators=part.operators[:-1], outputs={"logits": logits})
-
-
-def _readable(pictures: Sequence[Sample], spec: InputSpec) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Broken ones were named when the pictures were collected."""
-    make = tensor_maker(spec)
-    for picture in pictures:
-        try:
-            image = make(picture.content)
-        except PictureError:
-            continue
-        yield picture, image
-
-
-def _notes(
-    config: JointConfig, layout: Layout, pictures: Mapping[str, int], none_pictures: int, one_scene: Sequence[str]
-) -> tuple[str, ...]:
-    notes, shared = [], layout.shared()
-    few = [f"{name} has {count}" for name, count in pictures.items() if count < FEW_PICTURES]
+def _few(pictures: Mapping[str, int], names: Sequence[str], none_pictures: int) -> tuple[str, ...]:
+    notes, few = [], [f"{name} has {pictures[name]}" for name in names if pictures[name] < FEW_PICTURES]
     if few:
         notes.append(
             f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
         )
-    if one_scene:
-        notes.append(
-            f"all calibration pictures of {', '.join(one_scene[:8])} are nearly the same; how sure the joint list may be "
-            "of others is not known: add pictures of other scenes"
-        )
-    if shared:
-        how = (
-            "stand once in the joint list, their probabilities added up"
-            if config.merge_labels
-            else "are kept apart as head/label in the joint list; [joint] merge_labels = true adds them up"
-        )
-        notes.append(f"labels of more than one head ({', '.join(shared[:8])}{', ...' if shared[8:] else ''}) {how}")
     if 0 < none_pictures < MIN_PICTURES:
         notes.append(
             f"{none_pictures} pictures in {NONE}/ are too few to learn from ({MIN_PICTURES}); they were left out"
+        )
+    return tuple(notes)
+
+
+def _one_scene(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"all calibration pictures of {', '.join(names[:8])} are nearly the same; how sure the joint list may be of "
+        "others is not known: add pictures of other scenes",
+    )
+
+
+def _shared(layout: Layout, *, merged: bool) -> tuple[str, ...]:
+    shared = layout.shared()
+    if not shared:
+        return ()
+    how = (
+        "stand once in the joint list, their probabilities added up"
+        if merged
+        else "are kept apart as head/label in the joint list; [joint] merge_labels = true adds them up"
+    )
+    return (f"labels of more than one head ({', '.join(shared[:8])}{', ...' if shared[8:] else ''}) {how}",)
+
+
+def _worthless(unknown: Unknown | None, judged: Judged, evidence: Evidence, layout: Layout) -> tuple[str, ...]:
+    """Warnings where a user is better off without the list."""
+    notes, what = [], "set joint = false, or calibrate with more pictures and with some in none/"
+    if unknown is not None and unknown.auroc < WORTHLESS:
+        notes.append(
+            f"the joint list hardly tells pictures of no head from the heads' own (AUROC {unknown.auroc:.2f} against "
+            f"{unknown.against}; 0.5 is chance): {what}"
+        )
+    own = judged.classes < len(layout.heads)
+    told = judged.evidence[own, : len(layout.heads)].argmax(1) == judged.classes[own]
+    if len(layout.heads) < 2 or len(judged.classes) != len(evidence.classes):
+        return tuple(notes)
+    kinds = [expit if head.activation == "sigmoid" else (lambda z: softmax(z, axis=1)) for head in layout.heads]
+    loudest = np.stack([kind(z[own]).max(1) for kind, z in zip(kinds, evidence.logits, strict=True)], axis=1)
+    plain = loudest.argmax(1) == judged.classes[own]
+    if told.mean() < plain.mean():
+        notes.append(
+            f"the joint list finds the right head on {told.mean():.1%} of {len(told)} pictures that it has not seen, the "
+            f"largest score of all heads on {plain.mean():.1%}: {what}"
         )
     return tuple(notes)

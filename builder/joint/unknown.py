@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 
-from builder.joint.router import Evidence, fit_router
+from builder.joint.router import Evidence, FittedRouter, fit_router, none_alone
 
 _MOST_LEFT_OUT = 8  # heads that are left out in turn; each costs a fit
+_TIES = 0.2  # of the false alarms, where there is none to be told from: pictures torn between two heads
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,77 @@ class Unknown:
         return {**asdict(self), "auroc": round(self.auroc, 4), "fpr_at_95_tpr": round(self.fpr_at_95_tpr, 4)}
 
 
-def thresholds(held_out: np.ndarray, classes: np.ndarray, heads: int, false_alarm: float) -> tuple[list[float], float]:
-    """For each head, and for the list: the P(head), and the largest P(head), that all but the share ``false_alarm`` of
-    the pictures of the heads reach.
+@dataclass(frozen=True)
+class Judged:
+    """Evidence (pictures, classes) before the softmax, on pictures by which thresholds are set.
 
-    ``held_out``: P (pictures, classes), each row by a fit that did not see the picture. ``classes``: (pictures,).
+    ``classes``: (pictures,). ``heads``: how many; where there is one class more, it is none.
     """
-    own = [_reached(held_out[classes == h, h], false_alarm) for h in range(heads)]
-    return own, _reached(held_out[classes < heads, :heads].max(1), false_alarm)
+
+    evidence: np.ndarray
+    classes: np.ndarray
+    heads: int
+
+    @property
+    def none(self) -> bool:
+        return bool(self.evidence.shape[1] > self.heads)
+
+    @classmethod
+    def of(cls, fitted: FittedRouter, evidence: Evidence, unseen: Evidence | None, enough: int) -> Judged:
+        """On ``unseen``, pictures that the heads were not trained on either, where each head has ``enough`` of them;
+        else on those that the router learned from, each by a fit that did not see it.
+        """
+        heads = len(evidence.logits)
+        if unseen is None or np.bincount(unseen.classes, minlength=heads)[:heads].min() < enough:
+            return cls(fitted.evidence, evidence.classes, heads)
+        return cls(fitted.router.evidence(unseen.features, unseen.logits), unseen.classes, heads)
+
+    def with_none(self, shift: float) -> Judged:
+        """As ``FittedRouter.with_none``."""
+        if not self.none:
+            return self
+        return replace(self, evidence=self.evidence + none_alone(self.evidence.shape[1], shift))
 
 
-def unknown_from_none(held_out: np.ndarray, classes: np.ndarray, heads: int) -> Unknown:
+def refusing(judged: Judged, false_alarm: float) -> tuple[float, float]:
+    """(shift, bar): evidence to add to none, and the P(head) that the likeliest head must reach, so that the share
+    ``false_alarm`` of the heads' pictures is refused: the likeliest head does not reach it, or is less likely than none.
+
+    Where there is none, that is what nearly all of them are refused by.
+    """
+    own = judged.evidence[judged.classes < judged.heads]
+    if not judged.none:
+        return 0.0, _reached(softmax(own, axis=1).max(1), false_alarm)
+    largest, everything = own[:, :-1].max(1), logsumexp(own[:, :-1], axis=1)
+    share = np.exp(largest - everything)
+    bar = _reached(share, _TIES * false_alarm)
+    # The most evidence that none may have for the picture to stay known, by either rule.
+    by_bar = everything + np.log(np.maximum(share / max(bar, 1e-6) - 1, 1e-300))
+    most = np.minimum(largest, by_bar) - own[:, -1]
+    # A hair less, so that the picture that sets it stays known.
+    return float(np.quantile(most, false_alarm, method="lower")) - 1e-3, bar
+
+
+def head_thresholds(judged: Judged, false_alarm: float) -> list[float]:
+    """For each head the P(head) that all but the share ``false_alarm`` of its own pictures reach."""
+    p = softmax(judged.evidence, axis=1)
+    return [_reached(p[judged.classes == h, h], false_alarm) for h in range(judged.heads)]
+
+
+def known_score(classes: np.ndarray, heads: int) -> np.ndarray:
+    """How far pictures belong to any head, of P (pictures, classes): the largest P(head), beside that of none."""
+    largest = classes[:, :heads].max(1)
+    return np.asarray(largest if classes.shape[1] == heads else largest / (largest + classes[:, heads]))
+
+
+def unknown_from_none(held_out: np.ndarray, classes: np.ndarray, heads: int, against: str) -> Unknown:
     """From pictures of none, by fits that did not see them."""
-    known, strange = (held_out[chosen, :heads].max(1) for chosen in (classes < heads, classes == heads))
-    return Unknown(*separation(known, strange), "pictures of none, cross-validated", len(strange))
+    scores = known_score(held_out, heads)
+    known, strange = scores[classes < heads], scores[classes == heads]
+    return Unknown(*separation(known, strange), f"{against}, cross-validated", len(strange))
 
 
-def unknown_by_leaving_out(evidence: Evidence) -> Unknown | None:
+def unknown_by_leaving_out(evidence: Evidence, penalty: float) -> Unknown | None:
     """Each head in turn is taken away and its pictures stand for the unknown; None where fewer than two would be left."""
     heads = len(evidence.logits)
     if heads < 3:
@@ -52,7 +108,7 @@ def unknown_by_leaving_out(evidence: Evidence) -> Unknown | None:
     found, count = [], 0
     for left_out in np.unique(np.linspace(0, heads - 1, min(heads, _MOST_LEFT_OUT)).round().astype(int)).tolist():
         rest, strange = [h for h in range(heads) if h != left_out], evidence.classes == left_out
-        fitted = fit_router(evidence.part(~strange).only_heads(rest))
+        fitted = fit_router(evidence.part(~strange).only_heads(rest), penalties=[penalty])
         others = evidence.part(strange)
         p = fitted.router.probabilities(others.features, [others.logits[h] for h in rest])
         found.append(separation(fitted.held_out.max(1), p.max(1)))
@@ -62,15 +118,12 @@ def unknown_by_leaving_out(evidence: Evidence) -> Unknown | None:
 
 
 def separation(known: np.ndarray, strange: np.ndarray) -> tuple[float, float]:
-    """(AUROC, false positive rate at 95 % true positives) of a score that should be high for ``known``.
+    """(AUROC, false positive rate at 95 % true positives) of a score that should be high for ``known``."""
+    from sklearn.metrics import roc_auc_score
 
-    AUROC as the Mann-Whitney statistic, ties counted half.
-    """
-    ordered = np.sort(strange)
-    below, not_above = np.searchsorted(ordered, known, "left"), np.searchsorted(ordered, known, "right")
-    auroc = float((below + not_above).mean() / 2 / len(strange))
+    truth = np.repeat([1, 0], [len(known), len(strange)])
     bar = np.quantile(known, 0.05, method="lower")
-    return auroc, float((strange >= bar).mean())
+    return float(roc_auc_score(truth, np.concatenate([known, strange]))), float((strange >= bar).mean())
 
 
 def _reached(scores: np.ndarray, false_alarm: float) -> float:

@@ -16,11 +16,12 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scipy.special import softmax
 
 from builder.joint.graph import NONE, lay_out
-from builder.joint.logistic import choose_penalty, fit_logistic, folds, log_softmax
-from builder.joint.router import FOLDS, PENALTIES, pooled
-from builder.joint.unknown import separation
+from builder.joint.logistic import cross_validated, fit_logistic, folds, principal
+from builder.joint.router import FOLDS, PENALTIES, pooled, unit
+from builder.joint.unknown import known_score, separation
 from builder.judging.evaluate_page import Matrix, Page, render
 from builder.judging.metrics import Accuracy, confusion, judge, reliability
 from builder.samples.files import find_pictures
@@ -274,7 +275,8 @@ def _unknown(answers: Answers, joint: Mapping[str, Any], known: np.ndarray) -> d
         passes &= largest >= answers.classes[:, -1]
     found = {"threshold": joint["threshold"], "known_pictures_refused": float(1 - passes[known].mean())}
     if not np.all(known):
-        auroc, fpr = separation(largest[known], largest[~known])
+        score = known_score(answers.classes, heads)
+        auroc, fpr = separation(score[known], score[~known])
         found.update(none_pictures=float(np.sum(~known)), none_pictures_refused=float(1 - passes[~known].mean()))
         found.update(auroc=auroc, fpr_at_95_tpr=fpr)
     return found
@@ -310,13 +312,11 @@ def _retrained(
     classes = np.array([places[p.head][p.label] for p in training.pictures])
     if len(np.unique(classes)) < len(labels):
         return None
-    spread = training.features.std(0) + 1e-6
-    spread = spread + 0.3 * spread.mean()
-    features, fold = training.features / spread, folds(np.arange(len(classes)), classes, FOLDS)
-    penalties = [p * features.shape[1] for p in PENALTIES]
-    penalty = choose_penalty(features, classes, penalties, number=len(labels), folds_of=fold)
+    basis = principal(unit(training.features))
+    features, fold = unit(training.features) @ basis, folds(np.arange(len(classes)), classes, FOLDS)
+    penalty, _ = cross_validated(features, classes, PENALTIES, number=len(labels), folds_of=fold)
     fit = fit_logistic(features, classes, penalty=penalty, number=len(labels))
-    found: np.ndarray = np.exp(log_softmax(fit.evidence(answers.features / spread)))
+    found: np.ndarray = softmax(fit.evidence(unit(answers.features) @ basis), axis=1)
     return found
 
 

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from builder.joint import JointHead, NoJoint
+from builder.joint import JointHead
 from builder.judging.verify import Quality
 from builder.merging.equivalence import Equivalence
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
@@ -75,7 +75,7 @@ class Report:
         return self.chosen.linked
 
     @property
-    def joint(self) -> JointHead | NoJoint:
+    def joint(self) -> JointHead | None:
         return self.chosen.joint
 
     @property
@@ -112,10 +112,10 @@ class Report:
                 noun = f"{what} {self.metadata.input.noun}"
                 found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
         found += self.verification.drawn(self.metadata.input.noun)
-        if isinstance(self.joint, JointHead):
+        if self.joint is not None:
             found += self.joint.notes
-        elif self.config.joint.enabled and len(self.metadata.heads) > 1:
-            found.append(f"no joint list of all labels: {self.joint.reason}")
+        elif self.config.joint.wanted(self.metadata.input.noun) and len(self.metadata.heads) > 1:
+            found.append(f"no joint list of all labels: {self.chosen.joint_reason}")
         return found
 
     def _always_the_same(self) -> list[str]:
@@ -180,7 +180,7 @@ class Report:
                 "min_agreement": self.config.min_agreement,
                 **self.quality.to_json(),
             },
-            "joint": self.joint.to_json() if isinstance(self.joint, JointHead) else {"reason": self.joint.reason},
+            "joint": {"reason": self.chosen.joint_reason} if self.joint is None else self.joint.to_json(),
             "precision": self.chosen.precision,
             "precisions": [built.to_json() for built in self.tried],
             "layers": [layer.to_json() for layer in self.chosen.noise],
@@ -235,7 +235,7 @@ def print_summary(report: Report) -> None:
     )
     if len(report.tried) > 1:
         print("\n".join(_precision_line(tried) for tried in report.tried))
-    if isinstance(report.joint, JointHead):
+    if report.joint is not None:
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(printable(f"warning: {warning}"), fg="yellow", err=True)
@@ -339,14 +339,14 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
         ),
         ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
-        ("joint list", joint_line(report.joint)),
+        ("joint list", joint_line(report.joint, report.chosen.joint_reason)),
     ]
 
 
-def joint_line(joint: JointHead | NoJoint) -> str:
-    """What became of the joint list, in a line."""
-    if isinstance(joint, NoJoint):
-        return f"none: {joint.reason}"
+def joint_line(joint: JointHead | None, reason: str = "") -> str:
+    """What became of the joint list, in a line; ``reason``: why there is none."""
+    if joint is None:
+        return f"none: {reason}"
     count = sum(joint.pictures.values())
     line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold}"
     if joint.unknown is None:

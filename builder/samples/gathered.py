@@ -42,5 +42,5 @@ def collect_samples(config: BuildConfig, spec: InputSpec) -> Samples:
     names = [head.name for head in config.heads]
     calibration, verification = collect(config.calibration_data, config.verification_data, names, spec)
     held_out = verification.sources
-    grouped = grouped_samples(config.calibration_data, names, spec, held_out) if config.joint.enabled else []
+    grouped = grouped_samples(config.calibration_data, names, spec, held_out) if config.joint.wanted(spec.noun) else []
     return Samples(spec, calibration, verification, grouped)

@@ -84,7 +84,7 @@ def _version(value: Any, _: ValidationInfo) -> Any:
 
 _RESIZE = Kind(f"a table {{method, antialias, fit}}, or some of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
 _JOINT = Kind(
-    "true, false or a table {enabled, merge_labels, false_alarm}",
+    "true, false or a table {enabled, merge_labels, false_alarm, everyday}",
     lambda value, _: {"enabled": value} if isinstance(value, bool) else value,
 )
 _NGRAMS = Kind(f"a number or a list of numbers up to {MAX_NGRAM}", _ngrams)
@@ -202,14 +202,24 @@ class TextConfig:
 class JointConfig:
     """The joint list of all labels. ``merge_labels``: labels that heads share stand once, their probabilities added up.
 
-    ``false_alarm``: share of the pictures of the heads that may be taken for none's.
+    ``false_alarm``: share of the pictures of the heads that may be taken for none's. ``enabled``: None: of pictures.
     """
 
-    enabled: Annotated[Flag, Field(description="Make one list of the labels of all heads.")] = True
+    enabled: Annotated[
+        Flag | None,
+        Field(description="Make one list of the labels of all heads; unsaid: of pictures, not of texts."),
+    ] = None
     merge_labels: Annotated[Flag, Field(description="Labels that heads share stand once.")] = False
     false_alarm: Annotated[
         float, Strict(), Field(gt=0, lt=0.5, description="Share of the heads' own samples that may be taken for none's.")
     ] = 0.05
+    everyday: Annotated[
+        Flag, Field(description="The builder's own everyday pictures stand for none where calibration_data has no none/.")
+    ] = True
+
+    def wanted(self, noun: str) -> bool:
+        """Of ``noun``, pictures or texts."""
+        return noun == "pictures" if self.enabled is None else self.enabled
 
 
 MinAgreement = Annotated[Share, Field(description="Least agreement of each head with its original.")]

