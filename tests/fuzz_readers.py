@@ -143,7 +143,7 @@ TOML: dict[str, Any] = {
     "target": "coral", "max_memory": 4.0,
     "max_steps": 1000, "size": 224, "name": "n", "version": 3, "author": "a", "licence": "l",
     "resize": {"method": "bilinear", "antialias": True, "fit": "crop"},
-    "joint": {"enabled": True, "merge_labels": False, "false_alarm": 0.05},
+    "joint": {"enabled": True, "merge_labels": False, "false_alarm": 0.05, "everyday": True},
     "text": {"vocabulary": "v.txt", "standardize": "lower", "split": "whitespace", "ngrams": [1, 2],
              "padding": "pre", "truncating": "post", "maxlen": 7},
     "heads": {
