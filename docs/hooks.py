@@ -11,8 +11,27 @@ from typing import Any
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from builder.settings.config import BuildConfig
-from builder.settings.input_scaling import KERAS_PREPROCESSING, PREPROCESSING
+from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.reference import Setting, all_settings
+
+# The word for each module of keras.applications, whose ``preprocess_input`` it is.
+KERAS_PREPROCESSING = {
+    "convnext": ("raw", "ConvNeXt"),
+    "efficientnet": ("raw", "EfficientNetB0 to B7"),
+    "efficientnet_v2": ("raw", "EfficientNetV2"),
+    "mobilenet_v3": ("raw", "MobileNetV3Small, MobileNetV3Large"),
+    "inception_resnet_v2": ("tf", "InceptionResNetV2"),
+    "inception_v3": ("tf", "InceptionV3"),
+    "mobilenet": ("tf", "MobileNet"),
+    "mobilenet_v2": ("tf", "MobileNetV2"),
+    "nasnet": ("tf", "NASNetMobile, NASNetLarge"),
+    "resnet_v2": ("tf", "ResNet50V2, ResNet101V2, ResNet152V2"),
+    "xception": ("tf", "Xception"),
+    "densenet": ("torch", "DenseNet121, DenseNet169, DenseNet201"),
+    "resnet": ("caffe", "ResNet50, ResNet101, ResNet152"),
+    "vgg16": ("caffe", "VGG16"),
+    "vgg19": ("caffe", "VGG19"),
+}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:

@@ -73,7 +73,7 @@ main.add_command(serve)
 @isolate_option
 @trusted_key_option
 def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, trusted_key: Optional[str]) -> None:
-    """What is in FILE: heads, labels, sizes, input, what it was built from."""
+    """Show what is in FILE: heads, labels, sizes, input, what it was built from."""
     if isolate or trusted_key:
         packs = head_packs or None
         MultiHeadClassifier(file, head_packs=packs, isolate=isolate, trusted_key=trusted_key).close()
@@ -123,7 +123,7 @@ def rollback(file: str) -> None:
 @click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
 @_json
 def diff(old: str, new: str, as_json: bool) -> None:
-    """What differs between two files: version, backbone, heads, labels, agreement, how they were built."""
+    """Say what differs between two files: version, backbone, heads, labels, agreement, how they were built."""
     document = versions.difference(old, new)
     lines = [json.dumps(document, ensure_ascii=False)] if as_json else versions.difference_text(document)
     click.echo("\n".join(map(printable, lines)))
@@ -187,7 +187,7 @@ def features(
     isolate: bool,
     trusted_key: Optional[str],
 ) -> None:
-    """What the backbone of FILE makes of each picture, as arrays in one file: to train heads on, or to search.
+    """Write what the backbone of FILE makes of each picture, as arrays in one file: to train heads on, or to search.
 
     A picture that cannot be read is named, left out, and counted; the exit code is 2 then.
     """
@@ -274,7 +274,7 @@ def _answer(
 def benchmark(
     file: str, runs: int, profile: bool, as_json: bool, interpreter: Optional[str], threads: Optional[int]
 ) -> None:
-    """How long each part of a picture takes on this device."""
+    """Measure how long each part of a picture takes on this device."""
     if profile:
         from edge_runtime import profiling
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import re
 import shlex
@@ -20,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from builder.commands.cli import main as builder_main
-from builder.settings.input_scaling import KERAS_PREPROCESSING, PREPROCESSING
+from builder.settings.input_scaling import PREPROCESSING
 from edge_runtime.cli import main as runtime_main
 from tests.tiny_models import save_pictures, tiny_base, tiny_classifier, tiny_picture
 
@@ -155,9 +156,13 @@ def test_preprocessing_is_what_keras_does() -> None:
     import keras
 
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
+    specification = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert specification is not None and specification.loader is not None
+    hooks = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(hooks)
     modules = {n: m for n, m in vars(keras.applications).items() if hasattr(m, "preprocess_input")}
     same_as_resnet, all_modes = "resnet50", "imagenet_utils"
-    assert set(modules) - {same_as_resnet, all_modes} == set(KERAS_PREPROCESSING)
-    for name, (word, _) in KERAS_PREPROCESSING.items():
+    assert set(modules) - {same_as_resnet, all_modes} == set(hooks.KERAS_PREPROCESSING)
+    for name, (word, _) in hooks.KERAS_PREPROCESSING.items():
         keras_says = np.asarray(modules[name].preprocess_input(pixels.copy()))
         np.testing.assert_allclose(keras_says, PREPROCESSING[word].apply(pixels), atol=1e-4, err_msg=name)

@@ -102,7 +102,7 @@ def inspect(
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, as_json: bool) -> None:
-    """How good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
+    """Measure how good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
     build_config = None if config is None else BuildConfig.from_toml(config)
     with quiet():
         from builder.judging import evaluate as evaluation

@@ -21,12 +21,12 @@ _FORMATS = ("task", "edgetpu", "split")
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--format", "chosen", type=click.Choice(_FORMATS), required=True, help="Whose file it shall be.")
+@click.option("--format", "chosen", type=click.Choice(_FORMATS), required=True, help="Which client it is for.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A file for task, else a new folder.")
 @click.option("--head", "heads", multiple=True, metavar="NAME", help="With task: only this head, or joint; repeat.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_json: bool) -> None:
-    """Write FILE as others take it.
+    """Write FILE in the form that another client takes.
 
     \b
     task     one subgraph and TFLite metadata: MediaPipe Tasks, Frigate

@@ -70,7 +70,11 @@ def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
 @_FILE
 @click.argument("name")
 @_OUTPUT
-@click.option("--calibration-data", type=click.Path(path_type=Path), help="Pictures to fit the joint list again with.")
+@click.option(
+    "--calibration-data",
+    type=click.Path(path_type=Path),
+    help="Folder of pictures: the joint list is fitted anew with them.",
+)
 @_REPORT
 @_JSON
 def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **chosen: Any) -> None:
@@ -98,7 +102,7 @@ def rename_head(file: Path, names: str, output: Path | None, report: Path | None
 @_FILE
 @_JSON
 def list_heads(file: Path, as_json: bool) -> None:
-    """The heads of FILE."""
+    """List the heads of FILE."""
     metadata = read_metadata(str(file))
     figures = metadata.quality.get("heads", {})
     if as_json:

@@ -17,7 +17,7 @@ from edge_runtime.escape import printable
 
 @click.command("train-head")
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="That, or a model file.")
+@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .keras file to write.")
 @click.option("--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ...")
 @click.option("--held-out", type=click.Path(path_type=Path, exists=True), help="Samples to judge by, like SAMPLES.")
@@ -32,7 +32,7 @@ from edge_runtime.escape import printable
 @click.option("--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a layer between features and labels.")
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many.")
 @click.option("--group-by", metavar="REGEX", help="Pictures whose names agree in its group validate together, or not.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds and inputs give equal weights.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: bool, **chosen: Any) -> None:
     """Train a classifier on a frozen base, from SAMPLES: a folder with a folder of pictures for each label, or a CSV file

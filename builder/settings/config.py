@@ -307,7 +307,7 @@ class BuildConfig(WithLimits):
         Field(description="How exact; auto is the first that agrees with the originals."),
     ] = AUTO
     algorithm: Annotated[
-        str, one_of(ALGORITHMS), Field(description="Who makes int8; the others are there to compare with.")
+        str, one_of(ALGORITHMS), Field(description="Who makes int8; all but the first are baselines.")
     ] = OWN
     equalize: Annotated[Flag, Field(description="Even out the channels of linear tensors.")] = True
     ranges: Annotated[str, one_of(ESTIMATES), Field(description="How the ranges of activations are estimated.")] = "mse"
