@@ -14,6 +14,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from builder import build  # noqa: E402
+from builder.growing.grow import GrowConfig, add_head  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.difference import first_difference  # noqa: E402
 from builder.merging.merged import merge  # noqa: E402
@@ -90,6 +91,21 @@ def test_the_float_heads_are_the_originals(files: dict[str, Path], pixels: np.nd
     features = merged.features(pixels)
     for classifier in classifiers:
         assert np.abs(classifier.predict(pixels) - merged.head_scores(classifier.name, features)).max() < EXACT
+
+
+def test_a_head_is_added_to_a_file_that_was_built_from_tflite_files(
+    files: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    made = build(config(tmp_path, {"animals": files["animals"]}, pictures, precision="int8"))
+    head = HeadConfig("garden", files["garden"], label_names("garden", LABELS["garden"]), PREPROCESSING["tf"])
+    add_head(GrowConfig(made.output, made.output, head=head, calibration_data=pictures, min_agreement=0.5))
+    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(1e-2)))
+    with MultiHeadClassifier(made.output) as opened:
+        assert opened.head_names == ("animals", "garden")
+    with pytest.raises(NoSharedBackboneError, match="found another"):
+        add_head(
+            GrowConfig(made.output, made.output, head=replace(head, name="third", model=other), calibration_data=pictures)
+        )
 
 
 def test_a_build_of_tflite_files_imports_no_tensorflow(files: dict[str, Path], pictures: Path, tmp_path: Path) -> None:

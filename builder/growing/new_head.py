@@ -1,4 +1,4 @@
-"""One Keras classifier -> an int8 head for a finished file: its base must be the file's, and only the head is built."""
+"""One classifier -> an int8 head for a finished file: its base must be the file's, and only the head is built."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 from builder.growing.finished import Finished
 from builder.judging.truth import Truth
 from builder.judging.verify import HeadQuality, judge
-from builder.merging.convert import convert_heads
-from builder.merging.merge import head_model
+from builder.merging.merged import float_head
+from builder.merging.mixed_sources import as_operators
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.ranges import Sample, measure_head
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
 from builder.reading.classifier import Classifier, load_classifiers
-from builder.reading.digests import tensor_digests
-from builder.reading.graph import INPUT, Ref, upstream
+from builder.reading.graph import INPUT, Ref, WeightPool, upstream
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.source_input import SourceInput
 from builder.samples.calibration import SampleSet
@@ -50,8 +49,20 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
     spec = file.metadata.input
     words = spec if isinstance(spec, TextInput) else None
     (classifier,) = load_classifiers((config,), allow_code=allow_code, limits=limits, text=words)
-    _cut(classifier, file)
+    try:
+        _cut(classifier, file)
+    except NoSharedBackboneError:
+        if not _is_of_operators(file):
+            raise
+        classifier = as_operators(classifier, WeightPool())
+        _cut(classifier, file)
     return classifier
+
+
+def _is_of_operators(file: Finished) -> bool:
+    """Was it built from ``.tflite`` files, some of them at least? Then a Keras model is compared by its conversion."""
+    sources = file.metadata.built.get("sources")
+    return isinstance(sources, dict) and any("TensorFlow Lite" in str(kind) for kind in sources.values())
 
 
 def made_and_answered(
@@ -74,9 +85,8 @@ def made_and_answered(
 def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: str) -> Part:
     seam, nodes = _cut(classifier, file)
     shapes = {tensor.name: tensor.shape for tensor in file.metadata.seam}
-    keras_head = head_model(classifier, nodes, seam, shapes)
     name = classifier.name
-    float_model = write_parts(convert_heads({name: keras_head}))
+    float_model = write_parts({name: float_head(classifier, nodes, seam, shapes)})
     with MultiHeadClassifier(file.path, head_packs=()) as opened:
         integers = _stacked([by_name(opened.features_of(tensor[None])) for tensor in samples.tensors])
     tensors = {tensor.name: tensor for tensor in file.metadata.seam}
@@ -122,7 +132,7 @@ def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[i
 def _another_backbone(classifier: Classifier, file: Finished) -> str:
     wanted = {tensor.digest for tensor in file.metadata.seam}
     for words, source_input in _other_source_inputs(classifier.source_input, file):
-        if wanted & set(tensor_digests(classifier.graph, source_input.identity, source_input.shape)):
+        if wanted & set(replace(classifier, source_input=source_input).digests):
             return f"{classifier.path}: its base is that of {file.path}, but {words}"
     return (
         f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from builder.merging.backbone import SharedBackbone
-from builder.merging.operators import merge_operators, output_shape
+from builder.merging.operators import head_part, merge_operators, output_shape
 from builder.reading.classifier import Classifier
+from builder.reading.graph import Ref
 from builder.reading.source_input import SourceInput
 from builder.reading.tflite.classifier import TfliteClassifier
+from builder.tflite.flatbuffer import Part
 
 Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
 
@@ -52,6 +54,22 @@ def seam_shapes(classifiers: Sequence[Classifier], shared: SharedBackbone) -> li
     from builder.merging.merge import backbone_model  # imports TensorFlow
 
     return [list(tensor.shape[1:]) for tensor in backbone_model(classifiers, shared).outputs]
+
+
+def float_head(
+    classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, tuple[int, ...]]
+) -> Part:
+    """``nodes`` of a classifier as a float part: those tensors of ``seam`` that they read -> scores (1, labels).
+
+    ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError`` and ``ConfigError``.
+    """
+    if isinstance(classifier, TfliteClassifier):
+        return head_part(classifier, nodes, seam, {name: (1, *shape) for name, shape in shapes.items()})
+    from builder.merging.convert import convert_heads  # imports TensorFlow
+    from builder.merging.merge import head_model
+
+    name = classifier.name
+    return convert_heads({name: head_model(classifier, nodes, seam, shapes)})[name]
 
 
 def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Merged:

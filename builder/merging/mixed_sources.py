@@ -20,9 +20,14 @@ def of_one_kind(classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
         return tuple(classifiers)
     pool, found = WeightPool(), list[Classifier]()
     for classifier in classifiers:
-        if not isinstance(classifier, TfliteClassifier) and isinstance(classifier.source_input, PictureSourceInput):
-            from builder.merging.convert import convert_classifier  # imports TensorFlow
-
-            classifier = converted(classifier, convert_classifier(classifier), pool)
-        found.append(classifier)
+        found.append(as_operators(classifier, pool))
     return tuple(found)
+
+
+def as_operators(classifier: Classifier, pool: WeightPool) -> Classifier:
+    """The classifier by the operators of its conversion; one of texts, or of operators already, as it is."""
+    if isinstance(classifier, TfliteClassifier) or not isinstance(classifier.source_input, PictureSourceInput):
+        return classifier
+    from builder.merging.convert import convert_classifier  # imports TensorFlow
+
+    return converted(classifier, convert_classifier(classifier), pool)
