@@ -20,8 +20,9 @@ from edge_runtime.camera import reload
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import BundleError
 from edge_runtime.flatbuffer import ModelLimits, check_model
-from edge_runtime.flatbuffer.kinds import KINDS, NAMES, Operand, Operator
+from edge_runtime.flatbuffer.kinds import KINDS, NAMES
 from edge_runtime.flatbuffer.model import TYPES
+from edge_runtime.flatbuffer.operands import Operand, Operator
 from tests.fuzz_readers import damaged_tables
 
 Edit = Callable[[Any], None]
@@ -177,6 +178,7 @@ ODD: dict[str, tuple[Edit, str]] = {
     "two signatures": (twice("a"), "two signatures of one name"),
     "two outputs": (same_names, "two inputs or outputs of one name"),
     "name of a signature": (twice(b"\xff\xfe"), "no UTF-8"),
+    "name of a tensor": (field(activation, "name", b"\xff"), "a tensor with a name that is no UTF-8"),
     "scale of NaN": (scale(activation, "scale", np.array([NAN], np.float32)), "a scale of nan"),
     "endless scale": (scale(activation, "scale", np.array([INF], np.float32)), "a scale of inf"),
     "negative scale": (scale(activation, "scale", np.array([-1.0], np.float32)), "a scale of -1"),

@@ -11,8 +11,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, 
 import numpy as np
 
 from edge_runtime.errors import BundleError
-from edge_runtime.flatbuffer.kinds import KINDS, NAMES, Operand, Operator
+from edge_runtime.flatbuffer.kinds import KINDS, NAMES
 from edge_runtime.flatbuffer.model import TYPES, Model
+from edge_runtime.flatbuffer.operands import Operand, Operator
 from edge_runtime.flatbuffer.tables import Data, Tables, refuse_where
 
 _INTEGERS = {2: "i4", 4: "i8"}  # whose content may be the shape, the axis or the order that an operator asks for
