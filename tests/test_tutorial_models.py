@@ -16,6 +16,7 @@ keras = pytest.importorskip("keras")
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import Reader  # noqa: E402
+from builder.reading.formats.limits import check_definition  # noqa: E402
 from builder.reading.outputs import Output  # noqa: E402
 from builder.reading.picture_input import PictureSourceInput  # noqa: E402
 from builder.reading.source_input import AS_KERAS_RESIZES  # noqa: E402
@@ -115,3 +116,56 @@ def test_another_resizing_stays_and_asks_for_a_size(tmp_path: Path, settings: di
         Reader().read("a", path, None)
     classifier = Reader().read("a", path, None, (40, 40))
     assert [node.kind for node in classifier.graph.nodes].count("Resizing") == 1
+
+
+@pytest.mark.parametrize("shape", [(SIZE, SIZE, 1), (3, SIZE, SIZE)])
+def test_other_channels_are_refused_and_the_way_out_is_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = keras.Input(shape)
+    x = keras.layers.Permute((2, 3, 1))(image) if shape[0] == 3 else image
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="c")(x))
+    inner = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="d")(x))
+    inner.save(tmp_path / "inner.keras")
+    words = r"Permute\(\(3, 1, 2\)\) in front" if shape[0] == 3 else "found greyscale.* in front of it"
+    with pytest.raises(ModelFileError, match=words):
+        Reader().read("a", tmp_path / "inner.keras", None)
+    outer = keras.Input((SIZE, SIZE, 3))
+    y = keras.layers.Permute((3, 1, 2))(outer) if shape[0] == 3 else keras.ops.mean(outer, axis=-1, keepdims=True)
+    model = keras.Model(outer, inner(keras.layers.Rescaling(1 / 255)(y)))
+    pictures = pictures_for(model)
+    raw = seeded(model, pictures.astype(np.float32))
+    model.save(tmp_path / "outer.keras")
+    classifier = Reader().read("a", tmp_path / "outer.keras", PREPROCESSING["raw"])
+    classifier = classifier.with_labels(("x", "y", "z"), None).settled(raw)
+    merged = merge([classifier], find_backbone([classifier]))
+    np.testing.assert_allclose(merged.head_scores("a", merged.features(pictures)), raw, atol=1e-4)
+
+
+def test_several_outputs_are_refused_and_each_can_be_saved(tmp_path: Path) -> None:
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.GlobalAveragePooling2D()(small_base(keras, inside=True)(image))
+    heads = [keras.layers.Dense(n, activation="softmax", name=f"of{n}")(x) for n in (2, 3)]
+    model = keras.Model(image, heads)
+    model.save(tmp_path / "both.keras")
+    with pytest.raises(ModelFileError, match=r"found 2; save a model for each of them, keras.Model"):
+        Reader().read("a", tmp_path / "both.keras", None)
+    read = []
+    for place, labels in enumerate(("ab", "cde")):
+        path = tmp_path / f"{place}.keras"
+        keras.Model(model.inputs, model.outputs[place]).save(path)
+        read.append(Reader().read(f"h{place}", path, None).with_labels(tuple(labels), None))
+    assert find_backbone(read).parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("PruneLowMagnitude", "strip_pruning"),
+        ("ClusterWeights", "strip_clustering"),
+        ("QuantizeWrapperV2", "before quan"),
+    ],
+)
+def test_a_wrapper_of_tensorflows_toolkit_is_named_with_the_way_out(kind: str, way: str) -> None:
+    layer = {"class_name": kind, "config": {"name": "w", "layer": {"class_name": "Dense", "config": {"units": 2}}}}
+    model = {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+    with pytest.raises(ModelFileError, match=f"optimization toolkit.*{way}"):
+        check_definition(model, Path("m.h5"))

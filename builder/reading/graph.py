@@ -119,7 +119,10 @@ def read_graph(
     reader = _Reader([], weights, pool, canonical)
     outputs = _read_model(definition, (), ([Ref(INPUT, 0)],), reader)
     if len(outputs) != 1:
-        raise UnreadableModelError(f"expected one output (batch, labels), found {len(outputs)}; not a classifier")
+        raise UnreadableModelError(
+            f"expected one output (batch, labels), found {len(outputs)}; save a model for each of them, "
+            "keras.Model(model.inputs, model.outputs[0]) and so on: they share their base here again"
+        )
     return _reachable(Graph(tuple(reader.nodes), outputs[0]))
 
 

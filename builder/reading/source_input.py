@@ -89,6 +89,16 @@ def _shape(stored: StoredModel) -> tuple[int | None, ...]:
 def _picture_size(shape: tuple[int | None, ...], stored: StoredModel, size: tuple[int, int] | None) -> tuple[int, int]:
     """Height, width: as in the file, else as chosen, else as the architecture was trained."""
     path = stored.path
+    if len(shape) == 4 and 1 in (shape[1], shape[3]):
+        raise ModelFileError(
+            f"{path}: expected input (batch, height, width, 3), found greyscale, {shape}; put a layer that makes one of "
+            "three in front of it, as ops.mean(x, axis=-1, keepdims=True), and save that model"
+        )
+    if len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS:
+        raise ModelFileError(
+            f"{path}: expected input (batch, height, width, 3), found channels first, {shape}; put a "
+            "Permute((3, 1, 2)) in front of it and save that model"
+        )
     if len(shape) != 4 or shape[3] != CHANNELS:
         raise ModelFileError(
             f"{path}: expected input (batch, height, width, 3), or texts or tokens that an Embedding reads, found {shape}"

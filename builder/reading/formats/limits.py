@@ -157,6 +157,15 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
     return size
 
 
+_QUANTIZED = "give the model before quantize_model, with its weights: what is quantized here is the float model"
+# Wrappers of layers that are left in a model that was pruned, clustered or trained for quantization; and the way out.
+_TOOLKIT = {
+    "PruneLowMagnitude": "save tfmot.sparsity.keras.strip_pruning(model)",
+    "ClusterWeights": "save tfmot.clustering.keras.strip_clustering(model)",
+    **dict.fromkeys(("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2", "QuantizeAnnotate"), _QUANTIZED),
+}
+
+
 def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -> None:
     """Raises ``ModelFileError`` where the configuration of a model names code that is not Keras's own.
 
@@ -196,6 +205,11 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
         raise ModelFileError(
             f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not what it computes; "
             "train the head on a base from keras.applications, or export the base as Keras layers"
+        )
+    unwrapped = _TOOLKIT.get(kind.rpartition(">")[2])
+    if unwrapped is not None:
+        raise ModelFileError(
+            f"{path}: {layer} ({kind:.60}) is a wrapper of TensorFlow's optimization toolkit; {unwrapped}"
         )
     if kind == "function" and isinstance(value.get("config"), str) and value["config"] in ACTIVATIONS:
         return  # how some versions write an activation
