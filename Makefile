@@ -20,7 +20,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock wheel tflite test test-arm fuzz mutants check lint types docs bench compat clean
+.PHONY: help setup lock wheel tflite test test-arm fuzz mutants check lint types docs bench bench-compare compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -36,6 +36,7 @@ help:
 	@echo 'make docs               the site, into build/site; every link is checked'
 	@echo 'make check              lint, types, docs and tests: what CI runs'
 	@echo 'make bench              file size, memory and time against what people do today (about half an hour)'
+	@echo 'make bench-compare      time of this commit beside the last that was measured, in turns; exit code 3 where slower'
 	@echo 'make compat             every architecture in every kind of file, against the original'
 	@echo 'make clean              removes build/ and the environments'
 
@@ -124,6 +125,10 @@ bench: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m benchmarks.lean build/demo.tflite $(firstword $(SAMPLES)) --output build/bench/lean.json
 	$(BUILDER)/python -m benchmarks.camera build/demo.tflite calibration_data/held_out --output build/bench/camera.json
 	$(BUILDER)/python -m benchmarks.text
+	-$(BUILDER)/python -m benchmarks.compare
+
+bench-compare: $(BUILDER)/.stamp
+	$(BUILDER)/python -m benchmarks.compare $(COMPARE)
 
 compat: $(BUILDER)/.stamp
 	$(BUILDER)/python -m benchmarks.compat $(COMPAT)
