@@ -13,6 +13,13 @@ import pytest
 if TYPE_CHECKING:
     from builder import BuildResult
 
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # The same examples each time, and no judgement by the clock: a busy machine must not fail a test.
+    settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("seeded")
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
