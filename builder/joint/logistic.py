@@ -92,6 +92,8 @@ def folds(groups: np.ndarray, classes: np.ndarray, number: int) -> np.ndarray:
     found = np.zeros(len(classes), np.int64)
     # Classes by their first picture: the splitter breaks ties by their order, and that of the heads must not matter.
     _, first, place = np.unique(classes, return_index=True, return_inverse=True)
+    if np.bincount(place).max() < number:  # fewer of every class than folds: there is nothing to spread
+        return np.asarray(np.unique(groups, return_inverse=True)[1] % number)
     splitter = StratifiedGroupKFold(number)
     for fold, (_, left_out) in enumerate(splitter.split(np.zeros((len(classes), 1)), first[place], groups)):
         found[left_out] = fold
