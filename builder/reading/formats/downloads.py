@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.reading.formats.labels import MAX_LABEL_FILE, decoded, labels_of_json, labels_of_text, teachable_labels
-from builder.reading.formats.members import Members
 from builder.reading.formats.stored import Origin, StoredModel
 from builder.reading.graph import MODEL_CLASSES
 from builder.settings.config import ResizeConfig
 from builder.settings.input_scaling import PREPROCESSING
+
+if TYPE_CHECKING:
+    from builder.reading.formats.members import Members  # imports h5py, which is not needed for .tflite files
 
 TEACHABLE_LABELS, FRIGATE_LABELS, LINER_LABELS = "labels.txt", "labelmap.txt", "classes.json"
 LABEL_FILES = (TEACHABLE_LABELS, FRIGATE_LABELS, LINER_LABELS)
