@@ -151,6 +151,7 @@ TOML: dict[str, Any] = {
         "dogs": {
             "model": "d.keras", "labels": "d.txt", "preprocessing": {"scale": [1, 1, 1], "offset": 0.5},
             "size": [96, 64], "resize": {"method": "area", "fit": "pad", "antialias": True}, "min_agreement": 1,
+            "title": "Dogs",
         },
     },
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +15,16 @@ from builder.commands.options import HELP, Commands, head_options, setting_optio
 from builder.commands.scoring import compare, score, search
 from builder.commands.training import train_head
 from builder.settings.config import BuildConfig, ReadConfig
+from builder.support.errors import ConfigError
 from builder.support.places import report_folder
 from builder.support.quiet import quiet, terminal
 from edge_runtime import __version__
+from edge_runtime.escape import printable
+
+if TYPE_CHECKING:
+    from builder.starting.init import Start
+
+CONFIG = "polyhead.toml"
 
 
 @click.group(cls=Commands, context_settings=HELP)
@@ -33,14 +40,55 @@ for command in (*COMMANDS, train_head, export, sign, score, compare, search):
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--head", "heads", multiple=True, metavar="NAME=MODEL", help="A classifier; repeat for each.")
-@head_options("labels", "preprocessing", "activation")
+@head_options("labels", "preprocessing", "activation", "title")
 @click.option(
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )
 @setting_options(BuildConfig)
 def build(config: Path | None, heads: tuple[str, ...], **options: Any) -> None:
-    """Build from the TOML file CONFIG, or from options alone; options win over the file."""
+    """Build from the TOML file CONFIG, or from options alone; options win over the file.
+
+    CONFIG may be a folder: its polyhead.toml, which is written first where there is none; see `builder init`.
+    """
+    if config is not None and config.is_dir():
+        config = _config_in(config)
     run_build(build_config(config, heads, options))
+
+
+def _config_in(folder: Path) -> Path:
+    """Raises ``ConfigError`` where a line of it is left for the user to write."""
+    config = folder / CONFIG
+    if not config.exists():
+        started = _started(folder, None)
+        if started.missing:
+            raise ConfigError("\n".join(f"{config}: missing: {line}" for line in started.missing))
+    return config
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), help=f"The TOML file to write; else {CONFIG} in FOLDER.")
+def init(folder: Path, output: Path | None) -> None:
+    """Look through FOLDER for classifiers and write a TOML file to build those from that share a base."""
+    started = _started(folder, output)
+    click.echo(f"next: builder build {printable(str(started.config))}")
+
+
+def _started(folder: Path, output: Path | None) -> Start:
+    with quiet():
+        from builder.starting.init import init as run
+
+        started = run(folder, output)
+    for head in started.heads:
+        labels = printable(", ".join(head.classifier.labels[:6]))
+        click.echo(f"{head.name}: {printable(head.title)} ({head.classifier.kind}): {labels or 'labels not known'}")
+    for name, reason in started.left_out:
+        click.echo(printable(f"left out: {name}: {reason}"), err=True)
+    for line in started.missing:
+        click.echo(printable(f"missing: {line}"), err=True)
+    pictures = f", {started.pictures} pictures out of project.tm" if started.pictures else ""
+    click.echo(printable(f"{started.config}: {len(started.heads)} heads, {len(started.left_out)} left out{pictures}"))
+    return started
 
 
 def run_build(settings: BuildConfig) -> None:
@@ -80,6 +128,7 @@ def inspect(
         sources = [(path, transforms[path.stem]) for path in models]
         groups = inspection.inspect(
             sources,
+            size=settings.size,
             tolerance=settings.tolerance,
             allow_code=settings.allow_code,
             limits=settings.limits,

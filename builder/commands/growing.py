@@ -29,7 +29,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable o
 def _new_head_options(command: Any) -> Any:
     fast = click.option("--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer.")
     settings = setting_options(GrowConfig, without=("file", "output"))
-    return head_options("labels", "preprocessing", "activation", "size", "resize", of_several=False)(
+    return head_options("labels", "preprocessing", "activation", "title", "size", "resize", of_several=False)(
         fast(settings(_JSON(command)))
     )
 

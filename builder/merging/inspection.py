@@ -45,6 +45,7 @@ class Group:
 def inspect(
     models: Sequence[tuple[Path, PixelTransform | None]],
     *,
+    size: tuple[int, int] | None = None,
     tolerance: float = 0.0,
     allow_code: bool = False,
     limits: Limits | None = None,
@@ -53,10 +54,16 @@ def inspect(
     """The models in groups that share a backbone, in the order of their first models.
 
     ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
-    ``tolerance`` and the others: as in ``BuildConfig``. Raises ``ModelFileError``.
+    ``size``, ``tolerance`` and the others: as in ``BuildConfig``. Raises ``ModelFileError``.
     """
-    reader, groups = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode), list[list[Classifier]]()
-    for classifier in of_one_kind([reader.read(str(path), path, preprocessing) for path, preprocessing in models]):
+    reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
+    return grouped([reader.read(str(path), path, how, size) for path, how in models], tolerance)
+
+
+def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:
+    """The same for models that were read already."""
+    groups: list[list[Classifier]] = []
+    for classifier in of_one_kind(classifiers):
         for group in groups:
             (_, near), _ = align((group[0], classifier), tolerance)
             if _share((group[0], near)) is not None:

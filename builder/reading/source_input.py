@@ -34,12 +34,14 @@ def read_source_input(
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
+        settled = preprocessing is not None or stored.origin.preprocessing is not None
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
         if inside is None:
-            return simple, PictureSourceInput(_picture_size(shape, stored, size), pixels, declared, stored.origin.resize)
+            size = _picture_size(shape, stored, size)
+            return simple, PictureSourceInput(size, pixels, declared, stored.origin.resize, settled)
         behind, height_and_width = inside
         simple, pixels = simplify(behind, pixels)
-        return simple, PictureSourceInput(height_and_width, pixels, declared, AS_KERAS_RESIZES)
+        return simple, PictureSourceInput(height_and_width, pixels, declared, AS_KERAS_RESIZES, settled)
     if preprocessing is not None:
         raise ModelFileError(f"{stored.path} takes texts; preprocessing is for pictures: leave it out")
     if words is not None:

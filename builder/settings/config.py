@@ -161,6 +161,7 @@ class HeadConfig:
     size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
     resize: Annotated[_Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
     min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
+    title: Annotated[Text | None, Field(description="What people call it, in any script.")] = None
 
     def __post_init__(self) -> None:
         try:
@@ -262,6 +263,7 @@ class WithLimits:
 class ReadConfig(WithLimits):
     """How model files are read where nothing is built."""
 
+    size: Annotated[Size | None, Field(description="Pixels, of models that take pictures of any size.")] = None
     tolerance: Tolerance = 0.0
     max_memory: MaxMemory = Limits.max_memory
     max_steps: MaxSteps = Limits.max_steps
