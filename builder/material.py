@@ -41,7 +41,8 @@ class Material:
 
     @property
     def heads(self) -> tuple[HeadInfo, ...]:
-        return tuple(HeadInfo(c.name, c.labels, c.activation) for c in self.classifiers)
+        titles = {head.name: head.title or "" for head in self.config.heads}
+        return tuple(HeadInfo(c.name, c.labels, c.activation, title=titles.get(c.name, "")) for c in self.classifiers)
 
     def inputs(self, most: int) -> np.ndarray:
         """Calibration samples (samples, ...) as the float model's ``image`` or ``tokens`` takes them."""

@@ -333,8 +333,9 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
         quality = qualities.get(head["head_name"])
         agreement = f", agreement {quality['agreement']:.3f} on {quality['pictures']}" if quality else ""
         pack = f" (pack {head['path']})" if "path" in head else ""
-        line = f"  {head['head_name']:{width}}  {head['bytes']:7,} bytes, {head['activation']}{agreement}: {labels}{pack}"
-        lines.append(line)
+        title = ' "{}"'.format(head["title"]) if "title" in head else ""
+        facts = f"{head['bytes']:7,} bytes, {head['activation']}{agreement}"
+        lines.append(f"  {head['head_name']:{width}}{title}  {facts}: {labels}{pack}")
     joint = document["joint"]
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']}")

@@ -46,8 +46,8 @@ class Identity:
         sources = document.get("sources", {})
         if not isinstance(sources, dict):
             raise BundleError(f"expected identity's sources as dict, found {sources!r:.60}")
-        texts = {key: _text(key, document.get(key, "")) for key in _TEXTS}
-        return cls(sources={name: _text("sources", value) for name, value in sources.items()}, **texts)
+        texts = {key: bounded_text(f"identity's {key}", document.get(key, "")) for key in _TEXTS}
+        return cls(sources={name: bounded_text("identity's sources", value) for name, value in sources.items()}, **texts)
 
 
 def file_digest(path: str) -> str:
@@ -70,7 +70,8 @@ def model_text(document: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (document["name"], document["version"], f"({document['digest'][:19]})")))
 
 
-def _text(key: str, value: Any) -> str:
+def bounded_text(what: str, value: Any) -> str:
+    """``value``, a text that people wrote. Raises ``BundleError`` for anything else, and for a long one."""
     if not isinstance(value, str) or len(value) > MAX_LENGTH:
-        raise BundleError(f"expected identity's {key} as a text of {MAX_LENGTH} characters at most, found {value!r:.60}")
+        raise BundleError(f"expected {what} as a text of {MAX_LENGTH} characters at most, found {value!r:.60}")
     return value

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 import numpy as np
 
 from edge_runtime.errors import BundleError
-from edge_runtime.identity import Identity
+from edge_runtime.identity import Identity, bounded_text
 from edge_runtime.quantization import FLOAT, Quantization
 from edge_runtime.text import TextInput
 
@@ -87,12 +87,16 @@ class SeamTensor:
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """One head: its labels in the order of its scores, and what turned its last numbers into probabilities."""
+    """One head: its labels in the order of its scores, and what turned its last numbers into probabilities.
+
+    ``title``: what people call it, in any script; empty where nobody said, and in older files.
+    """
 
     head_name: str
     labels: Tuple[str, ...]
     activation: str = "softmax"
     bytes: int = 0  # what this head adds to the file
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,8 +245,12 @@ def _check_version(document: Any) -> None:
 
 def _head_to_json(head: HeadInfo) -> Dict[str, Any]:
     return {
-        "head_name": head.head_name, "labels": list(head.labels), "activation": head.activation, "bytes": head.bytes
-    }  # fmt: skip
+        "head_name": head.head_name,
+        **({"title": head.title} if head.title else {}),
+        "labels": list(head.labels),
+        "activation": head.activation,
+        "bytes": head.bytes,
+    }
 
 
 def _seam_tensor_to_json(tensor: SeamTensor) -> Dict[str, Any]:
@@ -342,4 +350,5 @@ def _head(item: Any) -> HeadInfo:
     if not labels or not all(isinstance(label, str) and label for label in labels):
         raise BundleError(f"expected the labels of {name} as a list of strings, found {labels!r:.60}")
     activation = _choice(item.get("activation"), ACTIVATIONS, "activation")
-    return HeadInfo(name, tuple(labels), activation, _get(item, "bytes", int))
+    title = bounded_text(f"the title of {name}", item.get("title", ""))
+    return HeadInfo(name, tuple(labels), activation, _get(item, "bytes", int), title)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from click.testing import CliRunner
 
 from builder.commands.cli import main as builder_main
 from builder.settings.input_scaling import PREPROCESSING
+from edge_runtime.bundle import append_members, read_model
 from edge_runtime.cli import main as runtime_main
 from tests.tiny_models import save_pictures, tiny_base, tiny_classifier, tiny_picture
 
@@ -56,9 +57,21 @@ def lines(*arguments: object) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def printed(tiny_file: Path, joint: Any, tiny_pictures: list[Path]) -> list[tuple[str, Any]]:
+def titled(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_file`` whose heads have titles."""
+    metadata, model = read_model(str(tiny_file))
+    heads = tuple(replace(head, title=head.head_name.title()) for head in metadata.heads)
+    path = tmp_path_factory.mktemp("titled") / "titled.tflite"
+    path.write_bytes(append_members(model, replace(metadata, heads=heads)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def printed(tiny_file: Path, joint: Any, titled: Path, tiny_pictures: list[Path]) -> list[tuple[str, Any]]:
     """Every kind of document with the name of its schema."""
-    found = [("polyhead", json.loads(zipfile.ZipFile(file).read("polyhead.json"))) for file in (tiny_file, joint.output)]
+    files = (titled, tiny_file, joint.output)
+    found = [("polyhead", json.loads(zipfile.ZipFile(file).read("polyhead.json"))) for file in files]
+    found += [("info", line) for line in lines("info", titled, "--json")]
     pictures = tiny_pictures[0].parent
     for file, options in ((tiny_file, ["--top-k", 2]), (joint.output, ["--joint"])):
         found += [("classify", line) for line in lines("classify", file, tiny_pictures[0], "--json", *options)]

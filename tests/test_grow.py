@@ -38,6 +38,7 @@ from tests.tiny_models import (
     save_pictures,
     tiny_base,
     tiny_classifier,
+    tiny_config,
 )
 
 DOGS = label_names("dogs", 5)
@@ -579,6 +580,40 @@ def test_the_commands(file: Path, labelled: Path, tmp_path: Path) -> None:
     )
     assert packed.exit_code == 0, packed.output
     assert read_head_pack(str(tmp_path / "dogs.head.tflite"))[0].head.labels == DOGS
+
+
+def test_a_build_writes_the_titles_it_was_given(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, {"a": 2, "b": 3}, rounding="nearest")
+    config = replace(config, heads=(config.heads[0], replace(config.heads[1], title="감정")))
+    heads = read_metadata(str(build(config).output)).to_json()["heads"]
+    assert [head.get("title") for head in heads] == [None, "감정"]
+
+
+def test_a_title_goes_into_the_file_and_stays(file: Path, models: Path, labelled: Path, tmp_path: Path) -> None:
+    title = "감정 [b]\x1b[31m"
+    options = ("--preprocessing", PREPROCESSING, "--calibration-data", models / "pictures", "--min-agreement", 0)
+    dogs = f"dogs={labelled / 'dogs.keras'}"
+
+    def titles() -> dict[str, str]:
+        return {head.head_name: head.title for head in read_finished(file).metadata.heads if head.title}
+
+    assert "title" not in run("list", file).stdout
+    assert run("add-head", file, dogs, *options, "--title", title).exit_code == 0
+    assert titles() == {"dogs": title}
+    assert run("replace-head", file, dogs, *options).exit_code == 0
+    assert run("rename-head", file, "dogs=hounds").exit_code == 0
+    assert run("remove-head", file, "animals").exit_code == 0
+    assert titles() == {"hounds": title}
+    listed, told = run("list", file), CliRunner().invoke(edge_runtime_main, ["info", str(file)])
+    for shown in (listed.stdout, told.stdout):
+        assert "감정 [b]\\u001b[31m" in shown
+        assert "\x1b" not in shown
+    assert run("remove-head", file, "hounds").exit_code == 0
+    assert titles() == {}
+    assert (
+        run("build-head", file, dogs, *options, "--title", title, "--output", tmp_path / "d.head.tflite").exit_code == 0
+    )
+    assert read_head_pack(str(tmp_path / "d.head.tflite"))[0].head.title == title
 
 
 def test_the_commands_refuse_in_one_line(file: Path, labelled: Path, tmp_path: Path) -> None:

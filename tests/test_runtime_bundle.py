@@ -86,7 +86,10 @@ def test_members_say_what_was_built(metadata: Metadata, model: bytes, whole: byt
 
 
 def test_members_come_back_as_they_went_in(tmp_path: Path) -> None:
-    heads = (HeadInfo("a", ("é", "日本", " spaces ", "\U0001f99c")), HeadInfo("b1_", ("x",), "sigmoid", 7))
+    heads = (
+        HeadInfo("a", ("é", "日本", " spaces ", "\U0001f99c")),
+        HeadInfo("b1_", ("x",), "sigmoid", 7, title="\u2066감정\n"),
+    )
     spec = ImageInput(17, 19, method="area", antialias=False, fit="pad")
     before = Metadata(
         spec,
@@ -100,6 +103,17 @@ def test_members_come_back_as_they_went_in(tmp_path: Path) -> None:
     path = tmp_path / "file.tflite"
     path.write_bytes(append_members(FAKE_MODEL, before))
     assert read_metadata(str(path)) == before
+
+
+@pytest.mark.parametrize("title", [None, 3, ["a"], {}, True, "x" * 201])
+def test_a_title_that_is_no_short_text(title: object) -> None:
+    document = SMALL.to_json()
+    assert "title" not in document["heads"][0]
+    document["heads"][0]["title"] = "x" * 200
+    assert Metadata.from_json(document).heads[0].title == "x" * 200
+    document["heads"][0]["title"] = title
+    with pytest.raises(BundleError, match="the title of cats as a text"):
+        Metadata.from_json(document)
 
 
 def test_same_inputs_same_bytes() -> None:

@@ -109,12 +109,16 @@ def list_heads(file: Path, as_json: bool) -> None:
         click.echo(printable(json.dumps({"heads": metadata.to_json()["heads"]}, ensure_ascii=False)))
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("index", "head", "bytes", "agreement", "labels"):
+    titled = any(head.title for head in metadata.heads)
+    for column in ("index", "head", *(["title"] if titled else []), "bytes", "agreement", "labels"):
         table.add_column(column, justify="right" if column in ("index", "bytes", "agreement") else "left")
     for i, head in enumerate(metadata.heads):
         agreement = figures.get(head.head_name, {}).get("agreement")
         figure = "" if agreement is None else f"{agreement:.3f}"
-        table.add_row(str(i), head.head_name, f"{head.bytes:,}", figure, plain(", ".join(head.labels)))
+        cells = (head.title,) if titled else ()
+        table.add_row(
+            str(i), head.head_name, *map(plain, cells), f"{head.bytes:,}", figure, plain(", ".join(head.labels))
+        )
     Console().print(table)
 
 

@@ -197,7 +197,10 @@ def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, 
         calibration, verification = collect(folder, config.verification_data, names, file.metadata.input)
         change.notes += verification.drawn(file.metadata.input.noun)
     with change.stage("head"):
-        return made_and_answered(file, classifier, calibration, verification, rounding=config.rounding), verification
+        new = made_and_answered(file, classifier, calibration, verification, rounding=config.rounding)
+    titles = {info.head_name: info.title for info in file.metadata.heads}  # a head that is replaced keeps its own
+    info = replace(new.info, title=head.title or titles.get(head.name, ""))
+    return replace(new, info=info), verification
 
 
 def _joint_again(
