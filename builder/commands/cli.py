@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from builder.commands.scoring import compare, score, search
 from builder.commands.training import train_head
 from builder.settings.config import BuildConfig, ReadConfig
 from builder.support.errors import ConfigError
+from builder.support.naming import as_options
 from builder.support.places import report_folder
 from builder.support.quiet import quiet, terminal
 from edge_runtime import __version__
@@ -52,7 +54,8 @@ def build(config: Path | None, heads: tuple[str, ...], **options: Any) -> None:
     """
     if config is not None and config.is_dir():
         config = _config_in(config)
-    run_build(build_config(config, heads, options))
+    with nullcontext() if config is not None else as_options():
+        run_build(build_config(config, heads, options))
 
 
 def _config_in(folder: Path) -> Path:
@@ -122,7 +125,7 @@ def inspect(
     """
     transforms = each_preprocessing(preprocessing, [path.stem for path in models])
     settings = chosen(ReadConfig, **options)
-    with quiet():
+    with quiet(), as_options():
         from builder.merging import inspection
 
         sources = [(path, transforms[path.stem]) for path in models]

@@ -14,6 +14,7 @@ from rich.table import Table
 from builder.commands.chosen import chosen, head_config, pair
 from builder.commands.options import head_options, setting_options
 from builder.settings.growing import GrowConfig
+from builder.support.naming import as_options
 from builder.support.plain import plain
 from builder.support.quiet import quiet
 from edge_runtime.bundle import read_metadata
@@ -126,7 +127,7 @@ def _run(operation: str, file: Path, output: Path, head: str, options: dict[str,
     name, model = pair(head, "NAME=MODEL")
     as_json = options.pop("as_json")
     config = chosen(GrowConfig, head=head_config(name, model, options), file=file, output=output, **options)
-    with quiet():
+    with quiet(), as_options():
         from builder.growing import grow
 
         change = getattr(grow, operation)(config, **more)

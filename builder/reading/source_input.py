@@ -111,7 +111,7 @@ def _picture_size(shape: tuple[int | None, ...], stored: StoredModel, size: tupl
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ModelFileError(
             f"{path}: it takes pictures of any size, {shape}, and its layers do not tell which it was trained at; "
-            f"add {advice('size', 'PIXELS')}"
+            f"add {advice('size', 'PIXELS', number=True)}"
         )
     return height, width
 

@@ -24,8 +24,8 @@ def head_setting(head: str, key: str) -> str:
     return f"--{key.replace('_', '-')} {head}" if _options.get() else f"heads.{head}.{key}"
 
 
-def advice(key: str, value: str, head: str = "") -> str:
+def advice(key: str, value: str, head: str = "", *, number: bool = False) -> str:
     """What to write: ``preprocessing = "tf"`` or ``--preprocessing cats=tf``; ``value`` as an option has it."""
     if _options.get():
         return f"--{key.replace('_', '-')} {f'{head}=' if head else ''}{value}"
-    return f'{key} = "{value}"'
+    return f"{key} = {value}" if number else f'{key} = "{value}"'
