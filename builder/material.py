@@ -77,7 +77,7 @@ class Material:
             **({"float_heads": list(float_heads)} if float_heads else {}),
             **_method(self.config),
             "parameters": shared.parameters,
-            f"calibration_{spec.noun}": len(self.samples.calibration.tensors),
+            f"calibration_{spec.noun}": 0 if self.samples.calibration.noise else len(self.samples.calibration.tensors),
             "polyhead": __version__,
             "sources": {c.name: c.kind for c in self.classifiers},
             **_versions(self.classifiers),

@@ -67,6 +67,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         TargetError: The file needs a newer interpreter than its target has.
     """
     check_places(config)
+    config = config.as_possible()
     with locked(config.output, wait=0) as output:
         return _build(config, output, Stages(progress))
 

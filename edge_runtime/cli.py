@@ -331,7 +331,8 @@ def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     for head in everything:
         labels = ", ".join(head["labels"][:8]) + (", ..." if len(head["labels"]) > 8 else "")
         quality = qualities.get(head["head_name"])
-        agreement = f", agreement {quality['agreement']:.3f} on {quality['pictures']}" if quality else ""
+        on = f"{quality['pictures']}{' of noise' if document['quality'].get('noise') else ''}" if quality else ""
+        agreement = f", agreement {quality['agreement']:.3f} on {on}" if quality else ""
         pack = f" (pack {head['path']})" if "path" in head else ""
         title = ' "{}"'.format(head["title"]) if "title" in head else ""
         facts = f"{head['bytes']:7,} bytes, {head['activation']}{agreement}"

@@ -49,7 +49,12 @@ def test_paths_are_relative_to_the_file_and_heads_keep_their_order(tmp_path: Pat
     ("old", "new", "words"),
     [
         ('output = "out/all.tflite"', "", "output: expected a path, found nothing"),
-        ('calibration_data = "pictures"', "", "calibration_data: expected a path"),
+        ('calibration_data = "pictures"', "calibration_data = 3", "calibration_data: expected a path"),
+        ('calibration_data = "pictures"', 'precision = "int8"', "precision int8 needs calibration_data, a folder"),
+        ('calibration_data = "pictures"', 'precision = "mixed"', "precision mixed needs calibration_data, a folder"),
+        ('calibration_data = "pictures"', 'algorithm = "tensorflow"', "precision int8 by tensorflow needs"),
+        ('calibration_data = "pictures"', 'verification_data = "v"', "verification_data needs calibration_data"),
+        ('calibration_data = "pictures"', "joint = { enabled = true }", "the joint list needs calibration_data"),
         ("calibration_data", "calibration_dta", "unknown key 'calibration_dta'; did you mean 'calibration_data'?"),
         ('preprocessing = "tf"', 'preprocesing = "tf"', r"unknown key 'heads\.cats\.preprocesing'; did you mean"),
         ('preprocessing = "tf"', 'preprocessing = "imagenet"', r"heads\.cats\.preprocessing: expected one of raw"),
@@ -112,10 +117,13 @@ def test_a_precision_keeps_its_former_name(tmp_path: Path) -> None:
 def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
     text = GOOD + 'preprocessing = "x"\nmodle = 1\n[resize]\nfit = 1\n[joint]\nfalse_alarm = 2\n[heads.Cats]\nmodel = 3\n'
     with pytest.raises(ConfigError) as error:
-        read(tmp_path, text.replace('calibration_data = "pictures"', "target = ['coral']\nmax_steps = 1.5"))
+        read(
+            tmp_path,
+            text.replace('calibration_data = "pictures"', "calibration_data = 3\ntarget = ['coral']\nmax_steps = 1.5"),
+        )
     lines = str(error.value).splitlines()
     for part in (
-        "calibration_data: expected a path, found nothing",
+        "calibration_data: expected a path, found 3",
         "target: expected one of trixie, bookworm, bookworm32, bullseye, coral, found ['coral']",
         "max_steps: expected a whole number from 1 and below 1,000,000, found 1.5",
         "heads.dogs.preprocessing: expected one of raw",

@@ -297,6 +297,8 @@ def _retrained(
 
     From the calibration pictures in folders ``<head>/<class>``; None where a class has no folder.
     """
+    if config.calibration_data is None:
+        return None
     heads, seen = classifier.metadata.heads, {p.path.read_bytes() for p in answers.pictures}
     paths = [
         (Labelled(path, h, i))

@@ -119,10 +119,11 @@ class HeadQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """``features_snr_db``: signal to noise of the file's features against the float ones."""
+    """``features_snr_db``: signal to noise of the file's features against the float ones. ``noise``: on such."""
 
     heads: tuple[HeadQuality, ...]
     features_snr_db: float
+    noise: bool = False
 
     @property
     def agreement(self) -> float:
@@ -137,7 +138,8 @@ class Quality:
     def to_json(self) -> dict[str, object]:
         heads = {q.head_name: q.to_json() for q in self.heads}
         snr = round(self.features_snr_db, 2) if math.isfinite(self.features_snr_db) else None
-        return {"features_snr_db": snr, "agreement": round(self.agreement, 4), "heads": heads}
+        of_noise = {"noise": True} if self.noise else {}
+        return {"features_snr_db": snr, "agreement": round(self.agreement, 4), **of_noise, "heads": heads}
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,13 @@ def verify(path: Path, samples: SampleSet, expected: Expected, advance: Callable
             chosen = samples.of_head(info.head_name)
             found = [classifier.head_scores(features[i], info.head_name) for i in where[chosen]]
             truth = expected.scores[info.head_name]
-            own = len(classifier.heads) == 1 or samples.has_own(info.head_name)
+            own = not samples.noise and (len(classifier.heads) == 1 or samples.has_own(info.head_name))
             quality = judge(info.head_name, chosen, truth, np.stack(found), info.activation, own_pictures=own)
             heads.append(replace(quality, own_bar=expected.bars.get(info.head_name)))
         check_end_to_end(path, tensors, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
-    return Quality(tuple(heads), snr_db(expected.features[once], real))
+    return Quality(tuple(heads), snr_db(expected.features[once], real), samples.noise)
 
 
 def judge(

@@ -25,7 +25,7 @@ def identity_of(config: BuildConfig, samples: Iterable[Sample]) -> Identity:
         built_at=built_at(os.environ.get(EPOCH)),
         author=config.author or "",
         licence=config.licence or "",
-        calibration=f"sha256:{content.hexdigest()}",
+        calibration="" if config.calibration_data is None else f"sha256:{content.hexdigest()}",
         sources={head.name: source_digest(head.model) for head in config.heads},
     )
 

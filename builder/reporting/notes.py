@@ -9,7 +9,14 @@ from builder.reading.classifier import Classifier
 from builder.reading.resizing import resize_notes
 from builder.reading.text_input import text_notes
 from builder.samples.gathered import Samples
-from builder.settings.config import BuildConfig
+from builder.settings.config import SAMPLE_FREE, BuildConfig
+
+_WITHOUT_PICTURES = (
+    "no calibration_data: the precisions that need none are made ({kinds}), and no joint list; no head was judged on "
+    "pictures: the file was compared with its originals on {count} pictures of noise. To get pictures: project.tm of "
+    "Teachable Machine (`builder init` unpacks it), `edge-runtime camera FILE --record 200 DIR`, or the folder that the "
+    "models were trained on; then set calibration_data"
+)
 
 
 def notes_of(
@@ -22,6 +29,8 @@ def notes_of(
     """``others``: what was noted elsewhere."""
     found = [*(f"{classifier.name}: {note}" for classifier in classifiers for note in classifier.notes), *others]
     found += resize_notes(config.resize, {c.name: c.source_input for c in classifiers})
+    if config.calibration_data is None:
+        found.insert(0, _WITHOUT_PICTURES.format(count=len(samples.verification.tensors), kinds=", ".join(SAMPLE_FREE)))
     early = early_difference(classifiers, shared)
     if early is not None:
         index, own, difference = early

@@ -84,9 +84,14 @@ class Report:
         return len(self.chosen.model)
 
     @property
+    def noun(self) -> str:
+        """What the samples are called that the file was compared on."""
+        return f"noise {self.metadata.input.noun}" if self.quality.noise else self.metadata.input.noun
+
+    @property
     def failures(self) -> list[str]:
         """Heads that failed verification, with the reason."""
-        bar, noun, by_name = self.config.min_agreement, self.metadata.input.noun, len(self.config.precisions) == 1
+        bar, noun, by_name = self.config.min_agreement, self.noun, len(self.config.precisions) == 1
         return [
             reason_of_failure(q, bar, noun, precision=self.chosen.precision, chosen_by_name=by_name)
             for q in self.quality.heads
@@ -97,21 +102,21 @@ class Report:
     def warnings(self) -> list[str]:
         bar, found = self.config.min_agreement, list(self.notes)
         few = [f"{q.head_name} ({q.pictures})" for q in self.quality.heads if not q.can_tell(bar)]
-        if few:
+        if few and not self.quality.noise:
             named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
-            found.append(f"too few held-out {self.metadata.input.noun} to prove an agreement of {bar:g}: {named}")
-        found += self._always_the_same()
-        if self.beyond > MOST_BEYOND:
-            noun = self.metadata.input.noun
+            found.append(f"too few held-out {self.noun} to prove an agreement of {bar:g}: {named}")
+        found += [] if self.quality.noise else self._always_the_same()
+        if self.beyond > MOST_BEYOND and not self.quality.noise:
+            noun = self.noun
             found.append(
                 f"the calibration {noun} look unlike the verification {noun}: {self.beyond:.0%} of the features of these "
                 f"are larger than any that those gave; calibrate with more {noun}, like those that the device will see"
             )
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
-                noun = f"{what} {self.metadata.input.noun}"
+                noun = f"{what} {self.noun}"
                 found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
-        found += self.verification.drawn(self.metadata.input.noun)
+        found += self.verification.drawn(self.noun)
         if self.joint is not None:
             found += self.joint.notes
         elif self.config.joint.wanted(self.metadata.input.noun) and len(self.metadata.heads) > 1:
@@ -129,7 +134,7 @@ class Report:
         if not same:
             return []
         named = ", ".join(same[:_NAMED]) + (f" and {len(same) - _NAMED} more" if same[_NAMED:] else "")
-        noun = self.metadata.input.noun
+        noun = self.noun
         return [
             f"one and the same answer to all held-out {noun}, from the original too: {named}; agreement says nothing: "
             f"are these {noun} of all its labels, and do they enter the model as in its training?"
@@ -169,7 +174,7 @@ class Report:
                 "weights_apart": self.equivalence.apart,
             },
             "calibration": {
-                "pictures": len(self.calibration.tensors),
+                "pictures": self.metadata.built[f"calibration_{self.metadata.input.noun}"],
                 "broken": list(self.calibration.broken),
                 "verification_beyond": round(self.beyond, 4),
             },
@@ -204,11 +209,11 @@ def print_summary(report: Report) -> None:
     table = Table(
         title=f"{plain(report.config.output)}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD
     )
-    for column in ("head", "bytes", report.metadata.input.noun, "agreement", "95 % interval", "drift", "max"):
+    for column in ("head", "bytes", report.noun, "agreement", "95 % interval", "drift", "max"):
         table.add_column(column, justify="left" if column == "head" else "right")
     ordered = sorted(zip(report.metadata.heads, report.quality.heads, strict=True), key=lambda pair: pair[1].agreement)
     shown = ordered[:_ROWS] if len(ordered) > _ROWS else zip(report.metadata.heads, report.quality.heads, strict=True)
-    bar, noun = report.config.min_agreement, report.metadata.input.noun
+    bar = report.config.min_agreement
     for head, q in shown:
         interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
         numbers = (
@@ -224,7 +229,7 @@ def print_summary(report: Report) -> None:
         mean = sum(q.agreement for q in report.quality.heads) / len(ordered)
         table.caption = f"the {_ROWS} heads that agree least; mean agreement of all {len(ordered)}: {mean:.3f}"
     Console(width=None if Console().is_terminal else 120).print(table)
-    for line in caption(list(report.quality.heads), bar, noun):
+    for line in caption(list(report.quality.heads), bar, report.metadata.input.noun):
         print(line)
     total = sum(report.seconds.values())
     print(
@@ -274,7 +279,7 @@ def _page(report: Report) -> Page:
     return Page(
         title=report.config.output.name,
         facts=_facts(report),
-        noun=report.metadata.input.noun,
+        noun=report.noun,
         failures=report.failures,
         warnings=report.warnings,
         bytes_by_part=report.bytes_by_part,
@@ -320,7 +325,7 @@ def _equivalence_text(found: Equivalence) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    metadata, noun = report.metadata, report.metadata.input.noun
+    metadata, noun = report.metadata, report.noun
     return [
         ("verification", "a head failed" if report.failures else "passed"),
         ("precision", report.chosen.title),
@@ -336,7 +341,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
         (
             "calibration",
-            f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
+            "no pictures were given"
+            if report.quality.noise
+            else f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
         ),
         ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
         ("joint list", joint_line(report.joint, report.chosen.joint_reason)),

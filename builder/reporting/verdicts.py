@@ -19,7 +19,7 @@ def _figures(q: HeadQuality, noun: str) -> str:
         return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
     return (
         f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which that is "
-        f"decided ({q.agreement:.1%} of all {q.pictures}), not judged on {noun} of its own"
+        f"decided ({q.agreement:.1%} of all {q.pictures}), not judged on {noun.split()[-1]} of its own"
     )
 
 

@@ -33,6 +33,7 @@ class SampleSet:
     tensors: np.ndarray
     broken: tuple[str, ...] = ()
     found: int = 0
+    noise: bool = False  # nobody's pictures
 
     @property
     def samples(self) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from builder.joint import grouped_samples
 from builder.samples.calibration import SampleSet, collect
 from builder.samples.files import Sample
+from builder.samples.noise import noise_sets
 from builder.settings.config import BuildConfig
 from edge_runtime.inputs import InputSpec
 from edge_runtime.text import TextInput
@@ -39,6 +40,8 @@ class Samples:
 
 def collect_samples(config: BuildConfig, spec: InputSpec) -> Samples:
     """Raises ``SamplesError``."""
+    if config.calibration_data is None:
+        return Samples(spec, *noise_sets(spec), grouped=())
     names = [head.name for head in config.heads]
     calibration, verification = collect(config.calibration_data, config.verification_data, names, spec)
     held_out = verification.sources

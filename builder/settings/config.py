@@ -36,6 +36,7 @@ AUTO = "auto"
 MIXED = "mixed"
 FORMER_PRECISIONS = {"islands": MIXED}  # what versions before wrote, still read
 PRECISIONS = ("int8", MIXED, "int16", "weights", "float16", "float")
+SAMPLE_FREE = PRECISIONS[3:]  # what can be made without calibration samples
 MAX_CONFIG_FILE = 16 << 20  # bytes
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
@@ -292,10 +293,10 @@ class BuildConfig(WithLimits):
     """
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
-    calibration_data: Samples
+    calibration_data: Samples | None = None
     heads: Annotated[
         tuple[HeadConfig, ...], _HEADS, Field(description="The classifiers, in the order that they have everywhere.")
-    ]
+    ] = ()
     verification_data: HeldOut | None = None
     min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
     keras_output: Annotated[SettingPath | None, Field(description="Also save the merged model as .keras.")] = None
@@ -343,6 +344,28 @@ class BuildConfig(WithLimits):
             raise ConfigError(
                 f"algorithm {self.algorithm} makes int8 alone, found precision {self.precision!r}; leave one of them out"
             )
+        if self.calibration_data is None:
+            self._check_without_samples()
+
+    def _check_without_samples(self) -> None:
+        kind = self.precision if self.algorithm == OWN else f"int8 by {self.algorithm}"
+        if kind not in (AUTO, *SAMPLE_FREE):
+            needs = f"precision {kind}"
+        elif self.joint.enabled:
+            needs = "the joint list"
+        elif self.verification_data is not None:
+            needs = "verification_data"
+        else:
+            return
+        free = f"; {', '.join(SAMPLE_FREE)} need none" if needs.startswith("precision") else ""
+        raise ConfigError(f"{needs} needs calibration_data, a folder of pictures like those to come{free}")
+
+    def as_possible(self) -> BuildConfig:
+        """Without calibration samples nothing is learnt from samples."""
+        if self.calibration_data is not None:
+            return self
+        joint = replace(self.joint, enabled=False)
+        return replace(self, rounding="nearest", refit=False, equalize=False, joint=joint)
 
     @property
     def report_folder(self) -> Path:
@@ -353,7 +376,9 @@ class BuildConfig(WithLimits):
         """The precisions to try, in this order."""
         if self.algorithm != OWN:
             return PRECISIONS[:1]
-        return PRECISIONS if self.precision == AUTO else (self.precision,)
+        if self.precision != AUTO:
+            return (self.precision,)
+        return SAMPLE_FREE if self.calibration_data is None else PRECISIONS
 
     def least_agreement(self, head: str) -> float:
         """The agreement with its original that the head of this name must reach."""

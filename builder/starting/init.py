@@ -47,8 +47,7 @@ class Start:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        lines = [f"heads.{head.name}: {line}" for head in self.heads for line in head.missing]
-        return tuple(lines) if self.samples else (*lines, "calibration_data: a folder of pictures like those to come")
+        return tuple(f"heads.{head.name}: {line}" for head in self.heads for line in head.missing)
 
 
 def init(folder: Path, config: Path | None = None) -> Start:
@@ -138,7 +137,7 @@ def toml(start: Start, folder: Path) -> str:
     if start.samples is not None:
         lines.append(f"calibration_data = {_text(_relative(start.samples, here))}")
     else:
-        lines += ["# missing: a folder of pictures like those to come (or --precision weights, which needs none)"]
+        lines += ["# No pictures were found. A folder of pictures like those to come makes int8 possible:"]
         lines += ['# calibration_data = "pictures"']
     for head in start.heads:
         labels = f"{len(head.classifier.labels)} labels" if head.classifier.labels else "labels not known"

@@ -1,0 +1,46 @@
+"""Pictures of seeded noise, for a build that was given no pictures: the same ones each time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from builder.samples.calibration import SampleSet
+from builder.samples.files import Picture
+from builder.support.errors import SamplesError
+from edge_runtime.inputs import InputSpec
+from edge_runtime.metadata import ImageInput
+
+NOISE_PICTURES = 32
+_COARSEST = 2  # cells on a side; real pictures have structure of every size
+
+
+def noise_sets(spec: InputSpec) -> tuple[SampleSet, SampleSet]:
+    """Those in the place of calibration pictures, and those to compare on. Raises ``SamplesError`` for texts."""
+    if not isinstance(spec, ImageInput):
+        raise SamplesError("calibration_data: expected a folder of texts, found nothing; models of texts need some")
+    drawn = np.random.default_rng(0)
+    return _set(spec, drawn), _set(spec, drawn)
+
+
+def _set(spec: ImageInput, drawn: np.random.Generator) -> SampleSet:
+    tensors = np.stack([_picture(spec, drawn, number) for number in range(NOISE_PICTURES)])
+    sources = tuple(
+        Picture(Path("noise", str(i)), None, hashlib.sha256(tensor.tobytes()).hexdigest())
+        for i, tensor in enumerate(tensors)
+    )
+    return SampleSet(sources, tensors, found=len(sources), noise=True)
+
+
+def _picture(spec: ImageInput, drawn: np.random.Generator, number: int) -> np.ndarray:
+    """Cells of uniform noise, from two on a side to as many as there are pixels, in turns."""
+    sizes = [_COARSEST]
+    while sizes[-1] * 2 < min(spec.height, spec.width):
+        sizes.append(sizes[-1] * 2)
+    size = [*sizes, None][number % (len(sizes) + 1)]
+    shape = (spec.height, spec.width) if size is None else (size, size)
+    cells = Image.fromarray(drawn.integers(0, 256, (*shape, 3), np.uint8))
+    return np.asarray(cells.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
