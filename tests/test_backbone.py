@@ -208,7 +208,7 @@ def test_another_activation_setting_is_not_shared(tmp_path: Path) -> None:
     ours, theirs = (load(tmp_path, n, tiny_classifier(base(limit), 3)) for n, limit in (("a", 6.0), ("b", 5.0)))
     difference = first_difference(ours, theirs)
     assert difference is not None
-    assert "max_value is 5.0 where the other has 6.0" in difference.what
+    assert "relu(0, 5, 0) where the other has relu6" in difference.what
 
 
 def test_an_activation_inside_a_layer_is_the_one_behind_it(tmp_path: Path) -> None:
