@@ -85,9 +85,8 @@ def merged(heads: dict[str, Any]) -> MergedModel:
     image = keras.Input((4, 4, 3), name="image")
     first = layers.Dense(6)(layers.Flatten()(image))
     backbone = keras.Model(image, [first, layers.Conv2D(3, 1)(image)])
-    activations = dict.fromkeys(heads, "softmax")
     entry = PictureSourceInput((4, 4), PixelTransform(), PixelTransform())
-    return MergedModel(entry, backbone, heads, activations, "sha256:0", tuple(SHAPES))
+    return MergedModel(entry, backbone, heads, "sha256:0", tuple(SHAPES))
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def float_model_of(backbone: Any) -> bytes:
     head = keras.Model(seam, layers.Dense(4, name="dense")(layers.Flatten()(seam)), name="scores")
     seed_weights(head, 9)
     entry = PictureSourceInput((16, 16), PixelTransform(), PixelTransform())
-    return convert(MergedModel(entry, backbone, {"scores": head}, {"scores": "softmax"}, "", ("features",)))
+    return convert(MergedModel(entry, backbone, {"scores": head}, "", ("features",)))
 
 
 def bottlenecks(activation: str | None = None, *, ill: bool = False) -> Any:

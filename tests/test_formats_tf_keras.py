@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -35,7 +36,7 @@ def difference(folder: Path, name: str, model: StoredModel) -> float:
 @pytest.mark.parametrize(("name", "kind"), FILES)
 def test_a_file_of_tf_keras_answers_as_it_did(tf_keras_files: Path, name: str, kind: str) -> None:
     model = read_model(tf_keras_files / f"{name}{kind}")
-    assert model.kind.startswith(KINDS[kind])
+    assert model.kind.removeprefix("Teachable Machine, ").startswith(KINDS[kind])
     # Half precision is read as float32: there it is the original that rounds.
     assert difference(tf_keras_files, name, model) < (2e-2 if name == "mixed" else 1e-5)
     assert "tf_keras" not in sys.modules
@@ -118,7 +119,7 @@ def test_the_suffix_does_not_matter(tf_keras_files: Path, tmp_path: Path) -> Non
 def test_a_vocabulary_is_found_where_tf_keras_keeps_it(tf_keras_files: Path, name: str, kind: str) -> None:
     """In the assets of an archive, in the constants of a SavedModel's graph, or in the settings of the layer."""
     path = tf_keras_files / f"{name}{kind}"
-    classifier = Reader().base("text", read_model(path), None)
+    classifier = replace(Reader().base("text", read_model(path), None), labels=("a", "b", "c"))
     assert isinstance(classifier.source_input, TextSourceInput)
     vocabulary = classifier.source_input.words.vocabulary
     assert vocabulary[:2] == ("", "[UNK]")

@@ -102,7 +102,7 @@ BAD = {
     "grey input": (_model(lambda: _chain((8, 8, 1), layers.Flatten(), layers.Dense(3))), "expected input"),
     "open size": (
         _model(lambda: _chain((None, None, 3), layers.Conv2D(3, 3), layers.GlobalAveragePooling2D(), layers.Dense(3))),
-        "expected an input of fixed size",
+        "it takes pictures of any size",
     ),
     "a map as output": (_model(lambda: _chain((8, 8, 3), layers.Conv2D(3, 3), layers.Conv2D(3, 3))), "not a classifier"),
     "relu as output": (_model(lambda: _chain((8, 8, 3), layers.Flatten(), layers.Dense(3, "relu"))), "found relu"),
@@ -116,7 +116,7 @@ def test_what_is_no_classifier_is_refused(good: Path, tmp_path: Path, case: str)
     write(good, path)
     with pytest.raises(ModelFileError, match=words) as error:
         load(path)
-    assert str(path) in str(error.value)
+    assert path.name in str(error.value)
     assert "\n" not in str(error.value)
 
 

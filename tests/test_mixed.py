@@ -44,7 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def parts(made: Any) -> dict[str, dict[str, Part]]:
-    return {p: read_parts(quantize(made.float_model, made.ranges, p)) for p in ("float", "int8", "weights")}
+    return {
+        p: read_parts(quantize(made.calibrated.model, made.calibrated.ranges, p)) for p in ("float", "int8", "weights")
+    }
 
 
 def layers(part: Part) -> list[str]:
@@ -187,7 +189,7 @@ def test_plans_grow_as_long_as_float_is_slower(
 
 
 def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = layers(read_parts(made.float_model)["backbone"])
+    names = layers(read_parts(made.calibrated.model)["backbone"])
     monkeypatch.setattr(precisions, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
     result: BuildResult = build(replace(made.config, precision="mixed"))
     backbone = read_parts(Path(result.output).read_bytes())["backbone"]
@@ -206,12 +208,12 @@ def test_where_float_is_as_quick_float_operators_are_left_out(made: Any, monkeyp
 @pytest.mark.parametrize("estimate", ["percentile", "mse"])
 def test_other_ranges_lie_within_the_least_and_the_greatest(made: Any, estimate: str) -> None:
     heads, images = list(THREE_HEADS), made.inputs(8)
-    widest = measure_ranges(made.float_model, images, heads)
-    found = measure_ranges(made.float_model, images, heads, estimate=estimate)
+    widest = measure_ranges(made.calibrated.model, images, heads)
+    found = measure_ranges(made.calibrated.model, images, heads, estimate=estimate)
     assert list(found) == list(widest)
     narrower = 0
     for name, (low, high) in found.items():
         assert min(widest[name][0], 0) <= low <= high <= max(widest[name][1], 0)
         narrower += (low, high) != widest[name]
     assert narrower > 3
-    assert pin(made.float_model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)
+    assert pin(made.calibrated.model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)

@@ -177,7 +177,7 @@ def test_only_the_heads_that_rows_ask_for_run(tmp_path: Path) -> None:
             x = layer(x)
         heads[name] = keras.Model(features, x)
     entry = PictureSourceInput((4, 4), PixelTransform(), PixelTransform())
-    merged = MergedModel(entry, backbone, heads, dict.fromkeys(heads, "softmax"), "sha256:0", ("features",))
+    merged = MergedModel(entry, backbone, heads, "sha256:0", ("features",))
     export(merged, {"good": ("x", "y"), "bad": ("p", "q", "r")}, ImageInput(4, 4), tmp_path / "serving")
     pixels = np.zeros((2, 4, 4, 3), int).tolist()
     requests = [("pixels", {"inputs": {"pixels": pixels}, "head": head}) for head in (0, [0, 0], 1, [0, 1])]
