@@ -314,7 +314,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
-            (["build", "--output", "o"], 2, "--calibration-data: expected a path, found nothing"),
+            (["build", "--output", "o"], 2, "no heads: name at least one classifier"),
             (["build", "none.toml"], 2, "none.toml: No such file"),
             (["build", "--head", "a"], 2, "expected NAME=FILE"),
             (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def running(*arguments: object, **options: object) -> Iterator[subprocess.Popen[
     finally:
         process.kill()
         process.communicate()
+
+
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still says on both streams, until it ends. ``communicate`` loses what ``readline`` has read ahead."""
+    late = threading.Timer(60, process.kill)
+    late.start()
+    with ThreadPoolExecutor(2) as pool:
+        streams = [pool.submit(stream.read) for stream in (process.stdout, process.stderr)]
+        said, errors = (stream.result() for stream in streams)
+    late.cancel()
+    process.wait()
+    return said, errors
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +145,7 @@ def test_a_signal_ends_it_cleanly_between_two_lines(tiny_file: Path, folder: Pat
     with running(tiny_file, "--source", folder, "--loop", "--json", "--lines", "frame") as process:
         first = [process.stdout.readline() for _ in range(20)]
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = rest_of(process)
     assert process.returncode == 0, errors
     lines = [*first, *rest.splitlines(keepends=True)]
     assert [json.loads(line)["frame"] for line in lines] == list(range(1, len(lines) + 1))
@@ -164,7 +177,7 @@ def test_a_camera_that_goes_comes_back_and_a_signal_ends_the_waiting(tiny_file: 
             if sum("camera lost" in one for one in said) == 2:
                 break
         process.send_signal(signal.SIGTERM)
-        lines, rest = process.communicate(timeout=20)
+        lines, rest = rest_of(process)
     server.shutdown()
     server.server_close()
     assert process.returncode == 0, rest

@@ -22,6 +22,7 @@ def joining(heads: Mapping[str, Part]) -> Part:
     tensors = [head.tensors[head.outputs["scores"]] for head in heads.values()]
     whole = copy.copy(tensors[0])
     whole.name, whole.shape, whole.shapeSignature = ALL, [1, sum(int(t.shape[-1]) for t in tensors)], None
+    whole.buffer = 0  # what is computed has no content; the copy's number is one of another part's
     count = len(tensors)
     part = Part(ALL, 0, [*tensors, whole], [], dict(zip(heads, range(count), strict=True)), {"scores": count}, [], [None])
     options = "ConcatenationOptions", {"axis": 1}

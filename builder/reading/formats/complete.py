@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.differences import VARIABLES
 from builder.reading.formats.stored import LayerPath
 from builder.reading.graph import MODEL_CLASSES
@@ -15,8 +16,8 @@ from builder.support.errors import ModelFileError
 def layers_within(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mapping[str, Any]]:
     """Every layer within a model, by its path."""
     found: dict[LayerPath, Mapping[str, Any]] = {}
-    for layer in model["config"]["layers"]:
-        inner = (*path, layer["config"]["name"])
+    for layer in layers_in(model):
+        inner = (*path, clean_name(layer_name(layer)))
         found |= layers_within(layer, inner) if layer["class_name"] in MODEL_CLASSES else {inner: layer}
     return found
 
