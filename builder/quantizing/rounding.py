@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from builder.quantizing.bias import bias_shift
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
@@ -83,11 +84,13 @@ def round_parts(
     ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in place;
     returns the noise behind each operator of the backbone, but for that at the heads.
     """
-    truth, device, noise = _walk_backbone(float_parts[BACKBONE], int8_parts[BACKBONE], inputs, learning, None, advance)
+    floating, backbone = float_parts[BACKBONE], int8_parts[BACKBONE]
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
-    for name, part in int8_parts.items():
-        if name != BACKBONE:
-            learn_rounding(float_parts[name], part, truth, device, observed, advance, learning=learning)
+    with threadpool_limits(1):  # a layer's products are small: on two cores they take a third longer
+        truth, device, noise = _walk_backbone(floating, backbone, inputs, learning, None, advance)
+        for name, part in int8_parts.items():
+            if name != BACKBONE:
+                learn_rounding(float_parts[name], part, truth, device, observed, advance, learning=learning)
     return noise
 
 
