@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import EdgeRuntimeError, PictureError
+from edge_runtime.files import whole_file
 
 SUFFIX = ".npz"
 
@@ -38,7 +37,9 @@ def write_features(
             rows.setdefault(name, []).append(values[0])
     if not found:
         raise EdgeRuntimeError(f"{output}: not written: no picture could be read")
-    _write(output, {**{name: np.stack(values) for name, values in rows.items()}, **_description(classifier, found)})
+    arrays: Dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
+    with whole_file(output) as file:
+        np.savez(file, **arrays, **_description(classifier, found))
     return len(found)
 
 
@@ -56,25 +57,3 @@ def _description(classifier: MultiHeadClassifier, paths: Sequence[str]) -> Dict[
         found[f"{tensor.name}_scale"] = np.float32(tensor.quantization.scale)
         found[f"{tensor.name}_zero_point"] = np.int32(tensor.quantization.zero_point)
     return found
-
-
-def _write(output: str, arrays: Dict[str, Any]) -> None:
-    """Whole or not at all."""
-    handle, draft = tempfile.mkstemp(prefix=".edge-runtime-", dir=os.path.dirname(os.path.abspath(output)))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, output)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,11 +1,15 @@
-"""Files as they are read: a pipe or a device is none, and nothing is read beyond a limit."""
+"""Files as they are read and written: no pipe, no device, nothing beyond a limit, nothing half written."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from typing import IO, Any
+import tempfile
+from typing import IO, Any, Iterator
+
+DRAFT = ".edge-runtime-"  # how the names of drafts begin
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -40,6 +44,39 @@ def read_file(path: Any, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, found more", os.fspath(path))
     return data
+
+
+@contextlib.contextmanager
+def draft_beside(path: Any) -> Iterator[str]:
+    """An empty file in the folder of ``path``, its owner's alone; gone at the end unless it was renamed."""
+    handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=os.path.dirname(os.path.abspath(path)))
+    os.close(handle)
+    try:
+        yield draft
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+
+
+@contextlib.contextmanager
+def whole_file(path: Any) -> Iterator[IO[bytes]]:
+    """A file to write bytes to, which takes the place of ``path`` when the block ends well; else nothing changes.
+
+    Knows no locks: of two that write at once the later stays, whole. Raises ``OSError``.
+    """
+    with draft_beside(path) as draft:
+        with open(draft, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _check(path: Any, found: os.stat_result) -> None:

@@ -6,13 +6,13 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 import zipfile
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 from edge_runtime.bundle import append_members, read_metadata, read_model
 from edge_runtime.errors import BundleError, EdgeRuntimeError
+from edge_runtime.files import draft_beside
 from edge_runtime.identity import Identity, file_digest, model_document, model_text
 from edge_runtime.metadata import Metadata
 
@@ -66,7 +66,7 @@ def identify(path: str, output: str, given: Dict[str, Any]) -> None:
         raise BundleError(
             f"{path}: has {lost[0]}, which would not be true of another file; identify it before that is added"
         )
-    with _draft_beside(output) as draft:
+    with draft_beside(output) as draft:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
@@ -150,22 +150,10 @@ def _named(draft: str, path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _copy_beside(source: str, path: str) -> Iterator[str]:
     """A copy of ``source`` in the folder of ``path``, on the disk, with the rights of ``source``; gone at the end."""
-    with _draft_beside(path) as draft:
+    with draft_beside(path) as draft:
         with open(draft, "wb") as target, open(source, "rb") as file:
             shutil.copyfileobj(file, target)
             target.flush()
             os.fsync(target.fileno())
         shutil.copymode(source, draft)
         yield draft
-
-
-@contextlib.contextmanager
-def _draft_beside(path: str) -> Iterator[str]:
-    """An empty file in the folder of ``path``, gone at the end unless it was renamed."""
-    handle, draft = tempfile.mkstemp(prefix=".edge-runtime-", dir=os.path.dirname(os.path.abspath(path)))
-    os.close(handle)
-    try:
-        yield draft
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)

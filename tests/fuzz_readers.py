@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builder.settings.problems import MAX_LINES
 from builder.support.errors import BuilderError
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from tests.fuzz_formats import mutate_file, mutated_bytes, mutated_json
@@ -40,6 +41,7 @@ class Kind:
 
     damage: Callable[[Path, Path, random.Random], Path]
     read: Callable[[Path], object]
+    lines: int = 1  # of a refusal; of settings, everything that is wrong is told at once
 
 
 def make_seeds(folder: Path) -> None:
@@ -75,7 +77,7 @@ def make_seeds(folder: Path) -> None:
     if importlib.util.find_spec("tf_keras") is not None:  # in a process of its own: two Keras share TensorFlow's state
         old = folder / "tf_keras"
         subprocess.run([sys.executable, "-m", "tests.tf_keras_files", str(old)], check=True, capture_output=True)
-        for path in [path for path in old.iterdir() if path.suffix != ".npz"]:
+        for path in [path for path in old.iterdir() if path.suffix not in (".npz", ".npy")]:
             path.rename(models / f"tf_{path.name}")
     built = build_tiny(folder / "tiny", rounding="nearest", precision="int8")
     shutil.copyfile(built.output, folder / "finished.tflite")
@@ -368,7 +370,7 @@ def read_file(path: Path) -> None:
 KINDS = {
     "models": Kind(damaged_model, read_model),
     "labels": Kind(damaged_labels, read_labels),
-    "toml": Kind(damaged_toml, read_toml),
+    "toml": Kind(damaged_toml, read_toml, MAX_LINES),
     "pictures": Kind(damaged_picture, read_picture),
     "members": Kind(damaged_members, read_file),
     "flatbuffers": Kind(damaged_flatbuffer, read_file),
@@ -377,11 +379,13 @@ KINDS = {
 
 
 def outcome(kind: Kind, path: Path) -> str:
-    """``read``, ``refused`` in one line, or ``traceback``, which is printed."""
+    """``read``, ``refused`` in a line (``kind.lines`` at most), or ``traceback``, which is printed."""
     try:
         kind.read(path)
     except REFUSALS as error:
-        return "refused" if "\n" not in str(error) and len(str(error)) < 1500 else "not one line"
+        lines = str(error).split("\n")
+        short = len(lines) <= kind.lines and all(0 < len(line) < 1500 for line in lines)
+        return "refused" if short else "not one line"
     except BaseException:  # noqa: BLE001 - every other way to end is what is looked for
         traceback.print_exc(limit=-8, file=sys.stdout)
         return "traceback"

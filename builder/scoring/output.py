@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pyarrow.parquet
 
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
+from edge_runtime.files import DRAFT, whole_file
 
 REQUEST, PLAN = "score.json", "plan"
 _PART = "part-{:08d}.parquet"
@@ -59,7 +58,7 @@ def written_blocks(output: Path) -> set[int]:
     """The numbers of the blocks that are there. Removes what a worker that died left behind."""
     found = set()
     for item in output.iterdir():
-        if item.name.startswith(".part-"):
+        if item.name.startswith(DRAFT):
             item.unlink(missing_ok=True)
         elif item.name.startswith("part-"):
             found.add(int(item.stem.removeprefix("part-")))
@@ -73,16 +72,8 @@ def part(output: Path, block: int) -> Path:
 
 def write_part(output: Path, block: int, table: pa.Table) -> None:
     """Whole or not at all, also where two workers write the same block: both write the same bytes."""
-    target = part(output, block)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("xb") as file:
-            pyarrow.parquet.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(part(output, block)) as file:
+        pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

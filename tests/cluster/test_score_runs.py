@@ -85,12 +85,12 @@ def test_what_is_written_is_not_computed_again(cluster, data: str, expected: lis
     for block in (0, 7, 29):
         part(output, block).unlink()
     kept = {file.name: file.stat().st_mtime_ns for file in output.glob("part-*")}
-    (output / ".part-00000007.parquet.0123").write_text("of a worker that died")
+    (output / ".edge-runtime-0123").write_text("of a worker that died")
     done = score(THREE, data, output, WANTED, block=BLOCK, resume=True)
     assert (done.samples, done.before) == (COUNT, COUNT - 3 * BLOCK)
     assert rows(output) == expected
     assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept
-    assert not list(output.glob(".part*"))
+    assert not list(output.glob(".edge*"))
 
 
 def test_a_result_is_of_one_request(cluster, data: str, tmp_path: Path) -> None:
