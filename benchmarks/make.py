@@ -24,7 +24,6 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from benchmarks.subject import PIXELS, as_classifiers, make_models
 from benchmarks.variants import PICTURES, paths
 from builder.merging.backbone import SharedBackbone, find_backbone
-from builder.merging.convert import convert
 from builder.merging.merge import MergedModel, merge
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
@@ -50,7 +49,7 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
     stages["find"] = clock.lap()
     merged = merge(classifiers, shared)
     stages["merge"] = clock.lap()
-    float_model = convert(merged)
+    float_model = merged.float_model()
     stages["convert"] = clock.lap()
     ranges = measure_ranges(float_model, merged.source_input.device_input(pictures), merged.heads)
     stages["calibrate"] = clock.lap()

@@ -14,10 +14,10 @@ from scipy.special import softmax
 from benchmarks.compat_files import head_weights, seed_weights
 from benchmarks.subject import as_classifiers
 from builder.merging.backbone import find_backbone
-from builder.merging.convert import convert
 from builder.merging.merge import MergedModel, merge
 from builder.quantizing.sensitivity import answers
-from builder.reading.classifier import Classifier, load_classifiers
+from builder.reading.classifier import Classifier
+from builder.reading.loading import load_classifiers
 from builder.samples.calibration import read_samples
 from builder.samples.files import draw_evenly, find_pictures
 from builder.settings.config import BuildConfig
@@ -71,7 +71,7 @@ def make_subject(name: str) -> Subject:
     merged = merge(tuple(classifiers), find_backbone(tuple(classifiers)))
     calibration, held_out = (pictures(size, held_out=held_out) for held_out in (False, True))
     enter = merged.source_input.device_input
-    return Subject(merged, convert(merged), enter(calibration), enter(held_out), held_out, whole)
+    return Subject(merged, merged.float_model(), enter(calibration), enter(held_out), held_out, whole)
 
 
 def pictures(size: int, *, held_out: bool) -> np.ndarray:

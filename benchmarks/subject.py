@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from benchmarks.variants import SIDES
-from builder.reading.classifier import Classifier, Reader
+from builder.reading.classifier import Classifier
 from builder.reading.formats.stored import StoredModel, live_weights
 from builder.reading.originals.original import Answers, Shown
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import PixelTransform
 from builder.training.efficientnet_lite0 import efficientnet_lite0
 
@@ -43,7 +44,7 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
 
 
 def as_classifiers(models: Mapping[str, Any], labels: Sequence[str] = LABELS) -> list[Classifier]:
-    """What ``builder.reading.classifier`` makes of files, made of models in memory: files would only measure the disk."""
+    """What ``builder.reading.reader`` makes of files, made of models in memory: files would only measure the disk."""
     reader = Reader()
     return [
         replace(reader.classifier(name, _stored(name, model), PIXELS), labels=tuple(labels))

@@ -16,7 +16,7 @@ from builder.merging.mixed_sources import of_one_kind
 from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
-from builder.reading.classifier import load_classifiers, reading_options
+from builder.reading.loading import load_classifiers, reading_options
 from builder.reading.resizing import input_spec
 from builder.reporting.notes import notes_of
 from builder.reporting.progress import Stages

@@ -26,7 +26,7 @@ Features = Union[np.ndarray, Dict[str, np.ndarray]]
 
 
 def _try_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
-    from edge_runtime.isolate import try_in_child  # which opens files itself
+    from edge_runtime.isolate import try_in_child  # imports subprocess, which most have no use for
 
     try_in_child(path, interpreter, packs)
 

@@ -1,8 +1,6 @@
 """A file is tried in a process of its own before this one opens it.
 
-``python -m edge_runtime.isolate FILE INTERPRETER PACK...`` is that process: it opens FILE with its head packs and answers
-a picture of noise, or a text, with every head. An interpreter may crash on a file; then that process does, and this one
-says so and goes on.
+An interpreter may crash on a file; then that process does, see ``trial.py``, and this one says so and goes on.
 """
 
 from __future__ import annotations
@@ -12,18 +10,14 @@ import subprocess
 import sys
 from typing import Dict, Optional, Sequence
 
-import numpy as np
-
-from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.errors import BundleError, EdgeRuntimeError
-from edge_runtime.text import TextInput
+from edge_runtime.errors import BundleError
 
 TIMEOUT = 120.0  # seconds; a Zero 2 needs some ten
 
 
 def try_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
     """Raises ``BundleError`` where the child refuses the file at ``path``, crashes on it, or takes too long."""
-    command = [sys.executable, "-m", "edge_runtime.isolate", path, interpreter or "", *packs]
+    command = [sys.executable, "-m", "edge_runtime.trial", path, interpreter or "", *packs]
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=TIMEOUT, env=_environment()
@@ -44,20 +38,3 @@ def _environment() -> Dict[str, str]:
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     there = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": here + (os.pathsep + there if there else "")}
-
-
-def _prove(path: str, interpreter: str, *packs: str) -> None:
-    with MultiHeadClassifier(path, interpreter=interpreter or None, head_packs=packs) as classifier:
-        spec, joint = classifier.metadata.input, classifier.joint is not None
-        if isinstance(spec, TextInput):
-            classifier.classify_text("a text", joint=joint)
-        else:
-            noise = np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8)
-            classifier.classify(noise, joint=joint)
-
-
-if __name__ == "__main__":
-    try:
-        _prove(*sys.argv[1:])
-    except (EdgeRuntimeError, OSError) as error:
-        sys.exit(" ".join(str(error).split()))

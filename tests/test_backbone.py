@@ -15,7 +15,8 @@ from builder.merging.backbone import early_difference, find_backbone  # noqa: E4
 from builder.merging.difference import first_difference  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
-from builder.reading.classifier import Classifier, load_classifiers  # noqa: E402
+from builder.reading.classifier import Classifier  # noqa: E402
+from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.settings.config import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
 from builder.support.errors import NoSharedBackboneError  # noqa: E402

@@ -97,7 +97,7 @@ def model() -> tuple[MergedModel, bytes, list[int]]:
     original = conversion._convert
     conversion._convert = lambda functions: counts.append(len(functions)) or original(functions)
     try:
-        return whole, conversion.convert(whole), counts
+        return whole, whole.float_model(), counts
     finally:
         conversion._convert = original
 
@@ -132,7 +132,7 @@ def test_what_makes_heads_alike() -> None:
 
 def test_a_weight_that_is_not_found_is_never_guessed() -> None:
     own = template(head(dense, 1))
-    part = read_parts(conversion.convert(merged({"a": own})))["a"]
+    part = read_parts(merged({"a": own}).float_model())["a"]
     weights = own.get_weights()
     assert places(part, weights) is not None
     assert places(part, [weights[0] + 1e-3, weights[1]]) is None

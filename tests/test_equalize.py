@@ -12,7 +12,6 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from builder.merging.convert import convert
 from builder.merging.merge import MergedModel
 from builder.quantizing.equalize import equalizable, equalized
 from builder.quantizing.noise import snr_db
@@ -34,7 +33,7 @@ def float_model_of(backbone: Any) -> bytes:
     head = keras.Model(seam, layers.Dense(4, name="dense")(layers.Flatten()(seam)), name="scores")
     seed_weights(head, 9)
     entry = PictureSourceInput((16, 16), PixelTransform(), PixelTransform())
-    return convert(MergedModel(entry, backbone, {"scores": head}, "", ("features",)))
+    return MergedModel(entry, backbone, {"scores": head}, "", ("features",)).float_model()
 
 
 def bottlenecks(activation: str | None = None, *, ill: bool = False) -> Any:

@@ -14,7 +14,7 @@ pytest.importorskip("tensorflow")
 from builder import BuildConfig, HeadConfig, build
 from builder.merging.backbone import find_backbone
 from builder.merging.merge import merge
-from builder.reading.classifier import load_classifiers
+from builder.reading.loading import load_classifiers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ConfigError
 from edge_runtime import MultiHeadClassifier

@@ -12,8 +12,8 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.reading.classifier import load_classifiers  # noqa: E402
 from builder.reading.formats import Origin, read_model  # noqa: E402
+from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.reading.picture_input import PictureSourceInput  # noqa: E402
 from builder.reading.resizing import common_resize, resize_notes  # noqa: E402
 from builder.settings.config import HeadConfig, ResizeConfig  # noqa: E402

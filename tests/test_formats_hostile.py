@@ -19,9 +19,9 @@ keras = pytest.importorskip("keras")
 
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
-from builder.reading.classifier import Reader  # noqa: E402
 from builder.reading.formats import read_model  # noqa: E402
 from builder.reading.formats.cleaned import write_cleaned  # noqa: E402
+from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402

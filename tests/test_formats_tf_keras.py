@@ -13,10 +13,10 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.reading.classifier import Reader  # noqa: E402
 from builder.reading.formats import StoredModel, hdf5, read_model  # noqa: E402
 from builder.reading.graph import WeightPool, read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
+from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.text_input import TextSourceInput  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tf_keras_files import MODELS, NO_SAVED_MODEL, TEXT_WORDS, TEXTS  # noqa: E402

@@ -15,7 +15,7 @@ keras = pytest.importorskip("keras")
 
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
-from builder.reading.classifier import Reader  # noqa: E402
+from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.config import BuildConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.settings.limits import Limits  # noqa: E402

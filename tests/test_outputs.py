@@ -15,7 +15,8 @@ from keras import layers, ops  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.kinds import difference_in_kind  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
-from builder.reading.classifier import Classifier, load_classifiers  # noqa: E402
+from builder.reading.classifier import Classifier  # noqa: E402
+from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output, settled_output  # noqa: E402
 from builder.settings.config import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402

@@ -13,12 +13,13 @@ from keras import layers, ops
 
 from builder.merging.backbone import find_backbone
 from builder.merging.merge import merge
-from builder.reading.classifier import Classifier, Reader
+from builder.reading.classifier import Classifier
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.operations import UnknownOperationError, translate
 from builder.reading.formats.stored import StoredModel
 from builder.reading.formats.training import as_inference
 from builder.reading.layers import canonical_layers
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
 from tests.tiny_models import seed_weights

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builder.reading.classifier import Classifier, Reader
+from builder.reading.classifier import Classifier
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import Writer

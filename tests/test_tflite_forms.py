@@ -12,7 +12,8 @@ import pytest
 from builder.merging.backbone import find_backbone
 from builder.merging.merged import merge
 from builder.merging.tolerance import align
-from builder.reading.classifier import Classifier, Reader
+from builder.reading.classifier import Classifier
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.support.errors import ModelFileError, NoSharedBackboneError
 from builder.tflite.assembler import Assembler

@@ -17,7 +17,7 @@ from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.equivalence import check_equivalence  # noqa: E402
 from builder.merging.merged import merge  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
-from builder.reading.classifier import load_classifiers  # noqa: E402
+from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.reading.originals.original import KerasOriginal  # noqa: E402
 from builder.samples.gathered import collect_samples  # noqa: E402
 from builder.support.errors import NoSharedBackboneError  # noqa: E402

@@ -15,10 +15,10 @@ keras = pytest.importorskip("keras")
 
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
-from builder.reading.classifier import Reader  # noqa: E402
 from builder.reading.formats.limits import check_definition  # noqa: E402
 from builder.reading.outputs import Output  # noqa: E402
 from builder.reading.picture_input import PictureSourceInput  # noqa: E402
+from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.source_input import AS_KERAS_RESIZES  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402

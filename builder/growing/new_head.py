@@ -15,8 +15,9 @@ from builder.merging.mixed_sources import as_operators
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.ranges import Sample, measure_head
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
-from builder.reading.classifier import Classifier, load_classifiers
+from builder.reading.classifier import Classifier
 from builder.reading.graph import INPUT, Ref, WeightPool, upstream
+from builder.reading.loading import load_classifiers
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.source_input import SourceInput
 from builder.samples.calibration import SampleSet

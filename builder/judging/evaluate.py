@@ -284,7 +284,7 @@ def _unknown(answers: Answers, joint: Mapping[str, Any], known: np.ndarray) -> d
 
 def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     """Float probabilities (pictures, labels) of the Keras models of ``config``."""
-    from builder.reading.classifier import load_classifiers
+    from builder.reading.loading import load_classifiers
 
     classifiers = load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
     return [c.predict(list(answers.pixels)) for c in classifiers]

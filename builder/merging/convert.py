@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from builder.merging.merge import MergedModel, whole_model
+from builder.merging.rebuild import whole_model
 from builder.merging.recurrent import unrolled
 from builder.merging.substitute import groups, places, stamped, template
 from builder.reading.classifier import Classifier
+from builder.reading.source_input import SourceInput
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
@@ -24,20 +25,25 @@ _AT_ONCE = 16  # functions in one conversion: its time grows faster than their n
 _WORTH_IT = 3  # heads built alike, from which on converting one for all is quicker
 
 
-def convert(merged: MergedModel, advance: Callable[[], None] = lambda: None) -> bytes:
+def convert(
+    backbone: Any,
+    heads: Mapping[str, Any],
+    *,
+    source_input: SourceInput,
+    seam: Sequence[str],
+) -> bytes:
     """Signatures: ``backbone`` (image or tokens -> the seam) and each head by its name (what it reads of it -> scores);
     batch 1, float32, tokens int32.
 
     The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
     one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
-    ``advance`` is called after each conversion. Raises ``ConversionError``.
+    Raises ``ConversionError``.
     """
-    source_input = merged.source_input
-    shapes = {source_input.name: source_input.shape}
-    backbone = partial(_frozen, _device_backbone(merged), shapes, list(merged.seam), tf.as_dtype(source_input.dtype))
-    parts = _parts({BACKBONE: backbone}, advance)
+    shapes, on_device = {source_input.name: source_input.shape}, _on_device(backbone, source_input)
+    function = partial(_frozen, on_device, shapes, list(seam), tf.as_dtype(source_input.dtype))
+    parts = _parts({BACKBONE: function})
     _name_tensors(parts[BACKBONE], BACKBONE)
-    return write_parts({**parts, **convert_heads(merged.heads, advance)})
+    return write_parts({**parts, **convert_heads(heads)})
 
 
 def convert_classifier(classifier: Classifier) -> Part:
@@ -46,10 +52,10 @@ def convert_classifier(classifier: Classifier) -> Part:
     Raises ``ConversionError`` and ``ModelFileError``.
     """
     name, shapes = classifier.name, {classifier.source_input.name: classifier.source_input.shape}
-    return _parts({name: partial(_frozen, unrolled(whole_model(classifier)), shapes, ["scores"])}, lambda: None)[name]
+    return _parts({name: partial(_frozen, unrolled(whole_model(classifier)), shapes, ["scores"])})[name]
 
 
-def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda: None) -> dict[str, Part]:
+def convert_heads(heads: Mapping[str, Any]) -> dict[str, Part]:
     """Each Keras head by its name as a float part (what it reads of the seam -> scores); those built alike at once."""
     parts, templates, single = dict[str, Part](), dict[str, Any](), list[str]()
     alike = {names[0]: names for names in groups(heads)}
@@ -58,25 +64,24 @@ def convert_heads(heads: Mapping[str, Any], advance: Callable[[], None] = lambda
             single += names
         else:
             templates[first] = template(unrolled(heads[first]))
-    for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}, advance).items():
+    for first, part in _parts({first: partial(_head, own) for first, own in templates.items()}).items():
         where = places(part, templates[first].get_weights())
         if where is None:
             single += alike[first]
         else:
             parts.update((name, stamped(part, where, heads[name].get_weights())) for name in alike[first])
-    parts.update(_parts({name: partial(_head, unrolled(heads[name])) for name in single}, advance))
+    parts.update(_parts({name: partial(_head, unrolled(heads[name])) for name in single}))
     for name in heads:
         _name_tensors(parts[name], name)
     return {name: parts[name] for name in heads}
 
 
-def _parts(functions: Mapping[str, Callable[[], Any]], advance: Callable[[], None]) -> dict[str, Part]:
+def _parts(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Part]:
     """Each concrete function converted; equal constants of those converted together are one buffer."""
     parts: dict[str, Part] = {}
     for start in range(0, len(functions), _AT_ONCE):
         some = list(functions)[start : start + _AT_ONCE]
         parts.update(read_parts(_convert({name: functions[name]() for name in some})))
-        advance()
     return parts
 
 
@@ -111,11 +116,11 @@ def _converter(functions: Mapping[str, Any], folder: str) -> Any:
     return converter
 
 
-def _device_backbone(merged: MergedModel) -> Any:
-    layer = merged.source_input.layer_in_file()
+def _on_device(backbone: Any, source_input: SourceInput) -> Any:
+    layer = source_input.layer_in_file()
     if layer is None:
-        return unrolled(merged.backbone)
-    return lambda image, training: merged.backbone(layer(image), training=training)
+        return unrolled(backbone)
+    return lambda image, training: backbone(layer(image), training=training)
 
 
 def _frozen(model: Any, shapes: Mapping[str, tuple[int, ...]], results: list[str], dtype: Any = tf.float32) -> Any:

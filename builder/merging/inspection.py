@@ -15,8 +15,9 @@ from builder.merging.difference import Difference, first_difference
 from builder.merging.merged import seam_shapes
 from builder.merging.mixed_sources import of_one_kind
 from builder.merging.tolerance import align
-from builder.reading.classifier import Classifier, Reader
+from builder.reading.classifier import Classifier
 from builder.reading.graph import Node
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError

@@ -51,7 +51,7 @@ def seam_shapes(classifiers: Sequence[Classifier], shared: SharedBackbone) -> li
     if isinstance(classifiers[0], TfliteClassifier):
         graph = classifiers[0].graph
         return [list(output_shape(graph, ref)[1:]) for ref in shared.seams[0].values()]
-    from builder.merging.merge import backbone_model  # imports TensorFlow
+    from builder.merging.rebuild import backbone_model  # imports TensorFlow
 
     return [list(tensor.shape[1:]) for tensor in backbone_model(classifiers, shared).outputs]
 
@@ -66,7 +66,7 @@ def float_head(
     if isinstance(classifier, TfliteClassifier):
         return head_part(classifier, nodes, seam, {name: (1, *shape) for name, shape in shapes.items()})
     from builder.merging.convert import convert_heads  # imports TensorFlow
-    from builder.merging.merge import head_model
+    from builder.merging.rebuild import head_model
 
     name = classifier.name
     return convert_heads({name: head_model(classifier, nodes, seam, shapes)})[name]

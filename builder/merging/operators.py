@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from builder.merging.backbone import SharedBackbone
-from builder.reading.classifier import Classifier, check_labels
+from builder.reading.checks import check_labels
+from builder.reading.classifier import Classifier
 from builder.reading.graph import INPUT, Graph, Ref
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.tflite.classifier import TfliteClassifier

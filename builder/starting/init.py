@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.merging.inspection import Group, grouped
-from builder.reading.classifier import Classifier, Reader, read_labels
+from builder.reading.checks import read_labels
+from builder.reading.classifier import Classifier
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.reader import Reader
 from builder.settings.config import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.starting.look import sources

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 
 from builder.merging.backbone import SharedBackbone
-from builder.merging.merge import backbone_model
-from builder.reading.classifier import Classifier, Reader
+from builder.merging.rebuild import backbone_model
+from builder.reading.classifier import Classifier
 from builder.reading.formats import read_model
 from builder.reading.graph import Ref
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.reader import Reader
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ConfigError, ModelFileError
 from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0

@@ -53,7 +53,7 @@ def _known(model: StoredModel, maker: str, origin: Origin) -> StoredModel:
 
 
 def _with_labels(origin: Origin, content: Callable[[], bytes] | None, read: Callable[[str], tuple[str, ...]]) -> Origin:
-    """A file of labels that cannot be read is trouble only for who needs them: see ``classifier.read_labels``."""
+    """A file of labels that cannot be read is trouble only for who needs them: see ``checks.read_labels``."""
     if content is None:
         return origin
     try:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.reading.classifier import Classifier, check_nodes
+from builder.reading.checks import check_nodes
+from builder.reading.classifier import Classifier
 from builder.reading.formats.stored import contradictions
 from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, WeightPool, renumber
 from builder.reading.originals.original import Shown

@@ -1,0 +1,67 @@
+"""The labels of a model, and whether it is one that can be computed with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from builder.reading.classifier import Classifier
+from builder.reading.formats.labels import read_label_file
+from builder.reading.graph import Graph
+from builder.reading.layers import weight_name
+from builder.settings.config import HeadConfig
+from builder.support.errors import ConfigError, ModelFileError
+from builder.support.naming import head_setting
+
+
+def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "") -> tuple[str, ...]:
+    """The labels of a head: as configured, else those that came with the model, else of the file beside it.
+
+    Raises ``ConfigError``.
+    """
+    labels, source = head.labels, head_setting(head.name, "labels")
+    if labels is None and beside:
+        labels = beside
+    if labels is None and trouble:
+        raise ConfigError(f"{source}: the labels beside {head.model.name} cannot be read: {trouble}")
+    if labels is None:
+        candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
+        labels = next((path for path in candidates if path.is_file()), None)
+        if labels is None:
+            raise ConfigError(f"{source}: expected a file or a list of labels, found neither it nor {candidates[0]}")
+    if isinstance(labels, Path):
+        source = str(labels)
+        labels = read_label_file(labels)
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ConfigError(f"{source}: labels repeat: {', '.join(repeated)}; each output needs a label of its own")
+    if any(not label.strip() or "\n" in label for label in labels):
+        raise ConfigError(f"{source}: a label is empty or has more than one line")
+    return labels
+
+
+def check_nodes(graph: Graph, path: Path) -> None:
+    """Raises ``ModelFileError`` for a call on no tensor, and for a weight that is no number."""
+    for node in graph.nodes:
+        if next(node.inputs(), None) is None:
+            raise ModelFileError(f"{path}: layer {node.layer!r:.80} ({node.kind}) is called on nothing; save it again")
+        for i, weight in enumerate(node.weights):
+            wrong = weight.value.size - int(np.isfinite(weight.value).sum())
+            if wrong:
+                name = weight_name(node.kind, node.config, i)
+                raise ModelFileError(
+                    f"{path}: layer {node.layer!r:.80} ({node.kind}): {wrong:,} of {weight.value.size:,} numbers of its "
+                    f"{name} are NaN or infinite: the training went wrong, or the file was damaged; train or copy again"
+                )
+
+
+def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
+    """``shape``: of the model's output, batch axis and all. Raises ``ModelFileError`` and ``ConfigError``."""
+    if len(shape) != 2 or shape[1] is None:
+        raise ModelFileError(f"{classifier.path}: expected one output (batch, labels), found {shape}; not a classifier")
+    if len(classifier.labels) != shape[1]:
+        raise ConfigError(
+            f"{head_setting(classifier.name, 'labels')}: expected {shape[1]} labels, one for each output of "
+            f"{classifier.path.name}, found {len(classifier.labels)}"
+        )

@@ -1,0 +1,93 @@
+"""The models of a build and what the user says of them -> classifiers with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from builder.reading.checks import read_labels
+from builder.reading.classifier import Classifier
+from builder.reading.picture_input import PictureSourceInput
+from builder.reading.reader import Reader
+from builder.reading.source_input import SourceInput
+from builder.reading.text_input import TextSourceInput, check_embedding
+from builder.settings.config import BuildConfig, HeadConfig, TextConfig
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform
+from builder.settings.limits import Limits
+from builder.support.errors import ConfigError
+from builder.support.naming import advice, head_setting
+from edge_runtime.text import TextInput
+
+
+def load_classifiers(
+    heads: Iterable[HeadConfig],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    allow_code: bool = False,
+    limits: Limits | None = None,
+    text: TextConfig | TextInput | None = None,
+    size: tuple[int, int] | None = None,
+    inference_mode: bool = False,
+) -> tuple[Classifier, ...]:
+    """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
+    one, or that of a finished file. ``size``: height and width, of those that take pictures of any. ``inference_mode``:
+    see ``Reader``.
+
+    Raises ``ModelFileError`` and ``ConfigError``.
+    """
+    length = text.length if isinstance(text, TextInput) else text.maxlen if text is not None else None
+    reader = Reader(allow_code=allow_code, limits=limits, text_length=length, inference_mode=inference_mode)
+    found = []
+    for head in heads:
+        found.append(_load(reader, head, text, size))
+        advance()
+    return tuple(found)
+
+
+def reading_options(config: BuildConfig) -> dict[str, Any]:
+    """What a configuration says of reading, for ``load_classifiers``."""
+    return {
+        "allow_code": config.allow_code,
+        "limits": config.limits,
+        "text": config.text,
+        "size": config.size,
+        "inference_mode": config.inference_mode,
+    }
+
+
+def _load(
+    reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None, size: tuple[int, int] | None
+) -> Classifier:
+    classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size)
+    classifier = replace(classifier, source_input=_declared(classifier, head, text))
+    classifier.original.start()  # its framework is imported while others are read
+    return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
+
+
+def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:
+    """The source_input with what the user says of it. Raises ``ConfigError`` where that is too little."""
+    source_input = classifier.source_input
+    if isinstance(source_input, TextSourceInput):
+        source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
+        check_embedding(classifier.graph, source_input.words, head.model)
+        return source_input
+    _check_size(source_input, head)
+    if head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
+        known = classifier.application
+        hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
+        words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
+        raise ConfigError(
+            f"{head_setting(head.name, 'preprocessing')}: how do pixels 0..255 enter {head.model.name}? No layer in it "
+            f"says so; {hint}add {advice('preprocessing', words, head.name)}"
+        )
+    return source_input if head.resize is None else replace(source_input, resize=head.resize.over(source_input.resize))
+
+
+def _check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:
+    """Raises ``ConfigError`` where a head is given a size that its model does not take."""
+    if head.size is not None and source_input.size != head.size:
+        own, found = (f"{width} x {height}" for height, width in (source_input.size, head.size))
+        raise ConfigError(
+            f"{head_setting(head.name, 'size')}: {head.model.name} takes {own} alone, found {found}; leave it out"
+        )

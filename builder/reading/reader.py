@@ -1,0 +1,112 @@
+"""Model file -> ``Classifier``. Nothing is built here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from builder.reading.checks import check_nodes
+from builder.reading.classifier import Classifier
+from builder.reading.digests import one_node_each
+from builder.reading.formats.applications import application_of
+from builder.reading.formats.stored import StoredModel, contradictions
+from builder.reading.graph import UnreadableModelError, WeightPool, read_graph
+from builder.reading.layers import UnknownLayerError, canonical_layers
+from builder.reading.outputs import LOGITS, Output
+from builder.reading.source_input import check_one_input, read_source_input, size_note
+from builder.reading.tflite.file import tflite_in
+from builder.settings.input_scaling import PixelTransform
+from builder.settings.limits import Limits
+from builder.support.errors import ModelFileError
+
+
+class Reader:
+    """Reads models one after the other and keeps what they have in common once."""
+
+    def __init__(
+        self,
+        *,
+        allow_code: bool = False,
+        limits: Limits | None = None,
+        text_length: int | None = None,
+        inference_mode: bool = False,
+    ) -> None:
+        """``inference_mode``: a layer that is called with ``training=True`` is run as if it were not."""
+        self._text_length, self._inference_mode = text_length, inference_mode
+        self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
+        self._canonical = canonical_layers(allow_code=allow_code)
+
+    def read(
+        self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
+    ) -> Classifier:
+        """The classifier in ``path``, with the labels that come with the file, if any. ``size``: height and width, of
+        pictures that the model takes at any. Raises ``ModelFileError``.
+        """
+        file = tflite_in(path)
+        if file is not None:
+            from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
+
+            return read_tflite(name, file, preprocessing, pool=self._pool)
+        from builder.reading.formats.reading import read_model  # imports TensorFlow
+
+        return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing, size)
+
+    def classifier(
+        self,
+        name: str,
+        stored: StoredModel,
+        preprocessing: PixelTransform | None,
+        size: tuple[int, int] | None = None,
+    ) -> Classifier:
+        """The same for a file that was read already."""
+        model = self.base(name, stored, preprocessing, size)
+        with contradictions(stored.path):
+            return replace(model.with_labels((), None), labels=model.labels)
+
+    def base(
+        self,
+        name: str,
+        stored: StoredModel,
+        preprocessing: PixelTransform | None,
+        size: tuple[int, int] | None = None,
+    ) -> Classifier:
+        """A model that may end in anything, read as if it were a classifier with bare logits."""
+        path = stored.path
+        with contradictions(path):
+            check_one_input(stored)
+            notes = (*stored.notes, *self._training(stored))
+            try:
+                graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
+            except (UnreadableModelError, UnknownLayerError) as error:
+                raise ModelFileError(f"{path}: {error}") from error
+            check_nodes(graph, path)
+            simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length, size)
+            simple = one_node_each(simple, source_input.shape)
+        return Classifier(
+            name=name,
+            path=path,
+            kind=stored.kind,
+            graph=simple,
+            source_input=source_input,
+            original=stored.original,
+            output=Output(LOGITS, "softmax"),
+            labels=stored.origin.labels or (),
+            allow_code=self._allow_code,
+            limits=self._limits,
+            notes=(*notes, *size_note(stored, source_input, size)),
+            application=application_of(stored.definition),
+            trouble=stored.origin.trouble,
+        )
+
+    def _training(self, stored: StoredModel) -> tuple[str, ...]:
+        """What the user should know of layers that are called with ``training=True``. Raises ``ModelFileError``."""
+        if not stored.training:
+            return ()
+        first, more = stored.training[0], len(stored.training) - 1
+        layers = f"layer {first}{f' and {more} more' if more else ''}"
+        if self._inference_mode:
+            return (f"{layers} is called with training=True in the file and runs as at inference here (inference_mode)",)
+        raise ModelFileError(
+            f"{stored.path}: {layers} is called with training=True, so that answers depend on the batch or on chance; "
+            "call it with training=False and save the model again, or have it run as at inference (--inference-mode)"
+        )
