@@ -60,7 +60,7 @@ $(DEVICE)/.stamp: pyproject.toml
 
 $(CLUSTER)/.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-cluster
-	$(CLUSTER)/python $(PIP) -e '.[cluster,device-test]'
+	$(CLUSTER)/python $(PIP) -e '.[cluster,beam,device-test]'
 	@touch $@
 
 # One lock for Python 3.10 to 3.13 on every platform.

@@ -145,7 +145,7 @@ class MultiHeadClassifier:
         """Make the backbone's input of a picture or a text.
 
         Args:
-            sample: A picture (a path, a PIL image, or uint8 RGB of shape (height, width, 3)) or a text.
+            sample: A picture (see ``preprocess.image_tensor``) or a text.
 
         Returns:
             Of a picture uint8 (1, height, width, 3), RGB, 0 to 255; of a text int32 (1, length), numbers of tokens.

@@ -26,14 +26,17 @@ _BILINEAR = 2
 _ORIENTATION = 0x0112  # the EXIF tag; which of Pillow's transpositions makes each of its values upright:
 _UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
-Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
+Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray]
 
 
 def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
     """``picture`` as uint8 (1, spec.height, spec.width, 3), RGB.
 
-    ``picture``: a path, a PIL image, or uint8 (height, width, 3) RGB. Raises ``PictureError``.
+    ``picture``: a path, the bytes of a picture file, a PIL image, or uint8 (height, width, 3) RGB.
+    Raises ``PictureError``.
     """
+    if isinstance(picture, bytes):
+        return stored_tensor(picture, spec)
     if not isinstance(picture, (np.ndarray, Image.Image)):
         return _file_tensor(os.fspath(picture), spec)
     if isinstance(picture, np.ndarray) and picture.shape == (spec.height, spec.width, 3) and picture.dtype == np.uint8:

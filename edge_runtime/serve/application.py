@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -101,12 +98,8 @@ class ServeApplication:
         try:
             if isinstance(sample, str):
                 return self._classifier.classify_text(sample, **options).to_dict()
-            with _file_of(sample) as path:
-                try:
-                    return self._classifier.classify(path, **options).to_dict()
-                except PictureError as error:
-                    return {"error": str(error).replace(path, "the picture")}
-        except TextError as error:
+            return self._classifier.classify(sample, **options).to_dict()
+        except (PictureError, TextError) as error:
             return {"error": str(error)}
 
     def _metrics(self) -> bytes:
@@ -119,18 +112,6 @@ class ServeApplication:
         lines += metric("edge_runtime_samples_total", "counter", samples)
         lines += metric("edge_runtime_request_seconds_total", "counter", f"{seconds:.6f}")
         return ("\n".join(lines) + "\n").encode()
-
-
-@contextlib.contextmanager
-def _file_of(data: bytes) -> Any:
-    """The picture as a file: so it is read, checked and scaled as ``classify`` does it, and answers are the same."""
-    handle, path = tempfile.mkstemp(prefix="edge-runtime-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        yield path
-    finally:
-        os.unlink(path)
 
 
 def _json(document: Any) -> bytes:

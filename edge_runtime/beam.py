@@ -1,0 +1,125 @@
+"""A polyhead file in an Apache Beam pipeline: ``RunInference(PolyheadModelHandler("main.tflite"))``. Extra ``beam``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+
+import numpy as np
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult
+
+from edge_runtime.engine import Head, MultiHeadClassifier
+from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
+from edge_runtime.inputs import Sample
+from edge_runtime.text import TextInput
+
+NAMESPACE = "polyhead"
+
+
+class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClassifier]):  # type: ignore[misc]
+    """Runs the backbone once for each element and the heads that are asked for on what it gives.
+
+    An element is a picture: the bytes of its file, a path that workers can read, or pixels uint8 (height, width, 3) in
+    RGB; or, where the file takes texts, a ``str`` or UTF-8 bytes. A ``PredictionResult`` has the element, a dict as
+    ``inference``, and the path of the file as ``model_id``. The dict is that of ``ClassificationResult.to_dict``; of an
+    element that cannot be read it is ``{"error": why}``, and the others go on.
+
+    Args:
+        model_path: The ``.tflite`` file: a path, or an address that Beam's file systems know (``gs://``, ``s3://``).
+        heads: Names or indices; None runs all.
+        top_k: Labels of each head; None keeps all.
+        joint: The joint list too.
+        threshold: Of the joint list; None takes the file's.
+        num_threads: Of the interpreter; a worker runs one element at a time in each process.
+        trusted_key: See ``MultiHeadClassifier``.
+        options: Beam's own: ``min_batch_size``, ``max_batch_size``, ``max_batch_duration_secs``, ``env_vars``, ...
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        heads: Optional[Sequence[Head]] = None,
+        top_k: Optional[int] = 1,
+        joint: bool = False,
+        threshold: Optional[float] = None,
+        num_threads: int = 1,
+        trusted_key: Optional[str] = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._path, self._threads, self._key = os.fspath(model_path), num_threads, trusted_key
+        self._wanted: Dict[str, Any] = {"heads": heads, "top_k": top_k, "joint": joint, "threshold": threshold}
+        self._unreadable = Metrics.counter(NAMESPACE, "unreadable")
+
+    def load_model(self) -> MultiHeadClassifier:
+        """Open the file. Raises ``BundleError`` and ``InterpreterError``, and Beam's errors where it is not there."""
+        path, remove = _copied(self._path) if "://" in self._path else (self._path, None)
+        try:
+            model = MultiHeadClassifier(path, num_threads=self._threads, head_packs=(), trusted_key=self._key)
+        except BaseException:
+            if remove is not None:
+                remove()
+            raise
+        if remove is not None:
+            weakref.finalize(model, remove)  # its interpreter maps the file as long as it lives
+        return model
+
+    def run_inference(
+        self,
+        batch: Sequence[Sample],
+        model: MultiHeadClassifier,
+        inference_args: Optional[Dict[str, Any]] = None,
+    ) -> Iterable[PredictionResult]:
+        """One result for each element, in their order."""
+        return [PredictionResult(sample, self._one(sample, model), self._path) for sample in batch]
+
+    def _one(self, sample: Sample, model: MultiHeadClassifier) -> Dict[str, Any]:
+        try:
+            if isinstance(model.metadata.input, TextInput):
+                return model.classify_text(sample, **self._wanted).to_dict()
+            return model.classify(sample, **self._wanted).to_dict()
+        except (PictureError, TextError, OSError) as error:
+            self._unreadable.inc()
+            return {"error": " ".join(str(error).split())}
+
+    def get_num_bytes(self, batch: Sequence[Sample]) -> int:
+        """Of the elements as they came in."""
+        return sum(_bytes_of(sample) for sample in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """The counter ``unreadable`` is in it too."""
+        return NAMESPACE
+
+    def update_model_path(self, model_path: Optional[str] = None) -> None:
+        """What ``model_metadata_pcoll`` brings while the pipeline runs; Beam calls ``load_model`` next."""
+        self._path = model_path or self._path
+
+    def validate_inference_args(self, inference_args: Optional[Dict[str, Any]]) -> None:
+        """Raises ``EdgeRuntimeError`` for any: what is asked for is said when the handler is made."""
+        if inference_args:
+            raise EdgeRuntimeError(f"inference_args: expected none, found {', '.join(inference_args)}")
+
+
+def _copied(address: str) -> Tuple[str, Callable[[], None]]:
+    """A file of this machine with what lies at an address of Beam's file systems, and what removes it."""
+    folder = tempfile.mkdtemp(prefix="edge-runtime-")
+    path = os.path.join(folder, "model.tflite")
+    try:
+        with FileSystems.open(address) as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return path, lambda: shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bytes_of(sample: Sample) -> int:
+    if isinstance(sample, np.ndarray):
+        return int(sample.nbytes)
+    return len(sample if isinstance(sample, bytes) else os.fspath(sample).encode("utf-8", "surrogateescape"))
