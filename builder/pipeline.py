@@ -13,6 +13,7 @@ from builder.merging.backbone import find_backbone
 from builder.merging.equivalence import check_equivalence
 from builder.merging.merged import merge
 from builder.merging.mixed_sources import of_one_kind
+from builder.merging.share import head_shares
 from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
@@ -97,8 +98,9 @@ def _build(config: BuildConfig, output: Output, stages: Stages) -> BuildResult:
     material = Material(config, classifiers, shared, merged, calibrated, samples, truth)
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
-        notes = notes_of(config, classifiers, shared, samples, truth.notes)
-        report = Report(config, tried, samples, equivalence, calibrated.beyond, notes, stages.seconds)
+        shares = head_shares(classifiers, shared)
+        notes = notes_of(config, classifiers, shared, shares, samples, truth.notes)
+        report = Report(config, tried, samples, equivalence, calibrated.beyond, notes, shares, stages.seconds)
         write_judged(report, draft)
     write_others(config, merged, report.metadata, stages)
     return BuildResult(config.output, report.metadata, report.quality, report)

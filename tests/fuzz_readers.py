@@ -97,10 +97,11 @@ def damaged_model(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
 def read_model(path: Path) -> None:
     from builder.merging.inspection import inspect, print_tree, to_json
+    from builder.settings.config import HeadConfig
     from builder.settings.input_scaling import PixelTransform
 
     pixels = None if path.name.startswith(("words", "tokens")) else PixelTransform(scale=(1 / 255,) * 3)
-    groups = inspect([(path, pixels)])
+    groups = inspect([HeadConfig("model", path, preprocessing=pixels)])
     to_json(groups)
     sys.stdout, shown = io.StringIO(), sys.stdout
     try:

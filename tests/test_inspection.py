@@ -6,12 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 pytest.importorskip("keras")
 
+from builder.commands.cli import main
 from builder.merging.inspection import Group, inspect, to_json
+from builder.merging.share import share_sentences
+from builder.settings.config import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
 from tests.tiny_models import FEATURES, tiny_base, tiny_classifier
@@ -37,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inspected(folder: Path, names: str) -> tuple[Group, ...]:
-    return inspect([(path, TF) for path in paths(folder, names)])
+    return inspect([HeadConfig("model", path, preprocessing=TF) for path in paths(folder, names)])
 
 
 def paths(folder: Path, names: str) -> list[Path]:
@@ -75,7 +81,7 @@ def test_the_first_difference_is_named(folder: Path) -> None:
 def test_a_file_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.keras").write_text("nothing")
     with pytest.raises(ModelFileError, match=r"x\.keras"):
-        inspect([(folder / "a.keras", TF), (tmp_path / "x.keras", TF)])
+        inspect([HeadConfig("model", path, preprocessing=TF) for path in (folder / "a.keras", tmp_path / "x.keras")])
 
 
 def test_each_model_may_have_pixels_of_its_own(folder: Path) -> None:
@@ -94,3 +100,85 @@ def test_the_command_prints_and_its_exit_code_tells(folder: Path, names: str, co
     assert ("differs from" in text.stdout) is (code == 3)
     document = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
     assert set(document) == {"shared", "backbone", "models", "first_difference"}
+
+
+def multiply_adds(model: Any) -> int:
+    """Of a Keras model for one picture, layer by layer from the shapes that it really has."""
+    total = 0
+    for layer in model.layers:
+        kernels = sum(int(np.prod(weight.shape)) for weight in layer.weights if len(weight.shape) > 1)
+        total += multiply_adds(layer) if hasattr(layer, "layers") else kernels * int(np.prod(layer.output.shape[1:-1]))
+    return total
+
+
+def test_each_head_has_its_share_of_the_work(folder: Path) -> None:
+    import keras
+
+    found = to_json(inspected(folder, "ab"))
+    assert found["backbone"]["multiply_adds"] == multiply_adds(tiny_base())
+    assert [model["head_multiply_adds"] for model in found["models"]] == [64 * 3, 64 * 5 + 5 * 4]
+    for name, model in zip("ab", found["models"], strict=True):
+        whole = multiply_adds(keras.saving.load_model(folder / f"{name}.keras"))
+        assert model["share_of_work"] == model["head_multiply_adds"] / whole
+
+
+def test_a_large_head_behind_the_pooling_gets_no_advice_that_cannot_be_followed(folder: Path, tmp_path: Path) -> None:
+    """As Teachable Machine's: a hidden layer of a third of all parameters, which is always trained."""
+    base, models = tiny_base(), []
+    for seed in (1, 2):
+        models.append(HeadConfig("model", tmp_path / f"{seed}.keras", preprocessing=TF))
+        tiny_classifier(base, 3, seed=seed, hidden=100).save(models[-1].model)
+    (group,) = inspect(models)
+    assert group.difference is None
+    (sentence,) = share_sentences(group.shares)  # of both, since they cost the same
+    assert "have each 6,803 parameters of their own" in sentence
+    assert sentence.endswith("nothing is to be done: that is what it has behind the base")
+
+
+def run_inspect(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+
+def words_of(done: Result) -> str:
+    """What was printed, as one line; the tree's branches left out."""
+    return " ".join(done.output.replace("│", " ").split())
+
+
+def test_how_pictures_are_resized_is_shown_and_said_for_each(folder: Path) -> None:
+    pair = (*paths(folder, "ab"), "--preprocessing", "tf")
+    silent = words_of(run_inspect(*pair))
+    assert silent.count("nothing says how they were resized, taken as bilinear, antialiased, stretch") == 2
+    said = run_inspect(*pair, "--resize", "b=lanczos,crop")
+    assert said.exit_code == 0, said.output
+    assert "349 parameters of its own; pictures: lanczos, antialiased, crop" in words_of(said)
+    assert "nothing says how the pictures of" in words_of(said)  # of a: it would be taken as b's
+    both = run_inspect(*pair, "--resize", "b=lanczos,crop", "--resize", "bilinear,no-antialias")
+    assert "choose one: --resize bilinear,no-antialias,stretch or --resize lanczos,crop" in words_of(both)
+    document = json.loads(run_inspect(*pair, "--resize", "b=lanczos,crop", "--json").output)
+    assert [model["resize"]["method"] for model in document["models"]] == [None, "lanczos"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--resize", "x=crop"), "--resize x: no such name; there are: a, b"),
+        (("--resize", "b=shrink"), "--resize b: expected a table"),
+        (("--size", "b=64"), "takes 32 x 32 alone"),
+        (("--size", "b=0"), "--size b: expected a number of pixels"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(folder: Path, options: tuple[str, str], words: str) -> None:
+    done = run_inspect(*paths(folder, "ab"), "--preprocessing", "tf", *options)
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert words in line
+
+
+def test_models_that_are_called_alike_go_by_their_folders(folder: Path, tmp_path: Path) -> None:
+    models = []
+    for name in "ab":
+        models.append(tmp_path / name / "keras_model.keras")
+        models[-1].parent.mkdir()
+        models[-1].write_bytes((folder / f"{name}.keras").read_bytes())
+    found = run_inspect(*models, "--preprocessing", "a=tf", "--preprocessing", "b=tf", "--json")
+    assert json.loads(found.output)["shared"] is True

@@ -77,9 +77,13 @@ def test_two_folders_become_one_file_with_one_list(exports: Path, tmp_path: Path
     assert min(agreement.values()) >= 0.97
     # What both trained on, the last layers of the base, is said with figures.
     said = (
-        r"patterns has [\d,]+ parameters of its own beside [\d,]+ shared ones: the first layer that differs is block_se_"
+        r"colours and patterns have each [\d,]+ parameters of their own beside [\d,]+ shared ones, about [\d.]+ kB in "
+        r"int8, \d+% of the multiply-adds .*trainable = False"
     )
     assert any(re.match(said, note) for note in report["warnings"])
+    assert any(note.startswith("the first layer that differs is block_se_") for note in report["warnings"])
+    assert {head["parameters"] for head in report["heads"].values()} == {1605}
+    assert all(0.05 < head["share_of_work"] < 0.5 and head["bytes"] > 1605 for head in report["heads"].values())
     with MultiHeadClassifier(tmp_path / "one.tflite") as classifier:
         assert {head.head_name: head.labels for head in classifier.heads} == LABELS
         found = {path: classifier.classify(path, joint=True) for path in sorted(exports.glob("pictures/*/*/*0.png"))}

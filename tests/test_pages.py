@@ -16,6 +16,7 @@ from builder.judging.metrics import confusion, judge, reliability
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
 from builder.reporting import report_page
+from builder.reporting.verdicts import caption, marked_agreement
 from builder.reporting.words import _WORDS, meanings
 from builder.training import report as training_page
 
@@ -58,7 +59,8 @@ def built(name: str, sample: np.ndarray | bytes = PIXELS) -> str:
     return report_page.render(
         report_page.Page(
             title=name, facts=[(name, name)], noun="pictures", failures=[name], warnings=[name],
-            bytes_by_part={name: 5, "backbone": 100}, heads=[quality], min_agreement=0.97,
+            bytes_by_part={name: 5, "backbone": 100}, heads=[quality], costs={name: (name, name)},
+            captions=[name], min_agreement=0.97,
             worst=[report_page.Worst(name, name, sample, name, name, 0.1, False)],
             noise=[LayerNoise(name, name, 20.0, 25.0, None, 26.0, 0.1)], precisions=[(name,) * 8, (name, name)],
             seconds={name: 1.0},
@@ -134,3 +136,12 @@ def test_red_is_for_failures(failures: tuple[str, ...], problems: int, monkeypat
 
 def test_every_word_has_a_meaning_without_gaps() -> None:
     assert all("{" not in meaning and meaning.endswith(".") for _, meaning in meanings(*_WORDS))
+
+
+def test_a_row_that_passed_only_because_pictures_are_few_is_marked_and_explained() -> None:
+    few = HeadQuality("a", 10, 0.9, (0.6, 0.98), 0.01, 0.1, (), (0.01, 0.1))
+    many = HeadQuality("b", 1000, 0.98, (0.97, 0.99), 0.01, 0.1, (), (0.01, 0.1))
+    assert [marked_agreement(q, 0.97) for q in (few, many)] == ["0.900*", "0.980"]
+    assert "0.900*" in built("a")
+    assert "so few pictures cannot refute it" in caption([few, many], 0.97, "pictures")[0]
+    assert caption([many], 0.97, "pictures") == []

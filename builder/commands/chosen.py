@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from builder.commands.options import HEAD_SETTINGS, SETTINGS, WHOLE
 from builder.settings.config import BuildConfig, HeadConfig, read_document
-from builder.settings.input_scaling import PixelTransform, parse_preprocessing
 from builder.settings.model import Instance, read_settings
 from builder.settings.reference import Setting, settings_of
 from builder.support.errors import ConfigError
@@ -100,11 +99,26 @@ def chosen(cls: type[Instance], **options: Any) -> Instance:
     return read_settings(cls, said, named=_spelled)
 
 
-def each_preprocessing(values: tuple[str, ...], names: list[str]) -> dict[str, PixelTransform | None]:
-    """What ``--preprocessing`` says of each name. Raises ``ConfigError``."""
-    own = of_each(values, names, "--preprocessing")
-    hows = {name: own.get(name, own.get("")) for name in names}
-    return {n: None if how is None else parse_preprocessing(how, f"--preprocessing {n}") for n, how in hows.items()}
+OF_EACH = ("preprocessing", "size", "resize")  # what is said of models that are only read
+
+
+def each_model(paths: Sequence[Path], options: Mapping[str, tuple[str, ...]]) -> list[HeadConfig]:
+    """Models that are only read, with what options say of each. Raises ``ConfigError``."""
+    names = _model_names(paths)
+    said = {key: of_each(values, names, f"--{key}") for key, values in options.items()}
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        own = {key: each.get(name, each.get("")) for key, each in said.items()}
+        document = {key: parsed(value, HEAD_SETTINGS[key]) for key, value in own.items() if value is not None}
+        spelled = {key: f"--{key} {name}" for key in own}
+        found.append(read_settings(HeadConfig, {"name": "model", "model": path, **document}, named=spelled.__getitem__))
+    return found
+
+
+def _model_names(paths: Sequence[Path]) -> list[str]:
+    """The stem of each path; the folder's name where several have one stem, as ``keras_model.h5``."""
+    stems = [path.stem for path in paths]
+    return [path.resolve().parent.name if stems.count(path.stem) > 1 else path.stem for path in paths]
 
 
 def head_config(name: str, model: str, options: dict[str, Any]) -> HeadConfig:

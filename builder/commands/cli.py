@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.commands.chosen import build_config, chosen, each_preprocessing
+from builder.commands.chosen import OF_EACH, build_config, chosen, each_model
 from builder.commands.exporting import export, sign
 from builder.commands.growing import COMMANDS
 from builder.commands.options import HELP, Commands, head_options, setting_options
@@ -107,41 +107,33 @@ def run_build(settings: BuildConfig) -> None:
 
 @main.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@head_options("preprocessing")
+@head_options(*OF_EACH)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @setting_options(ReadConfig)
 @click.pass_context
-def inspect(
-    ctx: click.Context,
-    /,
-    models: tuple[Path, ...],
-    preprocessing: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Say what MODELS share and, where they differ, the first layer that differs, and why.
+def inspect(ctx: click.Context, /, models: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Say what MODELS share, what each costs beside it and, where they differ, the first layer that differs, and why.
 
-    Exit code 3 where they do not all share one backbone.
+    NAME is a model's file name without its suffix, or its folder's where several files are called alike. Exit code 3
+    where they do not all share one backbone.
     """
-    transforms = each_preprocessing(preprocessing, [path.stem for path in models])
+    sources = each_model(models, {key: options.pop(key) for key in OF_EACH})
     settings = chosen(ReadConfig, **options)
     with quiet(), as_options():
         from builder.merging import inspection
 
-        sources = [(path, transforms[path.stem]) for path in models]
         groups = inspection.inspect(
             sources,
-            size=settings.size,
             tolerance=settings.tolerance,
             allow_code=settings.allow_code,
             limits=settings.limits,
             inference_mode=settings.inference_mode,
         )
         document = inspection.to_json(groups)
+        if not as_json:
+            inspection.print_tree(groups)
     if as_json:
         click.echo(json.dumps(document))
-    else:
-        inspection.print_tree(groups)
     ctx.exit(0 if document["shared"] else 3)
 
 

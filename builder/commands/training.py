@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from builder.commands.chosen import each_preprocessing
-from builder.settings.input_scaling import PREPROCESSING
+from builder.settings.input_scaling import PREPROCESSING, parse_preprocessing
 from builder.support.errors import ConfigError
 from builder.support.quiet import quiet, terminal
 from edge_runtime.escape import printable
@@ -40,7 +39,7 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
     """
     if output.suffix != ".keras":
         raise ConfigError(f"--output {output}: expected a name that ends in .keras")
-    how = each_preprocessing((preprocessing,) if preprocessing else (), ["model"])["model"]
+    how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None
     with quiet():
         from builder.training.report import to_json
         from builder.training.train import train_head

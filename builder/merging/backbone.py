@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from builder.merging.difference import Difference, first_difference
 from builder.reading.classifier import Classifier
 from builder.reading.content import digest
-from builder.reading.graph import INPUT, Graph, Ref, upstream
+from builder.reading.graph import INPUT, Graph, Node, Ref, upstream
 from builder.reading.simplify import activation_of
 from builder.support.errors import NoSharedBackboneError
 from edge_runtime.metadata import FEATURES
 
 LARGE_HEAD = 0.2  # of the backbone's parameters
+_OF_BASES = ("conv", "lstm", "gru", "rnn", "bidirectional", "attention", "embedding")  # kinds of layers, in part
 _PIXELS = "pixels"  # stands among the digests of a seam for the model's input
 
 
@@ -45,13 +46,20 @@ class SharedBackbone:
 
 
 def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tuple[int, int, Difference] | None:
-    """The first classifier that leaves the first one so early that its own part is large: (index, parameters, why)."""
+    """The first classifier whose own part is large and reaches into the base: (index, parameters, why)."""
     for i, classifier in list(enumerate(classifiers))[1:]:
-        own = sum(classifier.graph.nodes[node].parameters for node in shared.head(classifiers, i))
-        difference = first_difference(classifiers[0], classifier) if own > LARGE_HEAD * shared.parameters else None
+        nodes = [classifier.graph.nodes[node] for node in shared.head(classifiers, i)]
+        own = sum(node.parameters for node in nodes)
+        early = own > LARGE_HEAD * shared.parameters and reaches_into_base(nodes)
+        difference = first_difference(classifiers[0], classifier) if early else None
         if difference is not None:
             return i, own, difference
     return None
+
+
+def reaches_into_base(head: Iterable[Node]) -> bool:
+    """What comes after the pooling is a head, however large it is; a layer that looks around is a base's."""
+    return any(node.weights and any(word in node.kind.lower() for word in _OF_BASES) for node in head)
 
 
 def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from builder.merging.backbone import SharedBackbone, early_difference, find_back
 from builder.merging.difference import Difference, first_difference
 from builder.merging.merged import seam_shapes
 from builder.merging.mixed_sources import of_one_kind
+from builder.merging.share import HeadShare, head_shares, share_sentences
 from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier
 from builder.reading.graph import Node
+from builder.reading.loading import check_size
+from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
-from builder.settings.input_scaling import PixelTransform
+from builder.reading.resizing import DEFAULT, resize_trouble
+from builder.settings.config import HeadConfig, ResizeConfig
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
 from builder.support.plain import plain
@@ -37,6 +42,11 @@ class Group:
         nodes = self.classifiers[index].graph.nodes
         return nodes if self.shared is None else tuple(nodes[i] for i in self.shared.head(self.classifiers, index))
 
+    @cached_property
+    def shares(self) -> tuple[HeadShare, ...]:
+        """What each head costs; nothing where there is no backbone."""
+        return () if self.shared is None else head_shares(self.classifiers, self.shared)
+
     def backbone(self) -> tuple[Node, ...]:
         """The shared nodes, as the first classifier has them."""
         indices = () if self.shared is None else self.shared.backbone(self.classifiers)
@@ -44,7 +54,7 @@ class Group:
 
 
 def inspect(
-    models: Sequence[tuple[Path, PixelTransform | None]],
+    models: Sequence[HeadConfig],
     *,
     size: tuple[int, int] | None = None,
     tolerance: float = 0.0,
@@ -54,11 +64,21 @@ def inspect(
 ) -> tuple[Group, ...]:
     """The models in groups that share a backbone, in the order of their first models.
 
-    ``models``: each with what happens to the pixels outside it; None takes what the model's own layers say.
-    ``size``, ``tolerance`` and the others: as in ``BuildConfig``. Raises ``ModelFileError``.
+    ``models``: each with what is said of its pictures; their names do not matter. ``size``, ``tolerance`` and the others:
+    as in ``BuildConfig``. Raises ``ModelFileError``.
     """
     reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
-    return grouped([reader.read(str(path), path, how, size) for path, how in models], tolerance)
+    return grouped([_read(reader, model, size) for model in models], tolerance)
+
+
+def _read(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> Classifier:
+    found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size)
+    entered = found.source_input
+    if isinstance(entered, PictureSourceInput):
+        check_size(entered, model)
+    if model.resize is None or not isinstance(entered, PictureSourceInput):
+        return found
+    return replace(found, source_input=replace(entered, resize=model.resize.over(entered.resize)))
 
 
 def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:
@@ -93,6 +113,9 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
             "group": number,
             "head_parameters": sum(node.parameters for node in group.head(i)),
             "head_layers": [node.layer for node in group.head(i)],
+            "head_multiply_adds": group.shares[i].work if group.shares else None,
+            "share_of_work": group.shares[i].work_share if group.shares else None,
+            "resize": None if (resize := _resize(c)) is None else asdict(resize),
         }
         for number, group in enumerate(groups)
         for i, c in enumerate(group.classifiers)
@@ -102,6 +125,7 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
         backbone = {
             "digest": f"sha256:{first.shared.digest}",
             "parameters": first.shared.parameters,
+            "multiply_adds": first.shares[0].shared_work,
             "layers": len(first.backbone()),
             "features": seam_shapes(first.classifiers, first.shared)[0],
         }
@@ -120,6 +144,10 @@ def print_tree(groups: Sequence[Group]) -> None:
     console = console if console.is_terminal else Console(highlight=False, width=160)
     for group in groups:
         console.print(_tree(group))
+        for sentence in share_sentences([replace(share, name=Path(share.name).name) for share in group.shares]):
+            console.print(f"  {plain(sentence)}.")
+        for sentence in resize_trouble({str(c.path): c.source_input for c in group.classifiers}):
+            console.print(f"  {plain(sentence)}")
         if group.difference is not None:
             console.print(
                 f"  {plain(group.difference.model)} differs from {plain(groups[0].classifiers[0].path)}, first at "
@@ -128,6 +156,18 @@ def print_tree(groups: Sequence[Group]) -> None:
             )
     if len(groups) > 1:
         console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each of them.")
+
+
+def _resize(classifier: Classifier) -> ResizeConfig | None:
+    """How its pictures were resized, as far as it is known; None for texts."""
+    entered = classifier.source_input
+    return entered.resize if isinstance(entered, PictureSourceInput) else None
+
+
+def _prepared(resize: ResizeConfig) -> str:
+    whole = resize.over(DEFAULT)
+    said = f"{whole.method}, {'antialiased' if whole.antialias else 'not antialiased'}, {whole.fit}"
+    return f"nothing says how they were resized, taken as {said}" if resize == ResizeConfig() else said
 
 
 def _share(classifiers: Sequence[Classifier]) -> SharedBackbone | None:
@@ -151,7 +191,9 @@ def _tree(group: Group) -> Tree:
     for i, classifier in enumerate(group.classifiers):
         nodes = group.head(i)
         own = sum(n.parameters for n in nodes)
-        branch = tree.add(f"{plain(classifier.path)} ({plain(classifier.kind)}): {own:,} parameters of its own")
+        resize = _resize(classifier)
+        prepared = "" if resize is None else f"; pictures: {_prepared(resize)}"
+        branch = tree.add(f"{plain(classifier.path)} ({plain(classifier.kind)}): {own:,} parameters of its own{prepared}")
         for node in nodes[:12]:
             parameters = f", {node.parameters:,} parameters" if node.parameters else ""
             branch.add(f"{plain(node.layer)} ({node.kind}{parameters})")

@@ -72,7 +72,7 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
         source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
         check_embedding(classifier.graph, source_input.words, head.model)
         return source_input
-    _check_size(source_input, head)
+    check_size(source_input, head)
     if head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
         known = classifier.application
         hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
@@ -84,7 +84,7 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
     return source_input if head.resize is None else replace(source_input, resize=head.resize.over(source_input.resize))
 
 
-def _check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:
+def check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:
     """Raises ``ConfigError`` where a head is given a size that its model does not take."""
     if head.size is not None and source_input.size != head.size:
         own, found = (f"{width} x {height}" for height, width in (source_input.size, head.size))

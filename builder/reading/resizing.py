@@ -24,17 +24,33 @@ def common_resize(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> R
     """``chosen``: what the user says for all, key by key; what is left open is as the sources have it, and where all are
     silent as ``DEFAULT``. Raises ``ConfigError``.
     """
-    own = {name: chosen.over(resize).over(DEFAULT) for name, resize in _own(sources).items() if resize != _SILENT}
-    if not own:
-        return chosen.over(DEFAULT)
-    (one, first), *others = own.items()
-    for name, other in others:
+    own = _known(chosen, sources)
+    trouble = _difference(own)
+    if trouble is not None:
+        raise ConfigError(trouble)
+    return next(iter(own.values()), chosen.over(DEFAULT))
+
+
+def resize_trouble(sources: Mapping[str, SourceInput]) -> tuple[str, ...]:
+    """What a build would say of how ``sources`` resize, an error or warnings."""
+    trouble = _difference(_known(_SILENT, sources))
+    return (trouble,) if trouble is not None else resize_notes(_SILENT, sources)
+
+
+def _known(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> dict[str, ResizeConfig]:
+    return {name: chosen.over(resize).over(DEFAULT) for name, resize in _own(sources).items() if resize != _SILENT}
+
+
+def _difference(known: Mapping[str, ResizeConfig]) -> str | None:
+    pairs = list(known.items())
+    for name, other in pairs[1:]:
+        one, first = pairs[0]
         if other != first:
-            raise ConfigError(
+            return (
                 f"{one} was trained on pictures resized by {first}, {name} by {other}, and a file prepares pictures in "
                 f"one way; choose one: {advice('resize', str(first))} or {advice('resize', str(other))}"
             )
-    return first
+    return None
 
 
 def resize_notes(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> tuple[str, ...]:

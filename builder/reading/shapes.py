@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +22,19 @@ def is_operation(node: Node) -> bool:
     return ".ops." in f"{node.definition.get('module')}."
 
 
-def tensor_shapes(graph: Graph, shape: tuple[int | None, ...]) -> dict[Ref, Shape | None]:
-    """Of each node's first output; None where it cannot be told. ``shape``: of the input, without the batch axis."""
-    found: dict[Ref, Shape | None] = {Ref(INPUT, 0): (None, *shape)}
-    for i, node in enumerate(graph.nodes):
+def tensor_shapes(
+    graph: Graph,
+    shape: tuple[int | None, ...],
+    nodes: Iterable[int] | None = None,
+    given: Mapping[Ref, Shape | None] | None = None,
+) -> dict[Ref, Shape | None]:
+    """Of each node's first output; None where it cannot be told. ``shape``: of the input, without the batch axis.
+
+    ``nodes``: these alone, from the tensors ``given`` on.
+    """
+    found: dict[Ref, Shape | None] = {Ref(INPUT, 0): (None, *shape), **(given or {})}
+    for i in range(len(graph.nodes)) if nodes is None else nodes:
+        node = graph.nodes[i]
         known = all(found.get(ref) is not None for ref in node.inputs())
         found[Ref(i, 0)] = _shape_behind(node, found) if known and is_keras(node.definition) else None
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from builder.merging.backbone import SharedBackbone, early_difference
+from builder.merging.share import HeadShare, share_sentences
 from builder.reading.classifier import Classifier
 from builder.reading.resizing import resize_notes
 from builder.reading.text_input import text_notes
@@ -23,6 +24,7 @@ def notes_of(
     config: BuildConfig,
     classifiers: Sequence[Classifier],
     shared: SharedBackbone,
+    shares: Sequence[HeadShare],
     samples: Samples,
     others: Sequence[str],
 ) -> tuple[str, ...]:
@@ -33,9 +35,6 @@ def notes_of(
         found.insert(0, _WITHOUT_PICTURES.format(count=len(samples.verification.tensors), kinds=", ".join(SAMPLE_FREE)))
     early = early_difference(classifiers, shared)
     if early is not None:
-        index, own, difference = early
-        found.append(
-            f"{classifiers[index].name} has {own:,} parameters of its own beside {shared.parameters:,} shared ones: the "
-            f"first layer that differs is {difference}"
-        )
+        found += share_sentences([share for share in shares if share.is_early])
+        found.append(f"the first layer that differs is {early[2]}")
     return (*found, *text_notes(samples.spec, config.text, samples.calibration.samples))

@@ -16,6 +16,7 @@ from rich.table import Table
 from builder.joint import JointHead
 from builder.judging.verify import Quality
 from builder.merging.equivalence import Equivalence
+from builder.merging.share import HeadShare, percent, share_sentences
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.quantizing.coverage import MOST_BEYOND
 from builder.reporting.report_page import Page, Worst, render
@@ -37,8 +38,8 @@ _ROWS = 24  # heads in the table on a terminal
 class Report:
     """Everything the stages found out.
 
-    ``notes``: what the user should know, a sentence each. ``beyond``: see ``coverage.beyond_calibration``. ``tried``:
-    precisions in the order they were tried.
+    ``notes``: what the user should know, a sentence each. ``shares``: what each head costs. ``beyond``: see
+    ``coverage.beyond_calibration``. ``tried``: precisions in the order they were tried.
     """
 
     config: BuildConfig
@@ -47,6 +48,7 @@ class Report:
     equivalence: Equivalence
     beyond: float
     notes: tuple[str, ...]
+    shares: Sequence[HeadShare]
     seconds: Mapping[str, float]
 
     @property
@@ -167,6 +169,15 @@ class Report:
                 "features": list(self.metadata.seam[0].shape),
                 "parameters": self.metadata.built["parameters"],
             },
+            "heads": {
+                share.name: {
+                    "bytes": self.linked.head_bytes[share.name],
+                    "parameters": share.parameters,
+                    "multiply_adds": share.work,
+                    "share_of_work": share.work_share,
+                }
+                for share in self.shares
+            },
             "equivalence": {
                 "largest_float_difference": self.equivalence.difference,
                 "models_run": self.equivalence.models,
@@ -284,12 +295,20 @@ def _page(report: Report) -> Page:
         warnings=report.warnings,
         bytes_by_part=report.bytes_by_part,
         heads=report.quality.heads,
+        costs={share.name: _cost(report, share) for share in report.shares},
+        captions=caption(list(report.quality.heads), report.config.min_agreement, report.metadata.input.noun),
         min_agreement=report.config.min_agreement,
         worst=tuple(worst[:18]),
         noise=report.chosen.noise,
         precisions=_precisions(report),
         seconds=report.seconds,
     )
+
+
+def _cost(report: Report, share: HeadShare) -> tuple[str, str]:
+    """Bytes in the file, and share of the work."""
+    work = share.work_share
+    return f"{report.linked.head_bytes[share.name]:,}", "" if work is None else percent(work)
 
 
 def _precisions(report: Report) -> list[tuple[str, ...]]:
@@ -334,6 +353,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "backbone",
             f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
         ),
+        ("each head", "; ".join(share_sentences(report.shares))),
         ("digest", metadata.backbone_digest),
         ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
         ("input", str(metadata.input)),

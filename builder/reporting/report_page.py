@@ -17,6 +17,7 @@ from builder.quantizing.noise import LayerNoise
 from builder.reporting.html import THUMBNAIL, inline
 from builder.reporting.html import render as render_template
 from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
+from builder.reporting.verdicts import marked_agreement
 from builder.reporting.words import meanings
 from edge_runtime.metadata import BACKBONE
 
@@ -40,7 +41,8 @@ class Worst:
 @dataclass(frozen=True)
 class Page:
     """``noun``: pictures or texts. ``failures``: a sentence for each head that failed. ``precisions``: in the columns of
-    ``PRECISION_COLUMNS``.
+    ``PRECISION_COLUMNS``. ``costs``: bytes and share of the work of each head. ``captions``: what marks in their table
+    mean.
     """
 
     title: str
@@ -50,6 +52,8 @@ class Page:
     warnings: Sequence[str]
     bytes_by_part: Mapping[str, int]
     heads: Sequence[HeadQuality]
+    costs: Mapping[str, tuple[str, str]]
+    captions: Sequence[str]
     min_agreement: float
     worst: Sequence[Worst]
     noise: Sequence[LayerNoise]
@@ -78,7 +82,7 @@ def render(page: Page) -> str:
         page=page,
         words=meanings(*_WORDS, noun=page.noun.removesuffix("s")),
         quality_plot=plot(_quality_plot(page), "agreement and drift of each head"),
-        heads=[_head_row(q) for q in page.heads],
+        heads=[_head_row(q, page) for q in page.heads],
         precision_columns=PRECISION_COLUMNS,
         bytes_plot=plot(_bytes_plot(page.bytes_by_part), "bytes of each part of the file"),
         cards=[{"worst": worst, "picture": _sample(worst)} for worst in page.worst],
@@ -87,9 +91,10 @@ def render(page: Page) -> str:
     )
 
 
-def _head_row(q: HeadQuality) -> tuple[str, ...]:
-    interval = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}"
-    return q.head_name, str(q.pictures), f"{q.agreement:.3f}", interval, f"{q.drift:.4f}", f"{q.max_drift:.4f}"
+def _head_row(q: HeadQuality, page: Page) -> tuple[str, ...]:
+    interval, agreement = f"{q.interval[0]:.3f} to {q.interval[1]:.3f}", marked_agreement(q, page.min_agreement)
+    drifts = (f"{q.drift:.4f}", f"{q.max_drift:.4f}")
+    return q.head_name, *page.costs[q.head_name], str(q.pictures), agreement, interval, *drifts
 
 
 def _sample(worst: Worst) -> Markup:

@@ -264,7 +264,6 @@ class WithLimits:
 class ReadConfig(WithLimits):
     """How model files are read where nothing is built."""
 
-    size: Annotated[Size | None, Field(description="Pixels, of models that take pictures of any size.")] = None
     tolerance: Tolerance = 0.0
     max_memory: MaxMemory = Limits.max_memory
     max_steps: MaxSteps = Limits.max_steps

@@ -52,16 +52,18 @@ def _setting(name: str, found: FieldInfo, default: Any) -> Setting:
     kind = next((part for part in parts if isinstance(part, Kind)), None)
     table = next((part for part in types_ if hasattr(part, "__pydantic_fields__")), None)
     expected = kind.words if kind else _words(types_, table, parts)
+    many = get_origin(found.annotation) is tuple and table is not None
+    required = default is MISSING or (many and not default)  # none of them is an error of its own
     return Setting(
         key=name,
         help=found.description or next((p.description for p in parts if isinstance(p, FieldInfo) and p.description), ""),
         expected=expected,
-        default=None if default is MISSING else default,
-        required=default is MISSING,
+        default=None if required else default,
+        required=required,
         types=types_,
         choices=kind.choices if kind else (),
         table=table,
-        many=get_origin(found.annotation) is tuple and table is not None,
+        many=many,
     )
 
 
