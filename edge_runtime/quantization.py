@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 
@@ -28,6 +28,14 @@ class Quantization(NamedTuple):
         if self.scale == 0:
             return values.astype(np.float32)
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+    @property
+    def limits(self) -> Tuple[float, float]:
+        """The least and the greatest number that it can stand for; int16 is symmetric and leaves -32768 out."""
+        integers = np.iinfo(self.dtype)
+        low = -integers.max if integers.bits == 16 else integers.min
+        numbers = self.dequantize(np.array([low, integers.max], self.dtype))
+        return float(numbers[0]), float(numbers[1])
 
 
 FLOAT = Quantization(0.0, 0, np.dtype("float32"))

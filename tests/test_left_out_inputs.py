@@ -12,10 +12,10 @@ from keras import layers, ops  # noqa: E402
 
 from builder.merging.convert import _convert, _frozen  # noqa: E402
 from builder.quantizing.equalize import equalized  # noqa: E402
-from builder.quantizing.quantize import quantize  # noqa: E402
+from builder.quantizing.quantize import pin, quantize  # noqa: E402
 from builder.quantizing.ranges import measure_ranges  # noqa: E402
 from builder.quantizing.rounding import Learning, round_parts  # noqa: E402
-from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, read_parts  # noqa: E402
+from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts  # noqa: E402
 from builder.tflite.parts import constant, is_constant  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
@@ -88,3 +88,28 @@ def test_outputs_that_nobody_reads_have_the_type_of_the_others(precision: str) -
     several = [[part.tensors[i].type for i in op.outputs] for op in part.operators if len(op.outputs) > 1]
     assert several
     assert all(len(set(types)) == 1 for types in several)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+@pytest.mark.parametrize("end", ["softmax", "sigmoid", "tanh", "relu"])
+def test_heads_read_what_the_backbone_gives_whatever_its_last_operator_makes_of_its_range(
+    end: str, precision: str
+) -> None:
+    """A softmax has a scale of its own; a seam behind it is read with that, not with one from the values seen."""
+    image, features = keras.Input((8,), batch_size=1, name="image"), keras.Input((4,), batch_size=1, name="features")
+    floating = _convert(
+        {
+            "backbone": _frozen(
+                keras.Model(image, layers.Dense(4, activation=end)(image)), {"image": (8,)}, ["features"]
+            ),
+            "one": _frozen(keras.Model(features, layers.Dense(3)(features)), {"features": (4,)}, ["scores"]),
+        }
+    )
+    inputs = RNG.normal(size=(16, 8)).astype(np.float32)
+    ranges = pin(floating, measure_ranges(floating, inputs, ["one"]), None)
+    parts = read_parts(quantize(floating, ranges, precision))
+    backbone, head = parts["backbone"], parts["one"]
+    given = quantization(backbone.tensors[backbone.outputs["features"]])
+    assert quantization(head.tensors[head.inputs["features"]]) == given
+    if precision == "int8" and end in ("softmax", "sigmoid", "tanh"):
+        assert given.scale == (1 / 128 if end == "tanh" else 1 / 256)

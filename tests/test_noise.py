@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
 
-from builder import BuildResult, build
-from builder.quantizing.noise import LayerNoise, snr_db
-from builder.support.errors import ConversionError
+from builder import BuildResult, build  # noqa: E402
+from builder.merging.convert import _convert, _frozen  # noqa: E402
+from builder.quantizing.noise import LayerNoise, _rounded_weights, snr_db  # noqa: E402
+from builder.quantizing.quantize import quantize  # noqa: E402
+from builder.quantizing.ranges import measure_ranges  # noqa: E402
+from builder.support.errors import ConversionError  # noqa: E402
+from builder.tflite.flatbuffer import read_parts  # noqa: E402
+from builder.tflite.parts import constant, is_constant  # noqa: E402
 
 
 def power(db: float | None) -> float:
@@ -69,3 +74,21 @@ def test_signal_to_noise_is_in_decibel(factor: float, expected: float) -> None:
     x = np.random.default_rng(3).normal(size=1000)
     assert snr_db(x, factor * x) == pytest.approx(expected)
     assert snr_db(x, x) == np.inf
+
+
+@pytest.mark.parametrize("number", [0.25, -3.0, [0.5, -2.0, 1.0, 3.0], [[[0.5, 1.0, 2.0, 4.0]]]], ids=str)
+def test_constants_of_any_shape_are_weights(number: object) -> None:
+    """One number for the whole tensor, one for each channel: each is what the device stores of it, zero point and all."""
+    image = keras.Input((8, 8, 4), batch_size=1, name="image")
+    x = keras.ops.multiply(keras.layers.Conv2D(4, 3)(image), keras.ops.convert_to_tensor(number, "float32"))
+    model = keras.Model(image, keras.ops.add(x, 0.5 * keras.ops.abs(x)))
+    floating = _convert({"backbone": _frozen(model, {"image": (8, 8, 4)}, ["features"])})
+    ranges = measure_ranges(floating, np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype(np.float32), [])
+    part, device = (read_parts(model)["backbone"] for model in (floating, quantize(floating, ranges, "int8")))
+    weighted = [op for op in part.operators if len(op.inputs) > 1 and is_constant(part, op.inputs[1])]
+    assert len(weighted) >= 2
+    for op in weighted:
+        rounded = _rounded_weights(part, op, device)
+        assert rounded is not None
+        meant, stored = (constant(one, op.inputs[1], np.float32) for one in (part, rounded))
+        np.testing.assert_allclose(stored, meant, atol=float(np.abs(meant).max()) / 100)

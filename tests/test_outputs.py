@@ -214,3 +214,20 @@ def test_kinds_of_probabilities_are_told_apart() -> None:
         assert words in (difference_in_kind(original, found.astype(np.float32)) or "")
     alone = np.random.default_rng(4).uniform(0, 1, (60, 4)).astype(np.float32)  # each label for itself
     assert "rise and fall together" in (difference_in_kind(alone, alone**3) or "")
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+@pytest.mark.parametrize("samples", [4, 8, 60])
+def test_what_rounding_moves_is_no_other_function(samples: int, labels: int) -> None:
+    """However far: logits that are a little off rise and fall with those of the original, and are the same kind."""
+    rng, far = np.random.default_rng(samples + labels), 0
+    for _ in range(200):
+        logits = rng.normal(0, 2, (samples, labels))
+        theirs, ours = (np.exp(z) for z in (logits, logits + rng.normal(0, rng.uniform(0.3, 0.8), logits.shape)))
+        original, found = (np.float32(p / p.sum(1, keepdims=True)) for p in (theirs, ours))
+        assert difference_in_kind(original, found) is None
+        far += np.abs(original - found).mean() > 0.05
+        tempered = original**0.25 / (original**0.25).sum(1, keepdims=True)
+        if np.abs(tempered - original).mean() > 0.06:
+            assert difference_in_kind(original, np.float32(tempered)) is not None
+    assert far > 100

@@ -46,6 +46,7 @@ STEPS: dict[str, Step] = {
 OTHER: dict[str, Step] = {
     "mirrored": lambda x: ops.flip(x, axis=2),
     "other axes": lambda x: ops.flip(x),
+    "resized with a margin": lambda x: layers.Resizing(6, 3, pad_to_aspect_ratio=True)(x),
     "turned": lambda x: ops.transpose(x, (0, 2, 1, 3)),
     "cropped": lambda x: x[:, :, 1:, ::-1],
     "mixed": lambda x: x + x[..., ::-1],
@@ -102,6 +103,51 @@ def test_what_is_no_such_function_stays(name: str) -> None:
     assert simple.nodes[-1].layer == "first"
     assert len(simple.nodes) > 1
     assert transform.identity == PixelTransform().then(1 / 127.5, 0).identity  # what stands before it is taken in
+
+
+MOVING: dict[str, Step] = {
+    "resized": lambda x: layers.Resizing(6, 3)(x),
+    "resized otherwise": lambda x: layers.Resizing(3, 6, interpolation="bicubic", antialias=True)(x),
+    "resized and cut": lambda x: layers.Resizing(6, 3, crop_to_aspect_ratio=True)(x),
+    "middle": lambda x: layers.CenterCrop(2, 3)(x),
+    "cut": lambda x: layers.Cropping2D(((1, 0), (0, 1)))(x),
+    "magnified": lambda x: layers.UpSampling2D(2)(x),
+}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("several", [False, True])
+def test_what_moves_pixels_stays_and_what_scales_them_is_the_transform(seed: int, several: bool) -> None:
+    """A Resizing in front or in the middle hides no scaling, and the whole is the same function of the pixels."""
+    rng = np.random.default_rng(seed)
+    moves = [str(name) for name in rng.choice(list(MOVING), 1 + several, replace=False)]
+    steps = [MOVING[name] for name in moves] + [STEPS[str(name)] for name in rng.choice(list(STEPS), 2, replace=False)]
+    model, graph = graph_of([steps[i] for i in rng.permutation(len(steps))])
+    simple, transform = simplify(graph, PREPROCESSING["unit"])
+    assert [node.layer for node in simple.nodes[:-1]] == [layer.name for layer in model.layers if moving(layer)]
+    x = transform.apply(PIXELS)
+    for node in simple.nodes[:-1]:
+        x = model.get_layer(node.layer)(x)
+    expected = keras.Model(model.input, model.get_layer("first").input)(
+        PREPROCESSING["unit"].apply(PIXELS), training=False
+    )
+    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def moving(layer: Any) -> bool:
+    return isinstance(layer, (layers.Resizing, layers.CenterCrop, layers.Cropping2D, layers.UpSampling2D))
+
+
+def test_channels_that_were_moved_apart_are_not_one_picture() -> None:
+    image = keras.Input((SIZE, SIZE, 3))
+    halves = [layers.Resizing(3, 3)(image)[..., :2], layers.CenterCrop(3, 3)(image)[..., 2:]]
+    x = layers.Conv2D(2, 1, name="first")(layers.Concatenate()(halves) / 2.0)
+    definition = keras.saving.serialize_keras_object(keras.Model(image, x))
+    model = keras.Model(image, x)
+    graph = read_graph(definition, live_weights(model), pool=WeightPool(), canonical=canonical_layers())
+    simple, transform = simplify(graph, PixelTransform())
+    assert transform == PixelTransform()
+    assert len(simple.nodes) == len(graph.nodes)
 
 
 def test_a_model_that_is_nothing_else_keeps_a_layer() -> None:

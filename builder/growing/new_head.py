@@ -169,9 +169,7 @@ def _quantized(
     for tensor, i in float_part.inputs.items():
         given = seam[tensor].quantization
         if given != FLOAT:
-            limits = np.iinfo(given.dtype)
-            low, high = given.dequantize(np.array([limits.min, limits.max], given.dtype)).tolist()
-            ranges[tensor_name(float_part.tensors[i])] = low, high
+            ranges[tensor_name(float_part.tensors[i])] = given.limits
     part = read_parts(quantize(float_model, ranges, precision))[name]
     for tensor, i in part.inputs.items():  # the quantizer computes the scale anew, and may end one bit beside it
         if seam[tensor].quantization != FLOAT:

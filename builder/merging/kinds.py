@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.special import softmax
 
 _RANGE, _SUM = 0.02, 0.05  # beyond 0 and 1, and from 1 in a sum: more than int8 rounds
 _FAR = 0.05  # mean difference of a probability, from which on the shape of the difference is looked at
 _CLOSER = 0.25  # of the difference: what is left where one is a function of the other
-_TOGETHER = 0.98  # correlation, of ranks (Spearman) or of log odds, of what rises and falls together
 _LEAST = 1 / 256  # the step of an int8 probability
-_FEW = 8  # values, of which no function is told
+_FEW, _MANY = 8, 64  # values: of which no function is told, and of which any may be
 
 
 def difference_in_kind(original: np.ndarray, found: np.ndarray) -> str | None:
@@ -43,7 +46,7 @@ def _function_of(original: np.ndarray, found: np.ndarray) -> str | None:
     raised = np.exp(original - original.max(1, keepdims=True))
     if np.abs(raised / raised.sum(1, keepdims=True) - found).mean() < _CLOSER * apart:
         return "the file's probabilities are a softmax of the original's: a softmax stands there twice"
-    if max(_correlation(_ranks(original), _ranks(found)), _correlation(_odds(original), _odds(found))) > _TOGETHER:
+    if min(float(np.abs(guess - found).mean()) for guess in _functions(original, found)) < _CLOSER * apart:
         return (
             f"the file's probabilities are another function of the same answer, {apart:.2f} away in the mean: "
             "they rise and fall together"
@@ -51,15 +54,20 @@ def _function_of(original: np.ndarray, found: np.ndarray) -> str | None:
     return None
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return values.ravel().argsort(kind="stable").argsort(kind="stable")
+def _functions(original: np.ndarray, found: np.ndarray) -> Iterator[np.ndarray]:
+    """What functions of ``original`` come nearest to ``found``: a softmax of another temperature, and of many values any
+    that rises. What rounding moves lies beside both.
+    """
+    theirs, ours = _odds(original), _odds(found)
+    yield softmax(theirs * (np.vdot(theirs, ours) / max(float(np.vdot(theirs, theirs)), 1e-12)), axis=1)
+    if original.size >= _MANY:
+        order = original.ravel().argsort(kind="stable")
+        rising = np.empty(original.size)
+        rising[order] = isotonic_regression(found.ravel()[order].astype(np.float64)).x
+        yield rising.reshape(original.shape)
 
 
 def _odds(values: np.ndarray) -> np.ndarray:
     """Logarithms around their mean in each sample: a temperature is a factor there."""
-    logs = np.log(np.maximum(values, _LEAST))
-    return np.asarray(logs - logs.mean(1, keepdims=True)).ravel()
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+    logs = np.log(np.maximum(values, _LEAST, dtype=np.float64))
+    return np.asarray(logs - logs.mean(1, keepdims=True))

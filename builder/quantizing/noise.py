@@ -86,10 +86,12 @@ def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:
         return None
     scales = device.tensors[twin].quantization
     shape = [1] * stored.ndim
-    shape[int(scales.quantizedDimension)] = -1
+    if len(scales.scale) > 1:  # else one for the whole tensor, which may be a single number
+        shape[int(scales.quantizedDimension)] = -1
+    zero = np.asarray(scales.zeroPoint, np.float32).reshape(shape)
     own = replace(floating, tensors=list(floating.tensors), buffers=list(floating.buffers))
     own.tensors[op.inputs[1]] = copy.copy(own.tensors[op.inputs[1]])
-    own.set_constant(op.inputs[1], stored * np.asarray(scales.scale, np.float32).reshape(shape))
+    own.set_constant(op.inputs[1], (stored - zero) * np.asarray(scales.scale, np.float32).reshape(shape))
     return own
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, read_parts, tensor_name, write_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, quantization, read_parts, tensor_name, write_parts
 from builder.tflite.parts import Range
 from edge_runtime.metadata import BACKBONE
+from edge_runtime.quantization import FLOAT
 
 # The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
 # have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
@@ -47,7 +48,26 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
     """
     if precision == "float":
         return float_model
-    return run_recipe(float_model, _RECIPES[precision](), ranges if precision in _STATIC else None)
+    if precision not in _STATIC:
+        return run_recipe(float_model, _RECIPES[precision](), None)
+    made = run_recipe(float_model, _RECIPES[precision](), ranges)
+    meant = {**ranges, **_seam_as_made(read_parts(made))}
+    return made if meant == ranges else run_recipe(float_model, _RECIPES[precision](), meant)
+
+
+def _seam_as_made(parts: Mapping[str, Part]) -> dict[str, Range]:
+    """The ranges of what heads read, where the backbone gives another scale than they have: a softmax and a sigmoid
+    have one of their own, whatever their range is.
+    """
+    if BACKBONE not in parts:
+        return {}
+    backbone, found = parts[BACKBONE], dict[str, Range]()
+    for name, part in parts.items():
+        for tensor, i in part.inputs.items() if name != BACKBONE else ():
+            given = quantization(backbone.tensors[backbone.outputs[tensor]])
+            if given != FLOAT and quantization(part.tensors[i]) != given:
+                found[tensor_name(part.tensors[i])] = given.limits
+    return found
 
 
 def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | None) -> bytes:

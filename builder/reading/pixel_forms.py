@@ -12,36 +12,65 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from builder.reading.graph import INPUT, Graph, Node, Ref, upstream
+from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
 from builder.reading.layers import does_nothing_at_inference, is_keras
 from builder.reading.shapes import is_operation
 from builder.reading.spelling import moments
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 
+_MOVING = ("Resizing", "CenterCrop", "Cropping2D", "UpSampling2D")
 _FLOATS = (None, "float32", "float64")  # None: float32 is what is left out of a definition
 
 
 class PixelForm(NamedTuple):
-    """``matrix @ pixel + offset``: (channels, 3) and (channels,). ``stacked``: False for one channel without an axis."""
+    """``matrix @ pixel + offset``: (channels, 3) and (channels,). ``stacked``: False for one channel without an axis.
+    ``moved``: nodes in between that bring pixels to other places, and as means of their neighbours, the first first.
+    """
 
     matrix: np.ndarray
     offset: np.ndarray
     stacked: bool = True
+    moved: tuple[int, ...] = ()
 
 
-def leading_pixels(graph: Graph) -> tuple[Ref, PixelTransform]:
+def without_leading_pixels(graph: Graph) -> tuple[Graph, PixelTransform]:
+    """The network behind what does the same to every pixel, and that as a transform.
+
+    A resized picture may be transformed before as well as behind: what resizes stays, and comes first.
+    """
+    first, moved, transform = _leading_pixels(graph)
+    if first.node == INPUT:
+        return graph, transform
+    kept = upstream(graph, [graph.output], [first])
+    ends = [*(Ref(i, 0) for i in moved), first]
+    alias = dict(zip((next(graph.nodes[i].inputs()) for i in moved), (Ref(INPUT, 0), *ends), strict=False))
+    last = ends[-2] if moved else Ref(INPUT, 0)
+    if first != last:
+        alias[first] = last
+    alias = {ref: end for ref, end in alias.items() if ref != end}
+    return renumber(graph, [*moved, *kept], alias), transform
+
+
+def _leading_pixels(graph: Graph) -> tuple[Ref, tuple[int, ...], PixelTransform]:
     """Where the network proper begins, and what makes of the pixels what it reads there."""
     forms = {Ref(INPUT, 0): PixelForm(np.eye(CHANNELS), np.zeros(CHANNELS))}
     for i, node in enumerate(graph.nodes):
         if is_keras(node.definition):
             found = _form(node, forms)
             if found is not None:
-                forms[Ref(i, 0)] = found
+                forms[Ref(i, 0)] = found._replace(moved=(*found.moved, i)) if _moves(node) else found
     for ref in sorted(forms, reverse=True):
         transform = _transform(forms[ref])
         if transform is not None and ref != graph.output and _reads_only(graph, ref):
-            return ref, transform
-    return Ref(INPUT, 0), PixelTransform()
+            return ref, forms[ref].moved, transform
+    return Ref(INPUT, 0), (), PixelTransform()
+
+
+def _moves(node: Node) -> bool:
+    """Is each pixel of the output one of the input, or a mean of some, the same of every channel?"""
+    config = node.config
+    plain = config.get("data_format") in (None, "channels_last") and not config.get("pad_to_aspect_ratio")
+    return node.kind in _MOVING and not is_operation(node) and plain
 
 
 def _reads_only(graph: Graph, ref: Ref) -> bool:
@@ -72,6 +101,8 @@ def _form(node: Node, forms: Mapping[Ref, PixelForm]) -> PixelForm | None:
         return _joined(node, [forms[ref] for ref in refs])
     if is_operation(node):
         return _OPERATIONS[node.kind](node, first) if node.kind in _OPERATIONS else None
+    if _moves(node):
+        return first if first.stacked else None
     if node.kind == "Rescaling":
         return _scaled(first, node.config["scale"], node.config.get("offset", 0.0))
     if node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
@@ -90,7 +121,7 @@ def _scaled(form: PixelForm, scale: Any, offset: Any) -> PixelForm | None:
     if any(v.size not in (1, count) or v.shape[-1:] not in ((), (1,), (count,)) for v in (scale, offset)):
         return None
     scale, offset = (np.broadcast_to(v.ravel(), count) for v in (scale, offset))
-    return PixelForm(scale[:, None] * form.matrix, scale * form.offset + offset, form.stacked)
+    return form._replace(matrix=scale[:, None] * form.matrix, offset=scale * form.offset + offset)
 
 
 def _arithmetic(node: Node, form: PixelForm) -> PixelForm | None:
@@ -134,7 +165,7 @@ def _item(node: Node, form: PixelForm) -> PixelForm | None:
         steps = [last["config"].get(key) for key in ("start", "stop", "step")] if not _is_whole(last) else [None] * 3
         return _chosen(form, range(len(form.matrix))[slice(*steps)])
     inside = isinstance(last, int) and -len(form.matrix) <= last < len(form.matrix)
-    return PixelForm(form.matrix[[last]], form.offset[[last]], stacked=False) if inside else None
+    return form._replace(matrix=form.matrix[[last]], offset=form.offset[[last]], stacked=False) if inside else None
 
 
 def _is_ellipsis(keys: Sequence[Any]) -> bool:
@@ -151,7 +182,7 @@ def _is_whole(key: Any) -> bool:
 
 def _chosen(form: PixelForm, channels: Sequence[int]) -> PixelForm | None:
     kept = list(channels)
-    return PixelForm(form.matrix[kept], form.offset[kept]) if kept else None
+    return form._replace(matrix=form.matrix[kept], offset=form.offset[kept]) if kept else None
 
 
 def _flip(node: Node, form: PixelForm) -> PixelForm | None:
@@ -176,9 +207,10 @@ def _joined(node: Node, forms: Sequence[PixelForm]) -> PixelForm | None:
     kind, axis = node.kind, _axis(node, "axis")
     stack = kind == "Stack" and not any(form.stacked for form in forms)
     concatenated = kind == "Concatenate" and all(form.stacked for form in forms)
-    if not (stack or concatenated) or axis not in (-1, 3):
+    if not (stack or concatenated) or axis not in (-1, 3) or len({form.moved for form in forms}) > 1:
         return None
-    return PixelForm(np.concatenate([f.matrix for f in forms]), np.concatenate([f.offset for f in forms]))
+    matrix, offset = (np.concatenate(values) for values in zip(*((f.matrix, f.offset) for f in forms), strict=True))
+    return PixelForm(matrix, offset, moved=forms[0].moved)
 
 
 _OPERATIONS: dict[str, Callable[[Node, PixelForm], PixelForm | None]] = {

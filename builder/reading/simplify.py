@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
 from builder.reading.layers import does_nothing_at_inference, is_keras
-from builder.reading.pixel_forms import leading_pixels
+from builder.reading.pixel_forms import without_leading_pixels
 from builder.settings.input_scaling import PixelTransform
 
 ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
@@ -24,10 +24,8 @@ def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTrans
     ``transform``: what happens to the pixels before the model. Returns the graph, whose input is now the output of the
     returned transform: what stood in front and does the same to every pixel has moved into it.
     """
-    graph = without_no_ops(graph)
-    first, inside = leading_pixels(graph)
-    kept = upstream(graph, [graph.output], [first])
-    return renumber(graph, kept, {first: Ref(INPUT, 0)} if first.node != INPUT else None), transform.followed_by(inside)
+    behind, inside = without_leading_pixels(without_no_ops(graph))
+    return behind, transform.followed_by(inside)
 
 
 def without_no_ops(graph: Graph) -> Graph:

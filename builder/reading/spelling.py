@@ -209,6 +209,10 @@ def does_nothing(node: Node, kind: str, settings: Settings, inputs: Sequence[Sha
         return not np.any(node.config.get("padding", node.config.get("cropping")))
     if kind.startswith("UpSampling"):
         return bool(np.all(np.asarray(node.config["size"]) == 1))
+    if kind in ("Resizing", "CenterCrop"):
+        wanted = (node.config["height"], node.config["width"])
+        last = node.config.get("data_format") != "channels_first"
+        return inputs[0] is not None and last and inputs[0][-3:-1] == wanted
     if "Pooling" in kind and "pool_size" in node.config:
         return bool(np.all(np.asarray([node.config["pool_size"], node.config["strides"]]) == 1))
     return kind == "Rescaling" and node.config["scale"] == 1 and not node.config.get("offset")
