@@ -40,7 +40,10 @@ def open_file(path: Any) -> IO[bytes]:
 def read_file(path: Any, most: int) -> bytes:
     """All of a file of at most ``most`` bytes. Raises ``OSError``."""
     with open_file(path) as file:
-        data = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, most) + 1)  # what it asks for, Python takes at once
+        if len(data) > size:  # it grew, or is of a kind that tells no size
+            data += file.read(max(most + 1 - len(data), 0))
     if len(data) > most:
         raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, found more", os.fspath(path))
     return data

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from builder.settings.problems import MAX_LINES
-from builder.support.errors import BuilderError
+from builder.support.errors import BuilderError, ModelFileError
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from tests.fuzz_formats import mutate_file, mutated_bytes, mutated_json
 from tests.tiny_models import tiny_picture
@@ -79,6 +79,7 @@ def make_seeds(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "tests.tf_keras_files", str(old)], check=True, capture_output=True)
         for path in [path for path in old.iterdir() if path.suffix not in (".npz", ".npy")]:
             path.rename(models / f"tf_{path.name}")
+    _make_sources(folder / "sources")
     built = build_tiny(folder / "tiny", rounding="nearest", precision="int8")
     shutil.copyfile(built.output, folder / "finished.tflite")
     dogs = tiny_classifier(tiny_base(0), 2, seed=9)
@@ -87,6 +88,45 @@ def make_seeds(folder: Path) -> None:
     pictures = folder / "tiny" / "pictures"
     pack = GrowConfig(built.output, folder / "pack.tflite", calibration_data=pictures, head=head, min_agreement=0.0)
     build_head(replace(pack, rounding="nearest"))
+
+
+def _make_sources(folder: Path) -> None:
+    """Classifiers as strangers have them in ``.tflite``: in float, with int8 weights, in int8 throughout."""
+    import tensorflow as tf
+
+    from tests.tflite_files import convert, save
+    from tests.tiny_models import tiny_base, tiny_classifier
+
+    model = tiny_classifier(tiny_base(size=16), 3, hidden=4)
+    shown = [np.asarray(tiny_picture(i, (16, 16)), np.float32)[None] / 127.5 - 1 for i in range(4)]
+    small: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    whole = {**small, "representative_dataset": lambda: ([one] for one in shown), "inference_input_type": tf.uint8}
+    folder.mkdir()
+    save(folder, {"float": convert(model), "weights": convert(model, **small), "int8": convert(model, **whole)})
+
+
+def damaged_source(seeds: Path, folder: Path, rng: random.Random) -> Path:
+    source = rng.choice(sorted((seeds / "sources").iterdir()))
+    (folder / source.name).write_bytes(damaged_tables(source.read_bytes(), rng))
+    return folder / source.name
+
+
+def read_source(path: Path) -> None:
+    """Read, cut at a seam, and run in this very process, where a build takes another."""
+    from builder.merging.backbone import find_backbone
+    from builder.merging.merged import merge
+    from builder.reading.reader import Reader
+    from builder.reading.tflite.original import run_here
+    from builder.settings.input_scaling import PREPROCESSING
+
+    classifier: Any = Reader().read("head", path, PREPROCESSING["tf"])
+    classifier = replace(classifier, labels=("a", "b", "c"))
+    merge((classifier,), find_backbone((classifier,))).float_model()
+    pixels = np.zeros((1, *classifier.entry.size, 3), np.uint8)
+    try:
+        run_here(str(path), classifier.entry.take(classifier.source_input.declared.apply(pixels)))
+    except (RuntimeError, ValueError) as error:  # the interpreter's own refusal
+        raise ModelFileError(f"{path}: {' '.join(str(error).split())}"[:1000]) from error
 
 
 def damaged_model(seeds: Path, folder: Path, rng: random.Random) -> Path:
@@ -370,6 +410,7 @@ def read_file(path: Path) -> None:
 
 KINDS = {
     "models": Kind(damaged_model, read_model),
+    "sources": Kind(damaged_source, read_source),
     "labels": Kind(damaged_labels, read_labels),
     "toml": Kind(damaged_toml, read_toml, MAX_LINES),
     "pictures": Kind(damaged_picture, read_picture),

@@ -46,10 +46,17 @@ class Reader:
         if file is not None:
             from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
 
-            return read_tflite(name, file, preprocessing, pool=self._pool)
+            return read_tflite(name, file, preprocessing, size, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
+        from builder.reading.formats.saved_model import NoLayersError
 
-        return self.classifier(name, read_model(path, allow_code=self._allow_code), preprocessing, size)
+        try:
+            stored = read_model(path, allow_code=self._allow_code)
+        except NoLayersError as error:
+            from builder.reading.graphs.classifier import read_graph_alone
+
+            return read_graph_alone(name, error.place, preprocessing, size, pool=self._pool, limits=self._limits)
+        return self.classifier(name, stored, preprocessing, size)
 
     def classifier(
         self,

@@ -33,7 +33,18 @@ def read_label_file(path: Path) -> tuple[str, ...]:
     (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one
     column, or an index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
     """
-    text = _text(path)
+    try:
+        return labels_in(path, read_file(path, MAX_LABEL_FILE))
+    except OSError as error:
+        raise _unreadable(path, error.strerror or error) from error
+
+
+def labels_in(path: Path, data: bytes) -> tuple[str, ...]:
+    """As ``read_label_file``, of what was read already."""
+    try:
+        text = decoded(data)
+    except ValueError as error:
+        raise _unreadable(path, error) from error
     if path.suffix.lower() == ".json":
         return _of_json(text, path)
     if path.suffix.lower() in (".csv", ".tsv"):
@@ -107,12 +118,8 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 
-def _text(path: Path) -> str:
-    try:
-        return decoded(read_file(path, MAX_LABEL_FILE))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: labels cannot be read ({reason}); expected UTF-8 text, one label a line") from error
+def _unreadable(path: Path, reason: Any) -> ConfigError:
+    return ConfigError(f"{path}: labels cannot be read ({reason}); expected UTF-8 text, one label a line")
 
 
 def labels_of_json(text: str) -> tuple[str, ...]:

@@ -10,14 +10,19 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from builder.reading.formats.allowed import ACTIVATIONS, is_allowed
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.support.errors import ModelFileError
+from builder.support.lazy import Lazy
+
+if TYPE_CHECKING:
+    import h5py
+else:
+    h5py = Lazy("h5py")  # which is not needed for archives of .tflite files
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 4 << 30  # of one file, unpacked: above any classifier that an edge device could hold
@@ -69,8 +74,7 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int =
     return data
 
 
-_NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for what is true or false
-Objects = dict[str, h5py.h5d.DatasetID | h5py.h5g.GroupID]  # groups and datasets by their full names
+Objects = dict[str, "h5py.h5d.DatasetID | h5py.h5g.GroupID"]  # groups and datasets by their full names
 
 
 def read_hdf5_objects(data: bytes, path: Path) -> Objects:
@@ -146,7 +150,8 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
         if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
             raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
     kind = dataset.get_type()
-    if kind.get_class() not in _NUMBERS or kind.get_size() > 8:
+    numbers = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for what is true or false
+    if kind.get_class() not in numbers or kind.get_size() > 8:
         raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
     size: int = math.prod(dataset.shape) * int(kind.get_size())
     if size > MAX_PACKING * dataset.get_storage_size():

@@ -24,7 +24,7 @@ from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint
 from builder.reading.formats.cleaned import in_float32
 from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
-from builder.reading.formats.exported import DESCRIPTION, weights_by_place
+from builder.reading.formats.exported import DESCRIPTION, OBJECT_GRAPH, weights_by_place
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
@@ -40,6 +40,33 @@ GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/v
 _AGAIN = 'load it with the Keras that made it and save it with model.save("name.keras")'
 
 
+@dataclass(frozen=True)
+class SavedModelPlace:
+    """A SavedModel that lies at ``prefix`` among ``members`` of ``path``."""
+
+    path: Path
+    members: Members
+    prefix: str
+
+    def beside(self, name: str) -> bytes | None:
+        """The file of a name in the SavedModel's folder, or in the one around it; None where there is none."""
+        around = self.prefix.rstrip("/").rpartition("/")[0]
+        places = [f"{self.prefix}{name}", f"{around}/{name}".lstrip("/")]
+        read = next((self.members[one] for one in places if one in self.members), None)
+        return None if read is None else read()
+
+
+class NoLayersError(ModelFileError):
+    """A SavedModel without Keras's description of its layers; what it computes may be read all the same."""
+
+    def __init__(self, place: SavedModelPlace) -> None:
+        super().__init__(
+            f"{place.path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
+            f"Keras): a head can be read of it, but no layers; {_AGAIN}"
+        )
+        self.place = place
+
+
 def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model of a SavedModel that lies at ``prefix`` among ``members`` of ``path``. Raises ``ModelFileError``."""
     for name in (GRAPH, f"{VARIABLES}.index"):
@@ -52,10 +79,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         if 0 not in described and f"{prefix}{DESCRIPTION}" in members:
             described = {0: members[f"{prefix}{DESCRIPTION}"]().decode("utf-8")}
         if 0 not in described:
-            raise ModelFileError(
-                f"{path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
-                f"Keras): what it computes can be run, but not split; {_AGAIN}"
-            )
+            raise NoLayersError(SavedModelPlace(path, members, prefix))
         raw = parse_definition(described[0], path)
         check_definition(raw, path, allow_code=allow_code)
         walk = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}"))
@@ -122,7 +146,7 @@ class _Walk:
 
     def weights(self, definition: Mapping[str, Any]) -> dict[LayerPath, list[np.ndarray]]:
         """The weights of each layer that has any."""
-        keys, found = self._keys(), {}
+        keys, found = checkpoint_keys(self.nodes, self.checkpoint), {}
         for place, number in self._objects(definition, 0, ()).items():
             if ordered := self._variables(number):
                 found[place] = [as_float32(self.checkpoint.tensor(keys[one])) for one in ordered]
@@ -185,19 +209,32 @@ class _Walk:
         described = json.loads(self.described.get(number, "{}"))
         return str(described.get("name") or described.get("config", {}).get("name"))
 
-    def _keys(self) -> dict[int, str]:
-        """The key in the checkpoint of every object that is a variable, by its number in the graph."""
-        text = self.checkpoint.text("_CHECKPOINTABLE_OBJECT_GRAPH")
-        own = trackable_object_graph_pb2.TrackableObjectGraph.FromString(text)
-        same, pending, keys = {0: 0}, [0], {}
-        while pending:
-            number = pending.pop()
-            there = {child.local_name: child.node_id for child in own.nodes[same[number]].children}
-            for attribute in own.nodes[same[number]].attributes:
-                if attribute.name == "VARIABLE_VALUE":
-                    keys[number] = attribute.checkpoint_key
-            for child in self.nodes[number].children:
-                if child.node_id not in same and child.local_name in there:
-                    same[child.node_id] = there[child.local_name]
-                    pending.append(child.node_id)
-        return keys
+
+def checkpoint_keys(nodes: Any, checkpoint: Checkpoint) -> dict[int, str]:
+    """The key in the checkpoint of every object that is a variable, by its number in the graph of objects ``nodes``."""
+    own = _own_objects(checkpoint)
+    same, pending, keys = {0: 0}, [0], {}
+    while pending:
+        number = pending.pop()
+        there = {child.local_name: child.node_id for child in own[same[number]].children}
+        for attribute in own[same[number]].attributes:
+            if attribute.name == "VARIABLE_VALUE":
+                keys[number] = attribute.checkpoint_key
+        for child in nodes[number].children:
+            if child.node_id not in same and child.local_name in there:
+                same[child.node_id] = there[child.local_name]
+                pending.append(child.node_id)
+    return keys
+
+
+def names_in_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
+    """The keys of variables by their names in the graph, where the checkpoint lists objects; nothing where it does not."""
+    try:
+        objects = _own_objects(checkpoint)
+    except BrokenCheckpointError:
+        return {}
+    return {one.full_name: one.checkpoint_key for node in objects for one in node.attributes if one.full_name}
+
+
+def _own_objects(checkpoint: Checkpoint) -> Any:
+    return trackable_object_graph_pb2.TrackableObjectGraph.FromString(checkpoint.text(OBJECT_GRAPH)).nodes

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from builder.reading.originals.graph_model import MARK, GraphModel
+
 _BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
 _GB = 1 << 30
 
@@ -46,8 +48,8 @@ class _Runner:
         try:
             with _memory(job["memory"]):
                 model = self._load(job)
-                step = "run"
-                np.save(job["output"], self._run(model, job))
+                step = "convert" if job["kind"] == "convert" else "run"
+                np.save(job["output"], model.convert(job["shape"]) if step == "convert" else self._run(model, job))
             return {}
         except Exception as error:  # noqa: BLE001  whatever a stranger's file makes of its framework is told to the parent
             return {"step": step, "reason": f"{type(error).__name__}: {error}"[-4000:]}
@@ -60,6 +62,8 @@ class _Runner:
         path, safe = Path(job["model"]), not job["allow_code"]
         if not path.is_dir():
             return self._keras.models.load_model(str(path), compile=False, safe_mode=safe)
+        if (path / MARK).exists():
+            return GraphModel(self._tf, path)
         model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))
         if not model.built:
             model.build(job["shape"])

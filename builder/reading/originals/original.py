@@ -62,11 +62,12 @@ class Original(Protocol):
 
 @dataclass(frozen=True)
 class KerasOriginal:
-    """A file of Keras 3 or of Keras 2.
+    """A file of Keras 3 or of Keras 2, or a graph of TensorFlow alone, which runs in the process of Keras 3.
 
     ``framework``: ``keras`` or ``tf_keras``. ``copy``: writes a cleaned copy into a folder and returns what to load.
     ``shape``: of the input, batch axis and all. ``otherwise``: builds a Keras 3 model of what was read, for a file that
-    its own framework cannot load, or where that is not installed; None where there is no such way.
+    its own framework cannot load, or where that is not installed; None where there is no such way. ``title``: what
+    runs it, in words, where that is not the framework.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class KerasOriginal:
     allow_code: bool = False
     shape: Sequence[int | None] = ()
     otherwise: Callable[[], Any] | None = None
+    title: str = ""
 
     def start(self) -> None:
         if _is_installed(self.framework):
@@ -85,16 +87,36 @@ class KerasOriginal:
             return _Asked(self, shown, None)
         folder = tempfile.TemporaryDirectory(prefix="polyhead-")
         place = Path(folder.name)
-        request = {
+        request = self._request(place, max_memory) | _written(shown, place)
+        seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
+        return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
+
+    def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
+        """A graph as a float ``.tflite`` that takes ``shape``, None where it stays open. Raises ``ModelFileError``."""
+        folder = tempfile.TemporaryDirectory(prefix="polyhead-")
+        request = self._request(Path(folder.name), max_memory) | {"kind": "convert", "shape": shape}
+        job = process_of(self.framework).submit(Job(request, folder, _SECONDS))
+        try:
+            return process_of(self.framework).result(job).tobytes()
+        except OriginalError as error:
+            raise ModelFileError(f"{self.path}: {self.told(error, job)}") from error
+
+    def _request(self, place: Path, max_memory: float) -> dict[str, Any]:
+        return {
             "model": str(self.copy(place)),
             "output": str(place / "answers.npy"),
             "allow_code": self.allow_code,
             "shape": self.shape,
             "memory": max_memory + _WEIGHTS,
-            **_written(shown, place),
         }
-        seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
-        return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
+
+    def told(self, error: OriginalError, job: Job | None) -> str:
+        """In one line, what kept the framework from doing a job; None where it is not installed."""
+        said = " ".join(str(error).split())
+        if job is not None:
+            said = said.replace(job.request["model"], str(self.path))
+        _, _, inner = said.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
+        return f"{self.title or _TITLES[self.framework]} {_STEPS[error.step]}: {inner[:_LENGTH]}"
 
 
 @dataclass
@@ -110,7 +132,7 @@ class _Asked:
                 raise OriginalError("load", f"it is not installed (pip install {self.original.framework})")
             return process_of(self.original.framework).result(self.job)
         except OriginalError as error:
-            told = self._told(error)
+            told = self.original.told(error, self.job)
             if error.step != "load" or self.original.otherwise is None:
                 raise ModelFileError(f"{self.original.path}: {told}") from error
             self.note = f"{told}; what it was compared with is what was read of it, run by Keras 3"
@@ -120,15 +142,13 @@ class _Asked:
         if self.job is not None:
             process_of(self.original.framework).abandon([self.job])
 
-    def _told(self, error: OriginalError) -> str:
-        said = " ".join(str(error).split())
-        if self.job is not None:
-            said = said.replace(self.job.request["model"], str(self.original.path))
-        _, _, inner = said.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
-        step = {"load": "cannot load it", "run": "cannot run it", "process": "could not run it"}[error.step]
-        return f"{_TITLES[self.original.framework]} {step}: {inner[:_LENGTH]}"
 
-
+_STEPS = {
+    "load": "cannot load it",
+    "run": "cannot run it",
+    "convert": "cannot convert it",
+    "process": "could not run it",
+}
 _TITLES = {"keras": "Keras 3", "tf_keras": "Keras 2 (tf_keras)"}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from builder.reading.formats.downloads import TEACHABLE
-from builder.reading.formats.labels import MAX_LABEL_FILE, labels_of_text, numbered_labels, read_label_file
+from builder.reading.formats.labels import MAX_LABEL_FILE, labels_in, labels_of_text, numbered_labels
 from builder.reading.formats.stored import Origin
 from builder.reading.graph import Graph
 from builder.settings.config import ResizeConfig
@@ -26,8 +26,8 @@ from builder.settings.input_scaling import CHANNELS, PREPROCESSING, PixelTransfo
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import file_metadata
 from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
-from edge_runtime.files import read_file
 
+Beside = Callable[[str], "bytes | None"]  # reads the file of a name beside the model; None where there is none
 _LABEL_FILES = ("labels.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
 _TEACHABLE_SIZE = (224, 224)
 _BLUE_FIRST = PixelTransform(order=(2, 1, 0))
@@ -43,11 +43,14 @@ class Known:
     origin: Origin
 
 
-def origin_of(path: Path, model: bytes, graph: Graph, size: tuple[int, int], labels: int) -> Known:
-    """What is known of the file ``path``, whose content is ``model``. ``size``: of pictures; ``labels``: how many."""
-    found = _lobe(path) or _custom_vision(path) or _edge_impulse(path) or _by_shape(path, graph, size)
+def origin_of(name: str, beside: Beside, model: bytes, graph: Graph, size: tuple[int, int], labels: int) -> Known:
+    """What is known of a file called ``name``, whose content is ``model``, and of what lies beside it.
+
+    ``size``: of pictures; ``labels``: how many.
+    """
+    found = _lobe(name, beside) or _custom_vision(name, beside) or _edge_impulse(beside) or _by_shape(beside, graph, size)
     inside = _metadata(model)
-    names = next(_fitting([inside.labels, found and found.origin.labels, *_neighbours(path)], labels), None)
+    names = next(_fitting([inside.labels, found and found.origin.labels, *_neighbours(name, beside)], labels), None)
     preprocessing = inside.preprocessing or (found.origin.preprocessing if found else None)
     return Known(
         found.tool if found else None, Origin(names, preprocessing, found.origin.resize if found else ResizeConfig())
@@ -86,26 +89,28 @@ def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
         return None
 
 
-def _neighbours(path: Path) -> Iterator[tuple[str, ...]]:
-    """Labels in files of the usual names, unless the model has a label file of its own name."""
-    if any(path.with_suffix(suffix).is_file() for suffix in (".txt", ".json", ".csv")):
-        return
-    for name in _LABEL_FILES:
-        file = path.parent / name
-        if file.is_file():
-            try:
-                yield read_label_file(file)
-            except ConfigError:
-                continue  # something else of that name; who has no other labels is asked for them
+def _neighbours(name: str, beside: Beside) -> Iterator[tuple[str, ...]]:
+    """Labels in a file of the model's own name, else in files of the usual names."""
+    own = [str(Path(name).with_suffix(suffix)) for suffix in (".txt", ".json", ".csv")]
+    for file in [file for file in own if beside(file) is not None] or _LABEL_FILES:
+        found = _labels(file, beside)
+        if found is not None:  # else something else of that name; who has no other labels is asked for them
+            yield found
 
 
-def _json(file: Path) -> Mapping[str, Any]:
-    """Nothing where there is no such file, or it is something else."""
-    if not file.is_file():
-        return {}
+def _labels(file: str, beside: Beside) -> tuple[str, ...] | None:
+    data = beside(file)
     try:
-        found = json.loads(read_file(file, MAX_LABEL_FILE))
-    except (OSError, ValueError, RecursionError):
+        return None if data is None else labels_in(Path(file), data)
+    except ConfigError:
+        return None
+
+
+def _json(beside: Beside, file: str) -> Mapping[str, Any]:
+    """Nothing where there is no such file, or it is something else."""
+    try:
+        found = json.loads(beside(file) or b"null")
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -114,28 +119,27 @@ def _names(value: Any) -> tuple[str, ...] | None:
     return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 
 
-def _lobe(path: Path) -> Known | None:
-    signature = _json(path.parent / "signature.json")
+def _lobe(name: str, beside: Beside) -> Known | None:
+    signature = _json(beside, "signature.json")
     classes = signature.get("classes")
-    if signature.get("filename") != path.name or not isinstance(classes, dict):
+    if signature.get("filename") != name or not isinstance(classes, dict):
         return None
     return Known("Lobe", Origin(_names(classes.get("Label")), PREPROCESSING["unit"], ResizeConfig(fit="crop")))
 
 
-def _custom_vision(path: Path) -> Known | None:
-    manifest = _json(path.parent / "cvexport.manifest")
-    if manifest.get("ModelFileName") != path.name:
+def _custom_vision(name: str, beside: Beside) -> Known | None:
+    manifest = _json(beside, "cvexport.manifest")
+    if manifest.get("ModelFileName") != name:
         return None
-    labels = manifest.get("LabelFileName")
-    names = None
-    if isinstance(labels, str) and Path(labels).name == labels and (path.parent / labels).is_file():
-        try:
-            names = read_label_file(path.parent / labels)
-        except ConfigError:
-            names = None
-    told = manifest.get("MetadataPropsFileName")
-    properties = _json(path.parent / told) if isinstance(told, str) and Path(told).name == told else {}
+    labels, told = manifest.get("LabelFileName"), manifest.get("MetadataPropsFileName")
+    names = _labels(labels, beside) if _is_name(labels) else None
+    properties = _json(beside, told) if _is_name(told) else {}
     return Known("Custom Vision", Origin(names, _custom_vision_pixels(properties), ResizeConfig(fit="stretch")))
+
+
+def _is_name(value: Any) -> bool:
+    """Of a file in the same folder."""
+    return isinstance(value, str) and bool(value) and Path(value).name == value
 
 
 def _custom_vision_pixels(properties: Mapping[str, Any]) -> PixelTransform | None:
@@ -162,8 +166,8 @@ def _numbers(text: Any) -> list[float] | None:
     return found if len(found) == CHANNELS and all(np.isfinite(found)) else None
 
 
-def _edge_impulse(path: Path) -> Known | None:
-    told = _json(path.parent / "model-parameters.json")
+def _edge_impulse(beside: Beside) -> Known | None:
+    told = _json(beside, "model-parameters.json")
     told = next((told[key] for key in ("model_parameters", "modelParameters") if isinstance(told.get(key), dict)), told)
     names = _names(told.get("labels"))
     if names is None:
@@ -172,16 +176,16 @@ def _edge_impulse(path: Path) -> Known | None:
     return Known("Edge Impulse", Origin(names, PREPROCESSING["unit"], ResizeConfig(fit=fit)))
 
 
-def _by_shape(path: Path, graph: Graph, size: tuple[int, int]) -> Known | None:
+def _by_shape(beside: Beside, graph: Graph, size: tuple[int, int]) -> Known | None:
     """Teachable Machine and Frigate say nothing, but their networks end alike, and their label files differ."""
     if [node.kind for node in graph.nodes[-len(_TAIL) :]] != _TAIL:
         return None
     no_bias = not graph.nodes[-2].weights[-1].value.any()
-    numbered = _text_of(path.parent / "labels.txt")
+    numbered = _text_of(beside, "labels.txt")
     names = _numbered(numbered) if numbered else None
     if names and no_bias and size == _TEACHABLE_SIZE and len(graph.nodes[-3].weights[-1].value) == 100:
         return Known("Teachable Machine", replace(TEACHABLE, labels=names))
-    mapped = _text_of(path.parent / "labelmap.txt")
+    mapped = _text_of(beside, "labelmap.txt")
     if mapped and len(graph.nodes[-3].weights[-1].value) == 128:
         return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], ResizeConfig(fit="stretch")))
     return None
@@ -194,8 +198,9 @@ def _numbered(text: str) -> tuple[str, ...] | None:
         return None
 
 
-def _text_of(file: Path) -> str | None:
+def _text_of(beside: Beside, file: str) -> str | None:
     try:
-        return read_file(file, MAX_LABEL_FILE).decode("utf-8-sig") if file.is_file() else None
-    except (OSError, UnicodeDecodeError):
+        data = beside(file)
+        return None if data is None else data.decode("utf-8-sig")
+    except UnicodeDecodeError:
         return None

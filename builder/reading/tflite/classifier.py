@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,16 @@ from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, Weigh
 from builder.reading.originals.original import Shown
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
 from builder.reading.picture_input import PictureSourceInput
+from builder.reading.source_input import AS_KERAS_RESIZES
 from builder.reading.tflite.beside import origin_of
 from builder.reading.tflite.constants import UnreadableTensorError
 from builder.reading.tflite.digests import operator_digests
-from builder.reading.tflite.file import read_part
+from builder.reading.tflite.file import TfliteFile, read_part
 from builder.reading.tflite.forms import in_one_form, size
 from builder.reading.tflite.operators import read_operators
 from builder.reading.tflite.original import run_original
 from builder.reading.tflite.pixels import Entry, read_entry, without_front
+from builder.reading.tflite.sizes import at_size, is_open
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import FLOAT16, FLOAT32, INT8, UINT8, Part, is_quantity, type_name
@@ -85,7 +86,7 @@ class TfliteClassifier(Classifier):
 class TfliteOriginal:
     """The file, run by the interpreter. ``entry``: its own input."""
 
-    path: Path
+    file: TfliteFile
     entry: Entry
 
     def start(self) -> None:
@@ -93,19 +94,19 @@ class TfliteOriginal:
 
     def ask(self, shown: Shown, *, max_memory: float) -> TfliteAnswers:
         assert isinstance(shown.values, np.ndarray) and shown.transform is not None
-        return TfliteAnswers(self.path, self.entry.take(shown.transform.apply(shown.values)))
+        return TfliteAnswers(self.file, self.entry.take(shown.transform.apply(shown.values)))
 
 
 @dataclass
 class TfliteAnswers:
     """See ``originals.original.Answers``."""
 
-    path: Path
+    file: TfliteFile
     inputs: np.ndarray
     note: str | None = None
 
     def __call__(self) -> np.ndarray:
-        return run_original(self.path, self.inputs)
+        return run_original(self.file, self.inputs)
 
     def abandon(self) -> None:
         return
@@ -127,15 +128,46 @@ def _ends_in(graph: Graph) -> str:
 
 
 def read_tflite(
-    name: str, path: Path, preprocessing: PixelTransform | None, *, pool: WeightPool | None = None
+    name: str,
+    file: TfliteFile,
+    preprocessing: PixelTransform | None,
+    size: tuple[int, int] | None = None,
+    *,
+    pool: WeightPool | None = None,
 ) -> TfliteClassifier:
-    """The classifier in ``path``. Raises ``ModelFileError``."""
-    with contradictions(path):
-        model, part = read_part(path)
-        try:
-            return _classifier(name, path, model, part, preprocessing, pool or WeightPool())
-        except (UnreadableModelError, UnreadableTensorError) as error:
-            raise ModelFileError(f"{path}: {error}") from error
+    """The classifier in ``file``. ``size``: height and width, of pictures that it takes at any.
+
+    Raises ``ModelFileError``.
+    """
+    with contradictions(file.path):
+        return read_network(name, file, *read_part(file), preprocessing, size, pool=pool or WeightPool())
+
+
+def read_network(
+    name: str,
+    file: TfliteFile,
+    model: bytes,
+    part: Part,
+    preprocessing: PixelTransform | None,
+    size: tuple[int, int] | None,
+    *,
+    pool: WeightPool,
+) -> TfliteClassifier:
+    """The same, of a file whose content is ``model`` and whose network is ``part``."""
+    try:
+        if not is_open(part):
+            return _classifier(name, file, model, part, preprocessing, pool)
+        part, resized = at_size(file, part, size)
+        found = _classifier(name, file, model, part, preprocessing, pool)
+    except (UnreadableModelError, UnreadableTensorError) as error:
+        raise ModelFileError(f"{file.path}: {error}") from error
+    source_input = found.source_input
+    assert isinstance(source_input, PictureSourceInput)
+    if resized:
+        source_input = replace(source_input, resize=AS_KERAS_RESIZES)
+    height, width = source_input.size
+    note = f"it takes pictures of any size; {width} x {height}, {'as it resizes them' if resized else 'as chosen'}"
+    return replace(found, source_input=source_input, notes=(*found.notes, note))
 
 
 def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassifier:
@@ -152,35 +184,35 @@ def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassif
 
 
 def _classifier(
-    name: str, path: Path, model: bytes, part: Part, preprocessing: PixelTransform | None, pool: WeightPool
+    name: str, file: TfliteFile, model: bytes, part: Part, preprocessing: PixelTransform | None, pool: WeightPool
 ) -> TfliteClassifier:
     entry, inside = read_entry(part)
     precision = _precision(part)
     graph = in_one_form(read_operators(part, pool), pool)
     _check_output(graph)
-    known = origin_of(path, model, graph, entry.size, graph_outputs(graph))
+    known = origin_of(file.name, file.beside, model, graph, entry.size, graph_outputs(graph))
     origin = known.origin
     declared = preprocessing or origin.preprocessing or PixelTransform()
     settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:
         declared, settled = PixelTransform(), True
     graph, pixels = without_front(graph, entry, declared.then(inside.scale, inside.offset))
-    check_nodes(graph, path)
+    check_nodes(graph, file.path)
     source_input = PictureSourceInput(entry.size, pixels, declared, origin.resize, settled=settled)
     graph = _once_each(graph)
     found = TfliteClassifier(
         name=name,
-        path=path,
+        path=file.path,
         kind=f"{known.tool}, TensorFlow Lite, {precision}" if known.tool else f"TensorFlow Lite, {precision}",
         graph=graph,
         source_input=source_input,
-        original=TfliteOriginal(path, entry),
+        original=TfliteOriginal(file, entry),
         output=Output(LOGITS, "softmax"),
         entry=entry,
         precision=precision,
         notes=() if precision.startswith("float") else (_LOST.format(precision),),
     )
-    output = expected_output(*found.end, None, 0, str(path))
+    output = expected_output(*found.end, None, 0, str(file.path))
     return replace(found, output=output, labels=origin.labels or ())
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from builder.reading.formats.labels import MAX_LABEL_FILE
+from builder.reading.formats.members import archive_members
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import Part, read_subgraphs, type_name
 from edge_runtime.errors import BundleError
@@ -15,6 +21,8 @@ from edge_runtime.flatbuffer import check_model
 IDENTIFIER = b"TFL3"  # at byte 4
 MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
 _MODELS = (".tflite", ".keras", ".h5", ".hdf5", ".zip")
+_PARTS = ("saved_model.pb", "config.json")  # of models that are folders or archives themselves
+_SAVED_MODEL, _ZIP = "saved_model.pb", b"PK\x03\x04"
 _POINTER = b"version https://git-lfs"
 _CUSTOM_NAME = re.compile(r"custom operator '([^']*)'")
 _CUSTOM = {
@@ -23,13 +31,26 @@ _CUSTOM = {
 }
 
 
-def tflite_in(path: Path) -> Path | None:
-    """The file, where it begins as a TensorFlow Lite model or is the stand-in for one; in a folder with no other model
-    the one such file. Raises ``ModelFileError``.
+@dataclass(frozen=True)
+class TfliteFile:
+    """``path``: what the user named. ``name``: of the file itself, which may lie in a folder or an archive of that path.
+
+    ``content``: reads it. ``beside``: reads the file of a name beside it; None where there is none.
+    """
+
+    path: Path
+    name: str
+    content: Callable[[], bytes]
+    beside: Callable[[str], bytes | None]
+
+
+def tflite_in(path: Path) -> TfliteFile | None:
+    """The file, where it begins as a TensorFlow Lite model or is the stand-in for one; in a folder or an archive with no
+    other model the one such file. Raises ``ModelFileError``.
     """
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix in _MODELS]
-        alone = len(files) == 1 and files[0].suffix == ".tflite" and not (path / "saved_model.pb").exists()
+        alone = len(files) == 1 and files[0].suffix == ".tflite" and not (path / _SAVED_MODEL).exists()
         return tflite_in(files[0]) if alone else None
     if not path.is_file():
         return None
@@ -38,14 +59,53 @@ def tflite_in(path: Path) -> Path | None:
             start = stream.read(64)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
-    return path if start[4:8] == IDENTIFIER or (path.suffix == ".tflite" and start.startswith(_POINTER)) else None
+    if start.startswith(_ZIP):
+        return _in_archive(path)
+    if start[4:8] == IDENTIFIER or (path.suffix == ".tflite" and start.startswith(_POINTER)):
+        return TfliteFile(path, path.name, partial(read_file, path, MAX_MODEL_FILE), partial(file_beside, path.parent))
+    return None
 
 
-def read_part(path: Path) -> tuple[bytes, Part]:
+def _in_archive(path: Path) -> TfliteFile | None:
+    """The one model of a zip archive, where that is a ``.tflite``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith((*_MODELS, *_PARTS))]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return None  # what is wrong with it is said by who reads archives
+    names = [name for name in names if not PurePosixPath(name).name.startswith("._")]
+    if len(names) != 1 or not names[0].endswith(".tflite"):
+        return None
+    members = archive_members(path)
+    folder = PurePosixPath(names[0]).parent
+
+    def beside(name: str) -> bytes | None:
+        read = members.get(str(folder / name))
+        return read() if read is not None else None
+
+    return TfliteFile(path, PurePosixPath(names[0]).name, members[names[0]], beside)
+
+
+def file_beside(folder: Path, name: str) -> bytes | None:
+    """A small file in a folder; None where there is none, or it cannot be read."""
+    try:
+        return read_file(folder / name, MAX_LABEL_FILE)
+    except OSError:
+        return None
+
+
+def read_part(file: TfliteFile) -> tuple[bytes, Part]:
     """The file's bytes and its network, with one input and one output. Raises ``ModelFileError``."""
-    model = read_file(path, MAX_MODEL_FILE)
+    model = file.content()
     if model.startswith(_POINTER):
-        raise ModelFileError(f"{path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from")
+        raise ModelFileError(
+            f"{file.path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from"
+        )
+    return model, network(file.path, model)
+
+
+def network(path: Path, model: bytes) -> Part:
+    """The network of a model, with one input and one output. ``path``: for messages. Raises ``ModelFileError``."""
     try:
         check_model(model)
     except BundleError as error:
@@ -53,9 +113,8 @@ def read_part(path: Path) -> tuple[bytes, Part]:
     subgraphs = read_subgraphs(model)
     if len(subgraphs) != 1:
         raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")
-    part = subgraphs[0]
-    _check_ends(path, part)
-    return model, part
+    _check_ends(path, subgraphs[0])
+    return subgraphs[0]
 
 
 def _reason(found: str) -> str:

@@ -52,10 +52,8 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
     first = len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS
     if len(shape) != 4 or shape[1 if first else 3] != CHANNELS:
         raise UnreadableModelError(f"expected one picture (1, height, width, 3), found input {shape}; not for pictures")
-    if shape[0] != 1 or min(shape) < 1 or max(shape[1:3]) == 1:
-        raise UnreadableModelError(
-            f"expected one picture of fixed size, found input {shape}; convert it with a fixed shape"
-        )
+    if shape[0] != 1 or min(shape) < 1:
+        raise UnreadableModelError(f"expected one picture at a time, found input {shape}; convert it for a batch of 1")
     if tensor.type == FLOAT32:
         return Entry(shape, np.dtype(np.float32), first, None), PixelTransform()
     if tensor.type not in (UINT8, INT8):
@@ -74,9 +72,13 @@ def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tupl
 
     Raises ``UnreadableModelError`` where channels stay in front of the picture.
     """
-    first, alias, channels = Ref(INPUT, 0), dict[Ref, Ref](), 1 if entry.channels_first else 3
+    first, kept = Ref(INPUT, 0), Ref(INPUT, 0)
+    alias, channels = dict[Ref, Ref](), 1 if entry.channels_first else 3
     while (place := _only_reader(graph, first)) is not None:
         node = graph.nodes[place]
+        if node.kind == "RESIZE_BILINEAR":  # what scales behind it may scale before it: weights of pixels add up to 1
+            first = kept = Ref(place, 0)
+            continue
         if node.kind == "TRANSPOSE" and channels == 1 and np.ravel(node.args[1]).tolist() == _TO_CHANNELS_LAST:
             channels = 3
         else:
@@ -85,7 +87,7 @@ def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tupl
                 break
             transform = transform.then(*affine)
         first = Ref(place, 0)
-        alias[first] = Ref(INPUT, 0)
+        alias[first] = kept
     if channels != 3:
         raise UnreadableModelError("channels come first and no TRANSPOSE follows; export it with channels last")
     keep = [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias]
