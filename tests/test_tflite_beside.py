@@ -72,7 +72,7 @@ def test_label_files_of_the_usual_names_are_taken(tmp_path: Path, name: str, tex
 
 def test_label_files_of_other_models_are_left(tmp_path: Path) -> None:
     assert read(tmp_path, {"labels.txt": "one\ntwo\n"}).labels == ()
-    assert read(tmp_path, {"labels.txt": LABELS, "model.txt": "x\ny\nz\n"}).labels == ()  # that is the model's own
+    assert read(tmp_path, {"labels.txt": LABELS, "model.txt": "x\ny\nz\n"}).labels == ("x", "y", "z")  # the model's own
 
 
 def test_the_folder_of_a_download_is_its_one_model(tmp_path: Path) -> None:

@@ -4,6 +4,6 @@ Interpreters trust a file: an index beyond a list, a scale that is no number or 
 process. ``check_model`` knows the format without a schema module, and reads all tables of a kind at once.
 """
 
-from edge_runtime.flatbuffer.check import DEFAULT_LIMITS, IDENTIFIER, ModelLimits, check_model
+from edge_runtime.flatbuffer.check import DEFAULT_LIMITS, IDENTIFIER, ModelLimits, check_model, check_structure
 
-__all__ = ["DEFAULT_LIMITS", "IDENTIFIER", "ModelLimits", "check_model"]
+__all__ = ["DEFAULT_LIMITS", "IDENTIFIER", "ModelLimits", "check_model", "check_structure"]

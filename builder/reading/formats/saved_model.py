@@ -228,7 +228,7 @@ def checkpoint_keys(nodes: Any, checkpoint: Checkpoint) -> dict[int, str]:
 
 
 def names_in_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
-    """The keys of variables by their names in the graph, where the checkpoint lists objects; nothing where it does not."""
+    """The keys of variables by their names in the graph; nothing where the checkpoint lists no objects."""
     try:
         objects = _own_objects(checkpoint)
     except BrokenCheckpointError:

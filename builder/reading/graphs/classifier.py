@@ -1,4 +1,4 @@
-"""A SavedModel without layers as a ``Classifier``: by the operators of its conversion, against its own graph's answers."""
+"""A SavedModel without layers as a ``Classifier``: the operators of its conversion, its own graph for the answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_graph_alone(
     pool: WeightPool,
     limits: Limits,
 ) -> TfliteClassifier:
-    """The classifier that the SavedModel computes. ``size``: of pictures that it takes at any. Raises ``ModelFileError``."""
+    """What the SavedModel computes. ``size``: of pictures that it takes at any. Raises ``ModelFileError``."""
     path = place.path
     with contradictions(path):
         graph = read_graph_file(place.members, place.prefix, path)

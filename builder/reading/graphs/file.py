@@ -91,7 +91,8 @@ def _ends(signature: Any, path: Path) -> tuple[Any, Any]:
             f"{path}: it takes packed pictures as text; export it with pixels as its input, or as TensorFlow Lite"
         )
     if source.dtype not in _PIXELS:
-        raise ModelFileError(f"{path}: expected pixels as float32 or uint8, found {types_pb2.DataType.Name(source.dtype)}")
+        found = types_pb2.DataType.Name(source.dtype)
+        raise ModelFileError(f"{path}: expected pixels as float32 or uint8, found {found}")
     outputs = {name: one for name, one in signature.outputs.items() if one.dtype == types_pb2.DT_FLOAT}
     if len(outputs) != 1:
         raise ModelFileError(

@@ -1,6 +1,6 @@
 """A graph of TensorFlow without layers, in the other process: run on pictures, or converted to ``.tflite``.
 
-See ``reading.graphs.file`` for the folder that it lies in. Its variables become constants; nothing else of it is run first.
+See ``reading.graphs.file`` for the folder that it lies in. Its variables become constants; nothing else is run first.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class GraphModel:
                 else:
                     assigned = tf.raw_ops.Assign(ref=variable.outputs[0], value=given)
                 session.run(assigned, {given: values})
-            return convert_to_constants.convert_variables_to_constants_from_session_graph(
-                session, graph_def, [target]
-            )
+            return convert_to_constants.convert_variables_to_constants_from_session_graph(session, graph_def, [target])
 
     def _function(self, shape: tuple[int | None, ...]) -> Any:
         """The frozen graph as a function of pictures (batch, height, width, 3)."""

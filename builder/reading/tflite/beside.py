@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def _custom_vision(name: str, beside: Beside) -> Known | None:
     return Known("Custom Vision", Origin(names, _custom_vision_pixels(properties), ResizeConfig(fit="stretch")))
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: Any) -> TypeGuard[str]:
     """Of a file in the same folder."""
     return isinstance(value, str) and bool(value) and Path(value).name == value
 

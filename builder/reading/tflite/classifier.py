@@ -19,12 +19,12 @@ from builder.reading.source_input import AS_KERAS_RESIZES
 from builder.reading.tflite.beside import origin_of
 from builder.reading.tflite.constants import UnreadableTensorError
 from builder.reading.tflite.digests import operator_digests
-from builder.reading.tflite.file import TfliteFile, read_part
+from builder.reading.tflite.file import TfliteFile, is_open, read_part
 from builder.reading.tflite.forms import in_one_form, size
 from builder.reading.tflite.operators import read_operators
 from builder.reading.tflite.original import run_original
 from builder.reading.tflite.pixels import Entry, read_entry, without_front
-from builder.reading.tflite.sizes import at_size, is_open
+from builder.reading.tflite.sizes import at_size
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import FLOAT16, FLOAT32, INT8, UINT8, Part, is_quantity, type_name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,12 @@ from typing import Any
 
 from builder.reading.formats.labels import MAX_LABEL_FILE
 from builder.reading.formats.members import archive_members
+from builder.settings.input_scaling import CHANNELS
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import Part, read_subgraphs, type_name
 from edge_runtime.errors import BundleError
 from edge_runtime.files import read_file
-from edge_runtime.flatbuffer import check_model
+from edge_runtime.flatbuffer import check_structure
 
 IDENTIFIER = b"TFL3"  # at byte 4
 MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
@@ -107,14 +109,43 @@ def read_part(file: TfliteFile) -> tuple[bytes, Part]:
 def network(path: Path, model: bytes) -> Part:
     """The network of a model, with one input and one output. ``path``: for messages. Raises ``ModelFileError``."""
     try:
-        check_model(model)
+        check_rules = check_structure(model)
+        subgraphs = read_subgraphs(model)
+        if len(subgraphs) == 1 and not is_open(subgraphs[0]):  # else that is checked at its size
+            check_rules()
     except BundleError as error:
         raise ModelFileError(f"{path}: {_reason(str(error))}") from error
-    subgraphs = read_subgraphs(model)
+    except struct.error as error:  # a field that no interpreter reads lies beyond the end
+        raise ModelFileError(f"{path}: damaged ({error}); copy or convert it again") from error
     if len(subgraphs) != 1:
         raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")
     _check_ends(path, subgraphs[0])
     return subgraphs[0]
+
+
+def is_open(part: Part) -> bool:
+    """Is the height or the width of its pictures left open?"""
+    return len(part.inputs) == 1 and None in input_sides(part)
+
+
+def input_sides(part: Part) -> tuple[int | None, int | None]:
+    """Height and width of the input, None where they are open; some converters write 1 for both."""
+    (source,) = part.inputs.values()
+    tensor = part.tensors[source]
+    shape = _shape(tensor)
+    if len(shape) != 4:
+        return 0, 0
+    told = shape if tensor.shapeSignature is None else tuple(int(n) for n in tensor.shapeSignature)
+    place = 2 if is_channels_first(shape) else 1
+    if len(told) != 4 or shape[place : place + 2] == (1, 1):
+        return None, None
+    height, width = (n if n > 0 else None for n in told[place : place + 2])
+    return height, width
+
+
+def is_channels_first(shape: Sequence[int]) -> bool:
+    """Of a picture (1, 3, height, width)."""
+    return len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS
 
 
 def _reason(found: str) -> str:

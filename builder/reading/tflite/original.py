@@ -1,7 +1,7 @@
 """A stranger's file run by the interpreter, in a process of its own: what crashes it ends no build.
 
-Run as a module, with ``run`` or ``shapes`` and the file, it reads an array (``numpy.save``) from standard input, inputs or
-the shape of one, and writes another to standard output.
+Run as a module, with ``run`` or ``shapes`` and the file, it reads an array (``numpy.save``) from standard input, inputs
+or the shape of one, and writes another to standard output.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, UnreadableModelError, renumber
+from builder.reading.tflite.file import is_channels_first
 from builder.reading.tflite.operators import Held
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.tflite.flatbuffer import FLOAT32, INT8, NO_ACTIVATION, UINT8, Part, scale_and_zero_point, type_name
@@ -49,7 +50,7 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
     (index,) = part.inputs.values()
     tensor = part.tensors[index]
     shape = tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))
-    first = len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS
+    first = is_channels_first(shape)
     if len(shape) != 4 or shape[1 if first else 3] != CHANNELS:
         raise UnreadableModelError(f"expected one picture (1, height, width, 3), found input {shape}; not for pictures")
     if shape[0] != 1 or min(shape) < 1:

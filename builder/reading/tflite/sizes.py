@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 
 from builder.reading.tflite.constants import read_constant
-from builder.reading.tflite.file import TfliteFile
+from builder.reading.tflite.file import TfliteFile, input_sides, is_channels_first
 from builder.reading.tflite.original import shapes_at
 from builder.settings.input_scaling import CHANNELS
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice
-from builder.tflite.flatbuffer import Part, operator_name, settings_of
+from builder.tflite.flatbuffer import Part, operator_name, settings_of, write_parts
+from edge_runtime.errors import BundleError
+from edge_runtime.flatbuffer import check_model
 
 _PIXELWISE = ("ADD", "CAST", "DEQUANTIZE", "DIV", "MUL", "QUANTIZE", "SUB")
-
-
-def is_open(part: Part) -> bool:
-    """Is the height or the width of its pictures left open?"""
-    return None in _sides(part)
 
 
 def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple[Part, bool]:
@@ -36,30 +33,19 @@ def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple
             f"add {advice('size', 'PIXELS', number=True)}"
         )
     (source,) = part.inputs.values()
-    height, width = (side or other for side, other in zip(_sides(part), chosen, strict=True))
-    first = len(part.tensors[source].shape) == 4 and part.tensors[source].shape[1] == CHANNELS
+    height, width = (side or other for side, other in zip(input_sides(part), chosen, strict=True))
+    first = is_channels_first(part.tensors[source].shape)
     shapes = shapes_at(file, (1, CHANNELS, height, width) if first else (1, height, width, CHANNELS))
     found = copy.copy(part)
     found.tensors = [copy.copy(tensor) for tensor in part.tensors]
     for tensor, shape in zip(found.tensors, shapes, strict=False):  # behind them stand the interpreter's own
         if part.buffers[tensor.buffer] is None:
             tensor.shape, tensor.shapeSignature = np.asarray(shape, np.int32), None
+    try:
+        check_model(write_parts({"network": found}))
+    except BundleError as error:
+        raise ModelFileError(f"{file.path}: at {width} x {height}: {error}; choose another size") from error
     return found, own is not None
-
-
-def _sides(part: Part) -> tuple[int | None, int | None]:
-    """Height and width of the input, None where they are open; some converters write 1 for both."""
-    (source,) = part.inputs.values()
-    tensor = part.tensors[source]
-    shape = [int(n) for n in (() if tensor.shape is None else tensor.shape)]
-    if len(shape) != 4:
-        return 0, 0
-    told = shape if tensor.shapeSignature is None else [int(n) for n in tensor.shapeSignature]
-    place = 2 if shape[1] == CHANNELS and shape[3] != CHANNELS else 1
-    if len(told) != 4 or shape[place : place + 2] == [1, 1]:
-        return None, None
-    height, width = (n if n > 0 else None for n in told[place : place + 2])
-    return height, width
 
 
 def _brought_to(part: Part) -> tuple[int, int] | None:
