@@ -295,6 +295,16 @@ def test_antialiasing_matters() -> None:
     assert np.ptp(rough) > 100
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm"])
+@pytest.mark.parametrize("size", [(50, 40), (900, 700)])
+def test_the_bytes_of_a_file_are_the_file(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    path = saved(tmp_path, Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)), suffix)
+    np.testing.assert_array_equal(image_tensor(path.read_bytes(), WIDE), image_tensor(path, WIDE))
+    with pytest.raises(PictureError, match="the picture"):
+        image_tensor(path.read_bytes()[:40], WIDE)
+
+
 def test_path_image_and_array_of_a_png_are_equal(tmp_path: Path) -> None:
     picture = tiny_picture(6, (130, 70))
     path = saved(tmp_path, picture)
