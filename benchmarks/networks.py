@@ -28,7 +28,7 @@ from edge_runtime.metadata import BACKBONE, ImageInput
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION = 100
-POWERS = 6  # of two, by which channels of the ill-conditioned twin are scaled at most
+POWERS = 6  # of two, by which channels of the ill-conditioned network are scaled at most
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,13 @@ def in_float(part: Part) -> set[str]:
 
 
 @pytest.mark.parametrize("chosen", [[0], [1], [2, 3], [0, 4], [4], [0, 1, 2, 3, 4]])
-@pytest.mark.parametrize("twin", ["weights", "float"])
+@pytest.mark.parametrize("second", ["weights", "float"])
 def test_float_operators_lie_exactly_where_they_are_planned(
-    parts: dict[str, dict[str, Part]], chosen: list[int], twin: str
+    parts: dict[str, dict[str, Part]], chosen: list[int], second: str
 ) -> None:
     base = parts["int8"]["backbone"]
     plan = {layers(base)[i] for i in chosen}
-    found = splice(base, parts[twin]["backbone"], plan)
+    found = splice(base, parts[second]["backbone"], plan)
     assert in_float(found) == plan
     converted = [op for op in found.operators if operator_name(found, op) == "QUANTIZE"]
     assert all(found.tensors[op.inputs[0]].type == FLOAT32 for op in converted)
@@ -86,22 +86,22 @@ def test_neighbours_are_one_island_with_one_pair_of_shores(parts: dict[str, dict
 
 def test_no_island_changes_nothing_and_all_are_the_twin(made: Any, parts: dict[str, dict[str, Part]]) -> None:
     images, heads = made.inputs(3), {n: p for n, p in parts["float"].items() if n != "backbone"}
-    base, twin = parts["int8"]["backbone"], parts["float"]["backbone"]
-    same = answers(splice(base, twin, ()), heads, images)
+    base, second = parts["int8"]["backbone"], parts["float"]["backbone"]
+    same = answers(splice(base, second, ()), heads, images)
     for name, scores in answers(base, heads, images).items():
         np.testing.assert_array_equal(same[name], scores)
-    truth, noise = answers(twin, heads, images)["animals"], {}
+    truth, noise = answers(second, heads, images)["animals"], {}
     for count in (0, 5):
-        mixed = splice(base, twin, set(layers(base)[:count]))
+        mixed = splice(base, second, set(layers(base)[:count]))
         noise[count] = snr_db(truth, answers(mixed, heads, images)["animals"])
     assert noise[5] > noise[0]
 
 
 def test_base_and_twin_stay_what_they_were(parts: dict[str, dict[str, Part]]) -> None:
-    base, twin = parts["int8"]["backbone"], parts["weights"]["backbone"]
-    before = [copy.deepcopy((part.operators, part.tensors, part.inputs, part.outputs)) for part in (base, twin)]
-    splice(base, twin, set(layers(base)[1:3]))
-    for part, (operators, tensors, *ends) in zip((base, twin), before, strict=True):
+    base, second = parts["int8"]["backbone"], parts["weights"]["backbone"]
+    before = [copy.deepcopy((part.operators, part.tensors, part.inputs, part.outputs)) for part in (base, second)]
+    splice(base, second, set(layers(base)[1:3]))
+    for part, (operators, tensors, *ends) in zip((base, second), before, strict=True):
         assert [vars(op).keys() for op in part.operators] == [vars(op).keys() for op in operators]
         assert [(list(o.inputs), list(o.outputs)) for o in part.operators] == [(o.inputs, o.outputs) for o in operators]
         assert [t.buffer for t in part.tensors] == [t.buffer for t in tensors]

@@ -35,12 +35,12 @@ def align(
 
 def _aligned(first: Classifier, other: Classifier, tolerance: float) -> tuple[Classifier, float]:
     nodes, worst = list(other.graph.nodes), 0.0
-    for i, twin in counterparts(first, other).items():
-        pairs = zip(twin.weights, nodes[i].weights, strict=True)
+    for i, counterpart in counterparts(first, other).items():
+        pairs = zip(counterpart.weights, nodes[i].weights, strict=True)
         differing = [(a, b) for a, b in pairs if a.digest != b.digest]
         apart = max((_apart(a, b) for a, b in differing), default=0.0)
         if differing and apart <= tolerance:
-            nodes[i] = replace(nodes[i], weights=twin.weights)
+            nodes[i] = replace(nodes[i], weights=counterpart.weights)
             worst = max(worst, apart)
     return replace(other, graph=Graph(tuple(nodes), other.graph.output)), worst
 

@@ -80,11 +80,11 @@ def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:
     if len(op.inputs) < 2 or not is_constant(floating, op.inputs[1]):
         return None
     name = floating.tensors[op.inputs[1]].name
-    twin = next((i for i, tensor in enumerate(device.tensors) if tensor.name == name and tensor.type == INT8), None)
-    stored = None if twin is None else constant(device, twin, np.int8)
-    if twin is None or stored is None:
+    quantized = next((i for i, tensor in enumerate(device.tensors) if tensor.name == name and tensor.type == INT8), None)
+    stored = None if quantized is None else constant(device, quantized, np.int8)
+    if quantized is None or stored is None:
         return None
-    scales = device.tensors[twin].quantization
+    scales = device.tensors[quantized].quantization
     shape = [1] * stored.ndim
     if len(scales.scale) > 1:  # else one for the whole tensor, which may be a single number
         shape[int(scales.quantizedDimension)] = -1

@@ -147,13 +147,13 @@ def learn_rounding(
 
 
 class _Walk:
-    """A float part and its int8 twin, run side by side on the same samples, one operator of the twin after the other."""
+    """A float part and the int8 part made from it, run on the same samples, one int8 operator after the other."""
 
     def __init__(self, float_part: Part, int8_part: Part, float_inputs: Samples, int8_inputs: Samples) -> None:
         self._float, self._int8 = float_part, int8_part
         float_index, int8_names = dict(names(float_part)), {i: name for name, i in names(int8_part)}
-        self._twin = {i: float_index[name] for i, name in int8_names.items() if name in float_index}
-        self._twin.update((int8_part.inputs[name], float_part.inputs[name]) for name in int8_part.inputs)
+        self._float_index = {i: float_index[name] for i, name in int8_names.items() if name in float_index}
+        self._float_index.update((int8_part.inputs[name], float_part.inputs[name]) for name in int8_part.inputs)
         self._sources = {i: name for name, i in int8_part.inputs.items()}
         self._truth = Stepper(float_part, {i: float_inputs[name] for name, i in float_part.inputs.items()})
         self._device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
@@ -162,16 +162,16 @@ class _Walk:
 
     def learn(self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]) -> None:
         """New weights and bias for the next operator, if it is a layer with weights of its own."""
-        kind, twin = operator_name(self._int8, op), self._twin
+        kind, in_float = operator_name(self._int8, op), self._float_index
         kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) in (2, 3) else None
         if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:]) if i != NO_TENSOR):
             return
-        if op.inputs[0] not in twin or kernel not in twin:
+        if op.inputs[0] not in in_float or kernel not in in_float:
             return
-        weights = constant(self._float, twin[kernel], np.float32)
+        weights = constant(self._float, in_float[kernel], np.float32)
         if weights is None:
             return
-        views = self._truth.until(twin[op.inputs[0]]), self._device.until(op.inputs[0])
+        views = self._truth.until(in_float[op.inputs[0]]), self._device.until(op.inputs[0])
         source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
         known = observed.get((kind, source)) if source else None
         known = _learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
@@ -179,39 +179,39 @@ class _Walk:
             observed[kind, source] = known
 
     def watched_step(self, op: Any, heads: AtTheHeads | None) -> list[LayerNoise]:
-        """Run ``op``, the next of the twin; returns the noise behind it, nothing where there is none to speak of."""
-        result, theirs = op.outputs[0], self._float_ops.get(self._twin.get(op.outputs[0], -1))
+        """Run ``op``, the next int8 operator; returns the noise behind it, nothing where there is none to speak of."""
+        result, theirs = op.outputs[0], self._float_ops.get(self._float_index.get(op.outputs[0], -1))
         watched = self._watched(theirs, op) if self._uses[result] or result in self._int8.outputs.values() else None
-        reads = [self._twin[i] for i in watched or ()]
+        reads = [self._float_index[i] for i in watched or ()]
         values = [self._truth.until(i)[:NOISE_SAMPLES] for i in reads]
         self._device.step()
         if watched is None:
             return []
         found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
-        truth = self._truth.until(self._twin[result])[:NOISE_SAMPLES]
+        truth = self._truth.until(self._float_index[result])[:NOISE_SAMPLES]
         whole = snr_db(truth, found)
         by_itself, own = alone((self._float, self._int8), (theirs, op), (reads, watched), values, truth)
-        at_heads = None if heads is None else heads.noise(self._truth, self._twin[result], by_itself)
+        at_heads = None if heads is None else heads.noise(self._truth, self._float_index[result], by_itself)
         return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
 
     def outputs(self) -> tuple[Samples, Samples]:
-        """In float and of the twin, when all operators have run."""
+        """In float and in int8, when all operators have run."""
         return (
             {name: self._truth.until(i) for name, i in self._float.outputs.items()},
             {name: self._device.value(i) for name, i in self._int8.outputs.items()},
         )
 
     def _watched(self, theirs: Any, op: Any) -> list[int] | None:
-        """The activations that ``op`` reads, where they are those that its twin ``theirs`` reads, and all of them and its
+        """The activations that ``op`` reads, where ``theirs``, the same in float, reads the same, and all of them and its
         one result are quantities; else None.
         """
-        twin = self._twin
-        reads = [i for i in op.inputs if i in twin and not is_constant(self._float, twin[i])]
+        in_float = self._float_index
+        reads = [i for i in op.inputs if i in in_float and not is_constant(self._float, in_float[i])]
         quantities = all(is_quantity(self._int8.tensors[i]) for i in (*reads, *op.outputs))
         if theirs is None or len(op.outputs) > 1 or not quantities:
             return None
         same = [i for i in theirs.inputs if i >= 0 and not is_constant(self._float, i)]
-        return reads if [twin[i] for i in reads] == same else None
+        return reads if [in_float[i] for i in reads] == same else None
 
 
 def _kernel(part: Part, op: Any) -> int | None:

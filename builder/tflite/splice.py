@@ -1,4 +1,4 @@
-"""Two precisions in one subgraph: some operators of a part are taken from its twin, converted at the conversions."""
+"""Two precisions in one subgraph: some operators of a part are taken from a second one, converted at the conversions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def result_name(part: Part, op: Any) -> str:
     return tensor_name(part.tensors[op.outputs[0]])
 
 
-def splice(base: Part, twin: Part, chosen: Collection[str]) -> Part:
-    """``base`` with the operators whose ``result_name`` is among ``chosen`` as ``twin`` has them.
+def splice(base: Part, second: Part, chosen: Collection[str]) -> Part:
+    """``base`` with the operators whose ``result_name`` is among ``chosen`` as ``second`` has them.
 
     Requires both to be made from one float part, so that tensors of one name are one tensor. Where a tensor of one is
     read by an operator of the other, a QUANTIZE or DEQUANTIZE stands between; inputs and outputs stay those of ``base``.
     """
-    both = _Both(base, twin)
+    both = _Both(base, second)
     for op in base.operators:
         name = result_name(base, op)
         if name in chosen and name in both.operators:
-            both.take_from_twin(both.operators[name])
+            both.take_from_second(both.operators[name])
         else:
             both.take(op)
     for index in base.outputs.values():
@@ -35,27 +35,27 @@ def splice(base: Part, twin: Part, chosen: Collection[str]) -> Part:
 
 
 class _Both:
-    """The tensors of both parts in one, those of the twin behind; operators are added in order."""
+    """The tensors of both parts in one, those of the second behind; operators are added in order."""
 
-    def __init__(self, base: Part, twin: Part) -> None:
-        moved, self._shift = copy.deepcopy(twin.tensors), len(base.tensors)
+    def __init__(self, base: Part, second: Part) -> None:
+        moved, self._shift = copy.deepcopy(second.tensors), len(base.tensors)
         for tensor in moved:
             tensor.buffer += len(base.buffers)
         self.part = replace(
             base,
             tensors=[*base.tensors, *moved],
             operators=[],
-            codes=[*base.codes, *twin.codes],
-            buffers=[*base.buffers, *twin.buffers],
+            codes=[*base.codes, *second.codes],
+            buffers=[*base.buffers, *second.buffers],
         )
         self._codes = len(base.codes)
-        self._twin = twin
-        self.operators = {result_name(twin, op): op for op in twin.operators}
-        ours, theirs = dict(names(base)), dict(names(twin))
+        self._second = second
+        self.operators = {result_name(second, op): op for op in second.operators}
+        ours, theirs = dict(names(base)), dict(names(second))
         pairs = {index: theirs[name] + self._shift for name, index in ours.items() if name in theirs}
         self._other = {**pairs, **{there: here for here, there in pairs.items()}}
-        made = {i for part, shift in ((base, 0), (twin, self._shift)) for op in part.operators for i in _at(op, shift)}
-        self._variable = made | set(base.inputs.values()) | {i + self._shift for i in twin.inputs.values()}
+        made = {i for part, shift in ((base, 0), (second, self._shift)) for op in part.operators for i in _at(op, shift)}
+        self._variable = made | set(base.inputs.values()) | {i + self._shift for i in second.inputs.values()}
         self._ready = set(base.inputs.values())
 
     def take(self, op: Any) -> None:
@@ -64,10 +64,10 @@ class _Both:
             self.bring(index)
         self._append(op)
 
-    def take_from_twin(self, op: Any) -> None:
+    def take_from_second(self, op: Any) -> None:
         """With the operators that unpack its constants."""
-        for maker in makers(self._twin, op):
-            if all(self._twin.buffers[self._twin.tensors[i].buffer] is not None for i in maker.inputs):
+        for maker in makers(self._second, op):
+            if all(self._second.buffers[self._second.tensors[i].buffer] is not None for i in maker.inputs):
                 self._append(self._moved(maker))
         own = self._moved(op)
         for index in own.inputs:
