@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping
 
 import numpy as np
 
@@ -14,16 +14,14 @@ from edge_runtime.text import TextInput
 Part = Callable[[], object]
 
 
-def benchmark(
-    model_path: str, *, runs: int = 50, interpreter: Optional[str] = None, num_threads: Optional[int] = None
-) -> Mapping[str, Any]:
+def benchmark(model_path: str, *, runs: int = 50, **options: Any) -> Mapping[str, Any]:
     """Median and spread in milliseconds of each part, over ``runs`` interleaved rounds after one that warms up.
 
     The picture is noise of 640 x 480, which costs no less to resize than a real one; the text has more words than the
-    model reads.
+    model reads. ``options``: as ``MultiHeadClassifier`` takes them.
     """
     start = time.perf_counter()
-    classifier = MultiHeadClassifier(model_path, interpreter=interpreter, num_threads=num_threads)
+    classifier = MultiHeadClassifier(model_path, **options)
     opened = time.perf_counter()
     sample = _sample(classifier.metadata.input)
     classifier.classify_features(classifier.features(sample), heads=[0])

@@ -112,9 +112,10 @@ def install(new: str, file: str, trusted_key: Optional[str]) -> None:
 
 @main.command()
 @_file
-def rollback(file: str) -> None:
+@trusted_key_option
+def rollback(file: str, trusted_key: Optional[str]) -> None:
     """Put back what the last install replaced; once more undoes that."""
-    versions.rollback(file)
+    versions.rollback(file, trusted_key)
     _say_who(file)
 
 
@@ -271,17 +272,27 @@ def _answer(
 @_json
 @_interpreter
 @_threads
+@isolate_option
+@trusted_key_option
 def benchmark(
-    file: str, runs: int, profile: bool, as_json: bool, interpreter: Optional[str], threads: Optional[int]
+    file: str,
+    runs: int,
+    profile: bool,
+    as_json: bool,
+    interpreter: Optional[str],
+    threads: Optional[int],
+    isolate: bool,
+    trusted_key: Optional[str],
 ) -> None:
     """Measure how long each part of a picture takes on this device."""
+    options = {"interpreter": interpreter, "num_threads": threads, "isolate": isolate, "trusted_key": trusted_key}
     if profile:
         from edge_runtime import profiling
 
-        steps = profiling.profile(file, runs=runs, interpreter=interpreter, num_threads=threads)
+        steps = profiling.profile(file, runs=runs, **options)
         click.echo(json.dumps(steps) if as_json else profiling.text(file, steps))
         return
-    document = run_benchmark(file, runs=runs, interpreter=interpreter, num_threads=threads)
+    document = run_benchmark(file, runs=runs, **options)
     if as_json:
         click.echo(json.dumps(document))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 from PIL import Image
@@ -24,15 +24,14 @@ from edge_runtime.results import top_categories
 LARGE, SMALL = (640, 480), (320, 240)  # (width, height): what cameras send, and the smallest they can
 
 
-def profile(
-    model_path: str, *, runs: int = 50, interpreter: Optional[str] = None, num_threads: Optional[int] = None
-) -> Mapping[str, Any]:
+def profile(model_path: str, *, runs: int = 50, **options: Any) -> Mapping[str, Any]:
     """Milliseconds (median, p5, p95) of each step, over ``runs`` interleaved rounds after one that warms up.
 
     ``prepare`` holds the ways a picture can come, of which a camera takes one; ``steps`` what that way consists of, and
     all that follows it; ``frame_ms`` the sum of a frame by the cheapest way that needs no special camera.
+    ``options``: as ``MultiHeadClassifier`` takes them.
     """
-    with MultiHeadClassifier(model_path, interpreter=interpreter, num_threads=num_threads) as classifier:
+    with MultiHeadClassifier(model_path, **options) as classifier:
         prepare, steps = prepare_parts(picture_input(classifier.metadata.input)), step_parts(classifier)
         times = measure({**prepare, **steps}, runs)
         medians = {name: float(np.median(values)) for name, values in times.items()}

@@ -34,18 +34,19 @@ def install(new: str, path: str, trusted_key: Optional[str] = None) -> None:
         os.replace(draft, path)
 
 
-def rollback(path: str) -> None:
+def rollback(path: str, trusted_key: Optional[str] = None) -> None:
     """The file that ``path`` replaced comes back, and ``path`` is kept in its place: twice is once around.
 
-    Raises ``EdgeRuntimeError`` where nothing was kept.
+    ``trusted_key``: as ``read_model`` takes it. Raises ``EdgeRuntimeError`` where nothing was kept, and ``BundleError``.
     """
     previous = path + PREVIOUS
     if not os.path.exists(previous):
         raise EdgeRuntimeError(
             f"{path}: no {os.path.basename(previous)} beside it to go back to; edge-runtime install NEW {path} keeps one"
         )
-    read_model(previous)
     with _copy_beside(previous, path) as draft, _copy_beside(path, path) as kept:
+        with _named(draft, previous):
+            read_model(draft, trusted_key)
         os.replace(draft, path)
         os.replace(kept, previous)
 

@@ -22,7 +22,7 @@ from builder.support.errors import SamplesError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo
 from tests.joint_models import with_joint
-from tests.tiny_models import save_pictures
+from tests.tiny_models import save_pictures, tiny_base, tiny_classifier, tiny_config
 
 HEADS = (HeadInfo("a", ("a 0", "a 1", "a 2")), HeadInfo("b", ("b 0", "b 1")))
 
@@ -56,6 +56,34 @@ def test_counts_are_those_of_the_runtime(built: BuildResult, data: Path) -> None
     assert (found.lists["joint"].right, found.lists["joint"].pictures) == (joint_right, 11)
     assert found.unknown["none_pictures"] == 3
     assert 0 <= found.unknown["auroc"] <= 1
+
+
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """One head, one output, one label: is it a dog?"""
+    heads = {"pets": tiny_classifier(tiny_base(), 1, activation="sigmoid")}
+    config = tiny_config(tmp_path_factory.mktemp("question"), heads, rounding="nearest", precision="weights")
+    return build(replace(config, heads=(replace(config.heads[0], labels=("dog",)),)))
+
+
+@pytest.mark.parametrize("folders", [{"dog": 5}, {"not dog": 5}, {"dog": 4, "not dog": 5}], ids=str)
+def test_one_label_is_right_where_it_should_not_be_given_too(
+    question: BuildResult, tmp_path: Path, folders: dict[str, int]
+) -> None:
+    """The folder of what it is not is called so; a list of one label has no accuracy."""
+    save_pictures(tmp_path, {f"pets/{name}": count for name, count in folders.items()}, seed=7)
+    found = evaluate(question.output, tmp_path)
+    with MultiHeadClassifier(question.output) as classifier:
+        said = {
+            picture.path: classifier.classify(picture.path).classifications[0].categories[0].score >= 0.5
+            for picture in find_labelled(tmp_path, question.metadata.heads)
+        }
+    right = sum(yes == (path.parent.name == "dog") for path, yes in said.items())
+    accuracy = found.heads["pets"]["int8"]
+    assert (accuracy.right, accuracy.pictures) == (right, sum(folders.values()))
+    assert found.lists == {}
+    assert json.loads(json.dumps(found.to_json()))["joint"] == {}
+    assert "pets" in found.page
 
 
 def test_the_originals_stand_beside_the_file(built: BuildResult, data: Path) -> None:

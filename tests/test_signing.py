@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from PIL import Image
 
 from builder.commands.cli import main as builder
 from edge_runtime import BundleError, MultiHeadClassifier
 from edge_runtime.bundle import append_files, members_of, read_head_pack, read_metadata, read_model
 from edge_runtime.camera.reload import open_copy
+from edge_runtime.cli import main as device
 from edge_runtime.signing import SIGNATURE_MEMBER
 from tests.laws import one_line
 from tests.test_runtime_cli import refused, run
@@ -188,6 +190,42 @@ def test_a_changed_byte_of_the_model_is_refused(signed: Path, keys: tuple[Path, 
 def test_a_file_that_another_signed_is_refused(signed: Path, tmp_path: Path) -> None:
     _, public = write_keys(tmp_path, "other")
     refused(run("info", signed, "--trusted-key", public), str(signed), "signed with another key", str(public))
+
+
+OPENING = sorted(set(device.commands) - {"identify", "diff"})  # which run nothing: the maker's, and a comparison
+
+
+@pytest.mark.parametrize("command", OPENING)
+def test_every_command_that_opens_a_file_can_be_told_whom_to_trust(
+    command: str, tiny_file: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also what was kept by an earlier install: nothing is in its place afterwards."""
+    path, sample = tmp_path / "file.tflite", tmp_path / "sample.png"
+    for copy in (path, tmp_path / "file.tflite.previous", tmp_path / "new.tflite"):
+        copy.write_bytes(tiny_file.read_bytes())
+    Image.new("RGB", (40, 30)).save(sample)
+    before = {item.name: item.stat().st_mtime_ns for item in tmp_path.iterdir()}
+    more: dict[str, list[Any]] = {
+        "install": [path],
+        "classify": [sample],
+        "features": [sample, "--output", tmp_path / "features.npz"],
+        "classify-text": ["a text"],
+        "camera": ["--source", tmp_path],
+    }
+    first = tmp_path / "new.tflite" if command == "install" else path
+    refused(run(command, first, *more.get(command, []), "--trusted-key", keys[1]), "not signed")
+    assert {item.name: item.stat().st_mtime_ns for item in tmp_path.iterdir()} == before
+
+
+def test_measuring_may_be_tried_in_a_process_of_its_own_first(
+    signed: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr("edge_runtime.isolate.try_in_child", lambda path, *_, **__: tried.append(str(path)))
+    for more in ([], ["--profile"]):
+        line = ["benchmark", signed, "--runs", 1, "--isolate", "--trusted-key", keys[1], *more]
+        assert run(*line).exit_code == 0
+    assert len(tried) == 2
 
 
 def test_what_runs_is_what_was_checked(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class Answers:
 @dataclass(frozen=True)
 class Evaluation:
     """``heads``: int8, and float where the originals were given, by head. ``lists``: every way to one list of all labels,
-    by its name. ``unknown``: how the threshold of the file does. ``page``: the same as HTML.
+    by its name; none of one label, which would always be right. ``unknown``: how the threshold of the file does.
+    ``page``: the same as HTML.
     """
 
     file: Path
@@ -111,8 +112,8 @@ def evaluate(
     known = answers.label >= 0
     by_head = _heads(heads, answers, floats)
     place = list_places(heads, joint_info)
-    truth = np.array([place[0][h][i] for h, i in zip(answers.head[known], answers.label[known], strict=True)])
-    lists = _lists(heads, answers, floats, anew, known, place)
+    truth = np.array([place[0][h][i] for h, i in zip(answers.head[known], answers.label[known], strict=True)], int)
+    lists = _lists(heads, answers, floats, anew, known, place) if len(place[1]) > 1 and np.any(known) else {}
     judged = {name: judge(scores, truth) for name, scores in lists.items()}
     unknown = {} if joint_info is None else _unknown(answers, joint_info, answers.head < len(heads))
     page = _page(file, data, heads, answers, by_head, judged, lists, truth, place[1], unknown)
@@ -334,8 +335,8 @@ def _page(
     labels: tuple[str, ...],
     unknown: Mapping[str, float],
 ) -> str:
-    best = next(iter(lists))  # the joint list where there is one
-    matrices = [Matrix(best, labels, confusion(lists[best].argmax(1), truth, len(labels)))]
+    best = list(lists)[:1]  # the joint list where there is one
+    matrices = [Matrix(name, labels, confusion(lists[name].argmax(1), truth, len(labels))) for name in best]
     for h, head in enumerate(heads):
         own = answers.head == h
         if np.any(own):

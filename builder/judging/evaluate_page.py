@@ -43,6 +43,9 @@ class Page:
     curves: Mapping[str, np.ndarray]
 
 
+_RELIABILITY = "probability of the answers against the share that is right"
+
+
 def render(content: Page) -> str:
     """The page as HTML text, pictures inlined."""
     return render_template(
@@ -51,7 +54,7 @@ def render(content: Page) -> str:
         words=meanings(*_WORDS),
         heads=[(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()],
         lists=[(name, "", a) for name, a in content.lists.items()],
-        reliability_plot=plot(_curves(content.curves), "probability of the answers against the share that is right"),
+        reliability_plot=content.curves and plot(_curves(content.curves), _RELIABILITY),
         unknown=[(name.replace("_", " "), f"{value:.4g}") for name, value in content.unknown.items()],
         matrices=confusions(content.matrices[:_MATRICES]),
     )
