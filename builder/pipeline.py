@@ -17,6 +17,7 @@ from builder.merging.share import head_shares
 from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
+from builder.reading.early import check_early
 from builder.reading.loading import load_classifiers, reading_options
 from builder.reading.resizing import input_spec
 from builder.reporting.notes import notes_of
@@ -67,6 +68,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
         QualityError: A head failed verification.
         TargetError: The file needs a newer interpreter than its target has.
     """
+    check_early(config)
     check_places(config)
     config = config.as_possible()
     with locked(config.output, wait=0) as output:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
@@ -19,6 +18,7 @@ from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.escape import printable
 from edge_runtime.folders import expanded
+from edge_runtime.group import Commands
 from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
@@ -41,21 +41,7 @@ _file = click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_
 _SHOWN = 200  # characters of a text
 
 
-class _Commands(click.Group):
-    """What the user got wrong ends in one line and exit code 2, not in a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (EdgeRuntimeError, OSError) as error:
-            if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is wrong
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                ctx.exit(0)
-            click.echo(printable(f"error: {error}"), err=True)
-            ctx.exit(2)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-runtime")
 def main() -> None:
     """Run a polyhead file: one backbone, many heads, no TensorFlow."""

@@ -117,6 +117,23 @@ def test_a_head_is_added_and_the_others_answer_as_before(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["main.report", "main.tflite"]
 
 
+def test_how_pixels_enter_need_not_be_said(file: Path, models: Path, tmp_path: Path) -> None:
+    """Of all that has a name one gives the file's backbone; where none does, nothing is guessed."""
+    config = grow(file, models)
+    assert config.head is not None
+    unsaid = replace(config.head, preprocessing=None)
+    packs = []
+    for head in (config.head, unsaid):
+        pack = replace(config, head=head, output=tmp_path / f"{len(packs)}.head.tflite")
+        build_head(pack)
+        packs.append(read_head_pack(str(pack.output)))
+    assert packs[0] == packs[1]
+    other = replace(config, head=replace(unsaid, model=models / "other.keras"))
+    refused(file, lambda: add_head(other), NoSharedBackboneError, "raw, unit, tf, torch, caffe")
+    large = replace(config, head=replace(unsaid, model=models / "large.keras"))
+    refused(file, lambda: add_head(large), NoSharedBackboneError, "48 x 48")
+
+
 def test_the_new_head_answers_as_its_original(file: Path, models: Path, tiny_pictures: list[Path]) -> None:
     import keras
 

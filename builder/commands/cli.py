@@ -15,6 +15,7 @@ from builder.commands.growing import COMMANDS
 from builder.commands.options import HELP, Commands, head_options, setting_options
 from builder.commands.scoring import compare, score, search
 from builder.commands.training import train_head
+from builder.reading.early import check_early
 from builder.settings.config import BuildConfig, ReadConfig
 from builder.support.errors import ConfigError
 from builder.support.naming import as_options
@@ -96,6 +97,7 @@ def _started(folder: Path, output: Path | None) -> Start:
 
 def run_build(settings: BuildConfig) -> None:
     """Build, with progress on a terminal, and the summary at the end."""
+    check_early(settings)  # before seconds of imports
     with quiet():
         from builder.pipeline import build  # imports TensorFlow: `builder --help` must not wait for it
         from builder.reporting.report import print_summary

@@ -11,8 +11,8 @@ import click
 from builder.settings.config import BuildConfig, HeadConfig
 from builder.settings.reference import Setting, all_settings, settings_of
 from builder.support.errors import BuilderError
-from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.escape import printable
+from edge_runtime.group import Commands as Group
+from edge_runtime.group import end
 
 HELP = {"help_option_names": ["-h", "--help"]}
 SETTINGS = {key: setting for key, setting in all_settings(BuildConfig) if not key.startswith("heads")}
@@ -22,19 +22,14 @@ WHOLE = {"resize": "resize", "joint.enabled": "joint"}
 Decorator = Callable[[Any], Any]
 
 
-class Commands(click.Group):
-    """What the user got wrong ends in a line each and the error's exit code, not in a traceback."""
+class Commands(Group):
+    """A group whose commands may raise ``BuilderError`` too."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BuilderError as error:
-            for line in str(error).split("\n"):
-                click.echo(printable(f"error: {line}"), err=True)
-            ctx.exit(error.exit_code)
-        except (EdgeRuntimeError, OSError) as error:
-            click.echo(printable(f"error: {error}"), err=True)
-            ctx.exit(2)
+            end(ctx, str(error), error.exit_code)
 
 
 def setting_options(cls: Any, *, without: Sequence[str] = ()) -> Decorator:

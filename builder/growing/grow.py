@@ -13,6 +13,7 @@ from builder.exporting.sign import is_signed
 from builder.growing.finished import Finished, Kept, prove_kept, read_finished, record, renamed, with_heads
 from builder.growing.packs import head_pack
 from builder.joint import JointHead, fit_joint, grouped_samples
+from builder.reading.early import check_early
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.config import HeadConfig, JointConfig
 from builder.settings.growing import GrowConfig
@@ -79,7 +80,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
                 before.head(head.name)
             else:
                 _check_free(before, head.name)
-        new, verification = _make(before, config, change)
+        new, verification = _make(before, head, config, change)
         heads = _heads_of(before)
         heads[head.name] = (new.info, new.part)
         with change.stage("joint"):
@@ -140,7 +141,7 @@ def build_head(config: GrowConfig) -> Change:
         with change.stage("read"):
             main = read_finished(config.file)
             _check_free(main, head.name)
-        new, verification = _make(main, config, change)
+        new, verification = _make(main, head, config, change)
         model, pack = head_pack(main.metadata, new.info, new.part)
         with output.draft(was_read=True) as draft:
             draft.write_bytes(append_members(model, pack))
@@ -169,6 +170,7 @@ def _held(config: GrowConfig) -> Iterator[Output]:
 def _new_head_of(config: GrowConfig) -> HeadConfig:
     if config.head is None or config.calibration_data is None:
         raise ConfigError("a new head needs a model and --calibration-data, pictures to quantize it with")
+    check_early(config)
     return config.head
 
 
@@ -185,10 +187,9 @@ def _heads_of(file: Finished) -> Heads:
     return {info.head_name: (info, file.parts[info.head_name]) for info in file.metadata.heads}
 
 
-def _make(file: Finished, config: GrowConfig, change: Change) -> tuple[NewHead, SampleSet]:
+def _make(file: Finished, head: HeadConfig, config: GrowConfig, change: Change) -> tuple[NewHead, SampleSet]:
     with change.stage("import"):
         from builder.growing.new_head import load, made_and_answered  # imports TensorFlow
-    head = _new_head_of(config)
     with change.stage("load"):
         classifier = load(file, head, allow_code=config.allow_code, limits=config.limits)
     with change.stage("pictures"):

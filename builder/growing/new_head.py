@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -49,7 +50,9 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
     """
     spec = file.metadata.input
     words = spec if isinstance(spec, TextInput) else None
-    (classifier,) = load_classifiers((config,), allow_code=allow_code, limits=limits, text=words)
+    (classifier,) = load_classifiers(
+        (config,), allow_code=allow_code, limits=limits, text=words, unsaid=partial(as_in, file)
+    )
     try:
         _cut(classifier, file)
     except NoSharedBackboneError:
@@ -58,6 +61,30 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
         classifier = as_operators(classifier, WeightPool())
         _cut(classifier, file)
     return classifier
+
+
+def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInput) -> SourceInput:
+    """How pixels enter a classifier that does not say it: by the preprocessing that gives it the file's backbone.
+
+    No two do. Raises ``NoSharedBackboneError`` where none of those with a name does.
+    """
+    if not _enters_alike(classifier, file):
+        return source_input.entered(PREPROCESSING["raw"])  # it fits in no way; why is said where it is cut
+    wanted = {tensor.digest for tensor in file.metadata.seam}
+    for entered in map(source_input.entered, PREPROCESSING.values()):
+        found = replace(classifier, source_input=entered)
+        forms = [found, as_operators(found, WeightPool())] if _is_of_operators(file) else [found]
+        if any(wanted & set(form.digests) for form in forms):
+            return entered
+    raise NoSharedBackboneError(
+        f"{classifier.path}: expected the backbone of {file.path}, found another, be its preprocessing "
+        f"{', '.join(PREPROCESSING)}; say it where it is none of these (--preprocessing SCALE,OFFSET)"
+    )
+
+
+def _enters_alike(classifier: Classifier, file: Finished) -> bool:
+    source_input, spec = classifier.source_input, file.metadata.input
+    return (source_input.name, source_input.shape) == (spec.name, spec.shape[1:])
 
 
 def _is_of_operators(file: Finished) -> bool:
@@ -111,10 +138,11 @@ def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: 
 
 def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
     """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
-    path, source_input, spec, seam = classifier.path, classifier.source_input, file.metadata.input, file.metadata.seam
-    if (source_input.name, source_input.shape) != (spec.name, spec.shape[1:]):
+    path, seam = classifier.path, file.metadata.seam
+    if not _enters_alike(classifier, file):
         raise NoSharedBackboneError(
-            f"{path}: expected a model of {spec}, as {file.path} takes; found one of {source_input}"
+            f"{path}: expected a model of {file.metadata.input}, as {file.path} takes; found one of "
+            f"{classifier.source_input}"
         )
     places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
     found = {tensor.name: places[tensor.digest] for tensor in seam if tensor.digest in places}

@@ -8,16 +8,19 @@ from typing import Any
 
 from builder.reading.checks import read_labels
 from builder.reading.classifier import Classifier
+from builder.reading.formats.applications import Application
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput, check_embedding
 from builder.settings.config import BuildConfig, HeadConfig, TextConfig
-from builder.settings.input_scaling import PREPROCESSING, PixelTransform
+from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.limits import Limits
 from builder.support.errors import ConfigError
 from builder.support.naming import advice, head_setting
 from edge_runtime.text import TextInput
+
+Unsaid = Callable[[Classifier, PictureSourceInput], SourceInput]
 
 
 def load_classifiers(
@@ -29,10 +32,11 @@ def load_classifiers(
     text: TextConfig | TextInput | None = None,
     size: tuple[int, int] | None = None,
     inference_mode: bool = False,
+    unsaid: Unsaid | None = None,
 ) -> tuple[Classifier, ...]:
     """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
     one, or that of a finished file. ``size``: height and width, of those that take pictures of any. ``inference_mode``:
-    see ``Reader``.
+    see ``Reader``. ``unsaid``: finds how pixels enter a model that does not say it; None asks the user.
 
     Raises ``ModelFileError`` and ``ConfigError``.
     """
@@ -40,7 +44,7 @@ def load_classifiers(
     reader = Reader(allow_code=allow_code, limits=limits, text_length=length, inference_mode=inference_mode)
     found = []
     for head in heads:
-        found.append(_load(reader, head, text, size))
+        found.append(_load(reader, head, text, size, unsaid))
         advance()
     return tuple(found)
 
@@ -57,9 +61,16 @@ def reading_options(config: BuildConfig) -> dict[str, Any]:
 
 
 def _load(
-    reader: Reader, head: HeadConfig, text: TextConfig | TextInput | None, size: tuple[int, int] | None
+    reader: Reader,
+    head: HeadConfig,
+    text: TextConfig | TextInput | None,
+    size: tuple[int, int] | None,
+    unsaid: Unsaid | None,
 ) -> Classifier:
     classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size)
+    source_input = classifier.source_input
+    if unsaid is not None and isinstance(source_input, PictureSourceInput) and source_input.unsaid:
+        classifier = replace(classifier, source_input=unsaid(classifier, source_input))
     classifier = replace(classifier, source_input=_declared(classifier, head, text))
     classifier.original.start()  # its framework is imported while others are read
     return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
@@ -73,15 +84,19 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
         check_embedding(classifier.graph, source_input.words, head.model)
         return source_input
     check_size(source_input, head)
-    if head.preprocessing is None and not source_input.settled and source_input.pixels == PixelTransform():
-        known = classifier.application
-        hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
-        words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
-        raise ConfigError(
-            f"{head_setting(head.name, 'preprocessing')}: how do pixels 0..255 enter {head.model.name}? No layer in it "
-            f"says so; {hint}add {advice('preprocessing', words, head.name)}"
-        )
+    if source_input.unsaid:
+        raise preprocessing_unsaid(head, classifier.application)
     return source_input if head.resize is None else replace(source_input, resize=head.resize.over(source_input.resize))
+
+
+def preprocessing_unsaid(head: HeadConfig, known: Application | None) -> ConfigError:
+    """``known``: the network of Keras's own that the model is built on."""
+    hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
+    words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
+    return ConfigError(
+        f"{head_setting(head.name, 'preprocessing')}: how do pixels 0..255 enter {head.model.name}? No layer in it "
+        f"says so; {hint}add {advice('preprocessing', words, head.name)}"
+    )
 
 
 def check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:

@@ -168,10 +168,16 @@ def _check_values(raw: np.ndarray, labels: int, where: str) -> None:
         )
     if not np.isfinite(raw).all():
         raise ModelFileError(f"{where}: the original itself answers with what is no number; train or save it again")
-    outputs = raw.shape[1]
-    if labels != outputs and not (outputs == 1 and labels == 2):
-        two = ", or two for a question: first what it is where the answer is no" if outputs == 1 else ""
-        raise ConfigError(f"{where}: expected {outputs} labels, one for each output{two}; found {labels}")
+    if wrong := wrong_count(raw.shape[1], labels):
+        raise ConfigError(f"{where}: {wrong}")
+
+
+def wrong_count(outputs: int, labels: int) -> str:
+    """In words; nothing where so many labels are right."""
+    if labels == outputs or (outputs == 1 and labels == 2):
+        return ""
+    two = ", or two for a question: first what it is where the answer is no" if outputs == 1 else ""
+    return f"expected {outputs} labels, one for each output{two}; found {labels}"
 
 
 def _own(expected: Output, values: _Values, single: bool, declared: str | None, where: str) -> Output:

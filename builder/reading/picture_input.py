@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,15 @@ class PictureSourceInput:
         if not self.pixels.is_uniform:
             return 0.0, 255.0
         return self.pixels.offset[0], 255 * self.pixels.scale[0] + self.pixels.offset[0]
+
+    @property
+    def unsaid(self) -> bool:
+        """Does nobody say how pixels enter, neither a layer nor the user?"""
+        return not self.settled and self.pixels == PixelTransform()
+
+    def entered(self, transform: PixelTransform) -> PictureSourceInput:
+        """One that is ``unsaid``, with what happens to pixels outside the model."""
+        return replace(self, pixels=transform, declared=transform, settled=True)
 
     def graph_input(self, tensors: np.ndarray) -> np.ndarray:
         """What the graph takes, for the device's tensors (n, ...)."""

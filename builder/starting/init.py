@@ -15,7 +15,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.settings.config import HeadConfig
-from builder.settings.input_scaling import PREPROCESSING, PixelTransform
+from builder.settings.input_scaling import PREPROCESSING
 from builder.starting.look import sources
 from builder.starting.names import head_names, title_of
 from builder.starting.project import PROJECT, unpack
@@ -99,7 +99,7 @@ def _heads(classifiers: Sequence[Classifier], folder: Path) -> tuple[Found, ...]
 
 def _missing(classifier: Classifier, name: str) -> tuple[str, ...]:
     found, source = [], classifier.source_input
-    if isinstance(source, PictureSourceInput) and not source.settled and source.pixels == PixelTransform():
+    if isinstance(source, PictureSourceInput) and source.unsaid:
         known = classifier.application
         word = known.preprocessing if known else "|".join(PREPROCESSING)
         found.append(f'preprocessing = "{word}"' + (f"  # {known.name}'s preprocess_input" if known else ""))

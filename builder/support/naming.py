@@ -24,6 +24,16 @@ def head_setting(head: str, key: str) -> str:
     return f"--{key.replace('_', '-')} {head}" if _options.get() else f"heads.{head}.{key}"
 
 
+def model_setting(head: str, model: str) -> str:
+    """``heads.cats.model: cats.keras`` or ``cats=cats.keras``."""
+    return f"{head}={model}" if _options.get() else f"heads.{head}.model: {model}"
+
+
+def setting(key: str) -> str:
+    """``text.vocabulary`` or ``--text-vocabulary``."""
+    return f"--{key.replace('.', '-').replace('_', '-')}" if _options.get() else key
+
+
 def advice(key: str, value: str, head: str = "", *, number: bool = False) -> str:
     """What to write: ``preprocessing = "tf"`` or ``--preprocessing cats=tf``; ``value`` as an option has it."""
     if _options.get():

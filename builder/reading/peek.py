@@ -1,0 +1,135 @@
+"""What the configuration in a Keras file says before TensorFlow is imported: a part of the truth, and never a guess."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.reading.formats.applications import Application, application_of
+from builder.reading.formats.downloads import LABEL_FILES, is_teachable_machine
+from builder.reading.formats.stored import LOADING_ERRORS
+from builder.reading.graph import MODEL_CLASSES
+
+_MOST = 64 << 20  # bytes of a configuration
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# Layers that can be no part of what happens to pixels in front of a network; of any other that is not known here.
+_OF_NETWORKS = {
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense", "DepthwiseConv2D",
+    "Dropout", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "LeakyReLU", "MaxPooling2D",
+    "Multiply", "ReLU", "Reshape", "SeparableConv2D", "Softmax", "SpatialDropout2D", "ZeroPadding2D", *MODEL_CLASSES,
+}  # fmt: skip
+_KEEP_THE_COUNT = ("Activation", "Dropout", "Softmax")
+
+
+class Peek:
+    """A Keras file's configuration, as the file has it."""
+
+    def __init__(self, path: Path, definition: Mapping[str, Any]) -> None:
+        self._path, self._definition = path, definition
+
+    @property
+    def outputs(self) -> int | None:
+        """How many numbers the model answers with; None where that takes more than a look."""
+        try:
+            return _outputs(self._definition)
+        except LOADING_ERRORS:
+            return None
+
+    @property
+    def is_silent(self) -> bool:
+        """Does nothing in the file, and nothing beside it, say how pixels enter?"""
+        try:
+            layers = list(_layers(self._definition))
+            plain = all(_kind(layer) in _OF_NETWORKS and ".ops." not in str(layer.get("module")) for layer in layers)
+            convolves = any("Conv2D" in _kind(layer) for layer in layers)
+            return plain and convolves and not has_labels_beside(self._path) and not _is_teachable(self._definition)
+        except LOADING_ERRORS:
+            return False
+
+    @property
+    def application(self) -> Application | None:
+        """The network of Keras's own that it is built on, where it is seen."""
+        try:
+            return application_of(self._definition)
+        except LOADING_ERRORS:
+            return None
+
+
+def peek(path: Path) -> Peek | None:
+    """None for what is no ``.keras`` archive and no HDF5 file, and for one that cannot be looked into."""
+    try:
+        with path.open("rb") as stream:
+            hdf5 = stream.read(8) == _HDF5
+        text = _of_hdf5(path) if hdf5 else _of_archive(path)
+        definition = json.loads(text)
+    except (*LOADING_ERRORS, MemoryError):  # it is read again, and what is wrong with it said, where models are read
+        return None
+    return Peek(path, definition) if isinstance(definition, dict) else None
+
+
+def has_labels_beside(path: Path) -> bool:
+    """Is there a file of a download's labels, which may say more than labels?"""
+    return any((path.parent / name).is_file() for name in LABEL_FILES)
+
+
+def _of_archive(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive, archive.open("config.json") as stream:
+        return stream.read(_MOST)
+
+
+def _of_hdf5(path: Path) -> str | bytes:
+    import h5py  # not there where only .tflite files are built from
+
+    with h5py.File(path, "r") as file:
+        text = file.attrs["model_config"]
+    return text if isinstance(text, (str, bytes)) else bytes(text)
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    kind = str(layer["class_name"]).rpartition(">")[2]
+    return "Dropout" if kind.startswith("Random") and kind != "RandomCrop" else kind
+
+
+def _layers(definition: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for layer in _within(definition):
+        yield layer
+        if _kind(layer) in MODEL_CLASSES:
+            yield from _layers(layer)
+
+
+def _within(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    config = definition["config"]
+    return list(config if isinstance(config, list) else config["layers"])
+
+
+def _is_teachable(definition: Mapping[str, Any]) -> bool:
+    return isinstance(definition["config"], dict) and is_teachable_machine(definition)
+
+
+def _outputs(definition: Mapping[str, Any]) -> int | None:
+    layers = _within(definition)
+    if _kind(definition) == "Sequential":
+        last = next(layer for layer in reversed(layers) if _kind(layer) not in _KEEP_THE_COUNT)
+    else:
+        by_name = {layer["config"]["name"]: layer for layer in layers}
+        ends = set(_names(definition["config"]["output_layers"], by_name))
+        while len(ends) == 1 and _kind(last := by_name[ends.pop()]) in _KEEP_THE_COUNT:
+            ends = set(_names(last["inbound_nodes"], by_name))
+        if ends:
+            return None
+    if _kind(last) in MODEL_CLASSES:
+        return _outputs(last)
+    units = last["config"]["units"] if _kind(last) == "Dense" else None
+    return units if type(units) is int and units > 0 else None
+
+
+def _names(value: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    """Of layers, in a list of tensors as Keras 2 or 3 writes it: [name, call, output], however deep."""
+    if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and value[0] in known:
+        yield value[0]
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _names(item, known)
