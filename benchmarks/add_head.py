@@ -55,13 +55,12 @@ def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
 def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Seconds, without TensorFlow, of renaming a head and of removing one."""
     start = time.perf_counter()
-    from builder.growing import grow
-    from builder.settings.growing import GrowConfig
+    from builder.growing.change import InPlace, remove_head, rename_head
 
-    imported, config = time.perf_counter(), GrowConfig(_file(folder, count), folder / "out" / "changed.tflite")
-    grow.rename_head(config, "head_0003", "another")
+    imported, place = time.perf_counter(), InPlace(_file(folder, count), folder / "out" / "changed.tflite")
+    rename_head(place, "head_0003", "another")
     renamed = time.perf_counter()
-    grow.remove_head(config, "head_0003")
+    remove_head(place, "head_0003")
     seconds = {"import": imported - start, "rename": renamed - imported, "remove": time.perf_counter() - renamed}
     return {**seconds, "tensorflow": "tensorflow" in sys.modules}
 

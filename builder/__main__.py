@@ -1,17 +1,26 @@
-"""The command ``builder``. Interrupted or terminated it ends in a word, also while it is still importing."""
+"""The commands ``builder`` and ``polyhead``. Interrupted or terminated they end in a word, also while still importing."""
 
+import importlib
 import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line; SIGTERM ends it as Ctrl-C does: drafts are removed, what stood there stays."""
+    """Run ``builder``."""
+    _run("builder.commands.cli")
+
+
+def polyhead() -> None:
+    """Run ``polyhead``, which has the commands of ``edge-runtime`` too."""
+    _run("builder.commands.front")
+
+
+def _run(module: str) -> None:
+    """SIGTERM ends it as Ctrl-C does: drafts are removed, what stood there stays."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no UTF-8
     try:
-        from builder.commands.cli import main as command
-
-        command()
+        importlib.import_module(module).main()
     except KeyboardInterrupt:
         sys.exit("Aborted!")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import click
 
@@ -13,14 +13,13 @@ from edge_runtime import __version__, versions
 from edge_runtime.benchmark import benchmark as run_benchmark
 from edge_runtime.bundle import read_metadata
 from edge_runtime.camera.command import camera
-from edge_runtime.describe import describe
+from edge_runtime.describe import describe, info_text
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
 from edge_runtime.escape import printable
 from edge_runtime.folders import expanded
 from edge_runtime.group import Commands
 from edge_runtime.identity import model_text
-from edge_runtime.inputs import InputSpec
 from edge_runtime.interpreter import INTERPRETERS
 from edge_runtime.metadata import JOINT
 from edge_runtime.options import head_packs_option, isolate_option, trusted_key_option
@@ -65,7 +64,7 @@ def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, tru
         MultiHeadClassifier(file, head_packs=packs, isolate=isolate, trusted_key=trusted_key).close()
     metadata = read_metadata(file)
     document = describe(file, metadata, head_packs or None)
-    text = printable(json.dumps(document, ensure_ascii=False)) if as_json else _info_text(file, metadata.input, document)
+    text = printable(json.dumps(document, ensure_ascii=False)) if as_json else info_text(file, metadata.input, document)
     click.echo(text)
 
 
@@ -310,50 +309,8 @@ def _printable(text: Union[str, bytes]) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
-    backbone = document["backbone"]
-    lines: List[str] = [
-        f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",
-        f"model     {model_text(document['identity'])}{_made(document)}",
-        f"input     {spec}",
-        f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",
-        f"runs on   TensorFlow Lite {document['min_runtime']} and newer: tflite-runtime, any ai-edge-litert",
-        "heads",
-    ]
-    qualities = dict(document["quality"].get("heads", {}))
-    for pack in document["head_packs"]:
-        qualities.update(pack["quality"].get("heads", {}))
-    everything = [*document["heads"], *document["head_packs"]]
-    width = max((len(head["head_name"]) for head in everything), default=0)
-    for head in everything:
-        labels = ", ".join(head["labels"][:8]) + (", ..." if len(head["labels"]) > 8 else "")
-        quality = qualities.get(head["head_name"])
-        on = f"{quality['pictures']}{' of noise' if document['quality'].get('noise') else ''}" if quality else ""
-        agreement = f", agreement {quality['agreement']:.3f} on {on}" if quality else ""
-        pack = f" (pack {head['path']})" if "path" in head else ""
-        title = ' "{}"'.format(head["title"]) if "title" in head else ""
-        facts = f"{head['bytes']:7,} bytes, {head['activation']}{agreement}"
-        lines.append(f"  {head['head_name']:{width}}{title}  {facts}: {labels}{pack}")
-    joint = document["joint"]
-    if joint is not None:
-        lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']}")
-    return "\n".join(map(printable, lines))
-
-
 def _say_who(file: str) -> None:
     click.echo(printable(f"{file}: {model_text(versions.identified(file, read_metadata(file)))}"))
-
-
-def _made(document: Dict[str, Any]) -> str:
-    """When, by whom and with what, as far as it is said."""
-    identity = document["identity"]
-    words = {"built": identity.get("built_at"), "by": identity.get("author"), "licence": identity.get("licence")}
-    words["polyhead"] = document["built"].get("polyhead")
-    return "".join(f", {word} {value}" for word, value in words.items() if value)
-
-
-def _and_packs(document: Dict[str, Any]) -> str:
-    return f", and {len(document['head_packs'])} in packs" if document["head_packs"] else ""
 
 
 def _result_text(source: str, result: ClassificationResult) -> str:

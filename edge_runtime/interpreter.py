@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib
 import os
 import re
-from typing import Any, Optional, Tuple, Union
+import sys
+import tempfile
+from typing import IO, Any, Iterator, Optional, Tuple, Union
 
 from edge_runtime.errors import InterpreterError
 from edge_runtime.escape import has_halves
@@ -84,6 +88,51 @@ def open_interpreter(
         return found, factory(num_threads=num_threads, **source)
     except (ValueError, RuntimeError) as error:
         raise refused(path, found, "cannot open this model", error) from error
+
+
+class _FirstRun:
+    """Has any interpreter of this process run yet? The first run says of itself that it does."""
+
+    over = False
+
+
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Around a run: native code's lines that begin with INFO stay off standard error; all others come when it is over."""
+    held = None if _FirstRun.over else _held_back()
+    _FirstRun.over = True
+    if held is None:
+        yield
+        return
+    (saved, log), watched = held, faulthandler.is_enabled()
+    faulthandler.enable(saved)  # last words are not held back
+    with log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            faulthandler.disable()
+            if watched:
+                faulthandler.enable()
+            log.seek(0)
+            lines = [line for line in log.read().splitlines(True) if not line.startswith(b"INFO: ")]
+            os.write(saved, b"".join(lines))
+            os.close(saved)
+
+
+def _held_back() -> Optional[Tuple[int, IO[bytes]]]:
+    """A copy of standard error and a file in its place; None where there is no standard error, or no room for a file."""
+    try:
+        sys.stderr.flush()
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed where it was filled
+    except (OSError, AttributeError, ValueError):
+        return None
+    try:
+        return os.dup(2), log
+    except OSError:
+        log.close()
+        return None
 
 
 def _as_given(path: str) -> Union[str, bytes]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_runtime.bundle import REBUILD
 from edge_runtime.errors import BundleError, EdgeRuntimeError
-from edge_runtime.interpreter import open_interpreter, refused
+from edge_runtime.interpreter import open_interpreter, refused, without_notices
 
 
 class Signatures:
@@ -59,7 +59,8 @@ class Signatures:
             if self._interpreter is None:
                 self.open()
             try:
-                results: Dict[str, np.ndarray] = self._runner(signature)(**inputs)
+                with without_notices():
+                    results: Dict[str, np.ndarray] = self._runner(signature)(**inputs)
             except (ValueError, RuntimeError) as error:
                 raise refused(self.path, self._name, f"cannot run {signature}", error) from error
         return results

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from builder.commands import cli
+from builder.commands import building, cli
 from builder.commands.options import HEAD_SETTINGS, SETTINGS
 from builder.reporting.identity import built_at, source_digest
 from builder.settings.config import BuildConfig, HeadConfig, JointConfig, ResizeConfig, TextConfig
@@ -200,7 +200,7 @@ def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The settings that a build command line ends in."""
     monkeypatch.chdir(tmp_path)
     found: list[BuildConfig] = []
-    monkeypatch.setattr(cli, "run_build", lambda settings, **_: found.append(settings))
+    monkeypatch.setattr(building, "run_build", lambda settings, **_: found.append(settings))
 
     def run(*arguments: str) -> BuildConfig:
         done = CliRunner().invoke(cli.main, ["build", *arguments])

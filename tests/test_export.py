@@ -26,8 +26,8 @@ from builder.exporting import export
 from builder.exporting.edgetpu import not_mapped
 from builder.exporting.export import export_edgetpu, export_split, export_task
 from builder.exporting.mediapipe import labels_of
+from builder.growing.change import rename_head
 from builder.growing.finished import read_finished
-from builder.growing.grow import rename_head
 from builder.settings.growing import GrowConfig
 from builder.support.errors import ConfigError, ConversionError
 from builder.tflite.flatbuffer import FLOAT32, Part, operator_name, read_parts

@@ -18,9 +18,10 @@ from click.testing import CliRunner, Result
 from builder import HeadConfig, build
 from builder.commands.cli import main
 from builder.exporting.export import export_split
-from builder.growing import grow as grow_module
+from builder.growing import change as change_module
+from builder.growing.change import remove_head, rename_head
 from builder.growing.finished import read_finished
-from builder.growing.grow import add_head, build_head, remove_head, rename_head
+from builder.growing.grow import add_head, build_head
 from builder.settings.growing import GrowConfig
 from builder.settings.input_scaling import PREPROCESSING as TRANSFORMS
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
@@ -132,6 +133,27 @@ def test_how_pixels_enter_need_not_be_said(file: Path, models: Path, tmp_path: P
     refused(file, lambda: add_head(other), NoSharedBackboneError, "raw, unit, tf, torch, caffe")
     large = replace(config, head=replace(unsaid, model=models / "large.keras"))
     refused(file, lambda: add_head(large), NoSharedBackboneError, "48 x 48")
+
+
+def test_inspect_says_which_models_a_finished_file_could_take(tiny_file: Path, models: Path) -> None:
+    def inspected(*names: str, options: tuple[str, ...] = ()) -> tuple[int, list[Any]]:
+        files = [str(models / f"{name}.keras") for name in names]
+        done = CliRunner().invoke(main, ["inspect", str(tiny_file), *files, "--json", *options])
+        document = json.loads(done.stdout)
+        assert document["shared"] is (done.exit_code == 0)
+        return done.exit_code, document["models"]
+
+    code, (dogs,) = inspected("dogs")
+    assert (code, dogs["fits"], dogs["head_parameters"]) == (0, True, 5 * 64 + 5)
+    assert dogs["input"] == "32 x 32 as pixel * 0.00784314 - 1"
+    code, found = inspected("dogs", "other", "large")
+    assert (code, [model["fits"] for model in found]) == (3, [True, False, False])
+    assert "found another" in found[1]["reason"]
+    code, (dogs,) = inspected("dogs", options=("--preprocessing", "unit"))
+    assert code == 3
+    assert "preprocessing = 'tf'" in dogs["reason"]
+    shown = CliRunner().invoke(main, ["inspect", str(tiny_file)])
+    assert (shown.exit_code, "animals" in shown.output) == (0, True)
 
 
 def test_the_new_head_answers_as_its_original(file: Path, models: Path, tiny_pictures: list[Path]) -> None:
@@ -246,7 +268,7 @@ def test_the_report_of_the_build_stays_however_the_file_is_spelled(
 
 def test_no_change_undoes_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second is told while the first is under way, wherever it is, and works on what the first left."""
-    finish, told = grow_module._finish, list[str]()
+    finish, told = change_module.finish, list[str]()
 
     def late(*arguments: Any) -> None:
         if not told:
@@ -255,7 +277,7 @@ def test_no_change_undoes_another(file: Path, monkeypatch: pytest.MonkeyPatch) -
             told.append(str(error.value))
         finish(*arguments)
 
-    monkeypatch.setattr(grow_module, "_finish", late)
+    monkeypatch.setattr(change_module, "finish", late)
     rename_head(GrowConfig(file, file), "animals", "beasts")
     assert told
     rename_head(GrowConfig(file, file), "garden", "yard")
@@ -265,13 +287,13 @@ def test_no_change_undoes_another(file: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_file_that_another_program_replaced_meanwhile_is_left_alone(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = grow_module._finish
+    finish = change_module.finish
 
     def late(*arguments: Any) -> None:
         finish(*arguments)
         file.write_bytes(b"somebody else's")
 
-    monkeypatch.setattr(grow_module, "_finish", late)
+    monkeypatch.setattr(change_module, "finish", late)
     with pytest.raises(ConfigError, match="another program changed it meanwhile; nothing was written"):
         rename_head(GrowConfig(file, file), "animals", "beasts")
     assert file.read_bytes() == b"somebody else's"
@@ -640,7 +662,6 @@ def test_the_commands_refuse_in_one_line(file: Path, labelled: Path, tmp_path: P
         (2, ("remove-head", file, "dogs")),
         (2, ("rename-head", file, "garden")),
         (2, ("add-head", file, "dogs", *data)),
-        (2, ("add-head", file, f"dogs={labelled / 'dogs.keras'}", *data)),  # nobody says how pixels enter
         (2, ("add-head", file, f"dogs={tmp_path / 'missing.keras'}", *data)),
         (2, ("add-head", labelled / "dogs.keras", f"dogs={labelled / 'dogs.keras'}", *data)),
         (3, ("add-head", file, f"dogs={labelled / 'other.keras'}", *other, *data)),

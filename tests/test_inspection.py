@@ -61,6 +61,20 @@ def test_models_that_share_are_one_group(folder: Path) -> None:
     assert document["models"][1]["head_layers"] == ["hidden", "scores"]
 
 
+def test_how_pixels_enter_need_not_be_said_where_another_model_tells(folder: Path) -> None:
+    """``told`` has the arithmetic inside; a and c do not say it, and only a has its base."""
+    import keras
+
+    told = tiny_classifier(tiny_base(), 3, seed=5, before=[keras.layers.Rescaling(1 / 127.5, -1)])
+    told.save(folder / "told.keras")
+    found = inspect([HeadConfig("model", path) for path in [folder / "told.keras", *paths(folder, "abc")]])
+    assert [[c.path.stem for c in group.classifiers] for group in found] == [["told", "a", "b"], ["c"]]
+    assert str(found[0].classifiers[1].source_input) == "32 x 32 as pixel * 0.00784314 - 1"
+    caffe = HeadConfig("model", folder / "a.keras", preprocessing=PREPROCESSING["caffe"])
+    found = inspect([HeadConfig("model", folder / "told.keras"), caffe])
+    assert len(found) == 2  # what the user says is taken as it is
+
+
 @pytest.mark.parametrize(("names", "groups"), [("acbd", [0, 1, 0, 1]), ("cab", [0, 1, 1]), ("a", [0])])
 def test_groups_are_those_that_share(folder: Path, names: str, groups: list[int]) -> None:
     found = inspected(folder, names)

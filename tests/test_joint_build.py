@@ -15,8 +15,9 @@ pytest.importorskip("tensorflow")
 from click.testing import CliRunner
 
 from builder import BuildResult, build
-from builder.joint.graph import joint_part, lay_out, reference
+from builder.joint.graph import joint_part, reference
 from builder.joint.head import MIN_PICTURES, FittedOnce
+from builder.joint.layout import lay_out
 from builder.joint.router import Router
 from builder.reporting.report import joint_line
 from builder.settings.config import BuildConfig, JointConfig

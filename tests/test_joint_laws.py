@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.joint.graph import joint_part, lay_out, reference
+from builder.joint.graph import joint_part, reference
+from builder.joint.layout import lay_out
 from builder.joint.logistic import folds
 from builder.joint.observe import FEW_PICTURES, grouped_samples
 from builder.joint.router import Evidence, Router, fit_router, near_duplicates

@@ -14,7 +14,7 @@ from pathlib import Path
 PROGRAM = """
 import json, os, shutil, sys
 from pathlib import Path
-from builder.growing.grow import rename_head
+from builder.growing.change import rename_head
 from builder.settings.growing import GrowConfig
 import edge_runtime.interpreter
 edge_runtime.interpreter.find_interpreter()

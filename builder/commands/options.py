@@ -1,4 +1,4 @@
-"""What the commands of ``builder`` have in common: options made from the settings, and how an error ends."""
+"""What the commands of ``builder`` have in common: options made from the settings."""
 
 from __future__ import annotations
 
@@ -10,26 +10,12 @@ import click
 
 from builder.settings.config import BuildConfig, HeadConfig
 from builder.settings.reference import Setting, all_settings, settings_of
-from builder.support.errors import BuilderError
-from edge_runtime.group import Commands as Group
-from edge_runtime.group import end
 
-HELP = {"help_option_names": ["-h", "--help"]}
 SETTINGS = {key: setting for key, setting in all_settings(BuildConfig) if not key.startswith("heads")}
 HEAD_SETTINGS = {key: setting for key, setting in settings_of(HeadConfig).items() if key != "model"}
 # A table is the options of its keys: ``--text-vocabulary``. These can be said in one word.
 WHOLE = {"resize": "resize", "joint.enabled": "joint"}
 Decorator = Callable[[Any], Any]
-
-
-class Commands(Group):
-    """A group whose commands may raise ``BuilderError`` too."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BuilderError as error:
-            end(ctx, str(error), error.exit_code)
 
 
 def setting_options(cls: Any, *, without: Sequence[str] = ()) -> Decorator:

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.joint import JointHead
-from builder.joint.graph import lay_out
+from builder.joint.layout import lay_out
 from builder.support.errors import ConversionError, ModelFileError
 from builder.support.files import write_text
 from builder.tflite.flatbuffer import Part, tensor_name
@@ -22,6 +21,9 @@ from edge_runtime.files import read_file
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 from edge_runtime.text import TextInput
+
+if TYPE_CHECKING:
+    from builder.joint import JointHead
 
 NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
 PROOF_SAMPLES = 8

@@ -53,13 +53,18 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
     (classifier,) = load_classifiers(
         (config,), allow_code=allow_code, limits=limits, text=words, unsaid=partial(as_in, file)
     )
+    return with_its_backbone(classifier, file)
+
+
+def with_its_backbone(classifier: Classifier, file: Finished) -> Classifier:
+    """The classifier in the form in which the file's seam is found in it. Raises ``NoSharedBackboneError``."""
     try:
-        _cut(classifier, file)
+        cut(classifier, file)
     except NoSharedBackboneError:
         if not _is_of_operators(file):
             raise
         classifier = as_operators(classifier, WeightPool())
-        _cut(classifier, file)
+        cut(classifier, file)
     return classifier
 
 
@@ -111,7 +116,7 @@ def made_and_answered(
 
 
 def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: str) -> Part:
-    seam, nodes = _cut(classifier, file)
+    seam, nodes = cut(classifier, file)
     shapes = {tensor.name: tensor.shape for tensor in file.metadata.seam}
     name = classifier.name
     float_model = write_parts({name: float_head(classifier, nodes, seam, shapes)})
@@ -136,7 +141,7 @@ def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: 
     return with_versions(part)
 
 
-def _cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
+def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
     """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
     path, seam = classifier.path, file.metadata.seam
     if not _enters_alike(classifier, file):

@@ -5,7 +5,6 @@ All of it is float: the vectors are short, and a product of two int8 probabiliti
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,62 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
+from builder.joint.layout import Layout
 from builder.joint.router import TINY, Router, pooled
 from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM
-from edge_runtime.metadata import JOINT, HeadInfo
+from edge_runtime.metadata import JOINT
 
-NONE = "none"
 _FAR = -1e4  # below a head's largest logit nothing is left of a probability: fills the places of missing labels
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The joint list. ``members``: for each of its ``labels`` the labels (head, index) whose scores add up to it;
-    ``none``, where there is one, is the last and has no members.
-    """
-
-    heads: tuple[HeadInfo, ...]
-    labels: tuple[str, ...]
-    members: tuple[tuple[tuple[int, int], ...], ...]
-    none: bool
-
-    @property
-    def most_labels(self) -> int:
-        return max(len(head.labels) for head in self.heads)
-
-    def shared(self) -> list[str]:
-        """Labels that more than one head has."""
-        counts = Counter(label for head in self.heads for label in head.labels)
-        return sorted(label for label, count in counts.items() if count > 1)
-
-
-def lay_out(heads: Sequence[HeadInfo], *, none: bool, merge: bool) -> Layout:
-    """All labels in the order of the heads.
-
-    A label that two heads have is called ``head/label`` in each, or, with ``merge``, stands once, where it comes first,
-    if the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own, and a label
-    that reads as another head's ``head/label`` gets its own head's name in front too: each name means one thing.
-    """
-    counts = Counter([label for head in heads for label in head.labels] + [NONE] * none)
-    full = {(h, i): f"{head.head_name}/{label}" for h, head in enumerate(heads) for i, label in enumerate(head.labels)}
-
-    def stands_alone(h: int, label: str) -> bool:
-        return counts[label] == 1 or (merge and label != NONE and heads[h].activation == "softmax")
-
-    plain = {place for place in full if stands_alone(place[0], heads[place[0]].labels[place[1]])}
-    while True:
-        taken = {name for place, name in full.items() if place not in plain}
-        clashing = {(h, i) for h, i in plain if heads[h].labels[i] in taken}
-        if not clashing:
-            break
-        plain -= clashing
-    found: dict[str, list[tuple[int, int]]] = {}
-    for h, i in full:
-        found.setdefault(heads[h].labels[i] if (h, i) in plain else full[h, i], []).append((h, i))
-    members = tuple(map(tuple, found.values()))
-    return Layout(tuple(heads), (*found, *([NONE] if none else [])), (*members, *([()] if none else [])), none)
 
 
 def reference(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from builder.joint.graph import NONE, Layout, joint_part, lay_out
+from builder.joint.graph import joint_part
+from builder.joint.layout import NONE, Layout, lay_out
 from builder.joint.observe import (
     FEW_PICTURES,
     everyday_samples,

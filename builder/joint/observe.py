@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.joint.graph import NONE
+from builder.joint.layout import NONE
 from builder.joint.router import Evidence, pooled, unit
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Sample, draw_evenly, find_pictures, find_samples

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import softmax
 
-from builder.joint.graph import NONE, lay_out
+from builder.joint.layout import NONE, lay_out
 from builder.joint.logistic import cross_validated, fit_logistic, folds, principal
 from builder.joint.router import FOLDS, PENALTIES, pooled, unit
 from builder.joint.unknown import known_score, separation

@@ -13,13 +13,13 @@ from rich.tree import Tree
 
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
 from builder.merging.difference import Difference, first_difference
+from builder.merging.entering import as_each_other, read_said
 from builder.merging.merged import seam_shapes
 from builder.merging.mixed_sources import of_one_kind
 from builder.merging.share import HeadShare, head_shares, share_sentences
 from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier
 from builder.reading.graph import Node
-from builder.reading.loading import check_size
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.resizing import DEFAULT, resize_trouble
@@ -68,17 +68,7 @@ def inspect(
     as in ``BuildConfig``. Raises ``ModelFileError``.
     """
     reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
-    return grouped([_read(reader, model, size) for model in models], tolerance)
-
-
-def _read(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> Classifier:
-    found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size)
-    entered = found.source_input
-    if isinstance(entered, PictureSourceInput):
-        check_size(entered, model)
-    if model.resize is None or not isinstance(entered, PictureSourceInput):
-        return found
-    return replace(found, source_input=replace(entered, resize=model.resize.over(entered.resize)))
+    return grouped(as_each_other([read_said(reader, model, size) for model in models]), tolerance)
 
 
 def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:

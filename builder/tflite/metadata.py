@@ -16,9 +16,8 @@ import flatbuffers.packer
 import numpy as np
 from flatbuffers.table import Table
 
-from builder.settings.input_scaling import CHANNELS
-
 BUFFER_NAME = "TFLITE_METADATA"  # under which the model names the buffer
+_CHANNELS = 3
 _IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"  # the first one knows every field used here
 _RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 1, 2, 1, 2  # of the schema's enums and unions
@@ -168,7 +167,9 @@ def _floats(table: Any, number: int) -> tuple[float, ...]:
     offset = int(table.Offset(4 + 2 * number))
     if not offset:
         return ()
-    data = np.frombuffer(bytes(table.Bytes), np.float32, min(table.VectorLen(offset), CHANNELS + 1), table.Vector(offset))
+    data = np.frombuffer(
+        bytes(table.Bytes), np.float32, min(table.VectorLen(offset), _CHANNELS + 1), table.Vector(offset)
+    )
     return tuple(float(v) for v in data)
 
 

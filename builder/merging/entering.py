@@ -1,0 +1,52 @@
+"""How pixels enter models that are only read: as the user says, or as it gives one the backbone of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from builder.merging.backbone import find_backbone
+from builder.reading.classifier import Classifier
+from builder.reading.loading import check_size
+from builder.reading.picture_input import PictureSourceInput
+from builder.reading.reader import Reader
+from builder.settings.config import HeadConfig
+from builder.settings.input_scaling import PREPROCESSING
+from builder.support.errors import NoSharedBackboneError
+
+
+def read_said(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> Classifier:
+    """With what is said of its pictures. Raises ``ModelFileError`` and ``ConfigError``."""
+    found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size)
+    entered = found.source_input
+    if isinstance(entered, PictureSourceInput):
+        check_size(entered, model)
+    if model.resize is None or not isinstance(entered, PictureSourceInput):
+        return found
+    return replace(found, source_input=replace(entered, resize=model.resize.over(entered.resize)))
+
+
+def as_each_other(classifiers: Sequence[Classifier]) -> list[Classifier]:
+    """Where nobody says how pixels enter a model: as the preprocessing does that gives it another's backbone."""
+    said = [c for c in classifiers if not _is_unsaid(c)]
+    return [_as_one_of(said, c) if _is_unsaid(c) else c for c in classifiers]
+
+
+def _is_unsaid(classifier: Classifier) -> bool:
+    return isinstance(classifier.source_input, PictureSourceInput) and classifier.source_input.unsaid
+
+
+def _as_one_of(others: Sequence[Classifier], classifier: Classifier) -> Classifier:
+    """As it is where no preprocessing does it."""
+    source_input = classifier.source_input
+    assert isinstance(source_input, PictureSourceInput)
+    entered = [replace(classifier, source_input=source_input.entered(how)) for how in PREPROCESSING.values()]
+    return next((e for e in entered for other in others if _share(other, e)), classifier)
+
+
+def _share(first: Classifier, other: Classifier) -> bool:
+    try:
+        find_backbone((first, other))
+    except NoSharedBackboneError:
+        return False
+    return True
