@@ -123,7 +123,7 @@ def _rows(subject: Subject, name: str) -> Iterator[tuple[str, Any]]:
     print(f"{name}: float file and Keras are {subject.from_keras(truth):.1g} apart", flush=True)
     rows, backbones = dict[str, Any](), dict[str, Part]()
     if subject.whole is not None:
-        rows[CONVERTER] = _judged(truth, partial(_by_tensorflow, subject))
+        rows[CONVERTER] = _judged(truth, partial(by_tensorflow, subject))
     for way in SHORT if name in ("ill", "mobilenet") else WAYS:
         start = time.perf_counter()
         float_parts, parts = quantized(subject, way, subject.calibration)
@@ -171,7 +171,7 @@ def activations_alone(
     return logits
 
 
-def _by_tensorflow(subject: Subject) -> dict[str, np.ndarray]:
+def by_tensorflow(subject: Subject) -> dict[str, np.ndarray]:
     """The whole network up to its logits by the converter, its own calibration included, int8 in and out."""
     model = subject.whole
     dense = model.layers[-1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.boards.times import Times
 from builder.joint import FittedOnce
 from builder.judging.truth import Truth
 from builder.judging.verify import Expected
@@ -29,7 +30,7 @@ from edge_runtime.metadata import FEATURES, HeadInfo, Metadata
 
 @dataclass(frozen=True)
 class Material:
-    """``truth``: what the originals answered."""
+    """``truth``: what the originals answered. ``times``: of the board that is planned for."""
 
     config: BuildConfig
     classifiers: tuple[Classifier, ...]
@@ -38,6 +39,7 @@ class Material:
     calibrated: Calibrated
     samples: Samples
     truth: Truth
+    times: Times
 
     @property
     def heads(self) -> tuple[HeadInfo, ...]:

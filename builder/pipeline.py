@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from builder.boards.times import Times, times_for
 from builder.judging.truth import Truth
 from builder.judging.verify import Quality
 from builder.material import Material
@@ -70,12 +71,12 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     """
     check_early(config)
     check_places(config)
-    config = config.as_possible()
+    config, times = config.as_possible(), times_for(config)
     with locked(config.output, wait=0) as output:
-        return _build(config, output, Stages(progress))
+        return _build(config, output, times, Stages(progress))
 
 
-def _build(config: BuildConfig, output: Output, stages: Stages) -> BuildResult:
+def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) -> BuildResult:
     """Each stage takes what the ones before it gave, by name; ``advance`` moves its progress bar."""
     with stages("read", len(config.heads)) as advance:
         classifiers = load_classifiers(config.heads, advance, **reading_options(config))
@@ -97,12 +98,12 @@ def _build(config: BuildConfig, output: Output, stages: Stages) -> BuildResult:
             classifiers = truth.settle(classifiers, advance)
             shown = truth.shown(samples.calibration)
             equivalence = check_equivalence(classifiers, merged, shown.tensors, truth.of_all(shown), apart=apart)
-    material = Material(config, classifiers, shared, merged, calibrated, samples, truth)
+    material = Material(config, classifiers, shared, merged, calibrated, samples, truth, times)
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
         shares = head_shares(classifiers, shared)
         notes = notes_of(config, classifiers, shared, shares, samples, truth.notes)
-        report = Report(config, tried, samples, equivalence, calibrated.beyond, notes, shares, stages.seconds)
+        report = Report(config, times, tried, samples, equivalence, calibrated.beyond, notes, shares, stages.seconds)
         write_judged(report, draft)
     write_others(config, merged, report.metadata, stages)
     return BuildResult(config.output, report.metadata, report.quality, report)

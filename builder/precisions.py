@@ -6,6 +6,7 @@ passes; one that is named is the only one. What each reached goes into the repor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from builder.joint import JointHead
 from builder.judging.verify import Quality, verify
 from builder.material import Material
 from builder.quantizing.baselines import baseline_int8
-from builder.quantizing.latency import backbone_ms
 from builder.quantizing.mixed import Plan, plans
 from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import LEARNABLE, quantize
@@ -37,8 +37,8 @@ from edge_runtime.metadata import BACKBONE, Metadata
 class BuiltPrecision:
     """One precision, built and measured.
 
-    ``model``: the finished file. ``backbone_ms``: median of one picture, 1 thread, on the machine that built it;
-    ``float_ms``: of the float backbone, in turns with it.
+    ``model``: the finished file. ``backbone_ms``: one picture, 1 thread, on the board that is planned for, infinite where
+    its profile does not say; ``float_ms``: of the float backbone.
     """
 
     precision: str
@@ -64,7 +64,7 @@ class BuiltPrecision:
         return {
             "precision": self.precision,
             "bytes": len(self.model),
-            "backbone_ms": round(self.backbone_ms, 3),
+            "backbone_ms": round(self.backbone_ms, 3) if math.isfinite(self.backbone_ms) else None,
             "float_ms": round(self.float_ms, 3),
             "min_runtime": ".".join(map(str, self.linked.min_runtime)),
             **self.quality.to_json(),
@@ -181,7 +181,7 @@ def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator
     inputs = material.inputs(len(material.samples.calibration.tensors))
     with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
         noise = measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
-    found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement)
+    found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement, material.times)
     while True:
         with stages("plan"):
             plan = next(found, None)
@@ -217,7 +217,7 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
         quality = verify(draft, material.samples.verification, material.expected, advance)
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
-    own_ms, float_ms = backbone_ms(parts[BACKBONE], read_parts(material.calibrated.model)[BACKBONE])
+    own_ms, float_ms = material.times.backbones(parts[BACKBONE], read_parts(material.calibrated.model)[BACKBONE])
     return BuiltPrecision(
         precision,
         linked,
@@ -242,9 +242,13 @@ def _check_quicker_than_float(material: Material) -> None:
     models = [
         quantize(material.calibrated.model, material.calibrated.ranges, precision) for precision in ("int16", "float")
     ]
-    int16, floating = backbone_ms(*(read_parts(model)[BACKBONE] for model in models))
+    int16, floating = material.times.backbones(*(read_parts(model)[BACKBONE] for model in models))
+    if math.isinf(int16):
+        raise ConversionError(f"{material.times.name} has no times of it; to be had by its name")
     if int16 > floating:
-        raise ConversionError(f"slower than float here ({int16:.1f} ms against {floating:.1f}); to be had by its name")
+        raise ConversionError(
+            f"slower than float on {material.times.name} ({int16:.1f} ms against {floating:.1f}); to be had by its name"
+        )
 
 
 def last_built(tried: Sequence[BuiltPrecision | SkippedPrecision]) -> BuiltPrecision:

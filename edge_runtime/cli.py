@@ -254,6 +254,7 @@ def _answer(
 @_file
 @click.option("--runs", type=click.IntRange(1, 100_000), default=50, show_default=True)
 @click.option("--profile", is_flag=True, help="Each step of a camera's frame.")
+@click.option("--operators", is_flag=True, help="Each kind of operator; FILE is what builder probe wrote.")
 @_json
 @_interpreter
 @_threads
@@ -263,6 +264,7 @@ def benchmark(
     file: str,
     runs: int,
     profile: bool,
+    operators: bool,
     as_json: bool,
     interpreter: Optional[str],
     threads: Optional[int],
@@ -271,6 +273,15 @@ def benchmark(
 ) -> None:
     """Measure how long each part of a picture takes on this device."""
     options = {"interpreter": interpreter, "num_threads": threads, "isolate": isolate, "trusted_key": trusted_key}
+    if operators:
+        from edge_runtime import probe
+
+        if isolate or trusted_key:
+            raise EdgeRuntimeError("--operators runs a probe, which nobody signs; leave --isolate and --trusted-key out")
+        found = probe.operator_times(file, runs=runs, interpreter=interpreter, num_threads=threads)
+        lines = [json.dumps(found)] if as_json else probe.times_lines(file, found)
+        click.echo("\n".join(map(printable, lines)))
+        return
     if profile:
         from edge_runtime import profiling
 

@@ -183,7 +183,7 @@ TOML: dict[str, Any] = {
     "keras_output": "k.keras", "saved_model": "s", "report": "r", "precision": "auto", "algorithm": "polyhead",
     "equalize": True, "ranges": "mse",
     "rounding": "learnt", "refit": True, "tolerance": 0.0, "allow_code": False, "inference_mode": True,
-    "target": "coral", "max_memory": 4.0,
+    "target": "coral", "device": "d.json", "max_memory": 4.0,
     "max_steps": 1000, "size": 224, "name": "n", "version": 3, "author": "a", "licence": "l",
     "resize": {"method": "bilinear", "antialias": True, "fit": "crop"},
     "joint": {"enabled": True, "merge_labels": False, "false_alarm": 0.05, "everyday": True},

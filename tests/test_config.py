@@ -15,6 +15,7 @@ from builder.reporting.identity import built_at, source_digest
 from builder.settings.config import BuildConfig, HeadConfig, JointConfig, ResizeConfig, TextConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.reference import Setting, all_settings
+from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from tests.fuzz_readers import TOML, toml_value
 
@@ -124,7 +125,7 @@ def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
     lines = str(error.value).splitlines()
     for part in (
         "calibration_data: expected a path, found 3",
-        "target: expected one of trixie, bookworm, bookworm32, bullseye, coral, found ['coral']",
+        f"target: expected one of {', '.join(TARGETS)}, found ['coral']",
         "max_steps: expected a whole number from 1 and below 1,000,000, found 1.5",
         "heads.dogs.preprocessing: expected one of raw",
         "unknown key 'heads.dogs.modle'; did you mean 'model'?",

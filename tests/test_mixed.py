@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build, precisions
+from builder.boards.profile import NEEDED, Measured, Profile
+from builder.boards.work import CONVERSION
+from builder.quantizing.latency import ThisMachine
 from builder.quantizing.mixed import OperatorCost, Plan, by_gain, float_runs, plans
 from builder.quantizing.noise import snr_db
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.rounding import measure_noise
 from builder.quantizing.sensitivity import answers
-from builder.support.errors import ConversionError
+from builder.support.errors import ConfigError, ConversionError
 from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
 from builder.tflite.splice import result_name, splice
 from tests.tiny_models import THREE_HEADS, tiny_config
@@ -157,23 +161,23 @@ def test_what_a_residual_spans_is_one_stretch() -> None:
 
 def test_what_gains_most_for_each_microsecond_comes_first() -> None:
     costs = [cost(0, 9, 90), cost(2, 4, 10), cost(4, 2, -5), cost(6, 0, 1)]
-    assert by_gain(chain(7), costs) == [["4"], ["2"], ["0"], ["6"]]
+    assert by_gain(chain(7), costs, ThisMachine()) == [["4"], ["2"], ["0"], ["6"]]
 
 
 def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two that are alike the neighbour of a float operator comes first, and a run between two of them before that."""
-    monkeypatch.setattr("builder.quantizing.mixed._BYTES_PER_US", 10.0)  # a conversion costs 50 us
+    monkeypatch.setattr("builder.quantizing.latency._BYTES_PER_US", 10.0)  # a conversion costs 50 us
     costs = [cost(0, 5, 30), cost(2, 90, 10), cost(3, 5, 30), cost(4, 80, 10), cost(5, 5, 30)]
-    assert by_gain(chain(7), costs) == [["2"], ["4"], ["3"], ["5"], ["0"]]
+    assert by_gain(chain(7), costs, ThisMachine()) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
 
 def test_plans_grow_as_long_as_float_is_slower(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
-    monkeypatch.setattr("builder.quantizing.mixed.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
-    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97
-    monkeypatch.setattr("builder.quantizing.mixed.backbone_ms", lambda *parts: [1.0, 2.0])
+    monkeypatch.setattr("builder.quantizing.latency.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
+    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97, ThisMachine()
+    monkeypatch.setattr("builder.quantizing.latency.backbone_ms", lambda *parts: [1.0, 2.0])
     monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 1.0)
     found = list(plans(*arguments))
     assert [len(plan.layers) for plan in found] == sorted({len(plan.layers) for plan in found})
@@ -200,7 +204,7 @@ def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatc
 
 
 def test_where_float_is_as_quick_float_operators_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.quantizing.mixed.backbone_ms", lambda *parts: [1.0] * len(parts))
+    monkeypatch.setattr("builder.quantizing.latency.backbone_ms", lambda *parts: [1.0] * len(parts))
     with pytest.raises(ConversionError, match="with 0 operators in float, as many as are quicker"):
         build(replace(made.config, precision="mixed", rounding="nearest"))
 
@@ -217,3 +221,39 @@ def test_other_ranges_lie_within_the_least_and_the_greatest(made: Any, estimate:
         narrower += (low, high) != widest[name]
     assert narrower > 3
     assert pin(made.calibrated.model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)
+
+
+def board(name: str, quicker: float) -> Profile:
+    """On which int8 is so many times quicker than float."""
+    rows = [(kind, p, us) for kind in NEEDED for p, us in (("float", 100.0), ("int8", 100.0 / quicker))]
+    measured = {(kind, p): (Measured(1e6, us),) for kind, p, us in [*rows, (CONVERSION, "float", 1.0)]}
+    return Profile(name, measured)
+
+
+def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where int8 is three times quicker many operators may be float before float is; where it is slower none may."""
+    noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
+    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97
+    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 0.98)  # no more than the last resort
+    (quick,) = plans(*arguments, board("quick", 3.0))
+    assert 0 < len(quick.layers) < len(layers(parts["float"]["backbone"]))
+    assert all(cost.float_us == pytest.approx(3 * cost.int8_us) for cost in quick.costs)
+    with pytest.raises(ConversionError, match="with 0 operators in float, as many as are quicker"):
+        list(plans(*arguments, board("slow", 0.8)))
+
+
+def test_a_build_for_a_board_says_so_and_takes_its_times(made: Any, tmp_path: Path) -> None:
+    rows = [
+        {"kind": kind, "precision": precision, "work": measured[0].work, "us": measured[0].us}
+        for (kind, precision), measured in board("", 3.0).measured.items()
+    ]
+    device = tmp_path / "pi.json"
+    device.write_text(json.dumps({"format_version": 1, "device": "the Pi", "operators": rows}), "utf-8")
+    result = build(replace(made.config, precision="int8", rounding="nearest", device=device, target="cortex-a72"))
+    report = result.report.to_json()
+    assert report["planned_for"] == {"name": "the Pi", "source": "measured by a probe"}
+    (precision,) = report["precisions"]
+    assert precision["float_ms"] == pytest.approx(3 * precision["backbone_ms"], rel=0.2)
+    with pytest.raises(ConfigError, match=r"device .*pi\.json: expected the times of a board, found no JSON document"):
+        device.write_text("{", "utf-8")
+        build(replace(made.config, device=device))

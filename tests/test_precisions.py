@@ -14,6 +14,7 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build, precisions
 from builder.judging.interval import wilson_interval
 from builder.judging.verify import Quality, verify
+from builder.quantizing import latency
 from builder.quantizing.mixed import Plan
 from builder.settings.config import ALGORITHMS, PRECISIONS, BuildConfig
 from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError
@@ -33,7 +34,7 @@ def untimed() -> Iterator[None]:
     """In a network so small timing decides nothing: float operators are where they are, and int16 is quick enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precisions, "plans", two_float_operators)
-        patch.setattr(precisions, "backbone_ms", lambda *parts: [1.0] * len(parts))
+        patch.setattr(latency, "backbone_ms", lambda *parts: [1.0] * len(parts))
         yield
 
 
@@ -206,12 +207,12 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     def milliseconds(*parts: Part) -> list[float]:
         return [9.0 if any(tensor.type == INT16 for tensor in part.tensors) else 3.0 for part in parts]
 
-    monkeypatch.setattr(precisions, "backbone_ms", milliseconds)
+    monkeypatch.setattr(latency, "backbone_ms", milliseconds)
     judged_as(monkeypatch, [0.5, 0.5, 1.0])
     result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
     found = result.report.to_json()["precisions"]
     assert [tried["precision"] for tried in found] == ["int8", "mixed", "int16", "weights"]
-    assert "slower than float here (9.0 ms against 3.0)" in found[2]["skipped"]
+    assert "slower than float on this machine (9.0 ms against 3.0)" in found[2]["skipped"]
     judged_as(monkeypatch, [1.0])
     named = build(replace(config, precision="int16", output=config.output.parent / "slow.tflite"))
     assert named.metadata.built["precision"] == "int16"

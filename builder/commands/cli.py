@@ -17,6 +17,7 @@ COMMANDS = {
     "init": ("builder.commands.building:init",),
     "inspect": ("builder.commands.judging:inspect", "builder.commands.finished:inspect"),
     "list": ("builder.commands.finished:list_heads",),
+    "probe": ("builder.commands.exporting:probe",),
     "remove-head": ("builder.commands.finished:remove_head",),
     "rename-head": ("builder.commands.finished:rename_head",),
     "replace-head": ("builder.commands.growing:replace_head",),

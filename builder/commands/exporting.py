@@ -1,4 +1,4 @@
-"""The command that writes a finished file for other clients; see ``export``."""
+"""The commands that write a finished file for other clients, and the probe; see ``exporting`` and ``boards``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
         else:
             done = {"split": exports.export_split, "edgetpu": exports.export_edgetpu}[chosen](file, output)
     _show(done, as_json)
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The .tflite file to write.")
+def probe(output: Path) -> None:
+    """Write a small file that measures what each kind of operator takes on a board.
+
+    There: edge-runtime benchmark PROBE --operators --json > board.json. Here: builder build --device board.json.
+    """
+    from builder.boards.probe import make_probe
+    from builder.support.files import written
+    from builder.support.places import check_file
+
+    check_file(output)
+    with quiet():
+        content = make_probe()
+    with written(output) as draft:
+        draft.write_bytes(content)
+    click.echo(f"{printable(str(output))}  {len(content):,} bytes")
 
 
 @click.command()

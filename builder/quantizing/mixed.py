@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.quantizing.latency import backbone_ms, operator_us
+from builder.boards.times import Times
 from builder.quantizing.noise import LayerNoise
 from builder.quantizing.sensitivity import answers, some_heads
 from builder.support.errors import ConversionError
@@ -22,7 +22,6 @@ from edge_runtime.metadata import BACKBONE
 
 _JUDGED = 96  # samples
 _GROWTH = 1.15  # of the number of runs from one try to the next
-_BYTES_PER_US = 20_000.0  # of a conversion, which reads and writes five bytes an element: measured on a whole model
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,18 @@ def plans(
     inputs: np.ndarray,
     noise: Sequence[LayerNoise],
     bar: float,
+    times: Times,
 ) -> Iterator[Plan]:
     """Runs of operators in the order of their gain for each microsecond: first as few as make the heads agree with float
     as often as half way between ``bar`` and always, on calibration samples; then more of them, as long as float is
     slower. Where that is not reached, as many as are quicker than float, if they agree as often as ``bar`` says.
 
     ``int8_parts``: rounded. ``weights_only``: the backbone in float with int8 weights, of which the float operators are
-    taken. ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``. Raises
-    ``ConversionError`` where there is no first.
+    taken. ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``.
+    ``times``: of the board that is planned for. Raises ``ConversionError`` where there is no first.
     """
     backbone, base = float_parts[BACKBONE], int8_parts[BACKBONE]
-    float_us, int8_us = operator_us(backbone), operator_us(base)
+    float_us, int8_us = times.operators(backbone), times.operators(base)
     costs = [
         OperatorCost(layer.layer, layer.kind, layer.head_noise, float_us[layer.layer], int8_us[layer.layer])
         for layer in noise
@@ -75,13 +75,13 @@ def plans(
     ]
     if not costs:
         raise ConversionError(f"{len(base.operators)} operators are too many to measure what each costs the heads")
-    order, judged = by_gain(backbone, costs), inputs[:_JUDGED]
+    order, judged = by_gain(backbone, costs, times), inputs[:_JUDGED]
     truth = answers(backbone, some_heads(float_parts), judged)
     count, plan, agreement, enough = 1, None, 0.0, False
     while count < len(order):
         layers = tuple(layer for run in order[:count] for layer in run)
         mixed = splice(base, weights_only, set(layers))
-        own_ms, float_ms = backbone_ms(mixed, weights_only)
+        own_ms, float_ms = times.backbones(mixed, weights_only)
         if own_ms >= float_ms:
             break
         plan, agreement = Plan(layers, costs), _agreement(truth, answers(mixed, some_heads(int8_parts), judged))
@@ -114,14 +114,14 @@ def float_runs(part: Part) -> list[list[str]]:
     return [*found, current] if current else found
 
 
-def by_gain(part: Part, costs: Sequence[OperatorCost]) -> list[list[str]]:
+def by_gain(part: Part, costs: Sequence[OperatorCost], times: Times) -> list[list[str]]:
     """The runs of the float ``part`` in the order in which they are worth being float: the noise that goes, for each
     microsecond that comes, those in front of it being float already.
     """
     known = {cost.layer: cost for cost in costs}
     left = [[layer for layer in run if layer in known] for run in float_runs(part)]
     left, order = [run for run in left if run], list[list[str]]()
-    conversions = _Conversions(part)
+    conversions = _Conversions(part, times)
     while left:
         there = {layer for run in order for layer in run}
         now = conversions.microseconds(there)
@@ -140,7 +140,7 @@ def by_gain(part: Part, costs: Sequence[OperatorCost]) -> list[list[str]]:
 class _Conversions:
     """What converting activations costs where operators in float and in int8 meet, by the activations' size."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, times: Times) -> None:
         self._ends: dict[int, tuple[str | None, set[str | None]]] = {i: (None, set()) for i in part.inputs.values()}
         for op in part.operators:
             name = result_name(part, op)
@@ -150,7 +150,7 @@ class _Conversions:
             self._ends.update((i, (name, set())) for i in op.outputs)
         for i in part.outputs.values():
             self._ends[i][1].add(None)  # the seam is int8
-        self._us = {i: 5 * int(np.prod(part.tensors[i].shape)) / _BYTES_PER_US for i in self._ends}
+        self._us = {i: times.conversion_us(float(np.prod(part.tensors[i].shape))) for i in self._ends}
 
     def microseconds(self, floating: Collection[str]) -> float:
         return sum(

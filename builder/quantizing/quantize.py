@@ -43,8 +43,9 @@ def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | No
 def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "int8") -> bytes:
     """``float_model`` in one of ``PRECISIONS``.
 
-    ``int8``, ``int16``: activations; their weights are int8, per channel. ``weights``: int8 weights that a DEQUANTIZE
-    makes float again when the file is opened, ``float16`` likewise; both compute in float. Raises ``ConversionError``.
+    ``int8``, ``int16``: activations; their weights are int8, per channel. ``dynamic``: int8 weights, activations rounded
+    to int8 by each layer as it runs. ``weights``: int8 weights that a DEQUANTIZE makes float again when the file is
+    opened, ``float16`` likewise; both compute in float. Raises ``ConversionError``.
     """
     if precision == "float":
         return float_model
@@ -113,11 +114,22 @@ def _float16() -> Any:
     return manager.get_quantization_recipe()
 
 
-# Weight-only int8 of the dynamic kind, which rounds activations as it runs, is left out: its dense layers with a scale
-# for each channel need FULLY_CONNECTED version 12, which old interpreters refuse, and its noise is up to the interpreter.
+def _dynamic() -> Any:
+    """Dense layers have one scale for the whole tensor: one for each channel needs FULLY_CONNECTED version 12, which
+    interpreters before TensorFlow Lite 2.17 refuse.
+    """
+    manager = recipe_manager.RecipeManager()
+    manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8)
+    manager.add_dynamic_config(
+        ".*", qtyping.TFLOperationName.FULLY_CONNECTED, 8, granularity=qtyping.QuantGranularity.TENSORWISE
+    )
+    return manager.get_quantization_recipe()
+
+
 _RECIPES = {
     "int8": recipe.static_wi8_ai8,
     "int16": recipe.static_wi8_ai16,
+    "dynamic": _dynamic,
     "weights": recipe.weight_only_wi8_afp32,
     "float16": _float16,
 }

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from builder.boards.times import Times
 from builder.joint import JointHead
 from builder.judging.verify import Quality
 from builder.merging.equivalence import Equivalence
@@ -39,10 +40,12 @@ class Report:
     """Everything the stages found out.
 
     ``notes``: what the user should know, a sentence each. ``shares``: what each head costs. ``beyond``: see
-    ``coverage.beyond_calibration``. ``tried``: precisions in the order they were tried.
+    ``coverage.beyond_calibration``. ``tried``: precisions in the order they were tried. ``times``: of the board
+    that was planned for.
     """
 
     config: BuildConfig
+    times: Times
     tried: Sequence[BuiltPrecision | SkippedPrecision]
     samples: Samples
     equivalence: Equivalence
@@ -198,6 +201,7 @@ class Report:
             },
             "joint": {"reason": self.chosen.joint_reason} if self.joint is None else self.joint.to_json(),
             "precision": self.chosen.precision,
+            "planned_for": self.times.to_json(),
             "precisions": [built.to_json() for built in self.tried],
             "layers": [layer.to_json() for layer in self.chosen.noise],
             "seconds": {stage: round(s, 2) for stage, s in self.seconds.items()},
@@ -250,19 +254,21 @@ def print_summary(report: Report) -> None:
         f"built in {total:.1f} s; report in {printable(str(report.config.report_folder / 'index.html'))}"
     )
     if len(report.tried) > 1:
-        print("\n".join(_precision_line(tried) for tried in report.tried))
+        print(f"planned for {_board_text(report.times)}")
+        print("\n".join(_precision_line(tried, report.times.name) for tried in report.tried))
     if report.joint is not None:
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(printable(f"warning: {warning}"), fg="yellow", err=True)
 
 
-def _precision_line(tried: BuiltPrecision | SkippedPrecision) -> str:
+def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str:
     if isinstance(tried, SkippedPrecision):
         return f"{tried.precision}: left out: {tried.reason}"
     return (
         f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
-        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms here where float takes {tried.float_ms:.2f}"
+        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms on {board} where float takes "
+        f"{tried.float_ms:.2f}"
     )
 
 
@@ -366,8 +372,13 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             else f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
         ),
         ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
+        ("planned for", _board_text(report.times)),
         ("joint list", joint_line(report.joint, report.chosen.joint_reason)),
     ]
+
+
+def _board_text(times: Times) -> str:
+    return "; ".join(times.to_json().values())
 
 
 def joint_line(joint: JointHead | None, reason: str = "") -> str:

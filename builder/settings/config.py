@@ -289,6 +289,7 @@ class BuildConfig(WithLimits):
         allow_code: Run code that a model file brings (Lambda layers, classes of its own).
         inference_mode: Run what a file calls with ``training=True`` as at inference.
         target: A device that the file must run on, one of ``targets.TARGETS``.
+        device: What ``edge-runtime benchmark --operators --json`` wrote on the board that mixed precision is planned for.
     """
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
@@ -319,6 +320,10 @@ class BuildConfig(WithLimits):
     allow_code: AllowCode = False
     inference_mode: InferenceMode = False
     target: Annotated[str | None, one_of(tuple(TARGETS)), Field(description="A device that the file must run on.")] = None
+    device: Annotated[
+        SettingPath | None,
+        Field(description="Times of the board that the plan is for: edge-runtime benchmark PROBE --operators --json."),
+    ] = None
     joint: Annotated[JointConfig, _JOINT, Field(description="The joint list of all labels.")] = field(
         default_factory=JointConfig
     )

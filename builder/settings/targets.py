@@ -9,12 +9,15 @@ from builder.support.errors import TargetError
 
 @dataclass(frozen=True)
 class Target:
-    """``interpreter``: the package that installs there. ``runtime``: the TensorFlow Lite in it, (major, minor)."""
+    """``interpreter``: the package that installs there. ``runtime``: the TensorFlow Lite in it, (major, minor).
+    ``profile``: what operators cost there, one of ``boards.profile.names_built_in``; None: not known.
+    """
 
     system: str
     python: str
     interpreter: str
     runtime: tuple[int, int]
+    profile: str | None = None
 
 
 # LiteRT counts anew since it left TensorFlow: ai-edge-litert 1.0 came after TensorFlow 2.17.
@@ -24,7 +27,10 @@ TARGETS = {
     "bookworm": Target("Raspberry Pi OS Bookworm, 64 bit", "3.11", "ai-edge-litert 2.3.0", _LITERT),
     "bookworm32": Target("Raspberry Pi OS Bookworm, 32 bit", "3.11", "tflite-runtime 2.14.0", (2, 14)),
     "bullseye": Target("Raspberry Pi OS Bullseye, 64 bit", "3.9", "ai-edge-litert 2.1.0", _LITERT),
-    "coral": Target("Coral Dev Board, Mendel", "3.7", "tflite-runtime 2.11.0", (2, 11)),
+    "coral": Target("Coral Dev Board, Mendel", "3.7", "tflite-runtime 2.11.0", (2, 11), "cortex-a53"),
+    "cortex-a53": Target("Cortex-A53 (Pi 3, Zero 2 W)", "3.9 and newer", "ai-edge-litert", _LITERT, "cortex-a53"),
+    "cortex-a72": Target("Cortex-A72 (Pi 4)", "3.9 and newer", "ai-edge-litert", _LITERT, "cortex-a72"),
+    "cortex-a76": Target("Cortex-A76 (Pi 5)", "3.9 and newer", "ai-edge-litert", _LITERT, "cortex-a76"),
 }
 
 
