@@ -54,7 +54,11 @@ class Anchor:
     source: str
 
 
-ANCHORS = (Anchor("Google, Lite0", 75.1, 74.4, "github.com/tensorflow/tpu, models/official/efficientnet/lite/README.md"),)
+ANCHORS = (
+    Anchor("Google, Lite0", 75.1, 74.4, "github.com/tensorflow/tpu, models/official/efficientnet/lite/README.md"),
+    Anchor("AIMET, Lite0 (TensorFlow)", 74.93, 74.99, "github.com/quic/aimet-model-zoo, README.md of AIMET 1.13"),
+    Anchor("AIMET, Lite0 (PyTorch)", 75.42, 74.49, "github.com/quic/aimet-model-zoo, README.md of AIMET 1.13"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def measure(subject: Subject, pictures: Labelled) -> Iterator[tuple[str, dict[st
     truth = subject.logits(read_parts(subject.float_model))[head]
     judge = partial(figures, truth, classes=classes)
     yield "float", judge(truth)
-    yield f"{CONVERTER}", judge(by_tensorflow(subject)[head])
+    yield CONVERTER, judge(by_tensorflow(subject)[head])
     for way in WAYS:
         yield way.name, judge(subject.logits(quantized(subject, way, subject.calibration)[1])[head])
     sets = {f"{count} of them": subject.calibration[:: CALIBRATION // count] for count in COUNTS[:-1]}

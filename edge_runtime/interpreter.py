@@ -114,7 +114,7 @@ def without_notices() -> Iterator[None]:
             os.dup2(saved, 2)
             faulthandler.disable()
             if watched:
-                faulthandler.enable()
+                faulthandler.enable(2)  # sys.stderr may be no file: in a notebook
             log.seek(0)
             lines = [line for line in log.read().splitlines(True) if not line.startswith(b"INFO: ")]
             os.write(saved, b"".join(lines))

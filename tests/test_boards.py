@@ -87,6 +87,7 @@ def test_what_the_board_measures_is_what_the_builder_reads(
 
     monkeypatch.setattr(on_device, "measure", clock)
     done = CliRunner().invoke(device_main, ["benchmark", str(probe), "--operators", "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
     profile = read_profile(written(tmp_path, done.stdout))
     assert profile.name == on_device.device_name()
     for case in cases:
