@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.support.files import locked
-from tests.tiny_models import PREPROCESSING, label_names, tiny_base, tiny_classifier, tiny_config
+from tests.tiny_models import PREPROCESSING, label_names, save_pictures, tiny_base, tiny_classifier, tiny_config
 
 Content = dict[str, bytes]
 
@@ -62,6 +62,7 @@ def commands(inputs: Path) -> list[Command]:
 def make_inputs(folder: Path) -> None:
     """Three classifiers on one base, with labels and pictures."""
     tiny_config(folder, {"animals": 3, "garden": 4})
+    save_pictures(folder / "pictures", {"dogs": 24})  # of its own: on others' it would be judged by its drift
     tiny_classifier(tiny_base(0), 2, seed=9).save(folder / "dogs.keras")
     for name, count in (("animals", 3), ("garden", 4), ("dogs", 2)):
         (folder / f"{name}.txt").write_text("".join(f"{label}\n" for label in label_names(name, count)))

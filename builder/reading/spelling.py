@@ -22,6 +22,7 @@ _FUSED = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose
 # Settings that say how Keras runs a layer, or what follows from its weights and shapes.
 _NO_MATTER = (
     "dropout", "recurrent_dropout", "stateful", "unroll", "use_cudnn", "implementation", "flash_attention",
+    "power_iterations",
     "build_config", "cast", "autocast", "input_dim", "input_length", "optional", "embeddings_dtype", "supports_jit",
 )  # fmt: skip
 _COMMUTATIVE = ("Add", "Multiply", "Maximum", "Minimum", "Average")
@@ -158,6 +159,11 @@ def _dot(settings: Settings, node: Node, shape: Shape | None) -> tuple[str, Sett
     return node.kind, {**settings, "axes": [axis % rank if rank else axis for axis in both]}
 
 
+def _recurrent_convolution(settings: Settings, node: Node, shape: Shape | None) -> tuple[str, Settings]:
+    one = np.all(np.asarray(settings["kernel_size"]) == 1)  # which needs no padding
+    return node.kind, {**settings, "padding": "valid" if one else settings["padding"]}
+
+
 _FORMS: dict[str, Callable[[Settings, Node, Shape | None], tuple[str, Settings]]] = {
     **{f"GlobalAveragePooling{n}D": _pooling("Mean", n + 2) for n in (1, 2, 3)},
     **{f"GlobalMaxPooling{n}D": _pooling("Max", n + 2) for n in (1, 2, 3)},
@@ -167,6 +173,7 @@ _FORMS: dict[str, Callable[[Settings, Node, Shape | None], tuple[str, Settings]]
     "GroupNormalization": _groups,
     "MultiHeadAttention": _attention,
     "Dot": _dot,
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _recurrent_convolution),
 }
 
 
