@@ -48,7 +48,7 @@ class BuildResult:
     report: Report
 
 
-def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult:
+def build(config: BuildConfig, *, progress: TextIO | None = None, verbose: bool = False) -> BuildResult:
     """Build one file from classifiers that share a backbone.
 
     The output is replaced only after every head of the finished bytes passed verification; after any error an existing
@@ -56,7 +56,8 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
 
     Args:
         config: What to build, from ``BuildConfig.from_toml`` or made in Python.
-        progress: A terminal that shows the stages; None shows nothing.
+        progress: A terminal shows the stages as a bar, anything else a line for each; None shows nothing.
+        verbose: Each stage leaves a line with the time it took.
 
     Returns:
         Where the file is, what is in it, and how its heads compare with their originals.
@@ -73,7 +74,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None) -> BuildResult
     check_places(config)
     config, times = config.as_possible(), times_for(config)
     with locked(config.output, wait=0) as output:
-        return _build(config, output, times, Stages(progress))
+        return _build(config, output, times, Stages(progress, verbose=verbose))
 
 
 def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) -> BuildResult:
@@ -101,6 +102,7 @@ def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) ->
     material = Material(config, classifiers, shared, merged, calibrated, samples, truth, times)
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
+        stages.precision = ""
         shares = head_shares(classifiers, shared)
         notes = notes_of(config, classifiers, shared, shares, samples, truth.notes)
         report = Report(config, times, tried, samples, equivalence, calibrated.beyond, notes, shares, stages.seconds)

@@ -95,6 +95,7 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
     for precision in material.config.precisions:
         before = len(tried)
         try:
+            stages.precision = precision
             if precision == "int16" and len(material.config.precisions) > 1:
                 _check_quicker_than_float(material)
             for candidate in _candidates(material, precision, int8, stages):

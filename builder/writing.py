@@ -40,7 +40,8 @@ def write_judged(report: Report, draft: Path) -> None:
     """The report, and into ``draft`` the file that passed. Raises ``QualityError`` where it did not."""
     write_report(report, report.config.report_folder)
     if report.failures:
-        raise QualityError(f"{'; '.join(report.failures)}. See {report.config.report_folder / 'index.html'}")
+        why = f"{'; '.join(report.failures)}. See {report.config.report_folder / 'index.html'}"
+        raise QualityError(why, report.to_json())
     draft.write_bytes(report.chosen.model)
 
 

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, BuildResult, build
+from builder.reporting.progress import WORDS
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
 from edge_runtime import MultiHeadClassifier
@@ -307,9 +308,12 @@ class TestCommandLine:
         assert done.returncode == 0, done.stderr
         assert config.output.is_file()
         assert "agreement" in done.stdout
-        assert all(line.startswith("warning: ") or line.startswith("  ") for line in done.stderr.splitlines()), (
-            done.stderr
-        )
+        lines = done.stderr.splitlines()
+        stages = [line for line in lines if not line.startswith(("warning: ", "  "))]
+        assert done.stdout.splitlines()[-1].startswith(f"next: edge-runtime classify {config.output} PICTURE, or ")
+        assert stages[0] == "reading the models"
+        assert "int8: verifying the finished file" in stages
+        assert set(stages) <= {f"{before}{words}" for words in WORDS.values() for before in ("", "int8: ")}
 
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
@@ -320,7 +324,7 @@ class TestCommandLine:
             (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),
             (["build", "--head", "a=x.keras", "--labels", "b=y.txt"], 2, "no such name; there are: a"),
             (
-                ["build", "--head", "a=none.keras", "--output", "o.tflite", "--calibration-data", "p"],
+                ["build", "--head", "a=none.keras", "--output", "o.tflite"],
                 2,
                 "no such model file",
             ),
@@ -342,7 +346,7 @@ class TestCommandLine:
         (tmp_path / "c.toml").write_text(text + 'labels = ["x", "y", "z"]\npreprocessing = "tf"\n')
         script = "import builder.merging.convert as m, os, signal; old = m.convert\n"
         script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
-        script += "m.convert = lambda merged: (os.kill(os.getpid(), signal.SIGINT), old(merged))[1]\n"
+        script += "m.convert = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), old(*a, **k))[1]\n"
         script += (
             "import sys; from builder.commands.cli import main; sys.argv = ['builder', 'build', sys.argv[1]]; main()"
         )

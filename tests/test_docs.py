@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from builder.commands.cli import main as builder_main
+from builder.commands.front import main as polyhead_main
 from builder.settings.input_scaling import PREPROCESSING
 from edge_runtime.bundle import append_members, read_model
 from edge_runtime.cli import main as runtime_main
@@ -67,11 +68,13 @@ def titled(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(tiny_file: Path, joint: Any, titled: Path, tiny_pictures: list[Path]) -> list[tuple[str, Any]]:
+def printed(tiny: Any, joint: Any, titled: Path, tiny_pictures: list[Path]) -> list[tuple[str, Any]]:
     """Every kind of document with the name of its schema."""
+    tiny_file = tiny.output
     files = (titled, tiny_file, joint.output)
     found = [("polyhead", json.loads(zipfile.ZipFile(file).read("polyhead.json"))) for file in files]
     found += [("info", line) for line in lines("info", titled, "--json")]
+    found += [("build", result.report.to_json()) for result in (tiny, joint)]
     pictures = tiny_pictures[0].parent
     for file, options in ((tiny_file, ["--top-k", 2]), (joint.output, ["--joint"])):
         found += [("classify", line) for line in lines("classify", file, tiny_pictures[0], "--json", *options)]
@@ -116,14 +119,14 @@ def blocks(page: Path) -> list[Block]:
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-PROGRAMS: dict[str, click.Group] = {"builder": builder_main, "edge-runtime": runtime_main}
+PROGRAMS: dict[str, click.Group] = {"builder": builder_main, "edge-runtime": runtime_main, "polyhead": polyhead_main}
 
 
 def test_every_command_is_in_a_block_that_a_test_sees() -> None:
     """Where it is indented or a fence says another language, it would be out of sight."""
     for page in PAGES:
         rest = re.sub(r"```sh\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        assert re.findall(r"^(?: {4})?(?:builder|edge-runtime) [a-z-]+ .*", rest, re.MULTILINE) == [], page
+        assert re.findall(r"^(?: {4})?(?:builder|edge-runtime|polyhead) [a-z-]+ .*", rest, re.MULTILINE) == [], page
 
 
 def test_every_option_in_the_docs_exists() -> None:

@@ -58,7 +58,7 @@ def built(name: str, sample: np.ndarray | bytes = PIXELS) -> str:
     quality = HeadQuality(name, 10, 0.9, (0.6, 0.98), 0.01, 0.1, (), (0.01, 0.1))
     return report_page.render(
         report_page.Page(
-            title=name, facts=[(name, name)], noun="pictures", failures=[name], warnings=[name],
+            made=name, title=name, facts=[(name, name)], noun="pictures", failures=[name], warnings=[name],
             bytes_by_part={name: 5, "backbone": 100}, heads=[quality], costs={name: (name, name)},
             captions=[name], min_agreement=0.97,
             worst=[report_page.Worst(name, name, sample, name, name, 0.1, False)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from builder.commands.chosen import build_config
 from builder.commands.options import head_options, setting_options
 from builder.reading.early import check_early
 from builder.settings.config import BuildConfig
-from builder.support.errors import ConfigError
+from builder.support.errors import ConfigError, QualityError
 from builder.support.naming import as_options
 from builder.support.quiet import quiet, terminal
 from edge_runtime.escape import printable
@@ -31,7 +32,12 @@ CONFIG = "polyhead.toml"
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )
 @setting_options(BuildConfig)
-def build(config: Path | None, heads: tuple[str, ...], **options: Any) -> None:
+@click.option("--verbose", is_flag=True, help="How long each stage took, and what the libraries say.")
+@click.option("--quiet", "say_nothing", is_flag=True, help="Nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON, also where a head failed.")
+def build(
+    config: Path | None, heads: tuple[str, ...], verbose: bool, say_nothing: bool, as_json: bool, **options: Any
+) -> None:
     """Build from the TOML file CONFIG, or from options alone; options win over the file.
 
     CONFIG may be a folder: its polyhead.toml, which is written first where there is none; see `builder init`.
@@ -39,7 +45,10 @@ def build(config: Path | None, heads: tuple[str, ...], **options: Any) -> None:
     if config is not None and config.is_dir():
         config = _config_in(config)
     with nullcontext() if config is not None else as_options():
-        run_build(build_config(config, heads, options))
+        settings = build_config(config, heads, options)
+        if sum((verbose, say_nothing, as_json)) > 1:
+            raise ConfigError("--verbose, --quiet, --json: one of them at a time")
+        run_build(settings, verbose=verbose, say_nothing=say_nothing, as_json=as_json)
 
 
 def _config_in(folder: Path) -> Path:
@@ -78,13 +87,22 @@ def _started(folder: Path, output: Path | None) -> Start:
     return started
 
 
-def run_build(settings: BuildConfig) -> None:
-    """Build, with progress on a terminal, and the summary at the end."""
+def run_build(settings: BuildConfig, *, verbose: bool = False, say_nothing: bool = False, as_json: bool = False) -> None:
+    """Build, saying what is under way, and at the end what was made."""
     check_early(settings)  # before seconds of imports
-    with quiet():
+    hush = nullcontext if verbose else quiet
+    with hush():
         from builder.pipeline import build  # imports TensorFlow: `builder --help` must not wait for it
         from builder.reporting.report import print_summary
 
-    with terminal() as shown, quiet():
-        result = build(settings, progress=shown)
-    print_summary(result.report)
+    try:
+        with terminal(or_pipe=not as_json) if not say_nothing else nullcontext() as shown, hush():
+            result = build(settings, progress=shown, verbose=verbose)
+    except QualityError as error:
+        if as_json and error.document is not None:
+            click.echo(printable(json.dumps(error.document, ensure_ascii=False)))
+        raise
+    if as_json:
+        click.echo(printable(json.dumps(result.report.to_json(), ensure_ascii=False)))
+    elif not say_nothing:
+        print_summary(result.report)

@@ -1,4 +1,4 @@
-"""Progress on a terminal, silence in a pipe, and how long each stage took."""
+"""What is under way: one moving bar on a terminal, a line a stage in a pipe, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -9,32 +9,87 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# What a user reads; a stage that is not here is called as it is.
+WORDS = {
+    "read": "reading the models",
+    "samples": "reading the samples",
+    "find": "finding what the models share",
+    "merge": "joining the models",
+    "convert": "converting to TensorFlow Lite",
+    "equalize": "evening out the channels",
+    "calibrate": "measuring ranges on the samples",
+    "compare": "comparing the samples that calibrate with those that verify",
+    "originals": "running the original models",
+    "quantize": "quantizing",
+    "noise": "measuring what each operator loses",
+    "plan": "choosing operators that stay in float",
+    "round": "learning how to round the weights",
+    "joint": "fitting the joint list",
+    "link": "writing the file",
+    "verify": "verifying the finished file",
+    "serve": "writing the SavedModel",
+    "features": "computing features",
+    "train": "training",
+}
 
 
 class Stages:
     """Used once for a build: ``with stages("load", 3) as advance: ...``.
 
-    ``terminal``: None shows nothing. ``seconds``: wall time of each stage so far, all precisions together.
+    ``seconds``: wall time of each stage so far, all precisions together. ``precision``: that the stages belong to which
+    come now; nothing where they belong to all.
     """
 
-    def __init__(self, terminal: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, verbose: bool = False) -> None:
+        """``stream``: a terminal gets a bar, anything else a line for each stage; None shows nothing. ``verbose``: a
+        terminal gets the lines too, and each line how long its stage took.
+        """
+        terminal = stream is not None and stream.isatty()
+        self._lines = stream if not terminal else None
+        self._verbose, self._inside = verbose, False
+        self._task: TaskID | None = None
+        self.precision = ""
         self._progress = Progress(
-            TextColumn("{task.description:12}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(file=terminal or io.StringIO()),
+            console=Console(file=stream if terminal else io.StringIO()),
             transient=True,
-            disable=terminal is None,
+            disable=not terminal,
         )
+        self._terminal = terminal
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
     def __call__(self, name: str, total: int = 1) -> Iterator[Callable[[], None]]:
-        start = time.perf_counter()
-        with self._progress if not self._progress.live.is_started else contextlib.nullcontext():
-            task = self._progress.add_task(name, total=total)
-            yield lambda: self._progress.advance(task)
-            self._progress.update(task, completed=total)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        before = f"{self.precision}: " if self.precision else ""
+        words, start = f"{before}{WORDS.get(name, name)}", time.perf_counter()
+        if not self._verbose:
+            self._say(words)
+        outermost, self._inside = not self._inside, True
+        try:
+            with self._progress if outermost else contextlib.nullcontext():
+                yield self._begun(words, total) if outermost else lambda: None
+        finally:
+            self._inside = not outermost
+        seconds = time.perf_counter() - start
+        if self._verbose:
+            self._say(f"{words}: {seconds:.1f} s")
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def _begun(self, words: str, total: int) -> Callable[[], None]:
+        """The one bar is this stage's; a stage within another leaves it alone. Returns what moves it."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        task = self._progress.add_task(words, total=total)
+        self._task = task
+        return lambda: self._progress.advance(task)
+
+    def _say(self, line: str) -> None:
+        if self._lines is not None:
+            print(line, file=self._lines, flush=True)
+        elif self._terminal and self._verbose:
+            self._progress.console.print(line, markup=False, highlight=False)

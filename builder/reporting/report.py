@@ -20,6 +20,7 @@ from builder.merging.equivalence import Equivalence
 from builder.merging.share import HeadShare, percent, share_sentences
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.quantizing.coverage import MOST_BEYOND
+from builder.reporting.made import made, made_lines
 from builder.reporting.report_page import Page, Worst, render
 from builder.reporting.verdicts import caption, marked_agreement, reason_of_failure
 from builder.samples.calibration import SampleSet
@@ -166,6 +167,7 @@ class Report:
             "passed": not self.failures,
             "failures": self.failures,
             "warnings": self.warnings,
+            "summary": made(self.config, self.tried),
             "bytes": {"whole file": self.file_bytes, **self.bytes_by_part},
             "backbone": {
                 "digest": self.metadata.backbone_digest,
@@ -251,7 +253,7 @@ def print_summary(report: Report) -> None:
         f"{report.chosen.title}; backbone {report.metadata.backbone_digest[:19]}, "
         f"{report.metadata.built['parameters']:,} parameters, "
         f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
-        f"built in {total:.1f} s; report in {printable(str(report.config.report_folder / 'index.html'))}"
+        f"built in {total:.1f} s"
     )
     if len(report.tried) > 1:
         print(f"planned for {_board_text(report.times)}")
@@ -260,6 +262,9 @@ def print_summary(report: Report) -> None:
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
         click.secho(printable(f"warning: {warning}"), fg="yellow", err=True)
+    print()
+    for line in made_lines(report.config, report.tried):
+        print(line)
 
 
 def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str:
@@ -294,6 +299,7 @@ def _page(report: Report) -> Page:
             )
     worst.sort(key=lambda w: (w.agrees, -w.drift))
     return Page(
+        made=made(report.config, report.tried),
         title=report.config.output.name,
         facts=_facts(report),
         noun=report.noun,

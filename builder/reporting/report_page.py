@@ -40,11 +40,13 @@ class Worst:
 
 @dataclass(frozen=True)
 class Page:
-    """``noun``: pictures or texts. ``failures``: a sentence for each head that failed. ``precisions``: in the columns of
-    ``PRECISION_COLUMNS``. ``costs``: bytes and share of the work of each head. ``captions``: what marks in their table
-    mean.
+    """``made``: in a sentence. ``noun``: pictures or texts. ``failures``: a sentence for each head that failed.
+
+    ``precisions``: in the columns of ``PRECISION_COLUMNS``. ``costs``: bytes and share of the work of each head.
+    ``captions``: what marks in their table mean.
     """
 
+    made: str
     title: str
     facts: Sequence[tuple[str, str]]
     noun: str

@@ -1,5 +1,10 @@
 """One family of errors. Each carries the exit code that the command line ends with."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class BuilderError(Exception):
     """The user's input cannot be used: expected, found, what to do."""
@@ -26,9 +31,13 @@ class NoSharedBackboneError(BuilderError):
 
 
 class QualityError(BuilderError):
-    """A head failed verification: it does not agree with its original."""
+    """A head failed verification: it does not agree with its original. ``document``: the report of a build, as JSON."""
 
     exit_code = 3
+
+    def __init__(self, message: str, document: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.document = document
 
 
 class TargetError(BuilderError):

@@ -40,10 +40,18 @@ def quiet() -> Iterator[Callable[[], str]]:
 
 
 @contextlib.contextmanager
-def terminal() -> Iterator[TextIO | None]:
-    """Standard error for progress, where it is a terminal; stays usable while ``quiet`` holds the rest back."""
-    if not sys.stderr.isatty():
+def terminal(*, or_pipe: bool = False) -> Iterator[TextIO | None]:
+    """Standard error for progress, where it is a terminal; stays usable while ``quiet`` holds the rest back.
+
+    ``or_pipe``: also where it is none.
+    """
+    if not sys.stderr.isatty() and not or_pipe:
         yield None
         return
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as copy:
+    try:
+        copy = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    except (OSError, ValueError):  # standard error is no file of the system's
+        yield sys.stderr
+        return
+    with copy:
         yield copy

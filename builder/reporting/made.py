@@ -1,0 +1,57 @@
+"""What a build made, in a sentence; why it is no smaller; and what to run next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
+from builder.settings.config import BuildConfig
+from edge_runtime.escape import printable
+from edge_runtime.metadata import Metadata
+
+Tried = Sequence[BuiltPrecision | SkippedPrecision]
+_COMPUTES = {
+    "int8": "computes in integers",
+    "mixed": "computes in integers, some operators in float",
+    "int16": "computes in integers of 16 bits",
+    "weights": "has int8 weights and computes in float",
+    "float16": "has float16 weights and computes in float",
+    "float": "computes in float",
+}
+
+
+def made(config: BuildConfig, tried: Tried) -> str:
+    """``house.tflite: 2 heads on one backbone, 3,966,422 bytes; computes in integers (int8)``, and why not int8."""
+    chosen = last_built(tried)
+    heads = len(chosen.metadata.heads)
+    file = (
+        f"{config.output}: {heads} head{'s' if heads != 1 else ''} on one backbone, {len(chosen.model):,} bytes; "
+        f"{_COMPUTES[chosen.precision]} ({chosen.title})"
+    )
+    return "; ".join([file, *(_why_not(config, other) for other in tried if other is not chosen)])
+
+
+def _why_not(config: BuildConfig, tried: BuiltPrecision | SkippedPrecision) -> str:
+    if isinstance(tried, SkippedPrecision):
+        return f"{tried.precision} was left out: {tried.reason}"
+    bar = config.min_agreement
+    failed = [q for q in tried.quality.heads if not q.passes(bar)] or list(tried.quality.heads)
+    worst = min(failed, key=lambda q: q.agreement)
+    return f"{tried.title} was too inexact: {worst.agreement:.2f} of {worst.bar(bar):.2f} on {worst.head_name}"
+
+
+def made_lines(config: BuildConfig, tried: Tried) -> list[str]:
+    """The sentence, where everything lies, and what to run next."""
+    lines = [made(config, tried), f"report: {config.report_folder / 'index.html'}"]
+    if config.keras_output is not None:
+        lines.append(f"merged Keras model: {config.keras_output}")
+    if config.saved_model is not None:
+        lines.append(f"SavedModel for servers: {config.saved_model}")
+    return [printable(line) for line in (*lines, f"next: {_next(last_built(tried).metadata, str(config.output))}")]
+
+
+def _next(metadata: Metadata, output: str) -> str:
+    name = f"'{output}'" if " " in output else output
+    if metadata.input.noun == "texts":
+        return f"edge-runtime classify-text {name} TEXT"
+    return f"edge-runtime classify {name} PICTURE, or edge-runtime camera {name}"

@@ -1,0 +1,179 @@
+"""What a build says while it runs and when it has ended: to a terminal, into a pipe, as JSON, or nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from builder.commands import building
+from builder.commands.cli import main
+from builder.precisions import SkippedPrecision
+from builder.reporting import made as words
+from builder.reporting.progress import Stages
+from builder.support.errors import ConfigError, QualityError
+
+ROOT = Path(__file__).parent.parent
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run_stages(stages: Stages) -> list[int]:
+    """Three stages, one of them within another; how many bars there were in each."""
+    bars = []
+    for name, precision in (("read", ""), ("round", "int8"), ("verify", "mixed")):
+        stages.precision = precision
+        with stages(name, 3) as advance, stages("plan"):
+            advance()
+            bars.append(len(stages._progress.tasks))
+    return bars
+
+
+def test_a_pipe_gets_a_line_a_stage() -> None:
+    pipe = io.StringIO()
+    run_stages(Stages(pipe))
+    choosing = "choosing operators that stay in float"
+    assert pipe.getvalue().splitlines() == [
+        "reading the models", choosing,
+        "int8: learning how to round the weights", f"int8: {choosing}",
+        "mixed: verifying the finished file", f"mixed: {choosing}",
+    ]  # fmt: skip
+
+
+def test_verbose_says_how_long_each_took() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        run_stages(Stages(stream, verbose=True))
+        assert len(re.findall(r"int8: learning how to round the weights: \d+\.\d s", stream.getvalue())) == 1
+
+
+def test_a_terminal_has_one_bar_and_it_ends() -> None:
+    terminal = Terminal()
+    assert run_stages(Stages(terminal)) == [1, 1, 1]
+    assert "\x1b[2K" in terminal.getvalue().rpartition("verifying")[2]  # the last is wiped away
+
+
+def test_nothing_is_shown_where_nothing_is_wanted() -> None:
+    stages = Stages(None)
+    run_stages(stages)
+    assert list(stages.seconds) == ["plan", "read", "round", "verify"]
+
+
+def test_every_stage_has_words() -> None:
+    from builder.reporting.progress import WORDS
+
+    used = {
+        name
+        for folder in ("quantizing", ".")
+        for path in (ROOT / "builder" / folder).glob("*.py")
+        for name in re.findall(r'\bstages\("(\w+)"', path.read_text())
+    }
+    assert len(used) > 10
+    assert used <= set(WORDS)
+
+
+# What was made
+
+
+def tried(precision: str, **agreement: float) -> Any:
+    quality = SimpleNamespace(
+        heads=[
+            SimpleNamespace(head_name=name, agreement=value, passes=value.__ge__, bar=lambda bar: bar)
+            for name, value in agreement.items()
+        ]
+    )
+    metadata = SimpleNamespace(heads=list(agreement), input=SimpleNamespace(noun="pictures"))
+    return SimpleNamespace(precision=precision, title=precision, model=b"1234", quality=quality, metadata=metadata)
+
+
+@pytest.fixture
+def config() -> Any:
+    return SimpleNamespace(
+        output=Path("house.tflite"),
+        min_agreement=0.97,
+        report_folder=Path("house.report"),
+        keras_output=None,
+        saved_model=None,
+    )
+
+
+def test_the_sentence_says_what_was_made_and_why_not_int8(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "last_built", lambda tried: tried[-1])
+    int8, skipped = tried("int8", cats=1.0, things=0.86, dogs=0.9), SkippedPrecision("int16", "slower than float here")
+    assert words.made(config, [tried("int8", cats=1.0)]) == (
+        "house.tflite: 1 head on one backbone, 4 bytes; computes in integers (int8)"
+    )
+    assert words.made(config, [int8, skipped, tried("float16", cats=1.0, things=1.0, dogs=1.0)]) == (
+        "house.tflite: 3 heads on one backbone, 4 bytes; has float16 weights and computes in float (float16); int8 was "
+        "too inexact: 0.86 of 0.97 on things; int16 was left out: slower than float here"
+    )
+
+
+def test_the_end_says_where_it_lies_and_what_to_run(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "last_built", lambda tried: tried[-1])
+    config.saved_model, config.output = Path("served"), Path("my house.tflite")
+    lines = words.made_lines(config, [tried("int8", cats=1.0)])
+    assert lines[1:] == [
+        "report: house.report/index.html",
+        "SavedModel for servers: served",
+        "next: edge-runtime classify 'my house.tflite' PICTURE, or edge-runtime camera 'my house.tflite'",
+    ]
+
+
+# The options
+
+
+def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *options: str) -> Result:
+    """``builder build`` whose work is done already."""
+    import builder.pipeline
+    import builder.reporting.report
+
+    def build(settings: Any, *, progress: Any, verbose: bool) -> Any:
+        if progress is not None:
+            print("reading the models", file=progress, flush=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return SimpleNamespace(report=SimpleNamespace(to_json=lambda: outcome))
+
+    monkeypatch.setattr(building, "check_early", lambda settings: None)
+    monkeypatch.setattr(builder.pipeline, "build", build)
+    monkeypatch.setattr(builder.reporting.report, "print_summary", lambda report: print("a table"))
+    return CliRunner().invoke(main, ["build", "--head", "a=a.keras", "--output", "o.tflite", *options])
+
+
+def test_as_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, {"passed": True, "output": "é\x1b"}, "--json")
+    assert (done.exit_code, json.loads(done.stdout), done.stderr) == (0, {"passed": True, "output": "é\x1b"}, "")
+
+
+def test_as_json_also_where_a_head_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, QualityError("head a: no", {"passed": False}), "--json")
+    assert (done.exit_code, json.loads(done.stdout), done.stderr) == (3, {"passed": False}, "error: head a: no\n")
+    other = run(monkeypatch, ConfigError("no"), "--json")
+    assert (other.exit_code, other.stdout) == (2, "")
+
+
+def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, {}, "--quiet")
+    assert (done.exit_code, done.output) == (0, "")
+    failed = run(monkeypatch, QualityError("head a: no"), "--quiet")
+    assert (failed.exit_code, failed.output) == (3, "error: head a: no\n")
+
+
+def test_otherwise_a_line_a_stage_and_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, {})
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "a table\n", "reading the models\n")
+
+
+def test_one_of_them_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, {}, "--quiet", "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "one of them at a time" in done.stderr
