@@ -10,8 +10,9 @@ from scipy.special import softmax
 
 from builder.joint.graph import lay_out, reference
 from builder.joint.logistic import balanced_weights, fit_logistic, folds, out_of_fold
-from builder.joint.router import Evidence, Router, energies, fit_router, pooled, unit
+from builder.joint.router import Evidence, Router, energies, fit_router, unit
 from builder.joint.unknown import Judged, head_thresholds, known_score, refusing, separation, unknown_by_leaving_out
+from builder.support.arrays import pooled
 from edge_runtime.metadata import HeadInfo
 
 HEADS, LABELS, WIDTH = 3, 4, 40

@@ -18,6 +18,8 @@ from builder.support.errors import ConfigError, SamplesError
 from builder.training.fit import class_weights, fit_head
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
 from edge_runtime.metadata import ImageInput
+from edge_runtime.preprocess import image_tensor
+from edge_runtime.quantization import Quantization
 from tests.tiny_models import SIZE, tiny_base, tiny_classifier, tiny_picture
 
 SPEC = ImageInput(SIZE, SIZE)
@@ -230,6 +232,81 @@ def test_the_same_twice_gives_the_same_weights(trained: Path, folder: Path, base
     run("train-head", folder, "--backbone", base, "--preprocessing", "tf", "--output", again, "--no-flip")
     one, two = (keras.models.load_model(path).get_weights() for path in (trained, again))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def store(path: Path, base: Path, sources: list[Path], **changed: Any) -> Path:
+    """What ``edge-runtime features`` writes of a file with this base: its map, in int8."""
+    import keras
+
+    model = keras.models.load_model(base)
+    images = np.concatenate([image_tensor(source, SPEC) for source in sources]).astype(np.float32)
+    real = np.asarray(model(images / 127.5 - 1))
+    kept = Quantization(
+        float(real.max() - real.min()) / 255, -128 - round(255 * float(real.min() / (real.max() - real.min()))), np.int8
+    )
+    arrays = {
+        "features": kept.quantize(real),
+        "features_scale": np.float32(kept.scale),
+        "features_zero_point": np.int32(kept.zero_point),
+        "paths": np.array([str(source) for source in sources]),
+    }
+    np.savez(path, **{key: value for key, value in {**arrays, **changed}.items() if value is not None})
+    return path
+
+
+def test_a_head_is_trained_on_features_that_were_stored(trained: Path, folder: Path, base: Path, tmp_path: Path) -> None:
+    import keras
+
+    sources = sorted(folder.rglob("*.png"))
+    features = store(tmp_path / "features.npz", base, sources)
+    output = tmp_path / "stored.keras"
+    chosen = ("--backbone", base, "--preprocessing", "tf", "--output", output, "--epochs", 400)
+    result = run("train-head", features, *chosen, "--held-out", folder, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (document["labels"], document["samples"]) == (["blue", "red", "white"], 36)
+    assert document["held_out"]["accuracy"] > 0.9  # of the pictures, in float
+    model, images = keras.models.load_model(output), read_class_folders(folder, SPEC)
+    assert np.mean(model.predict(images.inputs, verbose=0).argmax(1) == images.classes) > 0.9
+
+
+def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
+    sources = sorted(folder.rglob("*.png"))
+    good = store(tmp_path / "good.npz", base, sources)
+    other = tmp_path / "other.keras"
+    tiny_base(7, pooling=False).save(other)
+
+    def message(features: Path, backbone: Path = base) -> str:
+        result = run(
+            "train-head", features, "--backbone", backbone, "--preprocessing", "tf", "--output", tmp_path / "o.keras"
+        )
+        assert result.exit_code == 2, result.output
+        assert not (tmp_path / "o.keras").exists()
+        return result.stderr.strip().splitlines()[-1]
+
+    assert "features of this base, found those of another (correlation" in message(good, other)
+    gone = [Path("/gone") / source.parent.name / source.name for source in sources]
+    short = store(tmp_path / "short.npz", base, sources, features=np.zeros((36, 5), np.int8))
+    assert "expected 64 features of a picture, as of the base, found 5" in message(short)
+    one = store(tmp_path / "one.npz", base, sources, paths=np.array([f"/p/{i}.png" for i in range(36)]))
+    assert "two labels or more, each in a folder of its name; found p" in message(one)
+    for name, changed in {
+        "none": {"features_scale": None},
+        "two": {"second_scale": np.float32(1), "second": np.zeros(3)},
+        "nan": {"features_scale": np.float32("nan")},
+        "lines": {"paths": None},
+        "objects": {"paths": np.array([{}], object)},
+    }.items():
+        assert f"{name}.npz: " in message(store(tmp_path / f"{name}.npz", base, sources, **changed))
+    (tmp_path / "text.npz").write_text("no archive")
+    assert "edge-runtime features wrote" in message(tmp_path / "text.npz")
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "score.json").write_text("{}")
+    assert "pip install 'polyhead[cluster]'" in message(tmp_path / "scores")
+    assert run(
+        "train-head", store(tmp_path / "gone.npz", base, sources, paths=np.array([str(p) for p in gone])),
+        "--backbone", other, "--preprocessing", "tf", "--output", tmp_path / "unchecked.keras",
+    ).exit_code == 0  # fmt: skip
 
 
 def test_texts(tmp_path: Path) -> None:

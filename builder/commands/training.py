@@ -34,8 +34,11 @@ from edge_runtime.escape import printable
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds and inputs give equal weights.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: bool, **chosen: Any) -> None:
-    """Train a classifier on a frozen base, from SAMPLES: a folder with a folder of pictures for each label, or a CSV file
-    with the columns text and label.
+    """Train a classifier on a frozen base, from SAMPLES: a folder with a folder of pictures for each label, a CSV file
+    with the columns text and label, or stored features.
+
+    Stored features are an .npz file of `edge-runtime features`, or a folder of `builder score --features`, made with a
+    file of the same base. A label is the name of the folder that a picture lay in.
     """
     if output.suffix != ".keras":
         raise ConfigError(f"--output {output}: expected a name that ends in .keras")

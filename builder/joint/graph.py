@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from builder.joint.layout import Layout
-from builder.joint.router import TINY, Router, pooled
+from builder.joint.router import TINY, Router
+from builder.support.arrays import pooled
 from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM

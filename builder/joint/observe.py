@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from builder.joint.layout import NONE
-from builder.joint.router import Evidence, pooled, unit
+from builder.joint.router import Evidence, unit
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Sample, draw_evenly, find_pictures, find_samples
+from builder.support.arrays import pooled
 from builder.tflite.flatbuffer import Part, operator_name, quantization, write_parts
 from builder.tflite.link import logits_tensor
 from edge_runtime.errors import PictureError

@@ -121,12 +121,6 @@ def none_alone(classes: int, shift: float) -> np.ndarray:
     return found
 
 
-def pooled(features: np.ndarray) -> np.ndarray:
-    """(pictures, channels) of features (pictures, ..., channels): a map of features is averaged over its places."""
-    found: np.ndarray = features.reshape(len(features), -1, features.shape[-1]).mean(1)
-    return found
-
-
 def unit(features: np.ndarray) -> np.ndarray:
     """float64 (pictures, features) of length 1."""
     real = features.astype(np.float64)

@@ -20,12 +20,13 @@ from scipy.special import softmax
 
 from builder.joint.layout import NONE, lay_out
 from builder.joint.logistic import cross_validated, fit_logistic, folds, principal
-from builder.joint.router import FOLDS, PENALTIES, pooled, unit
+from builder.joint.router import FOLDS, PENALTIES, unit
 from builder.joint.unknown import known_score, separation
 from builder.judging.evaluate_page import Matrix, Page, render
 from builder.judging.metrics import Accuracy, confusion, judge, reliability
 from builder.samples.files import find_pictures
 from builder.settings.config import BuildConfig
+from builder.support.arrays import pooled
 from builder.support.errors import SamplesError
 from builder.support.files import write_text
 from builder.support.plain import plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from builder.scoring.samples import Planned, file_system
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
 from edge_runtime.inputs import Sample
-from edge_runtime.metadata import FEATURES, ImageInput
+from edge_runtime.metadata import FEATURES, ImageInput, SeamTensor
 from edge_runtime.preprocess import stored_tensor
 
 INTERPRETER = "ai_edge_litert"
+TENSOR = "polyhead"  # of a field's metadata: what the integers of a column of features mean
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
 
     ``source`` and ``error`` (null where all went well); for each head ``HEAD_label``, ``HEAD_score`` and ``HEAD_scores``
     (float32, in the order of its labels); ``joint_label`` (null where the sample belongs to no head), ``joint_score``;
-    ``features`` flat, in C order, or one column ``features_TENSOR`` for each tensor of the seam.
+    ``features`` flat, in C order, or one column ``features_TENSOR`` for each tensor of the seam; its shape, scale and
+    zero point are in the field's metadata, under ``polyhead``.
     """
     columns = [pa.field("source", pa.string()), pa.field("error", pa.string())]
     for name in wanted.heads:
@@ -69,10 +72,21 @@ def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
         columns += [pa.field("joint_label", pa.string()), pa.field("joint_score", pa.float32())]
     if wanted.features:
         columns += [
-            pa.field(feature_column(tensor.name), pa.list_(pa.from_numpy_dtype(tensor.quantization.dtype)))
+            pa.field(
+                feature_column(tensor.name),
+                pa.list_(pa.from_numpy_dtype(tensor.quantization.dtype)),
+                metadata={TENSOR: _described(tensor)},
+            )
             for tensor in metadata.seam
         ]
     return pa.schema(columns)
+
+
+def _described(tensor: SeamTensor) -> str:
+    quantization = tensor.quantization
+    return json.dumps(
+        {"shape": list(tensor.shape), "scale": float(quantization.scale), "zero_point": int(quantization.zero_point)}
+    )
 
 
 def feature_column(tensor: str) -> str:

@@ -34,6 +34,10 @@ class Result:
     def heads(self) -> tuple[str, ...]:
         return tuple(self.request["heads"])
 
+    @property
+    def schema(self) -> pa.Schema:
+        return pyarrow.parquet.read_schema(part(self.folder, 0))
+
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Block after block, in the order of the plan."""
         for block in range(self.blocks):

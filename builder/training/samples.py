@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,10 @@ MIN_GROUPS = 2  # of a class: one to learn from, one to validate with
 
 @dataclass(frozen=True)
 class Samples:
-    """``inputs``: float32 pictures (n, height, width, 3), RGB, 0..255, or texts (n,). ``classes``: int (n,), indices into
-    ``labels``. ``groups``: (n,) names; samples of one group are no independent evidence. ``sources``: for people.
+    """``inputs``: float32 pictures (n, height, width, 3), RGB, 0..255, texts (n,), or features (n, features).
+
+    ``classes``: int (n,), indices into ``labels``. ``groups``: (n,) names; samples of one group are no independent
+    evidence. ``sources``: for people.
     """
 
     inputs: np.ndarray
@@ -72,6 +75,23 @@ def read_csv(path: Path) -> Samples:
     texts = np.array([row["text"] for row in rows], object)
     classes = np.array([labels.index(row["label"]) for row in rows])
     return _checked(Samples(texts, classes, texts.astype(str), labels, tuple(texts)), path)
+
+
+def labelled(inputs: np.ndarray, sources: Sequence[str], place: Path, *, group_by: str | None = None) -> Samples:
+    """``inputs`` (n, ...) of pictures at ``sources``, each labelled by the folder that it lies in.
+
+    ``place``: for messages. ``group_by``: as in ``read_class_folders``. Raises ``SamplesError``.
+    """
+    folders = [Path(source).parent.name for source in sources]
+    labels = tuple(sorted(set(folders)))
+    if len(labels) < 2:
+        raise SamplesError(
+            f"{place}: expected pictures of two labels or more, each in a folder of its name; found "
+            f"{', '.join(labels) or 'no picture'}"
+        )
+    groups = np.array([_group(Path(source).stem, group_by) or source for source in sources])
+    classes = np.array([labels.index(folder) for folder in folders])
+    return _checked(Samples(inputs, classes, groups, labels, tuple(sources)), place)
 
 
 def validating(samples: Samples) -> np.ndarray:

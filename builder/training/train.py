@@ -15,6 +15,7 @@ from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
+from builder.training.stored import check_base, holds_features, read_features
 from builder.training.trained import Judged, TrainConfig, Trained
 from edge_runtime.metadata import ImageInput
 
@@ -27,7 +28,7 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     stages = Stages(progress)
-    texts = config.samples.suffix.lower() == ".csv"
+    texts, stored = config.samples.suffix.lower() == ".csv", holds_features(config.samples)
     with stages("load"):
         base = _base(config)
     with stages("read"):
@@ -37,10 +38,10 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
         raise ConfigError(
             f"{config.held_out}: expected the labels {', '.join(samples.labels)}, found {', '.join(held_out.labels)}"
         )
-    number = 1 if texts else config.views
+    number = 1 if texts or stored else config.views
     with stages("features", number * -(-len(samples.classes) // BATCH)) as advance:
-        extractor = base.model if texts else _augmented(base, config)
-        features = views(extractor, samples.inputs, number, advance)
+        extractor = base.model if texts or stored else _augmented(base, config)
+        features = samples.inputs[None] if stored else views(extractor, samples.inputs, number, advance)
     validates = validating(samples)
     with stages("train"):
         head = new_head(features.shape[-1], len(samples.labels), config)
@@ -55,7 +56,8 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
         )
     judged = None
     if held_out is not None:
-        judged = Judged.of(head.predict(views(base.model, held_out.inputs, 1)[0], verbose=0), held_out.classes)
+        seen = held_out.inputs if held_out.inputs.ndim == 2 else views(base.model, held_out.inputs, 1)[0]
+        judged = Judged.of(head.predict(seen, verbose=0), held_out.classes)
     trained = Trained(
         config=config,
         labels=samples.labels,
@@ -94,7 +96,12 @@ def _read(config: TrainConfig, source: Path, base: Base) -> Samples:
     if source.suffix.lower() == ".csv":
         return read_csv(source)
     _, height, width, _ = base.model.input_shape
-    return read_class_folders(source, ImageInput(height, width), group_by=config.group_by)
+    spec = ImageInput(height, width)
+    if not holds_features(source):
+        return read_class_folders(source, spec, group_by=config.group_by)
+    samples = read_features(source, group_by=config.group_by)
+    check_base(base, samples, source, spec)
+    return samples
 
 
 def _augmented(base: Base, config: TrainConfig) -> Any:

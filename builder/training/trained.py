@@ -15,7 +15,7 @@ from builder.training.fit import Fit
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """``samples``: a folder with a folder of pictures for each label, or a CSV file of texts.
+    """``samples``: a folder with a folder of pictures for each label, a CSV file of texts, or stored features.
 
     ``backbone``: ``efficientnet_lite0`` or a model file. ``preprocessing``: how pixels enter it, where it does not say.
     ``views``: of each picture, the first as it is and the others augmented. ``hidden``: units of a layer between features

@@ -20,6 +20,7 @@ from builder.scoring.samples import planned  # noqa: E402
 from builder.scoring.search import disagreeing, far, like, search, uncertain  # noqa: E402
 from builder.scoring.stored import Result, open_result  # noqa: E402
 from builder.support.errors import ConfigError  # noqa: E402
+from builder.training.stored import read_features  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from edge_runtime.identity import file_digest  # noqa: E402
 from tests.cluster.material import FOLDER, pictures  # noqa: E402
@@ -61,6 +62,18 @@ def new(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
 def whole(result: Result) -> list[dict]:
     rows = pa.concat_tables(result.tables()).to_pylist()
     return [row for row in rows if row["error"] is None]
+
+
+def test_features_to_train_on_are_those_of_the_device(old: Result, new: Result) -> None:
+    for file, result in ((THREE, old), (INT16, new)):
+        samples = read_features(result.folder)
+        assert (samples.labels, len(samples.sources)) == (("0", "1", "2"), 23)
+        assert [samples.labels[c] for c in samples.classes] == [Path(source).parent.name for source in samples.sources]
+        with MultiHeadClassifier(file) as opened:
+            (tensor,) = opened.metadata.seam
+            real = [tensor.quantization.dequantize(opened.features(source)) for source in samples.sources]
+        expected = np.concatenate(real).reshape(23, -1, tensor.shape[-1]).mean(1)
+        np.testing.assert_allclose(samples.inputs, expected, rtol=1e-6)
 
 
 def test_changes_are_those_of_the_rows(old: Result, new: Result, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ def plain_numpy(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the list and P(heads and none) of one picture."""
     scale, zero_point = router["seam"]
-    evidence = (row - zero_point) * scale @ router["weights"] * router["steps"] + router["bias"]
+    features = (row - zero_point) * scale
+    evidence = features / np.linalg.norm(features) @ router["weights"] * router["steps"] + router["bias"]
     for h, (z, width, gain) in enumerate(zip(logits, router["widths"], router["gains"])):
         evidence[h] += gain * np.log(np.sum(np.exp(z / width)))
     heads = softmax(evidence)
