@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 import numpy as np
 
 from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_model
-from edge_runtime.errors import BundleError, EdgeRuntimeError, UnknownHeadError
+from edge_runtime.errors import BundleError, EdgeRuntimeError, TextError, UnknownHeadError
 from edge_runtime.heads import Path, all_heads, own_heads, packed_heads
 from edge_runtime.identity import file_digest
 from edge_runtime.inputs import Sample, picture_input, tensor_maker, text_input
@@ -320,6 +320,43 @@ class MultiHeadClassifier:
         """
         text_input(self._spec)
         return self._classify(text, heads, top_k, joint, threshold)
+
+    def classify_texts(
+        self,
+        texts: Iterable[Text],
+        *,
+        heads: Optional[Iterable[Head]] = None,
+        top_k: Optional[int] = None,
+        joint: bool = False,
+        threshold: Optional[Thresholds] = None,
+    ) -> List[ClassificationResult]:
+        """Classify texts, in their order. A file takes one at a time; a text that comes again is not computed again.
+
+        Args:
+            texts: Strings, or bytes in UTF-8.
+            heads: As in ``classify``.
+            top_k: As in ``classify``.
+            joint: As in ``classify``.
+            threshold: As in ``classify``.
+
+        Raises:
+            TextError: One of them is no text; the message says which. Or ``texts`` is one text.
+            UnknownHeadError: The file has no such head, or no joint head.
+        """
+        text_input(self._spec)
+        if isinstance(texts, (str, bytes)):
+            raise TextError("expected a list of texts, found one text; classify_text takes one")
+        chosen = None if heads is None else list(heads)
+        known: Dict[Text, ClassificationResult] = {}
+        found = []
+        for index, text in enumerate(texts):
+            try:
+                if text not in known:
+                    known[text] = self._classify(text, chosen, top_k, joint, threshold)
+            except (TextError, TypeError) as error:
+                raise TextError(f"text {index}: {error}") from error
+            found.append(known[text])
+        return found
 
     def _classify(
         self,

@@ -264,3 +264,19 @@ def test_it_is_on_the_disk_before_it_takes_its_place_and_the_name_after(
     inside = {("fsync", path.stat().st_ino) for path in (served, served / "inner", served / "inner" / "weights")}
     assert set(events) == inside | {("fsync", tmp_path.stat().st_ino)}
     assert events[-1] == ("fsync", tmp_path.stat().st_ino)
+
+
+def test_a_folder_is_replaced_where_the_system_has_no_library_to_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where ``ctypes.CDLL(None)`` is a TypeError."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("bad argument type for built-in operation")
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files.ctypes, "CDLL", refuse)
+    for text in ("old", "new"):
+        with written_folder(tmp_path / "served", mark="mark") as draft:
+            (draft / "mark").write_text(text)
+    assert visible(tmp_path) == {"served/mark": b"new"}

@@ -299,6 +299,16 @@ def test_a_file_that_another_program_replaced_meanwhile_is_left_alone(
     assert file.read_bytes() == b"somebody else's"
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_who_has_a_saved_model_is_told_that_it_stays_behind(told: bool, file: Path, tmp_path: Path) -> None:
+    report = tmp_path / "main.report" / "report.json"
+    report.parent.mkdir()
+    report.write_text(json.dumps({"output": "main.tflite", "saved_model": "served" if told else None}))
+    change = rename_head(GrowConfig(file, tmp_path / "other.tflite"), "garden", "yard")
+    assert [note for note in change.notes if "SavedModel served" in note] == change.notes
+    assert bool(change.notes) is told
+
+
 # The joint list
 
 

@@ -40,6 +40,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     return build(text_config(tmp_path_factory.mktemp("text"), {"a": 3, "b": 4}, texts=60))
 
 
+def test_texts_in_a_list_are_classified_in_their_order(built: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["one two three", b"w1 w2", "", "one two three", "ünknown"]
+    with MultiHeadClassifier(built.output) as classifier:
+        expected = [classifier.classify_text(text, heads=["b"]).classifications for text in texts]
+        ran: list[str] = []
+        run = classifier._model.run
+        monkeypatch.setattr(classifier._model, "run", lambda name, inputs: (ran.append(name), run(name, inputs))[1])
+        found = classifier.classify_texts(iter(texts), heads=iter(["b"]))
+        assert [result.classifications for result in found] == expected
+        assert ran.count("backbone") == 4  # the same text is computed once
+        assert classifier.classify_texts([]) == []
+        for wrong, word in (("one text", "a list of texts"), (["w1", 3], "text 1: "), (["w1", ["w2"]], "text 1: ")):
+            with pytest.raises(TextError, match=word):
+                classifier.classify_texts(wrong)
+
+
 def test_texts_are_served_as_they_are_classified(built: BuildResult) -> None:
     texts = ["one two three", "", "ünknown \U0001f600"]
     with MultiHeadClassifier(built.output) as classifier:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from builder.exporting.sign import is_signed
-from builder.growing.finished import Finished, Kept, prove_kept, read_finished, record, renamed, with_heads
+from builder.growing.finished import (
+    Finished,
+    Kept,
+    prove_kept,
+    read_finished,
+    record,
+    renamed,
+    saved_model_of,
+    with_heads,
+)
 from builder.support.errors import ConfigError
 from builder.support.files import Output, locked
 from builder.support.places import check_file, report_folder
@@ -174,4 +183,9 @@ def finish(draft: Path, content: bytes, metadata: Metadata | HeadPack, config: P
     if isinstance(metadata, Metadata):
         change.heads = len(metadata.heads)
     draft.write_bytes(content)
+    server = saved_model_of(config.file, report_folder(config.file))
+    if server is not None:
+        change.notes.append(
+            f"the SavedModel {server} has the heads that were there before; build again to bring it in step"
+        )
     record(config.output, config.report_folder, change.to_json())

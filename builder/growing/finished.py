@@ -163,16 +163,22 @@ def _check_equal(what: str, expected: Iterable[np.ndarray], found: Iterable[np.n
 
 def record(output: Path, folder: Path, entry: Mapping[str, Any]) -> None:
     """Add what was done to ``report.json``, under ``changes``, behind what the build of the same file left there."""
-    path = folder / "report.json"
-    try:
-        document = json.loads(read_file(path, MAX_REPORT))
-    except (OSError, ValueError):
-        document = {}
-    known = Path(str(document.get("output"))).name if isinstance(document, dict) else ""
-    if known not in (
-        output.name,
-        output.resolve().name,
-    ):  # the folder is told apart by its name alone: paths are spelled in many ways
-        document = {"output": str(output)}
+    document = _report_of(output, folder) or {"output": str(output)}
     document["changes"] = [*document.get("changes", []), dict(entry)]
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "report.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def saved_model_of(file: Path, folder: Path) -> str | None:
+    """Where the build of ``file`` wrote a SavedModel, as its report in ``folder`` says; None where it wrote none."""
+    found = (_report_of(file, folder) or {}).get("saved_model")
+    return found if isinstance(found, str) else None
+
+
+def _report_of(file: Path, folder: Path) -> dict[str, Any] | None:
+    """What ``report.json`` says of this file; it is told by its name alone, since paths are spelled in many ways."""
+    try:
+        document = json.loads(read_file(folder / "report.json", MAX_REPORT))
+    except (OSError, ValueError):
+        return None
+    known = Path(str(document.get("output"))).name if isinstance(document, dict) else ""
+    return document if known in (file.name, file.resolve().name) else None

@@ -168,6 +168,7 @@ class Report:
             "failures": self.failures,
             "warnings": self.warnings,
             "summary": made(self.config, self.tried),
+            "saved_model": None if self.config.saved_model is None else str(self.config.saved_model),
             "bytes": {"whole file": self.file_bytes, **self.bytes_by_part},
             "backbone": {
                 "digest": self.metadata.backbone_digest,

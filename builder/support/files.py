@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,9 +176,7 @@ def _swap(draft: Path, real: Path, old: Path) -> None:
     if not real.exists() or not any(real.iterdir()):
         draft.rename(real)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(draft), os.fsencode(real)
-    if hasattr(libc, "renameat2") and libc.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+    if _exchanged(draft, real):
         return
     real.rename(old)
     try:
@@ -186,3 +185,12 @@ def _swap(draft: Path, real: Path, old: Path) -> None:
         old.rename(real)
         raise
     old.rename(draft)
+
+
+def _exchanged(draft: Path, real: Path) -> bool:
+    """Two folders get each other's names; False where the system has no such call."""
+    if not sys.platform.startswith("linux"):  # Windows has no such library to open
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(draft), os.fsencode(real)
+    return hasattr(libc, "renameat2") and libc.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
