@@ -21,7 +21,7 @@ from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
 from builder.reporting.progress import Stages
-from builder.settings.config import MIXED, OWN
+from builder.settings.config import DYNAMIC, MIXED, OWN
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
 from builder.tflite.flatbuffer import Part, operator_name, read_parts
@@ -96,14 +96,16 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
         before = len(tried)
         try:
             stages.precision = precision
-            if precision == "int16" and len(material.config.precisions) > 1:
-                _check_quicker_than_float(material)
+            if precision in ("int16", DYNAMIC) and len(material.config.precisions) > 1:
+                _check_quicker_than_float(material, precision)
             for candidate in _candidates(material, precision, int8, stages):
                 int8 = candidate if precision == "int8" else int8
                 for attempt in _attempts(material, precision, candidate, tried):
                     built = _finish(material, precision, attempt, draft, stages)
                     tried.append(built)
                     if built.quality.reaches(material.config.min_agreement):
+                        if precision == MIXED and len(material.config.precisions) > 1:
+                            _try_dynamic(material, attempt, tried, draft, stages)
                         return tried
         except (ConversionError, TargetError) as error:
             if len(tried) > before:
@@ -112,6 +114,28 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
                 raise
             tried.append(SkippedPrecision(precision, str(error)))
     return tried
+
+
+def _try_dynamic(
+    material: Material,
+    mixed: QuantizedParts,
+    tried: list[BuiltPrecision | SkippedPrecision],
+    draft: Path,
+    stages: Stages,
+) -> None:
+    """Where dynamic is quicker than the ``mixed`` precision that passed and ends ``tried``, it is tried as well; the one
+    to take is at the end afterwards.
+    """
+    stages.precision = DYNAMIC
+    try:
+        dynamic = _quantized(material, DYNAMIC, stages)
+    except (ConversionError, TargetError):
+        return
+    own_ms, mixed_ms = material.times.backbones(dynamic.parts[BACKBONE], mixed.parts[BACKBONE])
+    if own_ms < mixed_ms:
+        built = _finish(material, DYNAMIC, dynamic, draft, stages)
+        passes = built.quality.reaches(material.config.min_agreement)
+        tried.insert(len(tried) if passes else len(tried) - 1, built)
 
 
 @dataclass(frozen=True)
@@ -235,20 +259,18 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
     )
 
 
-def _check_quicker_than_float(material: Material) -> None:
+def _check_quicker_than_float(material: Material, precision: str) -> None:
     """What is as large as int8 weights, and slower than they are in float, is of use to special hardware alone.
 
     Raises ``ConversionError``.
     """
-    models = [
-        quantize(material.calibrated.model, material.calibrated.ranges, precision) for precision in ("int16", "float")
-    ]
-    int16, floating = material.times.backbones(*(read_parts(model)[BACKBONE] for model in models))
-    if math.isinf(int16):
+    models = [quantize(material.calibrated.model, material.calibrated.ranges, p) for p in (precision, "float")]
+    own, floating = material.times.backbones(*(read_parts(model)[BACKBONE] for model in models))
+    if math.isinf(own):
         raise ConversionError(f"{material.times.name} has no times of it; to be had by its name")
-    if int16 > floating:
+    if own > floating:
         raise ConversionError(
-            f"slower than float on {material.times.name} ({int16:.1f} ms against {floating:.1f}); to be had by its name"
+            f"slower than float on {material.times.name} ({own:.1f} ms against {floating:.1f}); to be had by its name"
         )
 
 

@@ -36,7 +36,7 @@ from tests.tiny_models import THREE_HEADS, build_tiny, tiny_picture
 from tests.tiny_texts import sentences, text_base, text_config
 
 INTERPRETER = "ai_edge_litert"
-PRECISIONS = ("mixed", "int16", "weights", "float16", "float")
+PRECISIONS = ("mixed", "int16", "dynamic", "weights", "float16", "float")
 FILES = {"three": THREE_HEADS, "twenty": {f"head_{i:02d}": 2 + i % 4 for i in range(20)}}
 
 

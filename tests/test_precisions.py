@@ -23,10 +23,19 @@ from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter
+from edge_runtime.metadata import OLDEST_RUNTIME
 from tests.device_files import two_float_operators
 from tests.joint_models import head_of, with_joint
 
-TYPES = {"int8": INT8, "mixed": INT8, "int16": INT16, "weights": FLOAT32, "float16": FLOAT32, "float": FLOAT32}
+TYPES = {
+    "int8": INT8,
+    "mixed": INT8,
+    "int16": INT16,
+    "dynamic": FLOAT32,
+    "weights": FLOAT32,
+    "float16": FLOAT32,
+    "float": FLOAT32,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +66,8 @@ def by_precision(config: BuildConfig) -> dict[str, BuildResult]:
 def test_each_precision_is_nearer_to_float_than_int8_and_the_last_is_float(by_precision: dict[str, BuildResult]) -> None:
     found = {name: result.quality.features_snr_db for name, result in by_precision.items()}
     assert found["mixed"] > found["int8"] - 0.5  # two operators, not those that lose most
-    assert all(found[name] > found["int8"] + 10 for name in PRECISIONS[2:]), found
+    assert all(found[name] > found["int8"] + 10 for name in PRECISIONS[2:] if name != "dynamic"), found
+    assert found["dynamic"] > found["int8"]
     assert found["float"] > 100
 
 
@@ -211,11 +221,60 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     judged_as(monkeypatch, [0.5, 0.5, 1.0])
     result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
     found = result.report.to_json()["precisions"]
-    assert [tried["precision"] for tried in found] == ["int8", "mixed", "int16", "weights"]
+    assert [tried["precision"] for tried in found] == ["int8", "mixed", "int16", "dynamic"]
     assert "slower than float on this machine (9.0 ms against 3.0)" in found[2]["skipped"]
     judged_as(monkeypatch, [1.0])
     named = build(replace(config, precision="int16", output=config.output.parent / "slow.tflite"))
     assert named.metadata.built["precision"] == "int16"
+
+
+def is_dynamic(part: Part) -> bool:
+    """Do convolutions read float and hold int8?"""
+    layers = [op for op in part.operators if operator_name(part, op) == "CONV_2D"]
+    return any([part.tensors[i].type for i in op.inputs[:2]] == [FLOAT32, INT8] for op in layers)
+
+
+@pytest.mark.parametrize(
+    ("dynamic_ms", "agreements", "order"),
+    [
+        (2.0, [0.5, 1.0, 1.0], ["int8", "mixed", "dynamic"]),  # quicker than mixed, and passes: taken
+        (2.0, [0.5, 1.0, 0.5], ["int8", "dynamic", "mixed"]),  # does not pass
+        (4.0, [0.5, 1.0], ["int8", "mixed"]),  # slower than mixed: not built
+        (4.0, [0.5, 0.5, 0.5, 1.0], ["int8", "mixed", "int16", "dynamic"]),  # quicker than float at least
+        (9.0, [0.5, 0.5, 0.5, 1.0], ["int8", "mixed", "int16", "dynamic", "weights"]),  # slower: left out
+    ],
+)
+def test_dynamic_is_taken_where_it_is_the_quickest_that_passes(
+    config: BuildConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    dynamic_ms: float,
+    agreements: list[float],
+    order: list[str],
+) -> None:
+    def milliseconds(*parts: Part) -> list[float]:
+        float_ms = [5.0 if all(t.type not in (INT8, INT16) for t in part.tensors) else 3.0 for part in parts]
+        return [dynamic_ms if is_dynamic(part) else ms for part, ms in zip(parts, float_ms, strict=True)]
+
+    monkeypatch.setattr(latency, "backbone_ms", milliseconds)
+    judged_as(monkeypatch, agreements)
+    result = build(
+        replace(config, output=config.output.parent / "dynamic.tflite", min_agreement=0.97, rounding="nearest")
+    )
+    found = result.report.to_json()["precisions"]
+    assert [tried["precision"] for tried in found] == order
+    assert result.metadata.built["precision"] == order[-1]
+    skipped = [tried["precision"] for tried in found if "skipped" in tried]
+    assert skipped == (["dynamic"] if dynamic_ms > 5 else [])
+
+
+def test_dynamic_runs_on_the_oldest_interpreter(by_precision: dict[str, BuildResult]) -> None:
+    """One scale for a whole dense layer: FULLY_CONNECTED version 12 is not needed. Depthwise layers compute in float."""
+    built = by_precision["dynamic"]
+    backbone = read_parts(built.output.read_bytes())["backbone"]
+    assert is_dynamic(backbone)
+    depthwise = [op for op in backbone.operators if operator_name(backbone, op) == "DEPTHWISE_CONV_2D"]
+    assert {backbone.tensors[op.inputs[1]].type for op in depthwise} == {FLOAT32}
+    assert built.metadata.min_runtime == OLDEST_RUNTIME
 
 
 def test_what_no_precision_can_do_is_an_error(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:

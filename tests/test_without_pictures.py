@@ -95,7 +95,7 @@ def test_int8_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "int8 needs calibration_data" in done.stderr.replace("--precision ", "").replace(
         "calibration-data", "calibration_data"
     )
-    assert "weights, float16, float need none" in done.stderr
+    assert "dynamic, weights, float16, float need none" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.boards.work import CONVERSION, LAYERS, kind_of, precision_of, work_of
+from builder.boards.work import CONVERSION, DYNAMIC_LAYERS, kind_of, precision_of, work_of
 from builder.quantizing.quantize import quantize
 from builder.tflite.flatbuffer import INT32, Part, activation_code, plain_tensor, read_parts, write_parts
 from builder.tflite.parts import is_constant
@@ -77,7 +77,7 @@ def make_probe() -> bytes:
         pair = [_chain(subject, times) for times in (SHORT, subject.long)]
         for precision in PRECISIONS:
             chains = [_in_precision(part, precision) for part in pair]
-            if precision == "dynamic" and kind_of(pair[0], pair[0].operators[0]).split()[0] not in LAYERS:
+            if precision == "dynamic" and kind_of(pair[0], pair[0].operators[0]).split()[0] not in DYNAMIC_LAYERS:
                 continue
             names = [f"{precision}_{number}_{length}" for length in ("short", "long")]
             parts.update(zip(names, chains, strict=True))

@@ -10,7 +10,8 @@ from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name
 from builder.tflite.parts import is_constant
 
 CONVERSION = "conversion"  # between float and int8, either way
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+DYNAMIC_LAYERS = ("CONV_2D", "FULLY_CONNECTED")  # as ``quantize`` makes them
+LAYERS = ("DEPTHWISE_CONV_2D", *DYNAMIC_LAYERS)
 
 
 def kind_of(part: Part, op: Any) -> str:

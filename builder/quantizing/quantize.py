@@ -116,13 +116,15 @@ def _float16() -> Any:
 
 def _dynamic() -> Any:
     """Dense layers have one scale for the whole tensor: one for each channel needs FULLY_CONNECTED version 12, which
-    interpreters before TensorFlow Lite 2.17 refuse.
+    interpreters before TensorFlow Lite 2.17 refuse. Depthwise layers compute in float: XNNPACK has no such kernel for
+    them, and TensorFlow Lite's own takes four times as long as float.
     """
     manager = recipe_manager.RecipeManager()
     manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8)
     manager.add_dynamic_config(
         ".*", qtyping.TFLOperationName.FULLY_CONNECTED, 8, granularity=qtyping.QuantGranularity.TENSORWISE
     )
+    manager.add_weight_only_config(".*", qtyping.TFLOperationName.DEPTHWISE_CONV_2D, 8)
     return manager.get_quantization_recipe()
 
 
