@@ -63,6 +63,9 @@ class _Unasked:
     def start(self) -> None:
         return
 
+    def of_output(self, place: int) -> _Unasked:
+        return self
+
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         raise NotImplementedError
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from builder.merging.merged import Merged
+from builder.reading.checks import labels_file
 from builder.reading.classifier import Classifier
 from builder.reading.tflite.classifier import TfliteClassifier
 from builder.reporting.progress import Stages
 from builder.reporting.report import Report, write_report
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, QualityError
-from builder.support.files import written
+from builder.support.files import write_text, written
 from builder.support.places import check_file
 from edge_runtime.metadata import Metadata
 
@@ -56,6 +58,8 @@ def write_others(config: BuildConfig, merged: Merged, metadata: Metadata, stages
     if config.keras_output is not None:
         with written(config.keras_output) as draft:
             merged.keras_model().save(draft)
+        of_outputs = {head.head_name: list(head.labels) for head in metadata.heads}
+        write_text(labels_file(config.keras_output), json.dumps(of_outputs, indent=2, ensure_ascii=False) + "\n")
     if config.saved_model is not None:
         with stages("serve"):
             labels = {head.head_name: head.labels for head in metadata.heads}

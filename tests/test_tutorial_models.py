@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 keras = pytest.importorskip("keras")
 
+from builder.commands.cli import main  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.formats.limits import check_definition  # noqa: E402
@@ -22,8 +24,10 @@ from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.source_input import AS_KERAS_RESIZES  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
+from edge_runtime.bundle import read_model  # noqa: E402
 from edge_runtime.metadata import ImageInput  # noqa: E402
 from edge_runtime.preprocess import image_tensor  # noqa: E402
+from tests.tiny_models import seed_weights  # noqa: E402
 from tests.tutorial_models import MODELS, ONLY_HDF5, SIZE, pictures_for, seeded, small_base  # noqa: E402
 
 TOLERANCE = {"half_precision": 0.02}  # there the answers that were kept are those of half precision
@@ -140,20 +144,48 @@ def test_other_channels_are_refused_and_the_way_out_is_one(tmp_path: Path, shape
     np.testing.assert_allclose(merged.head_scores("a", merged.features(pictures)), raw, atol=1e-4)
 
 
-def test_several_outputs_are_refused_and_each_can_be_saved(tmp_path: Path) -> None:
+def several_outputs(folder: Path, *, named: bool) -> Path:
     image = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.GlobalAveragePooling2D()(small_base(keras, inside=True)(image))
-    heads = [keras.layers.Dense(n, activation="softmax", name=f"of{n}")(x) for n in (2, 3)]
-    model = keras.Model(image, heads)
-    model.save(tmp_path / "both.keras")
-    with pytest.raises(ModelFileError, match=r"found 2; save a model for each of them, keras.Model"):
-        Reader().read("a", tmp_path / "both.keras", None)
-    read = []
-    for place, labels in enumerate(("ab", "cde")):
-        path = tmp_path / f"{place}.keras"
-        keras.Model(model.inputs, model.outputs[place]).save(path)
-        read.append(Reader().read(f"h{place}", path, None).with_labels(tuple(labels), None))
-    assert find_backbone(read).parameters > 0
+    heads = [keras.layers.Dense(n, activation="softmax", name=f"of{n}")(x) for n in (4, 3)]
+    model = keras.Model(image, {"b": heads[0], "a": heads[1]} if named else heads)
+    seed_weights(model, 3)
+    model.save(folder / "both.keras")
+    return folder / "both.keras"
+
+
+@pytest.mark.parametrize(("named", "names"), [(False, ("of4", "of3")), (True, ("a", "b"))])
+def test_each_of_several_outputs_is_a_head(tmp_path: Path, named: bool, names: tuple[str, str]) -> None:
+    path = several_outputs(tmp_path, named=named)
+    with pytest.raises(ModelFileError, match=f"found 2: {', '.join(names)}; each can be a head: add output_name"):
+        Reader().read("a", path, None)
+    with pytest.raises(ModelFileError, match="no output 'of5'; there are"):
+        Reader().read("a", path, None, None, "of5")
+    read = [Reader().read(name, path, None, None, name) for name in names]
+    assert [c.name for c in read] == [c.output_name for c in Reader().read_each("x", path, None)] == list(names)
+    read = [c.with_labels(tuple("abcd"[: c.end[1]]), None) for c in read]
+    merged = merge(read, find_backbone(read))
+    pictures = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8)
+    for classifier in read:  # the file itself, in a process of its own
+        answers = classifier.predict(pictures)
+        assert answers.shape == (6, len(classifier.labels))
+        np.testing.assert_allclose(merged.head_scores(classifier.name, merged.features(pictures)), answers, atol=1e-5)
+
+
+def test_init_makes_a_head_of_each_output_and_the_build_goes_round(tmp_path: Path) -> None:
+    """What ``keras_output`` writes is such a model, with its labels beside it."""
+    (tmp_path / "in").mkdir()
+    path = several_outputs(tmp_path / "in", named=False)
+    path.with_name("both.labels.json").write_text('{"of3": ["x", "y", "z"], "of4": ["a", "b", "c", "d"]}')
+    options = ("--precision", "float", "--keras-output", str(tmp_path / "again" / "merged.keras"))
+    (tmp_path / "again").mkdir()
+    done = CliRunner().invoke(main, ["build", str(tmp_path / "in"), *options])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, ["build", str(tmp_path / "again"), "--precision", "float"])
+    assert done.exit_code == 0, done.output
+    files = (tmp_path / "in" / "in.tflite", tmp_path / "again" / "again.tflite")
+    found = [{head.head_name: head.labels for head in read_model(str(file))[0].heads} for file in files]
+    assert found[0] == found[1] == {"of3": ("x", "y", "z"), "of4": ("a", "b", "c", "d")}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ CONFIG = "polyhead.toml"
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--head", "heads", multiple=True, metavar="NAME=MODEL", help="A classifier; repeat for each.")
-@head_options("labels", "preprocessing", "activation", "title")
+@head_options("labels", "preprocessing", "activation", "title", "output_name")
 @click.option(
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )

@@ -17,7 +17,17 @@ from builder.support.errors import NoSharedBackboneError
 
 def read_said(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> Classifier:
     """With what is said of its pictures. Raises ``ModelFileError`` and ``ConfigError``."""
-    found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size)
+    found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size, model.output_name)
+    return _said(found, model)
+
+
+def read_each_said(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> list[Classifier]:
+    """The same of a model that may have several outputs: a classifier for each."""
+    each = reader.read_each(str(model.model), model.model, model.preprocessing, model.size or size)
+    return [_said(replace(c, name=f"{c.name}: {c.output_name}") if c.output_name else c, model) for c in each]
+
+
+def _said(found: Classifier, model: HeadConfig) -> Classifier:
     entered = found.source_input
     if isinstance(entered, PictureSourceInput):
         check_size(entered, model)

@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
 from builder.merging.difference import Difference, first_difference
-from builder.merging.entering import as_each_other, read_said
+from builder.merging.entering import as_each_other, read_each_said
 from builder.merging.merged import seam_shapes
 from builder.merging.mixed_sources import of_one_kind
 from builder.merging.share import HeadShare, head_shares, share_sentences
@@ -68,7 +68,8 @@ def inspect(
     as in ``BuildConfig``. Raises ``ModelFileError``.
     """
     reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
-    return grouped(as_each_other([read_said(reader, model, size) for model in models]), tolerance)
+    read = [found for model in models for found in read_each_said(reader, model, size)]
+    return grouped(as_each_other(read), tolerance)
 
 
 def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:
@@ -100,6 +101,7 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
     models = [
         {
             "path": str(c.path),
+            "output": c.output_name,
             "group": number,
             "head_parameters": sum(node.parameters for node in group.head(i)),
             "head_layers": [node.layer for node in group.head(i)],
@@ -183,7 +185,7 @@ def _tree(group: Group) -> Tree:
         own = sum(n.parameters for n in nodes)
         resize = _resize(classifier)
         prepared = "" if resize is None else f"; pictures: {_prepared(resize)}"
-        branch = tree.add(f"{plain(classifier.path)} ({plain(classifier.kind)}): {own:,} parameters of its own{prepared}")
+        branch = tree.add(f"{plain(classifier.name)} ({plain(classifier.kind)}): {own:,} parameters of its own{prepared}")
         for node in nodes[:12]:
             parameters = f", {node.parameters:,} parameters" if node.parameters else ""
             branch.add(f"{plain(node.layer)} ({node.kind}{parameters})")

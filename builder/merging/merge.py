@@ -14,7 +14,7 @@ from builder.merging.convert import convert
 from builder.merging.rebuild import as_list, backbone_model, head_model
 from builder.reading.classifier import Classifier
 from builder.reading.originals.original import run_float
-from builder.reading.source_input import SourceInput
+from builder.reading.source_input import MERGED, SourceInput
 from builder.reading.text_input import TextSourceInput
 from builder.support.errors import NoSharedBackboneError
 
@@ -71,7 +71,7 @@ class MergedModel:
         source, entered = self.source_input.keras_input()
         seam = dict(zip(self.seam, as_list(self.backbone(entered)), strict=True))
         outputs = {name: head([seam[t.name] for t in head.inputs]) for name, head in self.heads.items()}
-        return keras.Model(source, outputs, name="polyhead")
+        return keras.Model(source, outputs, name=MERGED)
 
 
 def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedModel:

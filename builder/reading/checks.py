@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from builder.reading.classifier import Classifier
 from builder.reading.formats.labels import read_label_file
+from builder.reading.formats.limits import MAX_TEXT
 from builder.reading.graph import Graph
 from builder.reading.layers import weight_name
 from builder.settings.config import HeadConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.naming import head_setting
+from edge_runtime.files import read_file
 
 
 def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "") -> tuple[str, ...]:
@@ -23,6 +26,8 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
     labels, source = head.labels, head_setting(head.name, "labels")
     if labels is None and beside:
         labels = beside
+    if labels is None and head.output_name is not None:
+        labels = labels_of_output(head.model, head.output_name)
     if labels is None and trouble:
         raise ConfigError(f"{source}: the labels beside {head.model.name} cannot be read: {trouble}")
     if labels is None:
@@ -39,6 +44,28 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
     if any(not label.strip() or "\n" in label for label in labels):
         raise ConfigError(f"{source}: a label is empty or has more than one line")
     return labels
+
+
+def labels_file(model: Path) -> Path:
+    """Where the labels of a model with several outputs stand: a list for each, by its name."""
+    return model.with_suffix(".labels.json")
+
+
+def labels_of_output(model: Path, output: str) -> tuple[str, ...] | None:
+    """The labels of one output, as a build writes them beside ``keras_output``; None where there is no such file.
+
+    Raises ``ConfigError``.
+    """
+    path = labels_file(model)
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(read_file(path, MAX_TEXT))[output]
+        if isinstance(found, list) and found and all(isinstance(label, str) for label in found):
+            return tuple(found)
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        pass
+    raise ConfigError(f"{path}: expected a JSON table with a list of labels for {output!r:.80}")
 
 
 def check_nodes(graph: Graph, path: Path) -> None:

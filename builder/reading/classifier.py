@@ -45,6 +45,7 @@ class Classifier:
     notes: tuple[str, ...] = ()  # what was read otherwise than it was written
     declared: str | None = None
     application: Application | None = None  # of Keras, that it is built on
+    output_name: str | None = None  # of a model with several
     trouble: str = ""  # why the labels beside the file cannot be read
 
     @property

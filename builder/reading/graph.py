@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from builder.support.naming import advice
+
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
 INPUT = -1  # the node index that stands for the model's input
 
@@ -110,20 +112,34 @@ def read_graph(
     *,
     pool: WeightPool,
     canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    output: int | None = None,
 ) -> Graph:
     """The graph of a serialized Functional or Sequential model.
 
     ``weights``: of each layer that has any. ``canonical``: a layer's definition in the one spelling that all models are
-    compared in. Raises ``UnreadableModelError``.
+    compared in. ``output``: the place of one in ``output_names``, of a model with several. Raises
+    ``UnreadableModelError``.
     """
     reader = _Reader([], weights, pool, canonical)
     outputs = _read_model(definition, (), ([Ref(INPUT, 0)],), reader)
-    if len(outputs) != 1:
+    if output is None and len(outputs) != 1:
+        names = output_names(definition)
         raise UnreadableModelError(
-            f"expected one output (batch, labels), found {len(outputs)}; save a model for each of them, "
-            "keras.Model(model.inputs, model.outputs[0]) and so on: they share their base here again"
+            f"expected one output (batch, labels), found {len(outputs)}: {', '.join(names)!s:.200}; each can be a head: "
+            f"add {advice('output_name', names[0] if names else 'NAME')}"
         )
-    return _reachable(Graph(tuple(reader.nodes), outputs[0]))
+    return _reachable(Graph(tuple(reader.nodes), outputs[output or 0]))
+
+
+def output_names(definition: Mapping[str, Any]) -> list[str]:
+    """What the outputs of a serialized model are called, in the order in which Keras gives them: by the keys of a dict,
+    else by the layers that make them, numbered where one makes several. Of a Sequential model there is one.
+    """
+    structure = definition["config"].get("output_layers", [["output", 0, 0]])
+    if isinstance(structure, dict):
+        return [str(key) for key in sorted(structure)]
+    layers = [str(name) for name, *_ in _histories(structure)]
+    return [f"{name}_{layers[:i].count(name) + 1}" if name in layers[:i] else name for i, name in enumerate(layers)]
 
 
 def input_shapes(definition: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -67,7 +67,7 @@ def _load(
     size: tuple[int, int] | None,
     unsaid: Unsaid | None,
 ) -> Classifier:
-    classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size)
+    classifier = reader.read(head.name, head.model, head.preprocessing, head.size or size, head.output_name)
     source_input = classifier.source_input
     if unsaid is not None and isinstance(source_input, PictureSourceInput) and source_input.unsaid:
         classifier = replace(classifier, source_input=unsaid(classifier, source_input))

@@ -10,7 +10,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.digests import one_node_each
 from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel, contradictions
-from builder.reading.graph import UnreadableModelError, WeightPool, read_graph
+from builder.reading.graph import UnreadableModelError, WeightPool, output_names, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers
 from builder.reading.outputs import LOGITS, Output
 from builder.reading.source_input import check_one_input, read_source_input, size_note
@@ -37,10 +37,16 @@ class Reader:
         self._canonical = canonical_layers(allow_code=allow_code)
 
     def read(
-        self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
+        self,
+        name: str,
+        path: Path,
+        preprocessing: PixelTransform | None,
+        size: tuple[int, int] | None = None,
+        output: str | None = None,
     ) -> Classifier:
         """The classifier in ``path``, with the labels that come with the file, if any. ``size``: height and width, of
-        pictures that the model takes at any. Raises ``ModelFileError``.
+        pictures that the model takes at any. ``output``: the name of one, of a model with several. Raises
+        ``ModelFileError``.
         """
         file = tflite_in(path)
         if file is not None:
@@ -56,7 +62,29 @@ class Reader:
             from builder.reading.graphs.classifier import read_graph_alone
 
             return read_graph_alone(name, error.place, preprocessing, size, pool=self._pool, limits=self._limits)
-        return self.classifier(name, stored, preprocessing, size)
+        return self.classifier(name, stored, preprocessing, size, output)
+
+    def read_each(
+        self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
+    ) -> tuple[Classifier, ...]:
+        """The same for a model that may have several outputs: a classifier for each. Raises ``ModelFileError``."""
+        names = self._outputs(path)
+        outputs: list[str | None] = [*names] if len(names) > 1 else [None]
+        return tuple(self.read(name, path, preprocessing, size, output) for output in outputs)
+
+    def _outputs(self, path: Path) -> list[str]:
+        """Their names; none of what has but one, or no layers that could be told apart."""
+        if tflite_in(path) is not None:
+            return []
+        from builder.reading.formats.reading import read_model  # imports TensorFlow
+        from builder.reading.formats.saved_model import NoLayersError
+
+        try:
+            stored = read_model(path, allow_code=self._allow_code)
+        except NoLayersError:
+            return []
+        with contradictions(path):
+            return output_names(stored.definition)
 
     def classifier(
         self,
@@ -64,9 +92,10 @@ class Reader:
         stored: StoredModel,
         preprocessing: PixelTransform | None,
         size: tuple[int, int] | None = None,
+        output: str | None = None,
     ) -> Classifier:
         """The same for a file that was read already."""
-        model = self.base(name, stored, preprocessing, size)
+        model = self.base(name, stored, preprocessing, size, output)
         with contradictions(stored.path):
             return replace(model.with_labels((), None), labels=model.labels)
 
@@ -76,14 +105,18 @@ class Reader:
         stored: StoredModel,
         preprocessing: PixelTransform | None,
         size: tuple[int, int] | None = None,
+        output: str | None = None,
     ) -> Classifier:
         """A model that may end in anything, read as if it were a classifier with bare logits."""
         path = stored.path
         with contradictions(path):
             check_one_input(stored)
             notes = (*stored.notes, *self._training(stored))
+            place = None if output is None else _place(output, stored)
             try:
-                graph = read_graph(stored.definition, stored.weights, pool=self._pool, canonical=self._canonical)
+                graph = read_graph(
+                    stored.definition, stored.weights, pool=self._pool, canonical=self._canonical, output=place
+                )
             except (UnreadableModelError, UnknownLayerError) as error:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
@@ -95,7 +128,7 @@ class Reader:
             kind=stored.kind,
             graph=simple,
             source_input=source_input,
-            original=stored.original,
+            original=stored.original if place is None else stored.original.of_output(place),
             output=Output(LOGITS, "softmax"),
             labels=stored.origin.labels or (),
             allow_code=self._allow_code,
@@ -103,6 +136,7 @@ class Reader:
             notes=(*notes, *size_note(stored, source_input, size)),
             application=application_of(stored.definition),
             trouble=stored.origin.trouble,
+            output_name=output,
         )
 
     def _training(self, stored: StoredModel) -> tuple[str, ...]:
@@ -117,3 +151,10 @@ class Reader:
             f"{stored.path}: {layers} is called with training=True, so that answers depend on the batch or on chance; "
             "call it with training=False and save the model again, or have it run as at inference (--inference-mode)"
         )
+
+
+def _place(output: str, stored: StoredModel) -> int:
+    names = output_names(stored.definition)
+    if output not in names:
+        raise ModelFileError(f"{stored.path}: no output {output!r:.80}; there are: {', '.join(names)!s:.300}")
+    return names.index(output)

@@ -15,6 +15,7 @@ from builder.support.naming import advice
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
+MERGED = "polyhead"  # what the model is called that a build writes as ``keras_output``
 AS_KERAS_RESIZES = ResizeConfig(method="bilinear", antialias=False, fit="stretch")  # a Resizing layer without settings
 
 
@@ -34,7 +35,8 @@ def read_source_input(
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        settled = preprocessing is not None or stored.origin.preprocessing is not None
+        merged = stored.definition["config"].get("name") == MERGED  # which takes pixels as they are
+        settled = merged or preprocessing is not None or stored.origin.preprocessing is not None
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
         if inside is None:
             size = _picture_size(shape, stored, size)

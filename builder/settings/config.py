@@ -164,6 +164,7 @@ class HeadConfig:
     resize: Annotated[_Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
     min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
     title: Annotated[Text | None, Field(description="What people call it, in any script.")] = None
+    output_name: Annotated[Text | None, Field(description="Which output it is, of a model with several.")] = None
 
     def __post_init__(self) -> None:
         try:

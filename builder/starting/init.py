@@ -77,7 +77,7 @@ def _read(folder: Path) -> tuple[list[Classifier], list[tuple[str, str]]]:
     reader, found, left_out = Reader(), list[Classifier](), list[tuple[str, str]]()
     for path in sources(folder):
         try:
-            found.append(reader.read(str(path), path, None))
+            found += reader.read_each(str(path), path, None)
         except BuilderError as error:
             reason = str(error).removeprefix(f"{path}: ").split("\n")[0]
             left_out.append((str(path.relative_to(folder)), reason))
@@ -90,7 +90,7 @@ def _apart(group: Group, first: Group) -> str:
 
 
 def _heads(classifiers: Sequence[Classifier], folder: Path) -> tuple[Found, ...]:
-    titles = [title_of(c.path, c.labels, folder) for c in classifiers]
+    titles = [c.output_name or title_of(c.path, c.labels, folder) for c in classifiers]
     names = head_names(titles)
     return tuple(
         Found(c, name, title, _missing(c, name)) for c, name, title in zip(classifiers, names, titles, strict=True)
@@ -104,7 +104,8 @@ def _missing(classifier: Classifier, name: str) -> tuple[str, ...]:
         word = known.preprocessing if known else "|".join(PREPROCESSING)
         found.append(f'preprocessing = "{word}"' + (f"  # {known.name}'s preprocess_input" if known else ""))
     try:
-        read_labels(HeadConfig(name, classifier.path), classifier.labels, classifier.trouble)
+        head = HeadConfig(name, classifier.path, output_name=classifier.output_name)
+        read_labels(head, classifier.labels, classifier.trouble)
     except ConfigError:
         found.append(f"labels = [...]  # {classifier.trouble or f'{classifier.end[1]} names'}")
     return tuple(found)
@@ -149,6 +150,8 @@ def toml(start: Start, folder: Path) -> str:
         lines += ["", f"# {_comment(about)}", f"[heads.{head.name}]"]
         lines += [f"title = {_text(head.title)}"] if head.title != head.name else []
         lines += [f"model = {_text(_relative(head.classifier.path, here))}"]
+        if head.classifier.output_name is not None:
+            lines += [f"output_name = {_text(head.classifier.output_name)}"]
         lines += [f"# missing: {_comment(line)}" for line in head.missing]
     if start.left_out:
         lines += ["", "# Left out:"]

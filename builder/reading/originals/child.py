@@ -76,9 +76,10 @@ class _Runner:
         for key, batch in self._batches(job):
             outputs = self._through(model, batch, key)
             flat = self._tf.nest.flatten(outputs)  # they may be a dict or a list of one
-            if len(flat) != 1:
+            place = job["of_outputs"]
+            if place is None and len(flat) != 1:
                 raise ValueError(f"expected one output, found {len(flat)}")
-            found.append(np.asarray(flat[0]).astype(np.float32))
+            found.append(np.asarray(flat[place or 0]).astype(np.float32))
         return np.concatenate(found)
 
     def _batches(self, job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,9 @@ class Original(Protocol):
     def start(self) -> None:
         """Whatever takes long before the first answer may begin now, beside other work."""
 
+    def of_output(self, place: int) -> Original:
+        """The same for one of several outputs."""
+
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         """Run the file on samples, in a process of its own; ``max_memory``: GB for what it computes."""
 
@@ -67,7 +70,7 @@ class KerasOriginal:
     ``framework``: ``keras`` or ``tf_keras``. ``copy``: writes a cleaned copy into a folder and returns what to load.
     ``shape``: of the input, batch axis and all. ``otherwise``: builds a Keras 3 model of what was read, for a file that
     its own framework cannot load, or where that is not installed; None where there is no such way. ``title``: what
-    runs it, in words, where that is not the framework.
+    runs it, in words, where that is not the framework. ``output``: the place of one among several.
     """
 
     path: Path
@@ -77,10 +80,14 @@ class KerasOriginal:
     shape: Sequence[int | None] = ()
     otherwise: Callable[[], Any] | None = None
     title: str = ""
+    output: int | None = None
 
     def start(self) -> None:
         if _is_installed(self.framework):
             process_of(self.framework).start()
+
+    def of_output(self, place: int) -> KerasOriginal:
+        return replace(self, output=place)
 
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         if not _is_installed(self.framework):
@@ -108,6 +115,7 @@ class KerasOriginal:
             "allow_code": self.allow_code,
             "shape": self.shape,
             "memory": max_memory + _WEIGHTS,
+            "of_outputs": self.output,
         }
 
     def told(self, error: OriginalError, job: Job | None) -> str:
@@ -136,7 +144,7 @@ class _Asked:
             if error.step != "load" or self.original.otherwise is None:
                 raise ModelFileError(f"{self.original.path}: {told}") from error
             self.note = f"{told}; what it was compared with is what was read of it, run by Keras 3"
-            return run_float(self.original.otherwise(), as_input(self.shown))
+            return run_float(self.original.otherwise(), as_input(self.shown), output=self.original.output)
 
     def abandon(self) -> None:
         if self.job is not None:
@@ -152,11 +160,15 @@ _STEPS = {
 _TITLES = {"keras": "Keras 3", "tf_keras": "Keras 2 (tf_keras)"}
 
 
-def run_float(model: Any, *inputs: Any, batch_size: int = 32) -> np.ndarray:
-    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads."""
+def run_float(model: Any, *inputs: Any, batch_size: int = 32, output: int | None = None) -> np.ndarray:
+    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads.
+
+    ``output``: the place of one, of a model with several.
+    """
     batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
     answers = (keras.tree.flatten(model(b if len(b) > 1 else b[0], training=False)) for b in batches)
-    return np.concatenate([np.asarray(one, np.float32) for (one,) in answers])  # outputs may be a dict or a list of one
+    chosen = slice(None) if output is None else slice(output, output + 1)  # outputs may be a dict or a list of one
+    return np.concatenate([np.asarray(one, np.float32) for (one,) in (flat[chosen] for flat in answers)])
 
 
 def as_input(shown: Shown) -> Any:

@@ -92,6 +92,9 @@ class TfliteOriginal:
     def start(self) -> None:
         return
 
+    def of_output(self, place: int) -> TfliteOriginal:
+        raise ModelFileError("a .tflite file with several outputs is refused where it is read")
+
     def ask(self, shown: Shown, *, max_memory: float) -> TfliteAnswers:
         assert isinstance(shown.values, np.ndarray) and shown.transform is not None
         return TfliteAnswers(self.file, self.entry.take(shown.transform.apply(shown.values)))
