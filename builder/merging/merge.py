@@ -13,8 +13,9 @@ from builder.merging.backbone import SharedBackbone
 from builder.merging.convert import convert
 from builder.merging.rebuild import as_list, backbone_model, head_model
 from builder.reading.classifier import Classifier
+from builder.reading.formats.stored import MERGED
 from builder.reading.originals.original import run_float
-from builder.reading.source_input import MERGED, SourceInput
+from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput
 from builder.support.errors import NoSharedBackboneError
 

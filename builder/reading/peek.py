@@ -10,7 +10,7 @@ from typing import Any
 
 from builder.reading.formats.applications import Application, application_of
 from builder.reading.formats.downloads import LABEL_FILES, is_teachable_machine
-from builder.reading.formats.stored import LOADING_ERRORS
+from builder.reading.formats.stored import LOADING_ERRORS, is_merged
 from builder.reading.graph import MODEL_CLASSES
 
 _MOST = 64 << 20  # bytes of a configuration
@@ -45,7 +45,8 @@ class Peek:
             layers = list(_layers(self._definition))
             plain = all(_kind(layer) in _OF_NETWORKS and ".ops." not in str(layer.get("module")) for layer in layers)
             convolves = any("Conv2D" in _kind(layer) for layer in layers)
-            return plain and convolves and not has_labels_beside(self._path) and not _is_teachable(self._definition)
+            known = has_labels_beside(self._path) or _is_teachable(self._definition) or is_merged(self._definition)
+            return plain and convolves and not known
         except LOADING_ERRORS:
             return False
 

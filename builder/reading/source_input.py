@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder.reading.formats.applications import application_of
-from builder.reading.formats.stored import StoredModel
+from builder.reading.formats.stored import StoredModel, is_merged
 from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.simplify import leading_resize, simplify, without_no_ops
@@ -15,7 +15,6 @@ from builder.support.naming import advice
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
-MERGED = "polyhead"  # what the model is called that a build writes as ``keras_output``
 AS_KERAS_RESIZES = ResizeConfig(method="bilinear", antialias=False, fit="stretch")  # a Resizing layer without settings
 
 
@@ -35,8 +34,7 @@ def read_source_input(
     if words is None and not reads_tokens(graph):
         declared = preprocessing or stored.origin.preprocessing or PixelTransform()
         simple, pixels = simplify(graph, declared)
-        merged = stored.definition["config"].get("name") == MERGED  # which takes pixels as they are
-        settled = merged or preprocessing is not None or stored.origin.preprocessing is not None
+        settled = is_merged(stored.definition) or preprocessing is not None or stored.origin.preprocessing is not None
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
         if inside is None:
             size = _picture_size(shape, stored, size)

@@ -29,6 +29,14 @@ LOADING_ERRORS = (
 )  # fmt: skip
 
 
+MERGED = "polyhead"  # what the model is called that a build writes as ``keras_output``
+
+
+def is_merged(definition: Mapping[str, Any]) -> bool:
+    """Is it what a build wrote as ``keras_output``, which takes pixels as they are?"""
+    return isinstance(definition["config"], Mapping) and definition["config"].get("name") == MERGED
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a download tells beside the model itself. None: it does not say.
