@@ -195,6 +195,7 @@ TOML: dict[str, Any] = {
             "model": "d.keras", "labels": "d.txt", "preprocessing": {"scale": [1, 1, 1], "offset": 0.5},
             "size": [96, 64], "resize": {"method": "area", "fit": "pad", "antialias": True}, "min_agreement": 1,
             "title": "Dogs",
+            "output_name": "dogs",
         },
     },
 }  # fmt: skip
