@@ -68,10 +68,13 @@ lock:
 	uv pip compile pyproject.toml --extra builder --extra demo --extra dev --extra docs --extra web --extra sign --universal --python-version 3.10 \
 		--constraint requirements/constraints.txt --generate-hashes --no-header --upgrade --output-file requirements/ci.txt
 
+# From the commit alone, under one umask: what lies about and how the checkout was made do not enter.
 wheel: $(BUILDER)/.stamp
-	rm -rf build/lib build/bdist.* dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BUILDER)/python -m pip --disable-pip-version-check wheel --quiet \
-		--no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build/wheel dist
+	mkdir -p build/wheel
+	umask 022 && git archive HEAD | tar -x -C build/wheel && cd build/wheel && \
+		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CURDIR)/$(BUILDER)/python -m pip --disable-pip-version-check wheel --quiet \
+		--no-deps --no-build-isolation --wheel-dir $(CURDIR)/dist .
 
 ifneq ($(CONFIG),)
 tflite: $(BUILDER)/.stamp

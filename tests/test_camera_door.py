@@ -129,6 +129,28 @@ def test_of_one_address_the_oldest_goes_and_others_stay(hall: Hall, data: bytes)
     assert hall.admitted == [other, *crowd[3:]]
 
 
+@pytest.mark.parametrize("limit", [MAX_WAITING_OF_ONE, MAX_WAITING])
+def test_who_came_just_now_stays_where_others_have_begun_and_do_not_end(hall: Hall, limit: int) -> None:
+    """However many come between its connection and its request, which a busy machine may hold up."""
+    crowd_of_one = limit == MAX_WAITING_OF_ONE
+    fresh = hall.arrive()
+    crowd = [hall.arrive(b"G", "1.1.1.1" if crowd_of_one else f"1.1.{i}.2") for i in range(limit + 10)]
+    assert [c.closed for c in crowd] == [True] * 11 + [False] * (limit - 1)
+    fresh.other.sendall(WHOLE)
+    hall.door.offer(fresh)
+    assert hall.admitted == [fresh]
+
+
+@pytest.mark.parametrize("data", [b"", WHOLE[:3]])
+def test_a_header_that_is_whole_by_now_stays_though_nobody_has_looked(hall: Hall, data: bytes) -> None:
+    waiting = hall.arrive(data)
+    waiting.other.sendall(WHOLE[len(data) :])
+    crowd = [hall.arrive(data) for _ in range(MAX_WAITING_OF_ONE + 2)]
+    assert hung_up(crowd[0])
+    hall.door.offer(waiting)
+    assert hall.admitted == [waiting]
+
+
 def test_of_many_addresses_the_oldest_goes(hall: Hall) -> None:
     crowd = [hall.arrive(b"G", f"1.1.{i}.1") for i in range(MAX_WAITING + 3)]
     assert [c.closed for c in crowd] == [True] * 3 + [False] * MAX_WAITING

@@ -71,6 +71,23 @@ def test_another_answer_must_be_better_by_more_than_the_hysteresis() -> None:
     assert answers(rule, [0.9, 0.45, 0.41, 0.39, 0.55, 0.59, 0.61]) == [0, 0, 0, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_the_hysteresis_has_its_ends_where_the_docs_put_them(step: int) -> None:
+    """An answer stays while it is above threshold - hysteresis, and no other is above it by more than the hysteresis."""
+
+    def near(value: float) -> np.float32:
+        return np.nextafter(np.float32(value), np.float32(step)) if step else np.float32(value)
+
+    decision = Decision(Rule(smoothing=0, threshold=0.75, hysteresis=0.25, agree=1, of=1))
+    decision.update(np.asarray([0.875, 0, 0], np.float32))
+    decision.update(np.asarray([near(0.5), 0.25, 0.125], np.float32))
+    assert decision.answer == (0 if step > 0 else None)
+    decision = Decision(Rule(smoothing=0, threshold=0.5, hysteresis=0.25, agree=1, of=1))
+    decision.update(np.asarray([0.875, 0, 0], np.float32))
+    decision.update(np.asarray([0.375, near(0.625), 0], np.float32))
+    assert decision.answer == (1 if step > 0 else 0)
+
+
 def test_scores_that_flicker_about_a_half_change_nothing_within_the_hysteresis() -> None:
     rule = Rule(smoothing=0, threshold=0.4, hysteresis=0.15, agree=1, of=1)
     assert set(answers(rule, [0.9] + [0.47, 0.53] * 20)) == {0}

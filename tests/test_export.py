@@ -31,12 +31,13 @@ from builder.growing.finished import read_finished
 from builder.settings.growing import GrowConfig
 from builder.support.errors import ConfigError, ConversionError
 from builder.tflite.flatbuffer import FLOAT32, Part, operator_name, read_parts
-from edge_runtime import BundleError, MultiHeadClassifier
+from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier
 from edge_runtime.bundle import packs_beside, read_head_pack, read_metadata
 from edge_runtime.cli import main as edge_runtime
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import END_TO_END
 from edge_runtime.quantization import FLOAT
+from edge_runtime.signatures import Signatures
 from tests.laws import one_line
 from tests.tiny_models import THREE_HEADS, tiny_picture
 
@@ -132,6 +133,27 @@ def test_a_split_file_answers_as_the_whole_one_bit_for_bit(
 
 def _scores(answer: dict[str, Any]) -> dict[str, Any]:
     return {head["head_name"]: head["categories"] for head in answer["classifications"]}
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_whatever_was_opened_is_closed(
+    asked: int, tiny_file: Path, tiny_pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, and each pack, whether its head was asked or not; afterwards none of them answers."""
+    export_split(tiny_file, tmp_path / "split")
+    opened: list[Signatures] = []
+    start = Signatures.__init__
+    monkeypatch.setattr(
+        Signatures, "__init__", lambda self, *a, **more: (opened.append(self), start(self, *a, **more))[1]
+    )
+    with MultiHeadClassifier(next((tmp_path / "split").glob("*.tflite"))) as classifier:
+        names = classifier.head_names[:asked]
+        if names:
+            classifier.classify(tiny_pictures[0], heads=names)
+    assert len(opened) == 4
+    for model in opened:
+        with pytest.raises(EdgeRuntimeError, match="closed"):
+            model.run("backbone", {})
 
 
 def test_the_parts_of_a_split_file_know_what_they_are(tiny: BuildResult, tmp_path: Path) -> None:

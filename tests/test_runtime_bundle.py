@@ -257,6 +257,18 @@ def test_labels_are_compared_without_unpacking_them(tmp_path: Path, whole: bytes
     assert "labels/animals.txt: expected the 3 labels of polyhead.json" in refusal(tmp_path, content)
 
 
+@pytest.mark.parametrize("head", THREE_HEADS)
+def test_labels_of_the_same_length_and_other_letters_are_not_those(
+    tmp_path: Path, whole: bytes, model: bytes, head: str
+) -> None:
+    member = f"labels/{head}.txt"
+    text = members_of(whole)[member]
+    for other in (text.swapcase(), b"".join(text.splitlines(keepends=True)[::-1])):
+        assert len(other) == len(text)
+        content = with_members(model, {**members_of(whole), member: other})
+        assert f"{member}: expected the" in refusal(tmp_path, content)
+
+
 def test_too_many_members(tmp_path: Path, whole: bytes, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_runtime.bundle.MAX_MEMBERS", 20)
     members = {**members_of(whole), **{f"m{i}": "" for i in range(20)}}

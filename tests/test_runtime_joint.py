@@ -94,6 +94,15 @@ def test_below_the_threshold_there_is_no_answer() -> None:
     assert all(h.known for h in found.heads)  # each for itself would take it
 
 
+@pytest.mark.parametrize("bar", [0.25, 0.5, 0.625])
+def test_what_reaches_a_threshold_is_known_and_what_is_just_below_is_not(bar: float) -> None:
+    chosen = info().with_thresholds({"joint": bar, "cats": bar, "dogs": bar})
+    for score, known in ((bar, True), (np.nextafter(np.float32(bar), np.float32(0)), False)):
+        found = judge(chosen, np.ones(4, np.float32), np.array([score, 0.125, 0.0625], np.float32))
+        assert (found.known, found.best is not None) == (known, known)
+        assert [head.known for head in found.heads] == [known, False]
+
+
 def test_none_outranks_a_low_threshold() -> None:
     assert judge(info().with_thresholds(0.1), np.ones(4, np.float32), np.array([0.3, 0.3, 0.4], np.float32)).best is None
     assert judge(info().with_thresholds(0.1), np.ones(4, np.float32), np.array([0.4, 0.2, 0.4], np.float32)).known

@@ -3,7 +3,7 @@
 Cheroot gives each new connection a thread, which then waits for the header: a few senders of a line every some seconds
 hold all of them, and none of cheroot's settings is a deadline for a request. So a connection waits here without a thread.
 It has ``HEADER_DEADLINE`` seconds for its header, and where there are too many, of one address or of all, the one that
-has waited longest goes: who sends a request at once is always let in.
+has waited longest goes, of those that have begun first: who sends a request at once is always let in.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class Door:
     def offer(self, connection: Any) -> None:
         """A new connection, or one that ``wait`` found readable."""
         head = _peek(connection.socket)
-        whole = head is not None and (b"\r\n\r\n" in head or len(head) >= MAX_REQUEST)
-        if head is None or (head and not whole):
+        if head is None or (head and not _is_whole(head)):
             self._keep(connection, begun=head is not None)
             return
         self._forget(connection)
@@ -107,11 +106,16 @@ class Door:
             self._turn_away(oldest)
 
     def _one_too_many(self, connection: Any) -> Optional[Any]:
-        """The oldest of those that wait, where with ``connection`` they are more than allowed."""
-        same = [other for other in self._since if other.remote_addr == connection.remote_addr]
-        if len(same) > MAX_WAITING_OF_ONE:
-            return same[0]
-        return next(iter(self._since)) if len(self._since) > MAX_WAITING else None
+        """The oldest of those that wait, where with ``connection`` they are more than allowed.
+
+        Those that have begun and do not end go first: one that has sent nothing may have come just now, and how soon it
+        sends is up to the machine too. One whose header is whole by now stays, though nobody has looked at it yet.
+        """
+        crowd = [other for other in self._since if other.remote_addr == connection.remote_addr]
+        if len(crowd) <= MAX_WAITING_OF_ONE:
+            crowd = list(self._since) if len(self._since) > MAX_WAITING else []
+        crowd.sort(key=lambda other: (other is connection, other not in self._begun))
+        return next((other for other in crowd if not _is_whole(_peek(other.socket))), None)
 
     def _turn_away(self, connection: Any) -> None:
         """One that has sent nothing is with ``wait``: hanging up makes it readable, and ``offer`` closes it."""
@@ -140,6 +144,10 @@ def _peek(connection: socket.socket) -> Optional[bytes]:
     except OSError:  # also: another thread has turned it away
         return b""
     return head
+
+
+def _is_whole(head: Optional[bytes]) -> bool:
+    return head is not None and (b"\r\n\r\n" in head or len(head) >= MAX_REQUEST)
 
 
 def _hang_up(connection: Any, how: int) -> None:
