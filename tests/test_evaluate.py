@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_command(built: BuildResult, data: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(document) == {"file", "heads", "joint", "unknown"}
+    assert set(document) == {"file", "heads", "joint", "unknown", "left_out"}
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<img") >= 3
     assert "<script" not in page
@@ -151,6 +152,35 @@ def test_a_broken_picture_is_refused_by_name(built: BuildResult, tmp_path: Path)
     done = CliRunner().invoke(main, ["evaluate", str(built.output), "--data", str(tmp_path)])
     assert done.exit_code == 2
     assert "broken.png" in done.stderr
+
+
+def test_a_broken_picture_is_left_out_and_counted_where_that_is_asked(
+    built: BuildResult, data: Path, tmp_path: Path
+) -> None:
+    whole = evaluate(built.output, data)
+    shutil.copytree(data, tmp_path / "with")
+    (tmp_path / "with" / "a" / "a 0" / "broken.png").write_bytes(b"no picture")
+    found = evaluate(built.output, tmp_path / "with", skip_broken=True)
+    assert {**found.to_json(), "left_out": []} == whole.to_json()
+    (why,) = found.left_out
+    assert "broken.png" in why
+    (tmp_path / "none").mkdir()
+    (tmp_path / "only" / "a" / "a 0").mkdir(parents=True)
+    (tmp_path / "only" / "a" / "a 0" / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(SamplesError, match="found none"):
+        evaluate(built.output, tmp_path / "only", skip_broken=True)
+
+
+def test_pictures_are_kept_for_the_originals_alone(built: BuildResult, data: Path) -> None:
+    """What is kept of each is its features and scores, however many there are."""
+    from builder.judging.evaluate import run_file
+
+    with MultiHeadClassifier(built.output) as classifier:
+        pictures = find_labelled(data, built.metadata.heads)
+        assert run_file(classifier, pictures).pixels is None
+        kept = run_file(classifier, pictures, keep_pixels=True).pixels
+    assert kept is not None
+    assert len(kept) == len(pictures)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -77,17 +77,18 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Pictures DIR/<head>/<class>/*, DIR/none/*.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of the build: float originals beside int8.")
+@click.option("--skip-broken", is_flag=True, help="Leave out and name what cannot be read; else it is an error.")
 @click.option(
     "--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else NAME.report beside FILE."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def evaluate(file: Path, data: Path, config: Path | None, report: Path | None, as_json: bool) -> None:
+def evaluate(file: Path, data: Path, config: Path | None, skip_broken: bool, report: Path | None, as_json: bool) -> None:
     """Measure how good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
     build_config = None if config is None else BuildConfig.from_toml(config)
     with quiet():
         from builder.judging import evaluate as evaluation
 
-        result = evaluation.evaluate(file, data, build_config)
+        result = evaluation.evaluate(file, data, build_config, skip_broken=skip_broken)
         folder = report or report_folder(file)
         evaluation.write_evaluation(result, folder)
     if as_json:

@@ -54,7 +54,8 @@ class Labelled:
 @dataclass(frozen=True)
 class Answers:
     """What the file says of every picture. ``scores``: of each head (pictures, labels). ``joint``, ``classes``: the joint
-    list and P(heads and none), None without a joint head. ``features``: real (pictures, features). ``pixels``: uint8.
+    list and P(heads and none), None without a joint head. ``features``: real (pictures, features). ``pixels``: uint8,
+    None where nobody runs the originals: they alone are large. ``left_out``: why, of each that is broken.
     """
 
     pictures: tuple[Labelled, ...]
@@ -62,7 +63,8 @@ class Answers:
     joint: np.ndarray | None
     classes: np.ndarray | None
     features: np.ndarray
-    pixels: np.ndarray
+    pixels: np.ndarray | None
+    left_out: tuple[str, ...] = ()
 
     @property
     def head(self) -> np.ndarray:
@@ -77,7 +79,7 @@ class Answers:
 class Evaluation:
     """``heads``: int8, and float where the originals were given, by head. ``lists``: every way to one list of all labels,
     by its name; none of one label, which would always be right. ``unknown``: how the threshold of the file does.
-    ``page``: the same as HTML.
+    ``page``: the same as HTML. ``left_out``: pictures that cannot be read, where they were to be skipped.
     """
 
     file: Path
@@ -85,6 +87,7 @@ class Evaluation:
     lists: Mapping[str, Accuracy]
     unknown: Mapping[str, float]
     page: str
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``evaluate --json``."""
@@ -93,20 +96,28 @@ class Evaluation:
             "heads": {n: {kind: a.to_json() for kind, a in kinds.items()} for n, kinds in self.heads.items()},
             "joint": {name: a.to_json() for name, a in self.lists.items()},
             "unknown": {name: round(v, 4) for name, v in self.unknown.items()},
+            "left_out": list(self.left_out),
         }
 
 
 def evaluate(
-    file: Path, data: Path, config: BuildConfig | None = None, advance: Callable[[], None] = lambda: None
+    file: Path,
+    data: Path,
+    config: BuildConfig | None = None,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    skip_broken: bool = False,
 ) -> Evaluation:
     """Run every picture below ``data`` once. ``config``: of the build. ``advance`` is called after each picture.
+    ``skip_broken``: those that cannot be read are left out and counted, else they are an error.
 
     Raises ``SamplesError`` for folders that are no heads or classes of the file.
     """
     with MultiHeadClassifier(file, interpreter=INTERPRETER) as classifier:
         picture_input(classifier.metadata.input)
         heads = classifier.metadata.heads
-        answers = run_file(classifier, find_labelled(data, heads), advance)
+        found = find_labelled(data, heads)
+        answers = run_file(classifier, found, advance, skip_broken=skip_broken, keep_pixels=config is not None)
         anew = None if config is None else _retrained(classifier, config, answers, advance)
         joint_info = classifier.metadata.joint
     floats = None if config is None else _originals(config, answers)
@@ -118,7 +129,7 @@ def evaluate(
     judged = {name: judge(scores, truth) for name, scores in lists.items()}
     unknown = {} if joint_info is None else _unknown(answers, joint_info, answers.head < len(heads))
     page = _page(file, data, heads, answers, by_head, judged, lists, truth, place[1], unknown)
-    return Evaluation(file, by_head, judged, unknown, page)
+    return Evaluation(file, by_head, judged, unknown, page, answers.left_out)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -141,6 +152,8 @@ def print_evaluation(evaluation: Evaluation, page: Path) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
     for name, value in evaluation.unknown.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
+    for why in evaluation.left_out:
+        print(printable(f"left out: {why}"))
     print(f"page: {printable(str(page))}")
 
 
@@ -171,30 +184,44 @@ def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
 
 
 def run_file(
-    classifier: MultiHeadClassifier, pictures: Sequence[Labelled], advance: Callable[[], None] = lambda: None
+    classifier: MultiHeadClassifier,
+    pictures: Sequence[Labelled],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    skip_broken: bool = False,
+    keep_pixels: bool = False,
 ) -> Answers:
     """Every picture through the file, the backbone once for each. Raises ``SamplesError`` for one that is broken."""
     joint = classifier.metadata.joint is not None
-    features, pixels, scores, lists = [], [], [], []
+    kept, left_out, features, pixels, scores, lists = [], [], [], [], [], []
     for picture in pictures:
         try:
             image = classifier.prepare(picture.path)
         except PictureError as error:
-            raise SamplesError(f"{error}; take it away: a figure must say how many pictures it stands on") from error
+            if not skip_broken:
+                why = "take it away, or --skip-broken: a figure must say how many pictures it stands on"
+                raise SamplesError(f"{error}; {why}") from error
+            left_out.append(str(error))
+            continue
         row = classifier.features_of(image)
+        kept.append(picture)
         features.append(by_name(row)[FEATURES])
-        pixels.append(image)
+        if keep_pixels:
+            pixels.append(image)
         scores.append([classifier.head_scores(row, name) for name in classifier.head_names])
         if joint:
             lists.append(classifier.joint_scores(row))
         advance()
+    if not kept:
+        raise SamplesError(f"expected pictures that can be read, found none: {'; '.join(left_out[:5])}")
     return Answers(
-        tuple(pictures),
+        tuple(kept),
         tuple(np.stack(column) for column in zip(*scores, strict=True)),
         np.stack([s for s, _ in lists]) if joint else None,
         np.stack([c for _, c in lists]) if joint else None,
         pooled(classifier.metadata.seam[0].quantization.dequantize(np.concatenate(features))),
-        np.concatenate(pixels),
+        np.concatenate(pixels) if pixels else None,
+        tuple(left_out),
     )
 
 
@@ -289,6 +316,7 @@ def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
     from builder.reading.loading import load_classifiers
 
     classifiers = load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
+    assert answers.pixels is not None
     return [c.predict(list(answers.pixels)) for c in classifiers]
 
 
