@@ -252,7 +252,7 @@ def shown(folder: Path) -> np.ndarray:
 def test_a_saved_model_of_tensorflow_1_tells_what_lobe_tells(tmp_path: Path) -> None:
     expected = lobe_like(tmp_path / "lobe")
     found = Reader().read("head", tmp_path / "lobe", None)
-    assert found.kind == "Lobe, SavedModel"
+    assert found.kind == "Lobe, SavedModel, TensorFlow Lite"
     assert found.labels == ("cat", "dog", "none")
     assert found.source_input.declared == PREPROCESSING["unit"]  # type: ignore[union-attr]
     assert found.source_input.resize == ResizeConfig(fit="crop")  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,46 @@ def test_a_head_is_added_to_a_file_that_was_built_from_tflite_files(
         add_head(
             GrowConfig(made.output, made.output, head=replace(head, name="third", model=other), calibration_data=pictures)
         )
+
+
+def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_not_the_other_way_round(
+    files: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    """A Keras model can be converted; what a file of Keras models was converted from is not known any more."""
+    saved = {name: tmp_path / f"{name}.keras" for name in files}
+    for seed, (name, path) in enumerate(saved.items(), 1):
+        tiny_classifier(tiny_base(), LABELS[name], seed).save(path)
+    made = build(config(tmp_path, {"animals": files["animals"]}, pictures, precision="int8"))
+    head = HeadConfig("garden", saved["garden"], label_names("garden", LABELS["garden"]), PREPROCESSING["tf"])
+    add_head(GrowConfig(made.output, made.output, head=head, calibration_data=pictures, min_agreement=0.5))
+    with MultiHeadClassifier(made.output) as opened:
+        assert opened.head_names == ("animals", "garden")
+    made = build(config(tmp_path, {"animals": saved["animals"]}, pictures, precision="int8"))
+    before = made.output.read_bytes()
+    with pytest.raises(NoSharedBackboneError, match="found another"):
+        head = replace(head, model=files["garden"])
+        add_head(GrowConfig(made.output, made.output, head=head, calibration_data=pictures, min_agreement=0.5))
+    assert made.output.read_bytes() == before
+
+
+def test_an_archive_with_one_file_is_that_file(files: dict[str, Path], tmp_path: Path, pixels: np.ndarray) -> None:
+    with zipfile.ZipFile(tmp_path / "converted_tflite.zip", "w") as archive:
+        archive.write(files["animals"], "download/model_unquant.tflite")
+        archive.writestr("download/labels.txt", "0 cat\n1 dog\n2 bird\n")
+        archive.writestr("__MACOSX/download/._model_unquant.tflite", "x")
+    packed = Reader().read("animals", tmp_path / "converted_tflite.zip", PREPROCESSING["tf"])
+    (plain,) = read({"animals": files["animals"]})
+    assert packed.labels == ("cat", "dog", "bird")
+    assert packed.digests == plain.digests
+    assert np.array_equal(packed.predict(pixels), plain.predict(pixels))
+
+
+def test_an_archive_with_two_files_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        for name, path in files.items():
+            archive.write(path, f"{name}.tflite")
+    with pytest.raises(ModelFileError, match=r"name one \.tflite file in it"):
+        Reader().read("both", tmp_path / "both.zip", PREPROCESSING["tf"])
 
 
 def test_a_build_of_tflite_files_imports_no_tensorflow(files: dict[str, Path], pictures: Path, tmp_path: Path) -> None:

@@ -34,5 +34,5 @@ def read_graph_alone(
         model = original.convert((1, *graph.shape[1:]), max_memory=limits.max_memory)
         file = TfliteFile(path, GRAPH, lambda: model, place.beside)
         found = read_network(name, file, model, network(path, model), preprocessing, size, pool=pool)
-    kind = found.kind.replace("TensorFlow Lite, float32", "SavedModel")
+    kind = found.kind.replace("TensorFlow Lite, float32", "SavedModel, TensorFlow Lite")
     return replace(found, kind=kind, original=original, limits=limits, notes=(_CONVERTED, *found.notes))
