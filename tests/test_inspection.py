@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("keras")
 
 from builder.commands.cli import main
+from builder.merging.backbone import reaches_into_base
 from builder.merging.inspection import Group, inspect, to_json
 from builder.merging.share import share_sentences
 from builder.settings.config import HeadConfig
@@ -196,3 +198,22 @@ def test_models_that_are_called_alike_go_by_their_folders(folder: Path, tmp_path
         models[-1].write_bytes((folder / f"{name}.keras").read_bytes())
     found = run_inspect(*models, "--preprocessing", "a=tf", "--preprocessing", "b=tf", "--json")
     assert json.loads(found.output)["shared"] is True
+
+
+@pytest.mark.parametrize("place", ["model.h5", "model.keras", "folder/keras_model.h5"])
+def test_a_pointer_of_git_lfs_says_how_to_get_the_model(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2091132\n")
+    (path.parent / "labels.txt").write_text("0 a\n1 b\n")
+    done = run_inspect(tmp_path / place.split("/")[0])
+    assert done.exit_code == 2
+    assert "git lfs pull" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_a_head_behind_the_pooling_is_no_trained_base() -> None:
+    """However large it is; a convolution of its own is one."""
+    dense, convolution = (SimpleNamespace(kind=kind, weights=(1,)) for kind in ("Dense", "SeparableConv2D"))
+    assert not reaches_into_base([dense, dense])  # type: ignore[list-item]
+    assert reaches_into_base([dense, convolution])  # type: ignore[list-item]

@@ -17,6 +17,7 @@ from builder.support.errors import ModelFileError
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
+_POINTER = b"version https://"  # of Git LFS, as far as the start of a file is read
 _EXPECTED = "expected a Keras model: .keras, .h5, a SavedModel folder or a Teachable Machine download"
 # What else people have, by how it begins.
 _OTHERS = (
@@ -51,6 +52,8 @@ def _read(path: Path, *, allow_code: bool) -> StoredModel:
         return with_origin(read_hdf5(path, allow_code=allow_code), _neighbours(path))
     if start.startswith((_ZIP, _EMPTY_ZIP)) or zipfile.is_zipfile(path):
         return _of_zip(path, allow_code=allow_code)
+    if start.startswith(_POINTER):
+        raise ModelFileError(f"{path}: a Git LFS pointer, not the model itself; run `git lfs pull` where it comes from")
     found = next((what for place, mark, what in _OTHERS if start[place : place + len(mark)] == mark), None)
     if found:
         raise ModelFileError(f"{path}: {_EXPECTED}, found {found}; save the Keras model it was made from")
