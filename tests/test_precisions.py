@@ -265,6 +265,7 @@ def test_dynamic_is_taken_where_it_is_the_quickest_that_passes(
     assert result.metadata.built["precision"] == order[-1]
     skipped = [tried["precision"] for tried in found if "skipped" in tried]
     assert skipped == (["dynamic"] if dynamic_ms > 5 else [])
+    assert ("mixed was slower" in result.report.to_json()["summary"]) == (order[1:] == ["mixed", "dynamic"])
 
 
 def test_dynamic_runs_on_the_oldest_interpreter(by_precision: dict[str, BuildResult]) -> None:

@@ -14,6 +14,7 @@ _COMPUTES = {
     "int8": "computes in integers",
     "mixed": "computes in integers, some operators in float",
     "int16": "computes in integers of 16 bits",
+    "dynamic": "has int8 weights and rounds what they meet to int8 as it runs",
     "weights": "has int8 weights and computes in float",
     "float16": "has float16 weights and computes in float",
     "float": "computes in float",
@@ -35,6 +36,8 @@ def _why_not(config: BuildConfig, tried: BuiltPrecision | SkippedPrecision) -> s
     if isinstance(tried, SkippedPrecision):
         return f"{tried.precision} was left out: {tried.reason}"
     bar = config.min_agreement
+    if tried.quality.reaches(bar):
+        return f"{tried.title} was slower"
     failed = [q for q in tried.quality.heads if not q.passes(bar)] or list(tried.quality.heads)
     worst = min(failed, key=lambda q: q.agreement)
     return f"{tried.title} was too inexact: {worst.agreement:.2f} of {worst.bar(bar):.2f} on {worst.head_name}"
