@@ -116,6 +116,14 @@ def _other_shape(part: Part) -> None:
     part.tensors[part.inputs["features"]].shape = [1, 65]
 
 
+def test_heads_with_scores_of_another_scale_are_not_linked(parts: dict[str, Part]) -> None:
+    """Whoever puts their scores beside each other would compare what is not comparable."""
+    scores = parts["garden"]
+    scores.tensors[scores.outputs["scores"]].quantization.scale = [1 / 128]
+    with pytest.raises(ConversionError, match="expected one scale for the scores of all heads"):
+        link(heads_and_backbone(parts))
+
+
 @pytest.mark.parametrize("spoil", [_other_scale, _other_zero_point, _other_shape])
 def test_a_head_of_another_seam_is_not_linked(parts: dict[str, Part], spoil: Any) -> None:
     spoil(parts["garden"])

@@ -39,6 +39,13 @@ def test_what_nothing_sticks_out_of_is_left_whole() -> None:
     assert mse_range(np.abs(values), (0.0, 1.0)) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("limits", [(3.0, 5.0), (-5.0, -3.0), (-1.0, 4.0), (0.0, 2.0), (2.0, 2.0)])
+def test_zero_is_in_every_range(limits: Range) -> None:
+    """What pads a picture is 0, and has to be a number of the scale."""
+    low, high = mse_range(np.linspace(*limits, 200), limits)
+    assert low <= 0 <= high
+
+
 def test_a_percentile_leaves_out_its_share() -> None:
     low, high = percentile_range(np.linspace(0, 1, 100_001))
     assert (low, high) == pytest.approx((1e-4, 1 - 1e-4))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from builder.joint.graph import lay_out, reference
+from builder.joint.graph import reference
+from builder.joint.layout import lay_out
 from builder.joint.logistic import balanced_weights, fit_logistic, folds, out_of_fold
 from builder.joint.router import Evidence, Router, energies, fit_router, unit
 from builder.joint.unknown import Judged, head_thresholds, known_score, refusing, separation, unknown_by_leaving_out
