@@ -17,6 +17,7 @@ from builder.commands.cli import main
 from builder.precisions import SkippedPrecision
 from builder.reporting import made as words
 from builder.reporting.progress import Stages
+from builder.settings.config import PRECISIONS
 from builder.support.errors import ConfigError, QualityError
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,10 @@ def config() -> Any:
         keras_output=None,
         saved_model=None,
     )
+
+
+def test_every_precision_has_words() -> None:
+    assert set(words._COMPUTES) == set(PRECISIONS)
 
 
 def test_the_sentence_says_what_was_made_and_why_not_int8(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
