@@ -11,7 +11,16 @@ pytest.importorskip("keras")
 from tests.fuzz import WELL, run_cases
 from tests.fuzz_readers import KINDS, make_seeds
 
-COUNTS = {"models": 120, "labels": 400, "toml": 400, "pictures": 300, "members": 300, "flatbuffers": 200, "packs": 200}
+COUNTS = {
+    "models": 120,
+    "labels": 400,
+    "toml": 400,
+    "pictures": 300,
+    "members": 300,
+    "flatbuffers": 200,
+    "packs": 200,
+    "sources": 200,
+}
 
 
 @pytest.fixture(scope="session")

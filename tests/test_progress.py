@@ -85,12 +85,11 @@ def test_every_stage_has_words() -> None:
 
 
 def tried(precision: str, **agreement: float) -> Any:
-    quality = SimpleNamespace(
-        heads=[
-            SimpleNamespace(head_name=name, agreement=value, passes=value.__ge__, bar=lambda bar: bar)
-            for name, value in agreement.items()
-        ]
-    )
+    heads = [
+        SimpleNamespace(head_name=name, agreement=value, passes=value.__ge__, bar=lambda bar: bar)
+        for name, value in agreement.items()
+    ]
+    quality = SimpleNamespace(heads=heads, reaches=lambda bar: min(agreement.values()) >= bar)
     metadata = SimpleNamespace(heads=list(agreement), input=SimpleNamespace(noun="pictures"))
     return SimpleNamespace(precision=precision, title=precision, model=b"1234", quality=quality, metadata=metadata)
 
@@ -120,6 +119,7 @@ def test_the_sentence_says_what_was_made_and_why_not_int8(config: Any, monkeypat
         "house.tflite: 3 heads on one backbone, 4 bytes; has float16 weights and computes in float (float16); int8 was "
         "too inexact: 0.86 of 0.97 on things; int16 was left out: slower than float here"
     )
+    assert words.made(config, [tried("mixed", cats=1.0), tried("float16", cats=1.0)]).endswith("; mixed was slower")
 
 
 def test_the_end_says_where_it_lies_and_what_to_run(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:

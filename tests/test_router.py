@@ -10,8 +10,8 @@ from scipy.special import softmax
 
 from builder.joint.graph import reference
 from builder.joint.layout import lay_out
-from builder.joint.logistic import balanced_weights, fit_logistic, folds, out_of_fold
-from builder.joint.router import Evidence, Router, energies, fit_router, unit
+from builder.joint.logistic import balanced_weights, cross_validated, fit_logistic, folds, log_loss, out_of_fold
+from builder.joint.router import PENALTIES, Evidence, Router, energies, fit_router, unit
 from builder.joint.unknown import Judged, head_thresholds, known_score, refusing, separation, unknown_by_leaving_out
 from builder.support.arrays import pooled
 from edge_runtime.metadata import HeadInfo
@@ -65,6 +65,22 @@ def test_ties_count_half() -> None:
 def test_it_learns() -> None:
     router = fit_router(draw()).router
     assert accuracy(router, draw(seed=5)) > 0.9
+
+
+def test_the_penalty_is_the_one_that_does_best_on_pictures_left_out() -> None:
+    """Strong where the features say little, weak where they say much."""
+    assert [fit_router(draw(noise=noise)).penalty for noise in (0.8, 2.0, 6.0)] == sorted(PENALTIES)
+    evidence = draw(noise=2.0)
+    features, fold = unit(evidence.features), folds(np.arange(180), evidence.classes, 5)
+    left_out = {
+        p: out_of_fold(features, evidence.classes, fold, penalty=p, number=HEADS) for p in (100.0, 1.0, 0.01, 1e-6)
+    }
+    weights = balanced_weights(evidence.classes)
+    best = min(left_out, key=lambda p: log_loss(left_out[p], evidence.classes, weights))
+    for order in (tuple(left_out), tuple(reversed(left_out))):
+        found, scores = cross_validated(features, evidence.classes, order, number=HEADS, folds_of=fold)
+        assert found == best and order.index(best) not in (0, 3)
+        np.testing.assert_array_equal(scores, left_out[best])
 
 
 def test_order_of_the_heads_changes_only_the_order() -> None:

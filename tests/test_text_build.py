@@ -272,7 +272,7 @@ class TestModelsThatAreRefused:
         self.refuse(config, SamplesError, "expected texts, one a line, found empty files")
         for path in (tmp_path / "texts").rglob("*.txt"):
             path.rename(path.with_suffix(".doc"))
-        self.refuse(config, SamplesError, r"expected texts \(\.txt\), found none")
+        self.refuse(config, SamplesError, r"or texts \(\.txt\), found none")
 
     def test_a_base_that_has_no_builtins(self, tmp_path: Path) -> None:
         base = text_base(body=lambda x: layers.Dense(4)(keras.ops.real(keras.ops.fft2((x, 0 * x))[0])))

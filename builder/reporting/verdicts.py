@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from builder.judging.verify import MOST_DRIFT, HeadQuality
+from builder.support.naming import head_bar
 
 MARK = "*"  # behind the agreement of a head that passed only because its pictures are few
 
@@ -33,9 +34,9 @@ def _below(q: HeadQuality, min_agreement: float) -> str:
 def _remedy(q: HeadQuality, precision: str, chosen_by_name: bool) -> str:
     own = "" if q.own_pictures else f"give it pictures of its own, in a folder {q.head_name}; "
     if precision == "float":
-        return f"{own}or set min_agreement in [heads.{q.head_name}]"
+        return f"{own}or lower {head_bar(q.head_name)}"
     other = "leave precision out, so that more exact ones are tried" if chosen_by_name else "calibrate with more pictures"
-    return f"{own}{other}, or set min_agreement in [heads.{q.head_name}]"
+    return f"{own}{other}, or lower {head_bar(q.head_name)}"
 
 
 def marked_agreement(q: HeadQuality, min_agreement: float) -> str:

@@ -29,6 +29,11 @@ def model_setting(head: str, model: str) -> str:
     return f"{head}={model}" if _options.get() else f"heads.{head}.model: {model}"
 
 
+def head_bar(head: str) -> str:
+    """What a head is judged by: ``min_agreement in [heads.cats]`` or ``--min-agreement``."""
+    return "--min-agreement" if _options.get() else f"min_agreement in [heads.{head}]"
+
+
 def setting(key: str) -> str:
     """``text.vocabulary`` or ``--text-vocabulary``."""
     return f"--{key.replace('.', '-').replace('_', '-')}" if _options.get() else key

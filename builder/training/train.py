@@ -44,6 +44,7 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
         features = samples.inputs[None] if stored else views(extractor, samples.inputs, number, advance)
     validates = validating(samples)
     with stages("train"):
+        keras.utils.set_random_seed(config.seed)  # again: what is imported on the way may have drawn numbers
         head = new_head(features.shape[-1], len(samples.labels), config)
         fit = fit_head(
             head,
