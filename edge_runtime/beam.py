@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 import weakref
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Optional, Sequence
 
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
@@ -59,16 +60,19 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
 
     def load_model(self) -> MultiHeadClassifier:
         """Open the file. Raises ``BundleError`` and ``InterpreterError``, and Beam's errors where it is not there."""
-        path, remove = _copied(self._path) if "://" in self._path else (self._path, None)
-        try:
-            model = MultiHeadClassifier(path, num_threads=self._threads, head_packs=(), trusted_key=self._key)
-        except BaseException:
-            if remove is not None:
-                remove()
-            raise
-        if remove is not None:
-            weakref.finalize(model, remove)  # its interpreter maps the file as long as it lives
+        if "://" not in self._path:
+            return self._opened(self._path)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-runtime-"))
+            path = os.path.join(folder, "model.tflite")
+            with FileSystems.open(self._path) as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+            model = self._opened(path)
+            weakref.finalize(model, stack.pop_all().close)  # its interpreter maps the file as long as it lives
         return model
+
+    def _opened(self, path: str) -> MultiHeadClassifier:
+        return MultiHeadClassifier(path, num_threads=self._threads, head_packs=(), trusted_key=self._key)
 
     def run_inference(
         self,
@@ -104,19 +108,6 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
         """Raises ``EdgeRuntimeError`` for any: what is asked for is said when the handler is made."""
         if inference_args:
             raise EdgeRuntimeError(f"inference_args: expected none, found {', '.join(inference_args)}")
-
-
-def _copied(address: str) -> Tuple[str, Callable[[], None]]:
-    """A file of this machine with what lies at an address of Beam's file systems, and what removes it."""
-    folder = tempfile.mkdtemp(prefix="edge-runtime-")
-    path = os.path.join(folder, "model.tflite")
-    try:
-        with FileSystems.open(address) as source, open(path, "wb") as target:
-            shutil.copyfileobj(source, target)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return path, lambda: shutil.rmtree(folder, ignore_errors=True)
 
 
 def _bytes_of(sample: Sample) -> int:

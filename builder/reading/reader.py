@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from builder.reading.tflite.file import tflite_in
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import ModelFileError
+
+_MakesOne = Callable[[str, PixelTransform | None, tuple[int, int] | None], Classifier]
 
 
 class Reader:
@@ -48,43 +51,42 @@ class Reader:
         pictures that the model takes at any. ``output``: the name of one, of a model with several. Raises
         ``ModelFileError``.
         """
-        file = tflite_in(path)
-        if file is not None:
-            from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
-
-            return read_tflite(name, file, preprocessing, size, pool=self._pool)
-        from builder.reading.formats.reading import read_model  # imports TensorFlow
-        from builder.reading.formats.saved_model import NoLayersError
-
-        try:
-            stored = read_model(path, allow_code=self._allow_code)
-        except NoLayersError as error:
-            from builder.reading.graphs.classifier import read_graph_alone
-
-            return read_graph_alone(name, error.place, preprocessing, size, pool=self._pool, limits=self._limits)
-        return self.classifier(name, stored, preprocessing, size, output)
+        found = self._open(path)
+        if isinstance(found, StoredModel):
+            return self.classifier(name, found, preprocessing, size, output)
+        return found(name, preprocessing, size)
 
     def read_each(
         self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
     ) -> tuple[Classifier, ...]:
         """The same for a model that may have several outputs: a classifier for each. Raises ``ModelFileError``."""
-        names = self._outputs(path)
+        found = self._open(path)
+        if not isinstance(found, StoredModel):
+            return (found(name, preprocessing, size),)
+        with contradictions(path):
+            names = output_names(found.definition)
         outputs: list[str | None] = [*names] if len(names) > 1 else [None]
-        return tuple(self.read(name, path, preprocessing, size, output) for output in outputs)
+        return tuple(self.classifier(name, found, preprocessing, size, output) for output in outputs)
 
-    def _outputs(self, path: Path) -> list[str]:
-        """Their names; none of what has but one, or no layers that could be told apart."""
-        if tflite_in(path) is not None:
-            return []
+    def _open(
+        self, path: Path
+    ) -> StoredModel | Callable[[str, PixelTransform | None, tuple[int, int] | None], Classifier]:
+        """A model of layers; of a file without any, what makes a classifier of it, which has one output."""
+        file = tflite_in(path)
+        if file is not None:
+            from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
+
+            return lambda name, how, size: read_tflite(name, file, how, size, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
         from builder.reading.formats.saved_model import NoLayersError
 
         try:
-            stored = read_model(path, allow_code=self._allow_code)
-        except NoLayersError:
-            return []
-        with contradictions(path):
-            return output_names(stored.definition)
+            return read_model(path, allow_code=self._allow_code)
+        except NoLayersError as error:
+            from builder.reading.graphs.classifier import read_graph_alone
+
+            place = error.place
+            return lambda name, how, size: read_graph_alone(name, place, how, size, pool=self._pool, limits=self._limits)
 
     def classifier(
         self,
