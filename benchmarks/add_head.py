@@ -87,8 +87,8 @@ def _file(folder: Path, count: int) -> Path:
 
 
 def _config(kind: str, count: int, folder: Path, output: str) -> Any:
-    from builder.settings.config import HeadConfig
     from builder.settings.growing import GrowConfig
+    from builder.settings.heads import HeadConfig
     from builder.settings.input_scaling import PREPROCESSING
 
     pixels = PREPROCESSING["tf"] if kind == "small" else None

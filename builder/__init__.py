@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from builder.pipeline import BuildResult, build
-    from builder.settings.config import BuildConfig, HeadConfig
+    from builder.settings.config import BuildConfig
+    from builder.settings.heads import HeadConfig
     from builder.support.errors import BuilderError
 
 # TensorFlow reads these once, when it is imported. Builds run on the CPU: the same inputs give the same bytes.

@@ -11,7 +11,8 @@ from builder.reading.checks import labels_file
 from builder.reading.classifier import Classifier
 from builder.reading.tflite.classifier import TfliteClassifier
 from builder.reporting.progress import Stages
-from builder.reporting.report import Report, write_report
+from builder.reporting.report import Report
+from builder.reporting.report_files import write_report
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, QualityError
 from builder.support.files import write_text, written

@@ -49,8 +49,8 @@ def make_seeds(folder: Path) -> None:
     import keras
 
     from builder.growing.grow import build_head
-    from builder.settings.config import HeadConfig
     from builder.settings.growing import GrowConfig
+    from builder.settings.heads import HeadConfig
     from builder.settings.input_scaling import PREPROCESSING
     from tests.tiny_models import build_tiny, tiny_base, tiny_classifier
 
@@ -137,7 +137,7 @@ def damaged_model(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
 def read_model(path: Path) -> None:
     from builder.merging.inspection import inspect, print_tree, to_json
-    from builder.settings.config import HeadConfig
+    from builder.settings.heads import HeadConfig
     from builder.settings.input_scaling import PixelTransform
 
     pixels = None if path.name.startswith(("words", "tokens")) else PixelTransform(scale=(1 / 255,) * 3)

@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
 from builder.growing.finished import Finished, read_finished, with_heads
-from builder.settings.config import HeadConfig
+from builder.settings.heads import HeadConfig
 from builder.tflite.link import link
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members

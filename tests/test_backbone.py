@@ -17,7 +17,7 @@ from builder.merging.merge import merge  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.loading import load_classifiers  # noqa: E402
-from builder.settings.config import HeadConfig  # noqa: E402
+from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
 from builder.support.errors import NoSharedBackboneError  # noqa: E402
 from tests.tiny_models import (  # noqa: E402

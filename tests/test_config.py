@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from builder.commands import building, cli
 from builder.commands.options import HEAD_SETTINGS, SETTINGS
 from builder.reporting.identity import built_at, source_digest
-from builder.settings.config import BuildConfig, HeadConfig, JointConfig, ResizeConfig, TextConfig
+from builder.settings.config import BuildConfig, JointConfig
+from builder.settings.heads import HeadConfig, ResizeConfig, TextConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.reference import Setting, all_settings
 from builder.settings.targets import TARGETS

@@ -16,7 +16,7 @@ from builder.reading.formats import Origin, read_model  # noqa: E402
 from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.reading.picture_input import PictureSourceInput  # noqa: E402
 from builder.reading.resizing import common_resize, resize_notes  # noqa: E402
-from builder.settings.config import HeadConfig, ResizeConfig  # noqa: E402
+from builder.settings.heads import HeadConfig, ResizeConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError  # noqa: E402
 from builder.support.naming import as_options  # noqa: E402

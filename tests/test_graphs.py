@@ -26,7 +26,7 @@ from builder.reading.formats.members import folder_members  # noqa: E402
 from builder.reading.graphs.file import read_graph_file  # noqa: E402
 from builder.reading.originals import original  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
-from builder.settings.config import ResizeConfig  # noqa: E402
+from builder.settings.heads import ResizeConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.settings.limits import Limits  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402

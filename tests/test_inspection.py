@@ -19,7 +19,7 @@ from builder.commands.cli import main
 from builder.merging.backbone import reaches_into_base
 from builder.merging.inspection import Group, inspect, to_json
 from builder.merging.share import share_sentences
-from builder.settings.config import HeadConfig
+from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
 from tests.tiny_models import FEATURES, tiny_base, tiny_classifier

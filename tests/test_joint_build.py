@@ -19,7 +19,7 @@ from builder.joint.graph import joint_part, reference
 from builder.joint.head import MIN_PICTURES, FittedOnce
 from builder.joint.layout import lay_out
 from builder.joint.router import Router
-from builder.reporting.report import joint_line
+from builder.reporting.made import joint_line
 from builder.settings.config import BuildConfig, JointConfig
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import read_parts

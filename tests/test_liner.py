@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result  # noqa: E402
 from builder.commands.cli import main  # noqa: E402
 from builder.reading.formats import Origin, read_model  # noqa: E402
 from builder.reading.loading import load_classifiers  # noqa: E402
-from builder.settings.config import HeadConfig, ResizeConfig  # noqa: E402
+from builder.settings.heads import HeadConfig, ResizeConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402

@@ -14,7 +14,7 @@ keras = pytest.importorskip("keras")
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.loading import load_classifiers  # noqa: E402
-from builder.settings.config import HeadConfig  # noqa: E402
+from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError  # noqa: E402
 from tests.tiny_models import difference_from_originals, tiny_base, tiny_classifier  # noqa: E402

@@ -18,7 +18,7 @@ from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.loading import load_classifiers  # noqa: E402
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output, settled_output  # noqa: E402
-from builder.settings.config import HeadConfig  # noqa: E402
+from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import BuilderError, ConfigError, ModelFileError  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402

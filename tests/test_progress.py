@@ -139,7 +139,7 @@ def test_the_end_says_where_it_lies_and_what_to_run(config: Any, monkeypatch: py
 def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *options: str) -> Result:
     """``builder build`` whose work is done already."""
     import builder.pipeline
-    import builder.reporting.report
+    import builder.reporting.summary
 
     def build(settings: Any, *, progress: Any, verbose: bool) -> Any:
         if progress is not None:
@@ -150,7 +150,7 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *options: str) -> Result:
 
     monkeypatch.setattr(building, "check_early", lambda settings: None)
     monkeypatch.setattr(builder.pipeline, "build", build)
-    monkeypatch.setattr(builder.reporting.report, "print_summary", lambda report: print("a table"))
+    monkeypatch.setattr(builder.reporting.summary, "print_summary", lambda report: print("a table"))
     return CliRunner().invoke(main, ["build", "--head", "a=a.keras", "--output", "o.tflite", *options])
 
 

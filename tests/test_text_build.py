@@ -23,7 +23,7 @@ from keras import layers
 
 from builder import BuildConfig, BuildResult, build
 from builder.exporting.export import export_edgetpu, export_split, export_task
-from builder.settings.config import TextConfig
+from builder.settings.heads import TextConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from builder import BuildConfig, HeadConfig, build
 from builder.reading.text_input import declared_words, unknown_words
-from builder.settings.config import TextConfig
+from builder.settings.heads import TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import BundleError

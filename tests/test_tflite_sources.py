@@ -23,7 +23,8 @@ from builder.merging.mixed_sources import of_one_kind  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
-from builder.settings.config import BuildConfig, HeadConfig, JointConfig  # noqa: E402
+from builder.settings.config import BuildConfig, JointConfig  # noqa: E402
+from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402

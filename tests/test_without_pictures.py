@@ -15,7 +15,7 @@ pytest.importorskip("keras")
 from builder import BuildResult, build
 from builder.commands.cli import main
 from builder.judging.verify import Expected
-from builder.reporting.report import print_summary
+from builder.reporting.summary import print_summary
 from builder.samples.calibration import MIN_SAMPLES
 from builder.samples.noise import noise_sets
 from builder.settings.config import SAMPLE_FREE, BuildConfig

@@ -93,7 +93,7 @@ def run_build(settings: BuildConfig, *, verbose: bool = False, say_nothing: bool
     hush = nullcontext if verbose else quiet
     with hush():
         from builder.pipeline import build  # imports TensorFlow: `builder --help` must not wait for it
-        from builder.reporting.report import print_summary
+        from builder.reporting.summary import print_summary
 
     try:
         with terminal(or_pipe=not as_json) if not say_nothing else nullcontext() as shown, hush():

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.commands.options import HEAD_SETTINGS, SETTINGS, WHOLE
-from builder.settings.config import BuildConfig, HeadConfig, read_document
+from builder.settings.config import BuildConfig, read_document
+from builder.settings.heads import HeadConfig
 from builder.settings.model import Instance, read_settings
 from builder.settings.reference import Setting, settings_of
 from builder.support.errors import ConfigError

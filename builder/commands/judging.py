@@ -12,7 +12,8 @@ import click
 from builder.commands.chosen import OF_EACH, chosen, each_model
 from builder.commands.finished import is_finished, print_finished
 from builder.commands.options import head_options, setting_options
-from builder.settings.config import BuildConfig, HeadConfig, ReadConfig
+from builder.settings.config import BuildConfig, ReadConfig
+from builder.settings.heads import HeadConfig
 from builder.support.naming import as_options
 from builder.support.places import report_folder
 from builder.support.quiet import quiet

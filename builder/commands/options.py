@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from builder.settings.config import BuildConfig, HeadConfig
+from builder.settings.config import BuildConfig
+from builder.settings.heads import HeadConfig
 from builder.settings.reference import Setting, all_settings, settings_of
 
 SETTINGS = {key: setting for key, setting in all_settings(BuildConfig) if not key.startswith("heads")}

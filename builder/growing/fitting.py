@@ -12,7 +12,8 @@ from builder.growing.new_head import as_in, cut, with_its_backbone
 from builder.merging.entering import read_said
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
-from builder.settings.config import HeadConfig, ReadConfig
+from builder.settings.config import ReadConfig
+from builder.settings.heads import HeadConfig
 from builder.support.errors import NoSharedBackboneError
 
 

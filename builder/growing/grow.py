@@ -12,8 +12,8 @@ from builder.growing.packs import head_pack
 from builder.growing.refit import joint_again
 from builder.reading.early import check_early
 from builder.samples.calibration import SampleSet, collect
-from builder.settings.config import HeadConfig
 from builder.settings.growing import GrowConfig
+from builder.settings.heads import HeadConfig
 from builder.support.errors import ConfigError, QualityError
 from edge_runtime.bundle import append_members
 from edge_runtime.engine import MultiHeadClassifier

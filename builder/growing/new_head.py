@@ -22,7 +22,8 @@ from builder.reading.loading import load_classifiers
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.source_input import SourceInput
 from builder.samples.calibration import SampleSet
-from builder.settings.config import MIXED, HeadConfig
+from builder.settings.config import MIXED
+from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError

@@ -10,7 +10,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.loading import check_size
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
-from builder.settings.config import HeadConfig
+from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import NoSharedBackboneError
 

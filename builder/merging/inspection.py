@@ -23,7 +23,7 @@ from builder.reading.graph import Node
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.resizing import DEFAULT, resize_trouble
-from builder.settings.config import HeadConfig, ResizeConfig
+from builder.settings.heads import HeadConfig, ResizeConfig
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
 from builder.support.plain import plain

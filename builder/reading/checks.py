@@ -12,7 +12,7 @@ from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.limits import MAX_TEXT
 from builder.reading.graph import Graph
 from builder.reading.layers import weight_name
-from builder.settings.config import HeadConfig
+from builder.settings.heads import HeadConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.naming import head_setting
 from edge_runtime.files import read_file

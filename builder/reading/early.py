@@ -10,8 +10,9 @@ from builder.reading.loading import preprocessing_unsaid
 from builder.reading.outputs import wrong_count
 from builder.reading.peek import has_labels_beside, peek
 from builder.samples.files import TEXT_SUFFIXES
-from builder.settings.config import BuildConfig, HeadConfig
+from builder.settings.config import BuildConfig
 from builder.settings.growing import GrowConfig
+from builder.settings.heads import HeadConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, SamplesError
 from builder.support.naming import head_setting, model_setting, setting
 from edge_runtime.preprocess import PICTURE_SUFFIXES

@@ -13,7 +13,8 @@ from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput, check_embedding
-from builder.settings.config import BuildConfig, HeadConfig, TextConfig
+from builder.settings.config import BuildConfig
+from builder.settings.heads import HeadConfig, TextConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.settings.limits import Limits
 from builder.support.errors import ConfigError

@@ -10,7 +10,7 @@ import numpy as np
 
 from builder.reading.content import digest
 from builder.reading.originals.original import Shown
-from builder.settings.config import ResizeConfig
+from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.lazy import Lazy
 from edge_runtime.metadata import ImageInput

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.source_input import SourceInput
-from builder.settings.config import BuildConfig, ResizeConfig
+from builder.settings.config import BuildConfig
+from builder.settings.heads import ResizeConfig
 from builder.support.errors import ConfigError
 from builder.support.naming import advice
 from edge_runtime.inputs import InputSpec

@@ -8,7 +8,7 @@ from builder.reading.graph import Graph, input_shapes
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.simplify import leading_resize, simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
-from builder.settings.config import ResizeConfig
+from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice

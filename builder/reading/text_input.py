@@ -13,7 +13,7 @@ from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.reading.originals.original import Shown
 from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
-from builder.settings.config import ResizeConfig, TextConfig
+from builder.settings.heads import ResizeConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.lazy import Lazy
 from edge_runtime.errors import EdgeRuntimeError

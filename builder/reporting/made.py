@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from builder.joint import JointHead
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.settings.config import BuildConfig
 from edge_runtime.escape import printable
@@ -58,3 +59,14 @@ def _next(metadata: Metadata, output: str) -> str:
     if metadata.input.noun == "texts":
         return f"edge-runtime classify-text {name} TEXT"
     return f"edge-runtime classify {name} PICTURE, or edge-runtime camera {name}"
+
+
+def joint_line(joint: JointHead | None, reason: str = "") -> str:
+    """What became of the joint list, in a line; ``reason``: why there is none."""
+    if joint is None:
+        return f"none: {reason}"
+    count = sum(joint.pictures.values())
+    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold}"
+    if joint.unknown is None:
+        return line
+    return f"{line}; AUROC {joint.unknown.auroc:.3f} against {joint.unknown.against}"

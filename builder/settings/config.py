@@ -9,28 +9,38 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, InstanceOf, Strict, ValidationInfo
+from pydantic import Field, Strict, ValidationInfo
 
-from builder.settings.input_scaling import PREPROCESSING_KIND, PixelTransform
-from builder.settings.kinds import LABELS, PATH, SIZE, Flag, Kind, Share, Text, one_of
-from builder.settings.limits import Gigabytes, Limits, Steps
+from builder.settings.heads import HeadConfig, Resize, ResizeConfig, Size, TextConfig
+from builder.settings.kinds import Flag, Kind, SettingPath, Text, one_of
+from builder.settings.limits import Limits
 from builder.settings.model import read_settings, settings
+from builder.settings.options import (
+    DEFAULT_MIN_AGREEMENT,
+    AllowCode,
+    HeldOut,
+    InferenceMode,
+    MaxMemory,
+    MaxSteps,
+    MinAgreement,
+    Report,
+    Rounding,
+    Samples,
+    Tolerance,
+    WithLimits,
+)
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
 from builder.support.places import report_folder
 from edge_runtime.files import read_file
-from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_new_head_name
-from edge_runtime.text import MAX_LENGTH, MAX_NGRAM, SIDES, SPLIT, STANDARDIZE
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DEFAULT_MIN_AGREEMENT = 0.97
 OWN = "polyhead"
 ALGORITHMS = (OWN, "tensorflow", "litert_minmax", "litert_mse", "litert_octav")
-ROUNDINGS = ("learnt", "bias", "nearest")
 ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
 MIXED = "mixed"
@@ -39,34 +49,6 @@ DYNAMIC = "dynamic"
 PRECISIONS = ("int8", MIXED, "int16", DYNAMIC, "weights", "float16", "float")
 SAMPLE_FREE = PRECISIONS[3:]  # what can be made without calibration samples
 MAX_CONFIG_FILE = 16 << 20  # bytes
-MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
-
-SettingPath = Annotated[Path, PATH]
-Size = Annotated[tuple[int, int], SIZE]
-
-
-def _resize(value: Any, _: ValidationInfo) -> Any:
-    """A table, or its values in any order as an option has them: ``lanczos,crop``."""
-    if not isinstance(value, str):
-        return value
-    keys = {**dict.fromkeys(RESIZE_METHODS, "method"), **dict.fromkeys(RESIZE_FITS, "fit")}
-    words: dict[str, Any] = {"antialias": ("antialias", True), "no-antialias": ("antialias", False)}
-    pairs = [words.get(word) or (keys.get(word), word) for word in value.split(",")]
-    if None in dict(pairs) or len(dict(pairs)) < len(pairs):
-        raise ValueError
-    return dict(pairs)
-
-
-def _ngrams(value: Any, _: ValidationInfo) -> Any:
-    """A number stands for all up to it."""
-    numbers = list(range(1, value + 1)) if type(value) is int and 0 < value <= MAX_NGRAM else value
-    if numbers is None:
-        return None
-    if not isinstance(numbers, (list, tuple)) or not numbers:
-        raise ValueError
-    if not all(type(n) is int and 0 < n <= MAX_NGRAM for n in numbers):
-        raise ValueError
-    return tuple(numbers)
 
 
 def _head_tables(value: Any, _: ValidationInfo) -> Any:
@@ -84,122 +66,12 @@ def _version(value: Any, _: ValidationInfo) -> Any:
     return str(value) if isinstance(value, (int, float, date)) and not isinstance(value, bool) else value
 
 
-_RESIZE = Kind(f"a table {{method, antialias, fit}}, or some of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
 _JOINT = Kind(
     "true, false or a table {enabled, merge_labels, false_alarm, everyday}",
     lambda value, _: {"enabled": value} if isinstance(value, bool) else value,
 )
-_NGRAMS = Kind(f"a number or a list of numbers up to {MAX_NGRAM}", _ngrams)
 _HEADS = Kind("a table [heads.NAME] for each classifier", _head_tables)
 _VERSION = Kind("a text, a number or a date", _version)
-_MethodName = Annotated[str, one_of(RESIZE_METHODS)]
-_FitName = Annotated[str, one_of(RESIZE_FITS)]
-
-
-@settings
-class ResizeConfig:
-    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
-
-    None takes what the model files say; where they say nothing, bilinear, antialiased, stretched.
-    """
-
-    method: Annotated[_MethodName | None, Field(description="The filter.")] = None
-    antialias: Annotated[Flag | None, Field(description="Every pixel of the picture counts.")] = None
-    fit: Annotated[_FitName | None, Field(description="What becomes of another aspect ratio.")] = None
-
-    def __post_init__(self) -> None:
-        if self.antialias is False and self.method not in (None, "nearest", "bilinear"):
-            raise ValueError(
-                f"{self.method} without antialiasing is not what the device can do as TensorFlow does it; "
-                "expected bilinear or nearest, or antialias = true"
-            )
-
-    def over(self, other: ResizeConfig) -> ResizeConfig:
-        """This, and ``other`` where it says nothing."""
-        found = {name: getattr(self, name) for name in ("method", "antialias", "fit")}
-        return replace(other, **{name: value for name, value in found.items() if value is not None})
-
-    def __str__(self) -> str:
-        """As an option and a TOML file take it: ``lanczos,crop``."""
-        return ",".join(filter(None, (self.method, "no-antialias" if self.antialias is False else "", self.fit)))
-
-
-_Resize = Annotated[ResizeConfig, _RESIZE]
-_Activation = Annotated[str, one_of((*ACTIVATIONS, "none"))]
-
-
-@settings
-class HeadConfig:
-    """One classifier.
-
-    Attributes:
-        name: Small letters, digits and _, beginning with a letter.
-        model: The model file, archive or folder.
-        labels: A file with one label a line, or the labels themselves; None looks beside the model.
-        preprocessing: How pixels enter the model; None where its own first layers settle it.
-        activation: Of a model that gives bare logits ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
-            where its values are probabilities already; None takes what the graph and the values say.
-        size: Height and width in pixels, of this head alone; None takes the build's.
-        resize: How its training pictures were resized; None takes the build's.
-        min_agreement: Least agreement with its original, from 0 to 1; None takes the build's.
-    """
-
-    name: Annotated[str, Strict(), Field(exclude=True)]
-    model: Annotated[SettingPath, Field(description="The classifier: a Keras file, a zip archive or a folder.")]
-    labels: Annotated[
-        Path | tuple[str, ...] | None,
-        LABELS,
-        Field(description="Its labels; without it those that lie beside the model."),
-    ] = None
-    preprocessing: Annotated[
-        InstanceOf[PixelTransform] | None,
-        PREPROCESSING_KIND,
-        Field(description="How pixels 0..255 enter the model; may be left out where its own first layers say it."),
-    ] = None
-    activation: Annotated[
-        _Activation | None,
-        Field(description="Of bare logits: one label holds, or each for itself; none: they are probabilities."),
-    ] = None
-    size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
-    resize: Annotated[_Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
-    min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
-    title: Annotated[Text | None, Field(description="What people call it, in any script.")] = None
-    output_name: Annotated[Text | None, Field(description="Which output it is, of a model with several.")] = None
-
-    def __post_init__(self) -> None:
-        try:
-            check_new_head_name(self.name)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-
-
-_Side = Annotated[str, one_of(SIDES)]
-
-
-@settings
-class TextConfig:
-    """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
-
-    ``vocabulary``: a file with one token a line, or what ``Tokenizer.to_json()`` gives, which says how a text is split.
-    ``padding``, ``truncating``, ``maxlen``: as in ``pad_sequences``; None: as Keras does unless told, and the length of
-    the models' input.
-    """
-
-    vocabulary: Annotated[
-        SettingPath, Field(description="A file with one token a line, or tokenizer.json of a Keras Tokenizer.")
-    ]
-    standardize: Annotated[str | None, one_of(STANDARDIZE, none="none"), Field(description="What is evened out.")] = (
-        STANDARDIZE[0]
-    )
-    split: Annotated[str | None, one_of(SPLIT, none="none"), Field(description="What a token is.")] = SPLIT[0]
-    ngrams: Annotated[
-        tuple[int, ...] | None, _NGRAMS, Field(description="Lengths of runs of tokens that count as tokens too.")
-    ] = None
-    padding: Annotated[_Side | None, Field(description="Where a short text gets zeros, as in pad_sequences.")] = None
-    truncating: Annotated[_Side | None, Field(description="Where a long text is cut, as in pad_sequences.")] = None
-    maxlen: Annotated[
-        int | None, Strict(), Field(ge=1, le=MAX_LENGTH, description="Tokens of a text; else the models' input length.")
-    ] = None
 
 
 @settings
@@ -224,42 +96,6 @@ class JointConfig:
     def wanted(self, noun: str) -> bool:
         """Of ``noun``, pictures or texts."""
         return noun == "pictures" if self.enabled is None else self.enabled
-
-
-MinAgreement = Annotated[Share, Field(description="Least agreement of each head with its original.")]
-Samples = Annotated[
-    SettingPath,
-    Field(description="Folder of pictures or texts; those in a sub-folder named as a head are that head's own."),
-]
-HeldOut = Annotated[SettingPath, Field(description="Held-out samples to verify with; else a fifth is held out.")]
-Report = Annotated[SettingPath, Field(description="Folder of the report; else NAME.report beside the output.")]
-Rounding = Annotated[
-    str, one_of(ROUNDINGS), Field(description="Weights: learnt from the samples, or to the nearest integer.")
-]
-Tolerance = Annotated[
-    float,
-    Strict(),
-    Field(
-        ge=0,
-        le=MAX_TOLERANCE,
-        description="Take weights for equal that differ by no more than this share; float16 needs 0.0005.",
-    ),
-]
-AllowCode = Annotated[Flag, Field(description="Run code that a model file brings. Only for files you trust.")]
-InferenceMode = Annotated[Flag, Field(description="Layers that a file calls with training=True run as at inference.")]
-MaxMemory = Annotated[Gigabytes, Field(description="GB that one model's activations may take.")]
-MaxSteps = Annotated[Steps, Field(description="Steps of recurrent layers that one model may have.")]
-
-
-class WithLimits:
-    """A class of settings that has the two of ``Limits``."""
-
-    max_memory: float
-    max_steps: int
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_memory, self.max_steps)
 
 
 @settings
@@ -303,7 +139,7 @@ class BuildConfig(WithLimits):
     min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
     keras_output: Annotated[SettingPath | None, Field(description="Also save the merged model as .keras.")] = None
     report: Report | None = None
-    resize: Annotated[_Resize, Field(description="How pictures were resized when the models were trained.")] = field(
+    resize: Annotated[Resize, Field(description="How pictures were resized when the models were trained.")] = field(
         default_factory=ResizeConfig
     )
     precision: Annotated[

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.settings.config import (
+from builder.settings.heads import HeadConfig
+from builder.settings.kinds import SettingPath
+from builder.settings.limits import Limits
+from builder.settings.model import settings
+from builder.settings.options import (
     DEFAULT_MIN_AGREEMENT,
     AllowCode,
-    HeadConfig,
     HeldOut,
     MaxMemory,
     MaxSteps,
@@ -15,11 +18,8 @@ from builder.settings.config import (
     Report,
     Rounding,
     Samples,
-    SettingPath,
     WithLimits,
 )
-from builder.settings.limits import Limits
-from builder.settings.model import settings
 from builder.support.places import report_folder
 
 

@@ -75,6 +75,6 @@ def _labels(value: Any, info: ValidationInfo) -> Any:
     return _path(value, info)
 
 
-PATH = Kind("a path", _path)
+SettingPath = Annotated[Path, Kind("a path", _path)]
 SIZE = Kind("a number of pixels or [height, width]", _size)
 LABELS = Kind("a file's name or a list of strings", _labels)

@@ -14,7 +14,7 @@ from builder.reading.checks import read_labels
 from builder.reading.classifier import Classifier
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
-from builder.settings.config import HeadConfig
+from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING
 from builder.starting.look import sources
 from builder.starting.names import head_names, title_of

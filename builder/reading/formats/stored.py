@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from builder.reading.originals.original import Original
-from builder.settings.config import ResizeConfig
+from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
 from builder.support.lazy import Lazy

@@ -21,7 +21,7 @@ from builder.reading.formats.downloads import TEACHABLE
 from builder.reading.formats.labels import MAX_LABEL_FILE, labels_in, labels_of_text, numbered_labels
 from builder.reading.formats.stored import Origin
 from builder.reading.graph import Graph
-from builder.settings.config import ResizeConfig
+from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PREPROCESSING, PixelTransform
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import file_metadata

@@ -1,0 +1,132 @@
+"""The folder of a report: ``report.json`` for a program, and one page for a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from builder.merging.equivalence import Equivalence
+from builder.merging.share import HeadShare, percent, share_sentences
+from builder.precisions import SkippedPrecision
+from builder.reporting.made import joint_line, made
+from builder.reporting.report import Report
+from builder.reporting.report_page import Page, Worst, render
+from builder.reporting.verdicts import caption
+from builder.support.files import write_text
+from edge_runtime.metadata import Metadata
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    files = {
+        "report.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
+        "index.html": render(_page(report)),
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+
+
+def _page(report: Report) -> Page:
+    worst = []
+    for head, q in zip(report.metadata.heads, report.quality.heads, strict=True):
+        for c in q.worst:
+            answers = [
+                f"{head.labels[int(scores.argmax())]} {float(scores.max()):.2f}"
+                for scores in (c.float_scores, c.file_scores)
+            ]
+            source = report.verification.sources[c.picture]
+            worst.append(
+                Worst(
+                    head.head_name,
+                    source.name,
+                    report.verification.sample(c.picture),
+                    answers[0],
+                    answers[1],
+                    c.drift,
+                    c.agrees,
+                )
+            )
+    worst.sort(key=lambda w: (w.agrees, -w.drift))
+    return Page(
+        made=made(report.config, report.tried),
+        title=report.config.output.name,
+        facts=_facts(report),
+        noun=report.noun,
+        failures=report.failures,
+        warnings=report.warnings,
+        bytes_by_part=report.bytes_by_part,
+        heads=report.quality.heads,
+        costs={share.name: _cost(report, share) for share in report.shares},
+        captions=caption(list(report.quality.heads), report.config.min_agreement, report.metadata.input.noun),
+        min_agreement=report.config.min_agreement,
+        worst=tuple(worst[:18]),
+        noise=report.chosen.noise,
+        precisions=_precisions(report),
+        seconds=report.seconds,
+    )
+
+
+def _cost(report: Report, share: HeadShare) -> tuple[str, str]:
+    """Bytes in the file, and share of the work."""
+    work = share.work_share
+    return f"{report.linked.head_bytes[share.name]:,}", "" if work is None else percent(work)
+
+
+def _precisions(report: Report) -> list[tuple[str, ...]]:
+    """A row for each precision that was tried, as ``report_page.PRECISION_COLUMNS``."""
+    rows: list[tuple[str, ...]] = []
+    for tried in report.tried:
+        if isinstance(tried, SkippedPrecision):
+            rows.append((tried.precision, tried.reason))
+            continue
+        worst = min(tried.quality.heads, key=lambda q: q.agreement)
+        rows.append(
+            (
+                tried.title,
+                f"{tried.quality.agreement:.3f}",
+                f"{worst.agreement:.3f} ({worst.head_name})",
+                f"{tried.quality.features_snr_db:.1f}",
+                f"{len(tried.model):,}",
+                f"{tried.backbone_ms:.2f}",
+                f"{tried.backbone_ms / tried.float_ms:.2f}",
+                ".".join(map(str, tried.linked.min_runtime)),
+            )
+        )
+    return rows
+
+
+def _seam_text(metadata: Metadata) -> str:
+    return " and ".join(" x ".join(map(str, tensor.shape)) for tensor in metadata.seam)
+
+
+def _equivalence_text(found: Equivalence) -> str:
+    loose = f"; weights up to {found.apart:.2g} apart taken as equal" if found.apart else ""
+    return f"all {found.models} originals run: at most {found.difference:.1g} from the merged model in float{loose}"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    metadata, noun = report.metadata, report.noun
+    return [
+        ("verification", "a head failed" if report.failures else "passed"),
+        ("precision", report.chosen.title),
+        ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
+        (
+            "backbone",
+            f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
+        ),
+        ("each head", "; ".join(share_sentences(report.shares))),
+        ("digest", metadata.backbone_digest),
+        ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
+        ("input", str(metadata.input)),
+        ("equivalence", _equivalence_text(report.equivalence)),
+        ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),
+        (
+            "calibration",
+            "no pictures were given"
+            if report.quality.noise
+            else f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
+        ),
+        ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
+        ("planned for", report.planned_for),
+        ("joint list", joint_line(report.joint, report.chosen.joint_reason)),
+    ]

@@ -1,0 +1,154 @@
+"""What the user says of one classifier, and of how its input is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, InstanceOf, Strict, ValidationInfo
+
+from builder.settings.input_scaling import PREPROCESSING_KIND, PixelTransform
+from builder.settings.kinds import LABELS, SIZE, Flag, Kind, SettingPath, Share, Text, one_of
+from builder.settings.model import settings
+from builder.support.errors import ConfigError
+from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_new_head_name
+from edge_runtime.text import MAX_LENGTH, MAX_NGRAM, SIDES, SPLIT, STANDARDIZE
+
+Size = Annotated[tuple[int, int], SIZE]
+
+
+def _resize(value: Any, _: ValidationInfo) -> Any:
+    """A table, or its values in any order as an option has them: ``lanczos,crop``."""
+    if not isinstance(value, str):
+        return value
+    keys = {**dict.fromkeys(RESIZE_METHODS, "method"), **dict.fromkeys(RESIZE_FITS, "fit")}
+    words: dict[str, Any] = {"antialias": ("antialias", True), "no-antialias": ("antialias", False)}
+    pairs = [words.get(word) or (keys.get(word), word) for word in value.split(",")]
+    if None in dict(pairs) or len(dict(pairs)) < len(pairs):
+        raise ValueError
+    return dict(pairs)
+
+
+def _ngrams(value: Any, _: ValidationInfo) -> Any:
+    """A number stands for all up to it."""
+    numbers = list(range(1, value + 1)) if type(value) is int and 0 < value <= MAX_NGRAM else value
+    if numbers is None:
+        return None
+    if not isinstance(numbers, (list, tuple)) or not numbers:
+        raise ValueError
+    if not all(type(n) is int and 0 < n <= MAX_NGRAM for n in numbers):
+        raise ValueError
+    return tuple(numbers)
+
+
+_RESIZE = Kind(f"a table {{method, antialias, fit}}, or some of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
+_NGRAMS = Kind(f"a number or a list of numbers up to {MAX_NGRAM}", _ngrams)
+_MethodName = Annotated[str, one_of(RESIZE_METHODS)]
+_FitName = Annotated[str, one_of(RESIZE_FITS)]
+
+
+@settings
+class ResizeConfig:
+    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
+
+    None takes what the model files say; where they say nothing, bilinear, antialiased, stretched.
+    """
+
+    method: Annotated[_MethodName | None, Field(description="The filter.")] = None
+    antialias: Annotated[Flag | None, Field(description="Every pixel of the picture counts.")] = None
+    fit: Annotated[_FitName | None, Field(description="What becomes of another aspect ratio.")] = None
+
+    def __post_init__(self) -> None:
+        if self.antialias is False and self.method not in (None, "nearest", "bilinear"):
+            raise ValueError(
+                f"{self.method} without antialiasing is not what the device can do as TensorFlow does it; "
+                "expected bilinear or nearest, or antialias = true"
+            )
+
+    def over(self, other: ResizeConfig) -> ResizeConfig:
+        """This, and ``other`` where it says nothing."""
+        found = {name: getattr(self, name) for name in ("method", "antialias", "fit")}
+        return replace(other, **{name: value for name, value in found.items() if value is not None})
+
+    def __str__(self) -> str:
+        """As an option and a TOML file take it: ``lanczos,crop``."""
+        return ",".join(filter(None, (self.method, "no-antialias" if self.antialias is False else "", self.fit)))
+
+
+Resize = Annotated[ResizeConfig, _RESIZE]
+_Activation = Annotated[str, one_of((*ACTIVATIONS, "none"))]
+
+
+@settings
+class HeadConfig:
+    """One classifier.
+
+    Attributes:
+        name: Small letters, digits and _, beginning with a letter.
+        model: The model file, archive or folder.
+        labels: A file with one label a line, or the labels themselves; None looks beside the model.
+        preprocessing: How pixels enter the model; None where its own first layers settle it.
+        activation: Of a model that gives bare logits ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
+            where its values are probabilities already; None takes what the graph and the values say.
+        size: Height and width in pixels, of this head alone; None takes the build's.
+        resize: How its training pictures were resized; None takes the build's.
+        min_agreement: Least agreement with its original, from 0 to 1; None takes the build's.
+    """
+
+    name: Annotated[str, Strict(), Field(exclude=True)]
+    model: Annotated[SettingPath, Field(description="The classifier: a Keras file, a zip archive or a folder.")]
+    labels: Annotated[
+        Path | tuple[str, ...] | None,
+        LABELS,
+        Field(description="Its labels; without it those that lie beside the model."),
+    ] = None
+    preprocessing: Annotated[
+        InstanceOf[PixelTransform] | None,
+        PREPROCESSING_KIND,
+        Field(description="How pixels 0..255 enter the model; may be left out where its own first layers say it."),
+    ] = None
+    activation: Annotated[
+        _Activation | None,
+        Field(description="Of bare logits: one label holds, or each for itself; none: they are probabilities."),
+    ] = None
+    size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
+    resize: Annotated[Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
+    min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
+    title: Annotated[Text | None, Field(description="What people call it, in any script.")] = None
+    output_name: Annotated[Text | None, Field(description="Which output it is, of a model with several.")] = None
+
+    def __post_init__(self) -> None:
+        try:
+            check_new_head_name(self.name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+_Side = Annotated[str, one_of(SIDES)]
+
+
+@settings
+class TextConfig:
+    """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
+
+    ``vocabulary``: a file with one token a line, or what ``Tokenizer.to_json()`` gives, which says how a text is split.
+    ``padding``, ``truncating``, ``maxlen``: as in ``pad_sequences``; None: as Keras does unless told, and the length of
+    the models' input.
+    """
+
+    vocabulary: Annotated[
+        SettingPath, Field(description="A file with one token a line, or tokenizer.json of a Keras Tokenizer.")
+    ]
+    standardize: Annotated[str | None, one_of(STANDARDIZE, none="none"), Field(description="What is evened out.")] = (
+        STANDARDIZE[0]
+    )
+    split: Annotated[str | None, one_of(SPLIT, none="none"), Field(description="What a token is.")] = SPLIT[0]
+    ngrams: Annotated[
+        tuple[int, ...] | None, _NGRAMS, Field(description="Lengths of runs of tokens that count as tokens too.")
+    ] = None
+    padding: Annotated[_Side | None, Field(description="Where a short text gets zeros, as in pad_sequences.")] = None
+    truncating: Annotated[_Side | None, Field(description="Where a long text is cut, as in pad_sequences.")] = None
+    maxlen: Annotated[
+        int | None, Strict(), Field(ge=1, le=MAX_LENGTH, description="Tokens of a text; else the models' input length.")
+    ] = None
