@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping
@@ -52,6 +51,8 @@ class Identity:
 
 def file_digest(path: str) -> str:
     """``sha256:...`` of all bytes of the file at ``path``, as ``sha256sum`` has it."""
+    import hashlib  # most open a file and do not ask
+
     digest = hashlib.sha256()
     with open_file(path) as file:
         for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):

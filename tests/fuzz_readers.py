@@ -396,7 +396,7 @@ def read_file(path: Path) -> None:
     """As ``info`` and ``classify`` do, packs beside it included."""
     from edge_runtime import MultiHeadClassifier
     from edge_runtime.bundle import read_head_pack, read_metadata
-    from edge_runtime.cli import describe
+    from edge_runtime.describe import describe
 
     if path.name == "pack.tflite":
         read_head_pack(str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_metadata
-from edge_runtime.cli import main
+from edge_runtime.cli import COMMANDS, main
 from tests.tiny_models import THREE_HEADS, label_names, tiny_picture
 
 NAMES = list(THREE_HEADS)
@@ -267,3 +268,28 @@ def test_importing_the_runtime_imports_neither_tensorflow_nor_the_builder() -> N
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_picture_is_classified_without_what_other_commands_import(tiny_file: Path, tiny_pictures: list[Path]) -> None:
+    """Most of a cold start is importing. numpy.ma: what np.unique brings in takes longer than checking a small file."""
+    program = (
+        "import sys; from edge_runtime.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+    )
+    arguments = [sys.executable, "-c", program, "classify", str(tiny_file), str(tiny_pictures[0])]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    found = set(done.stderr.split())
+    needless = {"numpy.ma", *(f"edge_runtime.{name}" for name in OTHERS)}
+    assert not sorted(name for name in found if any(name == other or name.startswith(f"{other}.") for other in needless))
+    assert "edge_runtime.engine" in found and "PIL.Image" in found
+
+
+OTHERS = ("beam", "benchmark", "camera", "describe", "feature_file", "isolate", "probe", "profiling", "serve", "signing",
+          "trial", "versions")  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["edge_runtime.cli", "builder.commands.front"])
+def test_help_and_unknown_commands_know_every_command(program: str) -> None:
+    group = importlib.import_module(program).main
+    assert {command.name for command in group.commands.values()} == set(group.commands)
+    assert set(COMMANDS) <= set(group.commands)

@@ -7,13 +7,13 @@ import click
 from builder.commands.cli import COMMANDS
 from builder.commands.group import Commands, Imported
 from edge_runtime import __version__
+from edge_runtime.cli import COMMANDS as ON_DEVICE
 from edge_runtime.cli import main as runtime
 
-_COMMANDS = Imported(COMMANDS)
-_COMMANDS.update(runtime.commands)
 
-
-@click.group(cls=Commands, commands=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, commands=Imported({**COMMANDS, **ON_DEVICE}), context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="polyhead")
 @click.pass_context
 def main(ctx: click.Context) -> None:
