@@ -135,7 +135,7 @@ def test_every_option_in_the_docs_exists() -> None:
     assert len(commands) > 20
     for program, name, *arguments in commands:
         command = PROGRAMS[program].commands[name]
-        command.make_parser(click.Context(command)).parse_args(list(arguments))
+        command.make_parser(click.Context(command, help_option_names=["-h", "--help"])).parse_args(list(arguments))
 
 
 @pytest.fixture(scope="module")

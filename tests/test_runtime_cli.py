@@ -257,7 +257,7 @@ def test_help_of_every_command() -> None:
     for command in ([], ["info"], ["classify"], ["benchmark"]):
         for option in ("-h", "--help"):
             result = run(*command, option)
-            assert result.exit_code == 0
+            assert result.exit_code == 0, result.output
             assert result.stdout.startswith("Usage: ")
 
 
