@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from builder.reading.formats.applications import Application, application_of
 from builder.reading.formats.downloads import LABEL_FILES, is_teachable_machine
@@ -22,6 +22,7 @@ _OF_NETWORKS = {
     "Multiply", "ReLU", "Reshape", "SeparableConv2D", "Softmax", "SpatialDropout2D", "ZeroPadding2D", *MODEL_CLASSES,
 }  # fmt: skip
 _KEEP_THE_COUNT = ("Activation", "Dropout", "Softmax")
+_T = TypeVar("_T")
 
 
 class Peek:
@@ -33,30 +34,17 @@ class Peek:
     @property
     def outputs(self) -> int | None:
         """How many numbers the model answers with; None where that takes more than a look."""
-        try:
-            return _outputs(self._definition)
-        except LOADING_ERRORS:
-            return None
+        return _seen(lambda: _outputs(self._definition), None)
 
     @property
     def is_silent(self) -> bool:
         """Does nothing in the file, and nothing beside it, say how pixels enter?"""
-        try:
-            layers = list(_layers(self._definition))
-            plain = all(_kind(layer) in _OF_NETWORKS and ".ops." not in str(layer.get("module")) for layer in layers)
-            convolves = any("Conv2D" in _kind(layer) for layer in layers)
-            known = has_labels_beside(self._path) or _is_teachable(self._definition) or is_merged(self._definition)
-            return plain and convolves and not known
-        except LOADING_ERRORS:
-            return False
+        return _seen(lambda: _is_silent(self._definition), False) and not has_labels_beside(self._path)
 
     @property
     def application(self) -> Application | None:
         """The network of Keras's own that it is built on, where it is seen."""
-        try:
-            return application_of(self._definition)
-        except LOADING_ERRORS:
-            return None
+        return _seen(lambda: application_of(self._definition), None)
 
 
 def peek(path: Path) -> Peek | None:
@@ -69,6 +57,21 @@ def peek(path: Path) -> Peek | None:
     except (*LOADING_ERRORS, MemoryError):  # it is read again, and what is wrong with it said, where models are read
         return None
     return Peek(path, definition) if isinstance(definition, dict) else None
+
+
+def _seen(look: Callable[[], _T], otherwise: _T) -> _T:
+    """A look at a stranger's definition, which may be of any shape."""
+    try:
+        return look()
+    except LOADING_ERRORS:
+        return otherwise
+
+
+def _is_silent(definition: Mapping[str, Any]) -> bool:
+    layers = list(_layers(definition))
+    plain = all(_kind(layer) in _OF_NETWORKS and ".ops." not in str(layer.get("module")) for layer in layers)
+    convolves = any("Conv2D" in _kind(layer) for layer in layers)
+    return plain and convolves and not _is_teachable(definition) and not is_merged(definition)
 
 
 def has_labels_beside(path: Path) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from builder.support.errors import ConversionError
-from builder.tflite.all_scores import all_subgraph, joining
+from builder.tflite.all_scores import Subgraph, all_subgraph, joining
 from builder.tflite.flatbuffer import Part, Writer, quantization, read_parts
 from builder.tflite.names import with_names
 from builder.tflite.versions import Version, min_runtime, with_versions
@@ -54,56 +54,94 @@ def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
     if len(set(scores.values())) != 1:
         raise ConversionError(f"expected one scale for the scores of all heads, found {scores}")
 
-    writer = Writer()
-    tables = {BACKBONE: (writer.tensors(backbone), writer.operators(backbone))}
-    backbone_bytes = writer.size
-    tensors, operators = list(tables[BACKBONE][0]), list(tables[BACKBONE][1])
-    outputs, head_bytes, joint_bytes = {}, {}, 0
-    places: dict[str, dict[int, int]] = {}
+    linker = _Linker(backbone)
     for name, part in heads.items():
-        before = writer.size
-        tables[name] = writer.tensors(part), writer.operators(part)
-        where = places[name] = _places(part, backbone.outputs, len(tensors))
-        tensors += [t for i, t in enumerate(tables[name][0]) if i not in part.inputs.values()]
-        operators += writer.operators(part, where)
-        outputs[name] = where[part.outputs["scores"]]
-        head_bytes[name] = writer.size - before
-    everything = [backbone, *heads.values()]
+        linker.add_head(name, part)
     if ALL not in heads:
-        everything.append(joining(heads))
-        read = {name for part in heads.values() for name in part.inputs}
-        ends = {name: i for name, i in backbone.outputs.items() if name in read}, list(outputs.values())
-        whole = all_subgraph(writer, everything[-1], tensors, operators[len(backbone.operators) :], *ends)
+        linker.add_all()
     if joint is not None:
-        joint = with_versions(joint)
-        before, inputs = writer.size, joint.inputs.values()
-        made = writer.tensors(replace(joint, tensors=[t for i, t in enumerate(joint.tensors) if i not in inputs]))
-        logits = {name: places[name][logits_tensor(part)] for name, part in heads.items()}
-        sources = {JOINT_SEAM: backbone.outputs[FEATURES], **logits}
+        linker.add_joint(with_versions(joint))
+    model, bytes_of = linker.finish(), linker.bytes_of
+    head_bytes = {name: bytes_of[name] for name in heads}
+    scale, oldest = next(iter(scores.values())), min_runtime(linker.parts)
+    return LinkedModel(model, bytes_of[BACKBONE], head_bytes, seam, scale, *oldest, bytes_of.get(JOINT, 0))
+
+
+class _Linker:
+    """Writes every table once; the subgraphs list tables by their offsets.
+
+    The end-to-end subgraph grows with each part. It is written first, the other subgraphs in the order of ``parts``.
+
+    Attributes:
+        parts: What was added.
+        bytes_of: The bytes that the backbone, each head and the joint part added.
+    """
+
+    def __init__(self, backbone: Part) -> None:
+        self.parts = [backbone]
+        self._writer, self._backbone = Writer(), backbone
+        self._heads: dict[str, Part] = {}
+        self._places: dict[str, dict[int, int]] = {}  # of each head's tensors, in the end-to-end subgraph
+        tensors, operators = self._writer.tensors(backbone), self._writer.operators(backbone)
+        self._subgraphs: dict[str, Subgraph] = {BACKBONE: (tensors, operators, backbone.inputs, backbone.outputs)}
+        self._tensors, self._operators = list(tensors), list(operators)
+        self._outputs: dict[str, int] = {}
+        self.bytes_of = {BACKBONE: self._writer.size}
+
+    def add_head(self, name: str, part: Part) -> None:
+        before, self._heads[name] = self._writer.size, part
+        tensors = self._writer.tensors(part)
+        self._subgraphs[name] = tensors, self._writer.operators(part), part.inputs, part.outputs
+        where = self._places[name] = _places(part, self._backbone.outputs, len(self._tensors))
+        self._tensors += _without_inputs(tensors, part)
+        self._operators += self._writer.operators(part, where)
+        self._outputs[name] = where[part.outputs["scores"]]
+        self.bytes_of[name] = self._writer.size - before
+        self.parts.append(part)
+
+    def add_all(self) -> None:
+        """From the seam to the scores of all heads; to be added after the last head."""
+        read = {name for part in self._heads.values() for name in part.inputs}
+        seam = {name: i for name, i in self._backbone.outputs.items() if name in read}
+        operators, scores = self._operators[len(self._backbone.operators) :], list(self._outputs.values())
+        part = joining(self._heads)
+        self._subgraphs[ALL] = all_subgraph(self._writer, part, self._tensors, operators, seam, scores)
+        self.parts.append(part)
+
+    def add_joint(self, part: Part) -> None:
+        """The joint list, which reads features and the logits of every head; to be added last."""
+        before = self._writer.size
+        own = [t for i, t in enumerate(part.tensors) if i not in part.inputs.values()]
+        made = self._writer.tensors(replace(part, tensors=own))
+        logits = {name: self._places[name][logits_tensor(head)] for name, head in self._heads.items()}
+        where = _joint_places(part, {JOINT_SEAM: self._backbone.outputs[FEATURES], **logits}, len(self._tensors))
+        self._tensors += made
+        self._operators += self._writer.operators(part, where)
+        self._outputs[JOINT] = where[part.outputs["scores"]]
+        self._subgraphs[JOINT] = self._joint_subgraph(part, made)
+        self.bytes_of[JOINT] = self._writer.size - before
+        self.parts.append(part)
+
+    def _joint_subgraph(self, joint: Part, made: list[int]) -> Subgraph:
+        """It takes the seam: every head up to its logits, then ``joint``, whose own tensors are at ``made``."""
+        inputs = {name: i for i, name in enumerate(self._backbone.outputs)}
+        tensors = [self._subgraphs[BACKBONE][0][i] for i in self._backbone.outputs.values()]
+        operators: list[int] = []
+        sources = {JOINT_SEAM: inputs[FEATURES]}
+        for name, part in self._heads.items():
+            where = _places(part, inputs, len(tensors))
+            tensors += _without_inputs(self._subgraphs[name][0], part)
+            operators += self._writer.operators(replace(part, operators=part.operators[:-1]), where)
+            sources[name] = where[logits_tensor(part)]
         where = _joint_places(joint, sources, len(tensors))
-        tensors += made
-        operators += writer.operators(joint, where)
-        outputs[JOINT] = where[joint.outputs["scores"]]
-        seam_tables = {name: tables[BACKBONE][0][i] for name, i in backbone.outputs.items()}
-        alone = _joint_subgraph(writer, heads, {name: tables[name][0] for name in heads}, joint, made, seam_tables)
-        joint_bytes = writer.size - before
-    writer.add_subgraph(END_TO_END, tensors, operators, backbone.inputs, outputs)
-    for name, part in {BACKBONE: backbone, **heads}.items():
-        writer.add_subgraph(name, *tables[name], part.inputs, part.outputs)
-    if ALL not in heads:
-        writer.add_subgraph(ALL, *whole)
-    if joint is not None:
-        writer.add_subgraph(JOINT, *alone)
-        everything.append(joint)
-    return LinkedModel(
-        writer.finish("polyhead: one backbone, many heads"),
-        backbone_bytes,
-        head_bytes,
-        seam,
-        next(iter(scores.values())),
-        *min_runtime(everything),
-        joint_bytes,
-    )
+        operators += self._writer.operators(joint, where)
+        return tensors + made, operators, inputs, {name: where[i] for name, i in joint.outputs.items()}
+
+    def finish(self) -> bytes:
+        self._writer.add_subgraph(END_TO_END, self._tensors, self._operators, self._backbone.inputs, self._outputs)
+        for name, subgraph in self._subgraphs.items():
+            self._writer.add_subgraph(name, *subgraph)
+        return self._writer.finish("polyhead: one backbone, many heads")
 
 
 def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
@@ -126,7 +164,7 @@ def unlink(model: bytes, heads: Collection[str]) -> tuple[dict[str, Part], Part 
 
 
 def _joint_alone(whole: Part, heads: Mapping[str, Part]) -> Part:
-    """The end of the joint subgraph, behind the seam and the heads' logits: the reverse of ``_joint_subgraph``."""
+    """The end of the joint subgraph, behind the seam and the heads' logits: what ``_Linker.add_joint`` was given."""
     start, operators, sources = len(whole.inputs), 0, {JOINT_SEAM: whole.inputs[FEATURES]}
     for name, part in heads.items():
         sources[name] = _places(part, whole.inputs, start)[logits_tensor(part)]
@@ -152,28 +190,9 @@ def logits_tensor(head: Part) -> int:
     return index
 
 
-def _joint_subgraph(
-    writer: Writer,
-    heads: Mapping[str, Part],
-    tables: Mapping[str, list[int]],
-    joint: Part,
-    made: list[int],
-    seam: Mapping[str, int],
-) -> tuple[list[int], list[int], dict[str, int], dict[str, int]]:
-    """Tensors, operators, inputs and outputs of the subgraph that takes the seam: every head up to its logits, then
-    ``joint``. ``tables``, ``made``, ``seam``: offsets of the tensors of the heads, of those that ``joint`` makes, and of
-    those of the seam.
-    """
-    inputs = {name: i for i, name in enumerate(seam)}
-    tensors, operators, sources = list(seam.values()), [], {JOINT_SEAM: inputs[FEATURES]}
-    for name, part in heads.items():
-        where = _places(part, inputs, len(tensors))
-        tensors += [t for i, t in enumerate(tables[name]) if i not in part.inputs.values()]
-        operators += writer.operators(replace(part, operators=part.operators[:-1]), where)
-        sources[name] = where[logits_tensor(part)]
-    where = _joint_places(joint, sources, len(tensors))
-    operators += writer.operators(joint, where)
-    return tensors + made, operators, inputs, {name: where[i] for name, i in joint.outputs.items()}
+def _without_inputs(tensors: Sequence[int], part: Part) -> list[int]:
+    """Of the offsets of a part's tensors, those of what the part itself makes or holds."""
+    return [t for i, t in enumerate(tensors) if i not in part.inputs.values()]
 
 
 def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[int, int]:
