@@ -148,7 +148,8 @@ class MultiHeadClassifier:
             sample: A picture (see ``preprocess.image_tensor``) or a text.
 
         Returns:
-            Of a picture uint8 (1, height, width, 3), RGB, 0 to 255; of a text int32 (1, length), numbers of tokens.
+            Of a picture uint8 (1, height, width, 3), RGB, 0 to 255, or (1, height, width, 1), greyscale, as
+            ``metadata.input`` says; of a text int32 (1, length), numbers of tokens.
 
         Raises:
             PictureError: The picture cannot be read.

@@ -21,6 +21,7 @@ RESERVED_NAMES = (BACKBONE, JOINT, END_TO_END)
 HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 RESIZE_FITS = ("stretch", "crop", "pad")
+COLORS = {"RGB": 3, "L": 1}  # Pillow's names and how many channels; L is greyscale
 ACTIVATIONS = ("softmax", "sigmoid")
 _LARGEST = (1 << 53) - 1  # what every reader of JSON takes for the same number
 # Older interpreters have signatures, but run those of all subgraphs but the first on the wrong tensors, and say nothing:
@@ -30,10 +31,10 @@ OLDEST_RUNTIME = (2, 10)
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The picture the backbone takes: uint8 (1, height, width, 3), RGB, and how a larger picture becomes one.
+    """The picture the backbone takes: uint8 (1, height, width, channels), and how a larger picture becomes one.
 
     ``fit``: ``stretch`` ignores the aspect ratio, ``crop`` takes the largest centred part that has it, ``pad`` adds
-    black.
+    black. ``color``: of ``COLORS``.
     """
 
     height: int
@@ -56,11 +57,12 @@ class ImageInput:
 
     def __str__(self) -> str:
         antialias = "antialiased" if self.antialias else "not antialiased"
-        return f"{self.width} x {self.height} {self.color}, {self.fit}, {self.method}, {antialias}"
+        color = "greyscale" if self.color == "L" else self.color
+        return f"{self.width} x {self.height} {color}, {self.fit}, {self.method}, {antialias}"
 
     @property
     def shape(self) -> Tuple[int, ...]:
-        return (1, self.height, self.width, 3)
+        return (1, self.height, self.width, COLORS[self.color])
 
     @property
     def dtype(self) -> Any:
@@ -328,7 +330,7 @@ def _image_input(item: Mapping[str, Any]) -> ImageInput:
         antialias=_get(item, "antialias", bool),
         fit=_choice(item.get("fit"), RESIZE_FITS, "input fit"),
         kind=_choice(item.get("kind"), ("image",), "input kind"),
-        color=_choice(item.get("color"), ("RGB",), "input color"),
+        color=_choice(item.get("color"), tuple(COLORS), "input color"),
     )
 
 

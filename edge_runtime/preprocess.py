@@ -30,19 +30,19 @@ Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray]
 
 
 def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
-    """``picture`` as uint8 (1, spec.height, spec.width, 3), RGB.
+    """``picture`` as uint8 of ``spec.shape``: RGB, or greyscale by Pillow's weights of the three (ITU-R 601).
 
-    ``picture``: a path, the bytes of a picture file, a PIL image, or uint8 (height, width, 3) RGB.
-    Raises ``PictureError``.
+    ``picture``: a path, the bytes of a picture file, a PIL image, or uint8 (height, width, 3) RGB; where ``spec`` is
+    greyscale also (height, width) or (height, width, 1). Raises ``PictureError``.
     """
     if isinstance(picture, bytes):
         return stored_tensor(picture, spec)
     if not isinstance(picture, (np.ndarray, Image.Image)):
         return _file_tensor(os.fspath(picture), spec)
-    if isinstance(picture, np.ndarray) and picture.shape == (spec.height, spec.width, 3) and picture.dtype == np.uint8:
+    if isinstance(picture, np.ndarray) and picture.shape == spec.shape[1:] and picture.dtype == np.uint8:
         return np.ascontiguousarray(picture)[None]
     with _picture_errors("the picture"):
-        image = _from_array(picture) if isinstance(picture, np.ndarray) else _rgb(picture, "the picture")
+        image = _from_array(picture, spec) if isinstance(picture, np.ndarray) else _plain(picture, spec, "the picture")
         return _fit(image, spec)[None]
 
 
@@ -62,12 +62,20 @@ def encoded_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") 
         return _fit(_decoded(image, spec, name, margin=1), spec)[None]
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+def picture_of(array: np.ndarray) -> Image.Image:
+    """A PIL image of uint8 (height, width, 3) RGB, or greyscale (height, width) or (height, width, 1)."""
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
+
+
+def _from_array(array: np.ndarray, spec: ImageInput) -> Image.Image:
+    grey = spec.color == "L" and (array.ndim == 2 or array.shape[2:] == (1,))
+    if array.dtype != np.uint8 or not (array.shape[2:] == (3,) or grey) or 0 in array.shape:
         raise PictureError(
-            f"expected an array of uint8 (height, width, 3) in RGB order, found {array.dtype} {array.shape}"
+            f"expected an array of uint8 (height, width, 3) in RGB order{' or (height, width)' * (spec.color == 'L')}, "
+            f"found {array.dtype} {array.shape}"
         )
-    return Image.fromarray(np.ascontiguousarray(array))
+    image = picture_of(array)
+    return image if image.mode == spec.color else image.convert(spec.color)
 
 
 def _file_tensor(path: str, spec: ImageInput) -> np.ndarray:
@@ -77,11 +85,11 @@ def _file_tensor(path: str, spec: ImageInput) -> np.ndarray:
 
 
 def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) -> Image.Image:
-    """RGB; a JPEG decodes at 1/2, 1/4 or 1/8 for less, but to no side below ``margin`` times what ``spec`` needs."""
+    """``_plain``; a JPEG decodes at 1/2, 1/4 or 1/8, but to no side below ``margin`` times what ``spec`` needs."""
     if spec.antialias and spec.method != "nearest":
         side = margin * max(spec.width, spec.height)  # the picture may yet be turned by a quarter
-        image.draft("RGB", (side, side))
-    return _rgb(image, name)
+        image.draft(spec.color, (side, side))
+    return _plain(image, spec, name)
 
 
 @contextlib.contextmanager
@@ -105,8 +113,8 @@ def _picture_errors(name: str) -> Iterator[None]:
         raise PictureError(f"{name}: expected a picture, found something unreadable ({reason})") from error
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Upright, 8 bits, RGB; what is transparent shows white."""
+def _plain(image: Image.Image, spec: ImageInput, name: str) -> Image.Image:
+    """Upright, 8 bits, in the colours of ``spec``; what is transparent shows white."""
     if image.size[0] * image.size[1] > MAX_PIXELS:
         raise PictureError(f"{name}: {image.size[0]} x {image.size[1]} pixels, too large to open safely; make it smaller")
     image = _upright(image)
@@ -119,7 +127,7 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         ground.alpha_composite(image)
         image = ground
-    return image.convert("RGB")
+    return image.convert(spec.color)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -150,10 +158,10 @@ def _box(size: Tuple[int, int], spec: ImageInput) -> Tuple[float, float, float, 
 
 
 def _fit(image: Image.Image, spec: ImageInput) -> np.ndarray:
-    """uint8 (spec.height, spec.width, 3)."""
+    """uint8 of ``spec.shape``, without the batch axis."""
     target, ground = (spec.width, spec.height), None
     if spec.fit == "pad":
-        ground = Image.new("RGB", target)
+        ground = Image.new(spec.color, target)
         scale = min(spec.width / image.size[0], spec.height / image.size[1])
         target = (max(1, round(image.size[0] * scale)), max(1, round(image.size[1] * scale)))
     box = _box(image.size, spec)
@@ -162,7 +170,7 @@ def _fit(image: Image.Image, spec: ImageInput) -> np.ndarray:
     if ground is not None:
         ground.paste(image, ((spec.width - target[0]) // 2, (spec.height - target[1]) // 2))
         image = ground
-    return np.asarray(image)
+    return np.asarray(image).reshape(spec.shape[1:])
 
 
 def _resize(

@@ -20,7 +20,7 @@ def try_file(path: str, interpreter: str, *packs: str) -> None:
         if isinstance(spec, TextInput):
             classifier.classify_text("a text", joint=joint)
         else:
-            noise = np.random.default_rng(0).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8)
+            noise = np.random.default_rng(0).integers(0, 256, spec.shape[1:], dtype=np.uint8)
             classifier.classify(noise, joint=joint)
 
 

@@ -24,9 +24,16 @@ THREE_HEADS = {"animals": 3, "garden": 4, "things": 2}  # as many labels as no o
 
 
 def tiny_base(
-    seed: int = 0, size: int = SIZE, *, features: int = FEATURES, pooling: bool = True, name: str = "tiny_base"
+    seed: int = 0,
+    size: int = SIZE,
+    *,
+    features: int = FEATURES,
+    pooling: bool = True,
+    name: str = "tiny_base",
+    channels: int = 3,
 ) -> Any:
-    """A backbone in small: convolution, depthwise block, BatchNormalization, a skip; (size, size, 3) -> (features,).
+    """A backbone in small: convolution, depthwise block, BatchNormalization, a skip; pictures (size, size, channels) ->
+    (features,).
 
     Without ``pooling`` it ends in a map (size / 4, size / 4, features), as ``include_top=False`` does. Equal arguments
     give equal weights, every variable of them: the moving statistics too are drawn from ``seed``.
@@ -34,7 +41,7 @@ def tiny_base(
     import keras
     from keras import layers
 
-    image = keras.Input((size, size, 3), name=f"{name}_image")
+    image = keras.Input((size, size, channels), name=f"{name}_image")
     x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name=f"{name}_stem")(image)
     x = layers.BatchNormalization(name=f"{name}_stem_bn")(x)
     x = layers.ReLU(6.0, name=f"{name}_stem_relu")(x)
@@ -90,8 +97,9 @@ def tiny_classifier(
 
 def _spread_answers(scores: Any, trunk: Any, *, raw: bool) -> None:
     """Centre and widen the logits of a Dense layer over a few pictures; else one label would win on all of them."""
-    height, width = trunk.input_shape[1:3]
-    pixels = np.stack([np.asarray(tiny_picture(900 + i, (width, height)), np.float32) for i in range(24)])
+    height, width, channels = trunk.input_shape[1:]
+    pictures = [tiny_picture(900 + i, (width, height)).convert("RGB" if channels == 3 else "L") for i in range(24)]
+    pixels = np.stack([np.asarray(picture, np.float32) for picture in pictures]).reshape(-1, height, width, channels)
     features = np.asarray(trunk(pixels if raw else pixels / 127.5 - 1, training=False))
     kernel = np.asarray(scores.kernel)
     logits = features @ kernel

@@ -45,7 +45,8 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
         raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
     with MultiHeadClassifier(file, head_packs=()) as opened:
         metadata = opened.metadata
-        _check_pictures(file, opened)
+        if _check_pictures(file, opened).color != "RGB":
+            raise ConfigError(f"{file}: MediaPipe Tasks takes colour pictures alone, and this file greyscale; use split")
         names = chosen_outputs(metadata, heads)
         if not names:
             raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
@@ -76,9 +77,11 @@ def export_edgetpu(file: Path, folder: Path) -> Export:
         return replace(_split(opened, finished, folder), operators=len(part.operators), on_cpu=not_mapped(part))
 
 
-def _check_pictures(file: Path, opened: MultiHeadClassifier) -> None:
-    if not isinstance(opened.metadata.input, ImageInput):
-        raise ConfigError(f"{file}: expected a file for pictures, found one for {opened.metadata.input.noun}")
+def _check_pictures(file: Path, opened: MultiHeadClassifier) -> ImageInput:
+    spec = opened.metadata.input
+    if not isinstance(spec, ImageInput):
+        raise ConfigError(f"{file}: expected a file for pictures, found one for {spec.noun}")
+    return spec
 
 
 def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Export:

@@ -77,7 +77,7 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
         **{name: tf.function(partial(alone, name=name)).get_concrete_function(texts) for name in heads},
     }
     if isinstance(spec, ImageInput):
-        pixels = tf.TensorSpec((None, spec.height, spec.width, 3), tf.uint8, name="inputs")
+        pixels = tf.TensorSpec((None, *spec.shape[1:]), tf.uint8, name="inputs")
         raw = tf.function(lambda inputs, head: chosen(features(_transformed(merged)(inputs)), head))
         signatures[PIXELS] = raw.get_concrete_function(pixels, indices)
     with written_folder(folder, mark=MARK) as draft, quiet():
@@ -184,8 +184,8 @@ def _transformed(merged: MergedModel) -> Function:
 
 
 def _decoded(encoded: Any, *, spec: ImageInput) -> Any:
-    """A JPEG or PNG as uint8 (height, width, 3), made to fit as ``edge_runtime.preprocess`` does, to a step or two."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    """A JPEG or PNG as uint8 of ``spec.shape``, made to fit as ``edge_runtime.preprocess`` does, to a step or two."""
+    image = tf.io.decode_image(encoded, channels=spec.shape[-1], expand_animations=False)
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     target = tf.constant([spec.height, spec.width], tf.float32)
     if spec.fit == "crop":

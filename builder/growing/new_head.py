@@ -24,7 +24,7 @@ from builder.reading.source_input import SourceInput
 from builder.samples.calibration import SampleSet
 from builder.settings.config import MIXED
 from builder.settings.heads import HeadConfig
-from builder.settings.input_scaling import PREPROCESSING
+from builder.settings.input_scaling import named_preprocessing
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
 from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name, write_parts
@@ -74,17 +74,18 @@ def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInp
 
     No two do. Raises ``NoSharedBackboneError`` where none of those with a name does.
     """
+    known = named_preprocessing(source_input.pixels.channels)
     if not _enters_alike(classifier, file):
-        return source_input.entered(PREPROCESSING["raw"])  # it fits in no way; why is said where it is cut
+        return source_input.entered(known["raw"])  # it fits in no way; why is said where it is cut
     wanted = {tensor.digest for tensor in file.metadata.seam}
-    for entered in map(source_input.entered, PREPROCESSING.values()):
+    for entered in map(source_input.entered, known.values()):
         found = replace(classifier, source_input=entered)
         forms = [found, as_operators(found, WeightPool())] if _is_of_operators(file) else [found]
         if any(wanted & set(form.digests) for form in forms):
             return entered
     raise NoSharedBackboneError(
         f"{classifier.path}: expected the backbone of {file.path}, found another, be its preprocessing "
-        f"{', '.join(PREPROCESSING)}; say it where it is none of these (--preprocessing SCALE,OFFSET)"
+        f"{', '.join(known)}; say it where it is none of these (--preprocessing SCALE,OFFSET)"
     )
 
 
@@ -179,7 +180,7 @@ def _other_source_inputs(source_input: SourceInput, file: Finished) -> Iterator[
     """What the user may have meant."""
     spec = file.metadata.input
     if isinstance(source_input, PictureSourceInput):
-        for name, transform in PREPROCESSING.items():
+        for name, transform in named_preprocessing(source_input.pixels.channels).items():
             words = f"pixels enter it otherwise; they have to as preprocessing = {name!r} says, with what its layers do"
             yield words, replace(source_input, pixels=transform)
     elif isinstance(spec, TextInput):

@@ -11,7 +11,7 @@ from builder.reading.loading import check_size
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.settings.heads import HeadConfig
-from builder.settings.input_scaling import PREPROCESSING
+from builder.settings.input_scaling import named_preprocessing
 from builder.support.errors import NoSharedBackboneError
 
 
@@ -50,7 +50,8 @@ def _as_one_of(others: Sequence[Classifier], classifier: Classifier) -> Classifi
     """As it is where no preprocessing does it."""
     source_input = classifier.source_input
     assert isinstance(source_input, PictureSourceInput)
-    entered = [replace(classifier, source_input=source_input.entered(how)) for how in PREPROCESSING.values()]
+    known = named_preprocessing(source_input.pixels.channels).values()
+    entered = [replace(classifier, source_input=source_input.entered(how)) for how in known]
     return next((e for e in entered for other in others if _share(other, e)), classifier)
 
 

@@ -17,7 +17,7 @@ from builder.reading.picture_input import PictureSourceInput
 from builder.reading.tflite.classifier import TfliteClassifier
 from builder.reading.tflite.forms import size
 from builder.reading.tflite.operators import Held, Shape
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import PixelTransform
 from builder.tflite.assembler import Assembler
 from builder.tflite.flatbuffer import VALID, Part, write_parts
 from edge_runtime.interpreter import find_interpreter
@@ -150,9 +150,10 @@ def _pixels(assembler: Assembler, image: int, source_input: PictureSourceInput) 
 
 
 def channel_mix(transform: PixelTransform) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (3, 1, 1, 3) and bias (3,) of a convolution that does what the transform does."""
-    kernel = np.zeros((CHANNELS, 1, 1, CHANNELS), np.float32)
-    kernel[range(CHANNELS), 0, 0, list(transform.order)] = transform.scale
+    """Kernel (channels, 1, 1, channels) and bias (channels,) of a convolution that does what the transform does."""
+    count = transform.channels
+    kernel = np.zeros((count, 1, 1, count), np.float32)
+    kernel[range(count), 0, 0, list(transform.order)] = transform.scale
     return kernel, np.asarray(transform.offset, np.float32)
 
 

@@ -1,9 +1,10 @@
-"""Pictures enter a classifier: of one size, through a pixel transform."""
+"""Pictures enter a classifier: of one size, in colour or grey, through a pixel transform."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,25 @@ import numpy as np
 from builder.reading.content import digest
 from builder.reading.originals.original import Shown
 from builder.settings.heads import ResizeConfig
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import GREY, PixelTransform
+from builder.support.errors import ModelFileError
 from builder.support.lazy import Lazy
 from edge_runtime.metadata import ImageInput
 
 keras: Any = Lazy("keras")
+
+
+def declared_pixels(
+    said: PixelTransform | None, known: PixelTransform | None, channels: int, path: Path
+) -> PixelTransform:
+    """What happens outside the model at ``path``: as the user says, else as is known of its tool, else nothing.
+
+    Raises ``ModelFileError`` for numbers for each colour where pictures are grey.
+    """
+    try:
+        return (said or known or PixelTransform()).of(channels)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: preprocessing: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,11 @@ class PictureSourceInput:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the graph's input, without the batch axis."""
-        return (*self.size, CHANNELS)
+        return (*self.size, self.pixels.channels)
+
+    @property
+    def is_grey(self) -> bool:
+        return self.pixels.channels == GREY
 
     @property
     def identity(self) -> str:
@@ -62,7 +81,7 @@ class PictureSourceInput:
     @property
     def unsaid(self) -> bool:
         """Does nobody say how pixels enter, neither a layer nor the user?"""
-        return not self.settled and self.pixels == PixelTransform()
+        return not self.settled and self.pixels == PixelTransform().of(self.pixels.channels)
 
     def entered(self, transform: PixelTransform) -> PictureSourceInput:
         """One that is ``unsaid``, with what happens to pixels outside the model."""
@@ -92,10 +111,14 @@ class PictureSourceInput:
     def spec(self, resize: ResizeConfig) -> ImageInput:
         """For the device. ``resize``: with every key chosen."""
         assert resize.method is not None and resize.antialias is not None and resize.fit is not None
-        return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=resize.fit)
+        color = "L" if self.is_grey else "RGB"
+        return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=resize.fit, color=color)
 
     def difference(self, other: PictureSourceInput, ours: str) -> tuple[str, str] | None:
         """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
+        if self.is_grey != other.is_grey:
+            theirs, own = (f"{'greyscale' if one.is_grey else 'colour'} pictures" for one in (other, self))
+            return f"it takes {theirs}, {ours} takes {own}", "A backbone takes one of them; build a file for each"
         if self.size != other.size:
             theirs, own = (f"{width} x {height}" for height, width in (other.size, self.size))
             what = f"input is {theirs}, that of {ours} is {own}"
@@ -108,16 +131,17 @@ class PictureSourceInput:
         return None
 
     def __str__(self) -> str:
-        return f"{self.size[1]} x {self.size[0]} as {self.pixels}"
+        return f"{self.size[1]} x {self.size[0]}{' greyscale' * self.is_grey} as {self.pixels}"
 
 
 def pixel_layer(transform: PixelTransform) -> Any:
     """A plain Keras layer for ``transform``: a Rescaling, or a 1x1 convolution where channels differ or are swapped."""
     if transform.is_uniform:
         return keras.layers.Rescaling(transform.scale[0], transform.offset[0], name="pixels")
-    layer = keras.layers.Conv2D(CHANNELS, 1, name="pixels", trainable=False)
-    layer.build((None, None, None, CHANNELS))
-    kernel = np.zeros((1, 1, CHANNELS, CHANNELS), np.float32)
-    kernel[0, 0, list(transform.order), range(CHANNELS)] = transform.scale
+    count = transform.channels
+    layer = keras.layers.Conv2D(count, 1, name="pixels", trainable=False)
+    layer.build((None, None, None, count))
+    kernel = np.zeros((1, 1, count, count), np.float32)
+    kernel[0, 0, list(transform.order), range(count)] = transform.scale
     layer.set_weights([kernel, np.asarray(transform.offset, np.float32)])
     return layer

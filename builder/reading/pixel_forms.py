@@ -1,4 +1,4 @@
-"""What stands before a network's first layer, as one affine function of the three channels of each pixel.
+"""What stands before a network's first layer, as one affine function of the channels of each pixel.
 
 ``preprocess_input`` leaves arithmetic, casts, and channels taken apart and put together in another order in a model. Each
 tensor that comes of that is a matrix and an offset of the pixel; the last one that everything behind reads, and that has
@@ -16,15 +16,16 @@ from builder.reading.graph import INPUT, Graph, Node, Ref, renumber, upstream
 from builder.reading.layers import does_nothing_at_inference, is_keras
 from builder.reading.shapes import is_operation
 from builder.reading.spelling import moments
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import PixelTransform
 
 _MOVING = ("Resizing", "CenterCrop", "Cropping2D", "UpSampling2D")
 _FLOATS = (None, "float32", "float64")  # None: float32 is what is left out of a definition
 
 
 class PixelForm(NamedTuple):
-    """``matrix @ pixel + offset``: (channels, 3) and (channels,). ``stacked``: False for one channel without an axis.
-    ``moved``: nodes in between that bring pixels to other places, and as means of their neighbours, the first first.
+    """``matrix @ pixel + offset``: (channels, those of a pixel) and (channels,). ``stacked``: False for one channel
+    without an axis. ``moved``: nodes in between that bring pixels to other places, and as means of their neighbours, the
+    first first.
     """
 
     matrix: np.ndarray
@@ -33,12 +34,12 @@ class PixelForm(NamedTuple):
     moved: tuple[int, ...] = ()
 
 
-def without_leading_pixels(graph: Graph) -> tuple[Graph, PixelTransform]:
-    """The network behind what does the same to every pixel, and that as a transform.
+def without_leading_pixels(graph: Graph, channels: int) -> tuple[Graph, PixelTransform]:
+    """The network behind what does the same to every pixel, of ``channels``, and that as a transform.
 
     A resized picture may be transformed before as well as behind: what resizes stays, and comes first.
     """
-    first, moved, transform = _leading_pixels(graph)
+    first, moved, transform = _leading_pixels(graph, channels)
     if first.node == INPUT:
         return graph, transform
     kept = upstream(graph, [graph.output], [first])
@@ -51,9 +52,9 @@ def without_leading_pixels(graph: Graph) -> tuple[Graph, PixelTransform]:
     return renumber(graph, [*moved, *kept], alias), transform
 
 
-def _leading_pixels(graph: Graph) -> tuple[Ref, tuple[int, ...], PixelTransform]:
+def _leading_pixels(graph: Graph, channels: int) -> tuple[Ref, tuple[int, ...], PixelTransform]:
     """Where the network proper begins, and what makes of the pixels what it reads there."""
-    forms = {Ref(INPUT, 0): PixelForm(np.eye(CHANNELS), np.zeros(CHANNELS))}
+    forms = {Ref(INPUT, 0): PixelForm(np.eye(channels), np.zeros(channels))}
     for i, node in enumerate(graph.nodes):
         if is_keras(node.definition):
             found = _form(node, forms)
@@ -63,7 +64,7 @@ def _leading_pixels(graph: Graph) -> tuple[Ref, tuple[int, ...], PixelTransform]
         transform = _transform(forms[ref])
         if transform is not None and ref != graph.output and _reads_only(graph, ref):
             return ref, forms[ref].moved, transform
-    return Ref(INPUT, 0), (), PixelTransform()
+    return Ref(INPUT, 0), (), PixelTransform().of(channels)
 
 
 def _moves(node: Node) -> bool:
@@ -82,11 +83,12 @@ def _reads_only(graph: Graph, ref: Ref) -> bool:
 
 
 def _transform(form: PixelForm) -> PixelTransform | None:
-    """None where a channel is made of several, or of none."""
-    if not form.stacked or len(form.matrix) != CHANNELS or np.any(np.count_nonzero(form.matrix, axis=1) != 1):
+    """None where a channel is made of several, or of none, or there are more or fewer than a pixel has."""
+    count, own = form.matrix.shape
+    if not form.stacked or count != own or np.any(np.count_nonzero(form.matrix, axis=1) != 1):
         return None
     order = np.argmax(form.matrix != 0, axis=1)
-    scale = form.matrix[np.arange(CHANNELS), order]
+    scale = form.matrix[np.arange(count), order]
     return PixelTransform(tuple(scale.tolist()), tuple(form.offset.tolist()), tuple(order.tolist()))
 
 

@@ -24,7 +24,7 @@ def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTrans
     ``transform``: what happens to the pixels before the model. Returns the graph, whose input is now the output of the
     returned transform: what stood in front and does the same to every pixel has moved into it.
     """
-    behind, inside = without_leading_pixels(without_no_ops(graph))
+    behind, inside = without_leading_pixels(without_no_ops(graph), transform.channels)
     return behind, transform.followed_by(inside)
 
 

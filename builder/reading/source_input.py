@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel, is_merged
 from builder.reading.graph import Graph, input_shapes
-from builder.reading.picture_input import PictureSourceInput
+from builder.reading.picture_input import PictureSourceInput, declared_pixels
 from builder.reading.simplify import leading_resize, simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
 from builder.settings.heads import ResizeConfig
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import CHANNELS, GREY, PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice
 from edge_runtime.text import TextInput
@@ -32,7 +34,8 @@ def read_source_input(
     shape = _shape(stored)
     graph, words = split_vectorization(graph, stored.path)
     if words is None and not reads_tokens(graph):
-        declared = preprocessing or stored.origin.preprocessing or PixelTransform()
+        channels = _channels(shape, stored.path)
+        declared = declared_pixels(preprocessing, stored.origin.preprocessing, channels, stored.path)
         simple, pixels = simplify(graph, declared)
         settled = is_merged(stored.definition) or preprocessing is not None or stored.origin.preprocessing is not None
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
@@ -88,29 +91,32 @@ def _shape(stored: StoredModel) -> tuple[int | None, ...]:
     return input_shapes(stored.definition)[0]
 
 
+def _channels(shape: tuple[int | None, ...], path: Path) -> int:
+    """3 of colour, 1 of greyscale. Raises ``ModelFileError`` for an input of no pictures."""
+    if len(shape) == 4 and shape[3] in (CHANNELS, GREY):
+        return shape[3]
+    expected = "expected input (batch, height, width, 3), or (.., 1) for greyscale"
+    if len(shape) == 4 and shape[1] in (CHANNELS, GREY):
+        raise ModelFileError(
+            f"{path}: {expected}, found channels first, {shape}; put a Permute((3, 1, 2)) in front of it and save "
+            "that model"
+        )
+    if len(shape) == 3 and None not in shape[1:]:
+        raise ModelFileError(
+            f"{path}: {expected}, found no axis of channels, {shape}; put a Reshape({shape[1:]}) in front of it, "
+            f"behind an input ({shape[1]}, {shape[2]}, 1), and save that model"
+        )
+    raise ModelFileError(f"{path}: {expected}, or texts or tokens that an Embedding reads, found {shape}")
+
+
 def _picture_size(shape: tuple[int | None, ...], stored: StoredModel, size: tuple[int, int] | None) -> tuple[int, int]:
     """Height, width: as in the file, else as chosen, else as the architecture was trained."""
-    path = stored.path
-    if len(shape) == 4 and 1 in (shape[1], shape[3]):
-        raise ModelFileError(
-            f"{path}: expected input (batch, height, width, 3), found greyscale, {shape}; put a layer that makes one of "
-            "three in front of it, as ops.mean(x, axis=-1, keepdims=True), and save that model"
-        )
-    if len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS:
-        raise ModelFileError(
-            f"{path}: expected input (batch, height, width, 3), found channels first, {shape}; put a "
-            "Permute((3, 1, 2)) in front of it and save that model"
-        )
-    if len(shape) != 4 or shape[3] != CHANNELS:
-        raise ModelFileError(
-            f"{path}: expected input (batch, height, width, 3), or texts or tokens that an Embedding reads, found {shape}"
-        )
     usual = application_of(stored.definition)
     chosen = size or (usual and (usual.size, usual.size))
     height, width = (side or (chosen and chosen[i]) for i, side in enumerate(shape[1:3]))
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ModelFileError(
-            f"{path}: it takes pictures of any size, {shape}, and its layers do not tell which it was trained at; "
+            f"{stored.path}: it takes pictures of any size, {shape}, and its layers do not tell which it was trained at; "
             f"add {advice('size', 'PIXELS', number=True)}"
         )
     return height, width

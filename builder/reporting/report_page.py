@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib import pyplot as plt
-from PIL import Image
 
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
@@ -20,6 +19,7 @@ from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.verdicts import marked_agreement
 from builder.reporting.words import meanings
 from edge_runtime.metadata import BACKBONE
+from edge_runtime.preprocess import picture_of
 
 SHOWN = 300  # characters of a text
 _MANY = 24  # more heads than this are shown as a distribution, not as a row each
@@ -103,7 +103,7 @@ def _sample(worst: Worst) -> Markup:
     if isinstance(worst.sample, bytes):
         text = worst.sample.decode("utf-8", "replace")
         return Markup("<q>{}</q><br>").format(text[:SHOWN] + (" ..." if text[SHOWN:] else ""))
-    picture = Image.fromarray(worst.sample)
+    picture = picture_of(worst.sample)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

@@ -25,8 +25,9 @@ _CANDIDATES = 5  # times as many samples as calibrate are looked through for ext
 
 @dataclass(frozen=True)
 class SampleSet:
-    """``tensors``: as the device sees the samples, pictures uint8 (samples, height, width, 3) RGB, texts int32 (samples,
-    length); ``sources`` in the same order. ``found``: how many there were, where only a part of them was drawn.
+    """``tensors``: as the device sees the samples, pictures uint8 (samples, height, width, channels), texts
+    int32 (samples, length); ``sources`` in the same order. ``found``: how many there were, where only a part of them
+    was drawn.
     """
 
     sources: tuple[Sample, ...]

@@ -13,6 +13,7 @@ from builder.samples.files import Picture
 from builder.support.errors import SamplesError
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import ImageInput
+from edge_runtime.preprocess import picture_of
 
 NOISE_PICTURES = 32
 _COARSEST = 2  # cells on a side; real pictures have structure of every size
@@ -42,5 +43,5 @@ def _picture(spec: ImageInput, drawn: np.random.Generator, number: int) -> np.nd
         sizes.append(sizes[-1] * 2)
     size = [*sizes, None][number % (len(sizes) + 1)]
     shape = (spec.height, spec.width) if size is None else (size, size)
-    cells = Image.fromarray(drawn.integers(0, 256, (*shape, 3), np.uint8))
-    return np.asarray(cells.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+    cells = picture_of(drawn.integers(0, 256, (*shape, spec.shape[-1]), np.uint8))
+    return np.asarray(cells.resize((spec.width, spec.height), Image.Resampling.BILINEAR)).reshape(spec.shape[1:])

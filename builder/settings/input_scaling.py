@@ -1,4 +1,4 @@
-"""How pixels 0..255 become what a network was trained on: an affine function of the three channels.
+"""How pixels 0..255 become what a network was trained on: an affine function of the channels.
 
 Knowing it as a function, rather than as layers, lets ``x/127.5 - 1`` outside a model equal the ``Rescaling`` inside
 another, and lets the file do it without arithmetic: quantization is an affine function too.
@@ -15,6 +15,7 @@ from builder.settings.kinds import Kind
 from builder.support.errors import ConfigError
 
 CHANNELS = 3
+GREY = 1
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -27,9 +28,21 @@ class PixelTransform:
     offset: tuple[float, ...] = (0.0,) * CHANNELS
     order: tuple[int, ...] = tuple(range(CHANNELS))
 
+    @property
+    def channels(self) -> int:
+        return len(self.order)
+
+    def of(self, channels: int) -> PixelTransform:
+        """The same of pictures with ``channels``, 1 or 3. Raises ``ValueError`` where channels are not all alike."""
+        if channels == self.channels:
+            return self
+        if self.order != tuple(range(self.channels)) or len({*self.scale}) > 1 or len({*self.offset}) > 1:
+            raise ValueError(f"{self} has numbers for three channels, and its pictures are greyscale; give one of each")
+        return PixelTransform(self.scale[:1] * channels, self.offset[:1] * channels, tuple(range(channels)))
+
     def then(self, scale: Any, offset: Any) -> PixelTransform:
         """This transform followed by ``scale * x + offset``; scalars or one number a channel."""
-        scale, offset = (np.broadcast_to(np.asarray(v, np.float64).ravel(), CHANNELS) for v in (scale, offset))
+        scale, offset = (np.broadcast_to(np.asarray(v, np.float64).ravel(), self.channels) for v in (scale, offset))
         return PixelTransform(
             tuple(float(a * s) for a, s in zip(self.scale, scale, strict=True)),
             tuple(float(b * s + o) for b, s, o in zip(self.offset, scale, offset, strict=True)),
@@ -43,14 +56,14 @@ class PixelTransform:
         return swapped.then(other.scale, other.offset)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 (..., 3) from pixels 0..255 (..., 3) in RGB order."""
+        """float32 (..., channels) from pixels 0..255 (..., channels), of colours in the order RGB."""
         x = pixels[..., list(self.order)].astype(np.float32)
         return x * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
 
     @property
     def is_uniform(self) -> bool:
         """One scale and one offset for all channels in their own order: what the quantization of a tensor can express."""
-        plain = self.order == tuple(range(CHANNELS)) and self.scale[0] > 0
+        plain = self.order == tuple(range(self.channels)) and self.scale[0] > 0
         return plain and all(len({_rounded(v) for v in values}) == 1 for values in (self.scale, self.offset))
 
     @property
@@ -65,7 +78,8 @@ class PixelTransform:
         scale, offset = _written(self.scale), _written(self.offset)
         factor = "" if scale == "1" else f" * {scale}"
         shift = "" if offset == "0" else f" - {offset[1:]}" if offset.startswith("-") else f" + {offset}"
-        swapped = "" if self.order == (0, 1, 2) else f", channels {''.join('RGB'[i] for i in self.order)}"
+        plain = self.order == tuple(range(self.channels))
+        swapped = "" if plain else f", channels {''.join('RGB'[i] for i in self.order)}"
         return f"pixel{factor}{shift}{swapped}"
 
 
@@ -89,6 +103,12 @@ PREPROCESSING = {
     .then([1 / s for s in _IMAGENET_STD], [-m / s for m, s in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]),
     "caffe": PixelTransform(order=(2, 1, 0)).then(1, [-m for m in _CAFFE_MEAN_BGR]),
 }
+
+
+def named_preprocessing(channels: int) -> dict[str, PixelTransform]:
+    """Those of ``PREPROCESSING`` that pictures with ``channels`` can have."""
+    fits = {name: how for name, how in PREPROCESSING.items() if channels == CHANNELS or how.is_uniform}
+    return {name: how.of(channels) for name, how in fits.items()}
 
 
 def parse_preprocessing(value: Any, where: str) -> PixelTransform:

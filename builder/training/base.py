@@ -15,7 +15,7 @@ from builder.reading.formats import read_model
 from builder.reading.graph import Ref
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ConfigError, ModelFileError
 from builder.training.efficientnet_lite0 import PIXELS, efficientnet_lite0
 from edge_runtime.metadata import FEATURES
@@ -48,12 +48,12 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
     source_input = found.source_input
     if not isinstance(source_input, PictureSourceInput):
         raise ModelFileError(f"{path}: expected a model of pictures, found one of {source_input}")
-    if preprocessing is None and source_input.pixels == PixelTransform():
+    if preprocessing is None and source_input.unsaid:
         raise ConfigError(
             f"how do pixels 0..255 enter {path.name}? No layer in it says so; add --preprocessing raw, unit, tf, torch "
             "or SCALE,OFFSET"
         )
-    if source_input.pixels.order != tuple(range(CHANNELS)):
+    if source_input.pixels.order != tuple(range(source_input.pixels.channels)):
         raise ConfigError(f"{path}: expected channels in the order RGB, found {source_input.pixels}; choose another base")
     ref, words = _features(found)
     cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
@@ -87,7 +87,7 @@ def _features(found: Classifier) -> tuple[Ref, str]:
 
 
 def _pictures_to_features(model: Any, pixels: PixelTransform, size: tuple[int, int], words: str) -> Base:
-    x = image = keras.Input((*size, CHANNELS), name="image")
+    x = image = keras.Input((*size, pixels.channels), name="image")
     x = model(keras.layers.Rescaling(*_scale_and_offset(pixels), name="pixels")(x), training=False)
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -17,7 +17,7 @@ from builder.training.report import write_report
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
 from builder.training.stored import check_base, holds_features, read_features
 from builder.training.trained import Judged, TrainConfig, Trained
-from edge_runtime.metadata import ImageInput
+from edge_runtime.metadata import COLORS, ImageInput
 
 
 def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Trained:
@@ -96,8 +96,8 @@ def _base(config: TrainConfig) -> Base:
 def _read(config: TrainConfig, source: Path, base: Base) -> Samples:
     if source.suffix.lower() == ".csv":
         return read_csv(source)
-    _, height, width, _ = base.model.input_shape
-    spec = ImageInput(height, width)
+    _, height, width, channels = base.model.input_shape
+    spec = ImageInput(height, width, color=next(color for color, count in COLORS.items() if count == channels))
     if not holds_features(source):
         return read_class_folders(source, spec, group_by=config.group_by)
     samples = read_features(source, group_by=config.group_by)

@@ -23,7 +23,7 @@ class Frame(NamedTuple):
     """A picture that is ready for the backbone.
 
     ``number``: from 1, of all pictures that the source gave. ``captured``: when, on the monotonic clock, in seconds.
-    ``image``: uint8 (1, height, width, 3) as ``spec`` wants it.
+    ``image``: uint8 (1, height, width, channels) as ``spec`` wants it.
     """
 
     number: int
@@ -243,6 +243,6 @@ def _words(error: Exception) -> str:
 
 
 def is_blank(image: np.ndarray) -> bool:
-    """Has ``image``, uint8 (1, height, width, 3), less contrast than a picture has? Every 64th pixel is looked at."""
+    """Has ``image``, uint8 (1, height, width, ...), less contrast than a picture has? Every 64th pixel is looked at."""
     some = image[0, ::8, ::8].copy()
     return int(some.max()) - int(some.min()) < BLANK_CONTRAST

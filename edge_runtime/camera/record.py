@@ -13,7 +13,7 @@ from PIL import Image
 
 from edge_runtime.camera.capture import Capture, Frame
 from edge_runtime.camera.sources import Shot
-from edge_runtime.preprocess import PICTURE_SUFFIXES
+from edge_runtime.preprocess import PICTURE_SUFFIXES, picture_of
 
 DIFFERENT = 6.0  # of 255, mean difference of small grey copies: above a sensor's noise, below a hand that comes in
 INTERVAL = 1.0  # seconds between pictures of a live source at least, unless --fps says otherwise
@@ -29,8 +29,8 @@ class Gallery:
         self._kept: List[np.ndarray] = []
 
     def takes(self, image: np.ndarray) -> bool:
-        """Is ``image``, uint8 (1, height, width, 3), unlike all that was kept? Then it is kept too."""
-        small = Image.fromarray(image[0]).convert("L").resize((_SIDE, _SIDE), _BOX)
+        """Is ``image``, uint8 (1, height, width, channels), unlike all that was kept? Then it is kept too."""
+        small = picture_of(image[0]).convert("L").resize((_SIDE, _SIDE), _BOX)
         grey = np.asarray(small, np.float32).ravel()
         if self._kept and float(np.abs(np.stack(self._kept) - grey).mean(1).min()) < DIFFERENT:
             return False

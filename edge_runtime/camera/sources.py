@@ -37,7 +37,7 @@ class Shot(NamedTuple):
         return self.picture if isinstance(self.picture, str) else None
 
     def tensor(self, spec: ImageInput) -> np.ndarray:
-        """The backbone's input: uint8 (1, height, width, 3). Raises ``PictureError`` for what is torn or no picture."""
+        """The backbone's input: uint8 ``spec.shape``. Raises ``PictureError`` for what is torn or no picture."""
         if self.scaled is not None:
             return image_tensor(self.scaled, spec)
         if isinstance(self.picture, bytes):

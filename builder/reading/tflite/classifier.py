@@ -14,7 +14,7 @@ from builder.reading.formats.stored import contradictions
 from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, WeightPool, renumber
 from builder.reading.originals.original import Shown
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
-from builder.reading.picture_input import PictureSourceInput
+from builder.reading.picture_input import PictureSourceInput, declared_pixels
 from builder.reading.source_input import AS_KERAS_RESIZES
 from builder.reading.tflite.beside import origin_of
 from builder.reading.tflite.constants import UnreadableTensorError
@@ -195,10 +195,10 @@ def _classifier(
     _check_output(graph)
     known = origin_of(file.name, file.beside, model, graph, entry.size, graph_outputs(graph))
     origin = known.origin
-    declared = preprocessing or origin.preprocessing or PixelTransform()
+    declared = declared_pixels(preprocessing, origin.preprocessing, entry.channels, file.path)
     settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:
-        declared, settled = PixelTransform(), True
+        declared, settled = PixelTransform().of(entry.channels), True
     graph, pixels = without_front(graph, entry, declared.then(inside.scale, inside.offset))
     check_nodes(graph, file.path)
     source_input = PictureSourceInput(entry.size, pixels, declared, origin.resize, settled=settled)

@@ -13,7 +13,7 @@ from typing import Any
 
 from builder.reading.formats.labels import MAX_LABEL_FILE
 from builder.reading.formats.members import archive_members
-from builder.settings.input_scaling import CHANNELS
+from builder.settings.input_scaling import CHANNELS, GREY
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import Part, read_subgraphs, type_name
 from edge_runtime.errors import BundleError
@@ -144,8 +144,10 @@ def input_sides(part: Part) -> tuple[int | None, int | None]:
 
 
 def is_channels_first(shape: Sequence[int]) -> bool:
-    """Of a picture (1, 3, height, width)."""
-    return len(shape) == 4 and shape[1] == CHANNELS and shape[3] != CHANNELS
+    """Of a picture (1, 3, height, width), or (1, 1, height, width) of one in grey."""
+    if len(shape) != 4 or shape[3] == CHANNELS:
+        return False
+    return shape[1] == CHANNELS or (shape[1] == GREY and shape[3] != GREY)
 
 
 def _reason(found: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from builder.reading.graph import INPUT, Graph, Node, Ref, UnreadableModelError, renumber
 from builder.reading.tflite.file import is_channels_first
 from builder.reading.tflite.operators import Held
-from builder.settings.input_scaling import CHANNELS, PixelTransform
+from builder.settings.input_scaling import CHANNELS, GREY, PixelTransform
 from builder.tflite.flatbuffer import FLOAT32, INT8, NO_ACTIVATION, UINT8, Part, scale_and_zero_point, type_name
 
 _TO_CHANNELS_LAST = [0, 2, 3, 1]
@@ -18,7 +18,7 @@ _TO_CHANNELS_LAST = [0, 2, 3, 1]
 
 @dataclass(frozen=True)
 class Entry:
-    """The input tensor of a file. ``shape``: with the batch axis. ``channels_first``: (1, 3, height, width).
+    """The input tensor of a file. ``shape``: with the batch axis. ``channels_first``: (1, channels, height, width).
 
     ``low``: what pixel 0 is, of an input of integers; None of a float input.
     """
@@ -34,8 +34,12 @@ class Entry:
         height, width = self.shape[2:] if self.channels_first else self.shape[1:3]
         return height, width
 
+    @property
+    def channels(self) -> int:
+        return self.shape[1 if self.channels_first else 3]
+
     def take(self, pixels: np.ndarray) -> np.ndarray:
-        """What the file takes, for pixels (n, height, width, 3) as they are brought to it outside."""
+        """What the file takes, for pixels (n, height, width, channels) as they are brought to it outside."""
         if self.low is not None:
             pixels = pixels.astype(np.int16) + self.low
         if self.channels_first:
@@ -51,21 +55,24 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
     tensor = part.tensors[index]
     shape = tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))
     first = is_channels_first(shape)
-    if len(shape) != 4 or shape[1 if first else 3] != CHANNELS:
-        raise UnreadableModelError(f"expected one picture (1, height, width, 3), found input {shape}; not for pictures")
+    if len(shape) != 4 or shape[1 if first else 3] not in (CHANNELS, GREY):
+        raise UnreadableModelError(
+            f"expected one picture (1, height, width, 3), or (.., 1) for greyscale, found input {shape}; not for pictures"
+        )
+    plain = PixelTransform().of(shape[1 if first else 3])
     if shape[0] != 1 or min(shape) < 1:
         raise UnreadableModelError(f"expected one picture at a time, found input {shape}; convert it for a batch of 1")
     if tensor.type == FLOAT32:
-        return Entry(shape, np.dtype(np.float32), first, None), PixelTransform()
+        return Entry(shape, np.dtype(np.float32), first, None), plain
     if tensor.type not in (UINT8, INT8):
         raise UnreadableModelError(f"expected pixels as float32, uint8 or int8, found {type_name(tensor)}")
     low = 0 if tensor.type == UINT8 else -128
     entry = Entry(shape, np.dtype(np.uint8 if tensor.type == UINT8 else np.int8), first, low)
     told = tensor.quantization
     if told is None or told.scale is None or not len(told.scale):
-        return entry, PixelTransform()
+        return entry, plain
     scale, zero_point = scale_and_zero_point(tensor)
-    return entry, PixelTransform().then(scale, scale * (low - zero_point))
+    return entry, plain.then(scale, scale * (low - zero_point))
 
 
 def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
@@ -74,22 +81,22 @@ def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tupl
     Raises ``UnreadableModelError`` where channels stay in front of the picture.
     """
     first, kept = Ref(INPUT, 0), Ref(INPUT, 0)
-    alias, channels = dict[Ref, Ref](), 1 if entry.channels_first else 3
+    alias, axis = dict[Ref, Ref](), 1 if entry.channels_first else 3
     while (place := _only_reader(graph, first)) is not None:
         node = graph.nodes[place]
         if node.kind == "RESIZE_BILINEAR":  # what scales behind it may scale before it: weights of pixels add up to 1
             first = kept = Ref(place, 0)
             continue
-        if node.kind == "TRANSPOSE" and channels == 1 and np.ravel(node.args[1]).tolist() == _TO_CHANNELS_LAST:
-            channels = 3
+        if node.kind == "TRANSPOSE" and axis == 1 and np.ravel(node.args[1]).tolist() == _TO_CHANNELS_LAST:
+            axis = 3
         else:
-            affine = _affine(node, channels)
+            affine = _affine(node, axis, entry.channels)
             if affine is None:
                 break
             transform = transform.then(*affine)
         first = Ref(place, 0)
         alias[first] = kept
-    if channels != 3:
+    if axis != 3 and entry.channels != GREY:  # one channel first is one channel last: the same numbers
         raise UnreadableModelError("channels come first and no TRANSPOSE follows; export it with channels last")
     keep = [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias]
     return renumber(graph, keep, alias), transform
@@ -100,7 +107,7 @@ def _only_reader(graph: Graph, ref: Ref) -> int | None:
     return places[0] if len(places) == 1 and graph.output != Ref(places[0], 0) else None
 
 
-def _affine(node: Node, channels: int) -> tuple[Any, Any] | None:
+def _affine(node: Node, axis: int, channels: int) -> tuple[Any, Any] | None:
     """(scale, offset) of arithmetic with one constant, a number or one for each channel; None of anything else."""
     if node.kind not in ("ADD", "SUB", "MUL", "DIV") or len(node.weights) != 1:
         return None
@@ -108,7 +115,7 @@ def _affine(node: Node, channels: int) -> tuple[Any, Any] | None:
         return None
     value = node.weights[0].value
     shape = (1,) * (4 - value.ndim) + value.shape
-    if any(n != 1 for axis, n in enumerate(shape) if axis != channels) or shape[channels] not in (1, CHANNELS):
+    if any(n != 1 for place, n in enumerate(shape) if place != axis) or shape[axis] not in (1, channels):
         return None
     constant, tensor_first = value.ravel().astype(np.float64), isinstance(node.args[1], Held)
     if node.kind == "ADD":

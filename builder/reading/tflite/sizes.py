@@ -10,7 +10,6 @@ import numpy as np
 from builder.reading.tflite.constants import read_constant
 from builder.reading.tflite.file import TfliteFile, input_sides, is_channels_first
 from builder.reading.tflite.original import shapes_at
-from builder.settings.input_scaling import CHANNELS
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice
 from builder.tflite.flatbuffer import Part, operator_name, settings_of, write_parts
@@ -35,7 +34,8 @@ def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple
     (source,) = part.inputs.values()
     height, width = (side or other for side, other in zip(input_sides(part), chosen, strict=True))
     first = is_channels_first(part.tensors[source].shape)
-    shapes = shapes_at(file, (1, CHANNELS, height, width) if first else (1, height, width, CHANNELS))
+    channels = int(part.tensors[source].shape[1 if first else 3])
+    shapes = shapes_at(file, (1, channels, height, width) if first else (1, height, width, channels))
     found = copy.copy(part)
     found.tensors = [copy.copy(tensor) for tensor in part.tensors]
     for tensor, shape in zip(found.tensors, shapes, strict=False):  # behind them stand the interpreter's own
