@@ -26,7 +26,7 @@ from scipy.special import softmax
 from builder.joint.logistic import balanced_weights, cross_validated, fit_logistic, folds, log_loss, principal
 from builder.joint.router import PENALTIES, Evidence, energies, fit_router, unit
 from builder.joint.unknown import separation
-from builder.judging.metrics import calibration_error, calibration_floor
+from builder.judging.metrics import reliability
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.engine import by_name
 from edge_runtime.metadata import FEATURES
@@ -290,9 +290,9 @@ def summarize(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, dict[str, f
             "accuracy_sd": accuracy.std(ddof=1),
             "difference": difference.mean(),
             "difference_half_interval": 1.96 * difference.std(ddof=1) / np.sqrt(len(rows)),
-            "calibration_error": np.mean([calibration_error(*row[name]) for row in rows]),
-            "calibration_floor": np.mean([calibration_floor(row[name][0]) for row in rows]),
-            "calibration_error_together": calibration_error(*together),
+            "calibration_error": np.mean([reliability(*row[name]).error for row in rows]),
+            "calibration_floor": np.mean([reliability(*row[name]).floor for row in rows]),
+            "calibration_error_together": reliability(*together).error,
             "mean_probability": together[0].mean(),
         }
     return {name: {key: round(float(v), 4) for key, v in row.items()} for name, row in found.items()}

@@ -23,7 +23,8 @@ from builder.growing.finished import Finished, read_finished
 from builder.joint.head import with_everyday
 from builder.joint.observe import grouped_samples, observe, tensors_of
 from builder.joint.router import Evidence, energies, fit_router, unit
-from builder.joint.unknown import known_score, separation
+from builder.joint.unknown import separation
+from builder.judging.separation import known_score
 from builder.samples.files import find_samples
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.joint import judge

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from click.testing import CliRunner
 
 from builder import BuildResult, build
 from builder.commands.cli import main
-from builder.judging.evaluate import evaluate, find_labelled, list_places
-from builder.judging.metrics import calibration_error, calibration_floor, confusion, judge, reliability
-from builder.settings.config import JointConfig
+from builder.judging.answers import Asker
+from builder.judging.evaluate import Running, evaluate
+from builder.judging.evaluation import Evaluation
+from builder.judging.labelled import Archive, Block, Labelled, count_labelled, find_labelled
+from builder.judging.lists import list_places
+from builder.judging.metrics import Counts, counted, judge, reliability
+from builder.judging.separation import Separation
+from builder.settings.config import BuildConfig, JointConfig
 from builder.support.errors import SamplesError
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo
@@ -40,15 +46,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def judged(file: Path, data: Path | str, config: BuildConfig | None = None, **running: object) -> Evaluation:
+    return evaluate(file, Archive(str(data)), config, Running(**running))  # type: ignore[arg-type]
+
+
+def labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
+    return list(find_labelled(Archive(str(data)), heads))
+
+
 def test_counts_are_those_of_the_runtime(built: BuildResult, data: Path) -> None:
-    found = evaluate(built.output, data)
+    found = judged(built.output, data)
     right, joint_right = {"a": 0, "b": 0}, 0
     with MultiHeadClassifier(built.output) as classifier:
-        for picture in find_labelled(data, built.metadata.heads):
+        for picture in labelled(data, built.metadata.heads):
             if picture.head == 2:
                 continue
             head = built.metadata.heads[picture.head]
-            result = classifier.classify(picture.path, joint=True)
+            result = classifier.classify(picture.source, joint=True)
             truth = head.labels[picture.label]
             right[head.head_name] += result.classifications[picture.head].categories[0].category_name == truth
             joint_right += result.joint.categories[0].category_name == truth
@@ -73,13 +87,13 @@ def test_one_label_is_right_where_it_should_not_be_given_too(
 ) -> None:
     """The folder of what it is not is called so; a list of one label has no accuracy."""
     save_pictures(tmp_path, {f"pets/{name}": count for name, count in folders.items()}, seed=7)
-    found = evaluate(question.output, tmp_path)
+    found = judged(question.output, tmp_path)
     with MultiHeadClassifier(question.output) as classifier:
         said = {
-            picture.path: classifier.classify(picture.path).classifications[0].categories[0].score >= 0.5
-            for picture in find_labelled(tmp_path, question.metadata.heads)
+            picture.source: classifier.classify(picture.source).classifications[0].categories[0].score >= 0.5
+            for picture in labelled(tmp_path, question.metadata.heads)
         }
-    right = sum(yes == (path.parent.name == "dog") for path, yes in said.items())
+    right = sum(yes == (Path(path).parent.name == "dog") for path, yes in said.items())
     accuracy = found.heads["pets"]["int8"]
     assert (accuracy.right, accuracy.pictures) == (right, sum(folders.values()))
     assert found.lists == {}
@@ -88,7 +102,7 @@ def test_one_label_is_right_where_it_should_not_be_given_too(
 
 
 def test_the_originals_stand_beside_the_file(built: BuildResult, data: Path) -> None:
-    found = evaluate(built.output, data, built.report.config)
+    found = judged(built.output, data, built.report.config)
     assert set(found.heads["a"]) == {"int8", "float"}
     assert abs(found.heads["a"]["float"].mean_probability - found.heads["a"]["int8"].mean_probability) < 0.1
     assert "joint, float heads" in found.lists
@@ -96,20 +110,20 @@ def test_the_originals_stand_beside_the_file(built: BuildResult, data: Path) -> 
 
 
 def test_one_head_is_trained_anew_where_classes_have_folders(built: BuildResult, data: Path, tmp_path: Path) -> None:
-    labelled = tmp_path / "pictures"
-    save_pictures(labelled, {f"{h.head_name}/{label}": 6 for h in HEADS for label in h.labels}, seed=31)
-    config = replace(built.report.config, calibration_data=labelled)
-    found = evaluate(built.output, data, config)
+    pictures = tmp_path / "pictures"
+    save_pictures(pictures, {f"{h.head_name}/{label}": 6 for h in HEADS for label in h.labels}, seed=31)
+    config = replace(built.report.config, calibration_data=pictures)
+    found = judged(built.output, data, config)
     assert found.lists["one head trained anew on all labels"].pictures == 11
-    over_again = evaluate(
-        built.output, labelled, config
+    over_again = judged(
+        built.output, pictures, config
     )  # nothing is left to train on: pictures that are judged teach nothing
     assert "one head trained anew on all labels" not in over_again.lists
 
 
 def test_a_file_without_a_joint_head(built: BuildResult, data: Path, tmp_path: Path) -> None:
     config = replace(built.report.config, output=tmp_path / "plain.tflite", joint=JointConfig(enabled=False))
-    found = evaluate(build(config).output, data)
+    found = judged(build(config).output, data)
     assert list(found.lists) == ["concatenated scores"]
     assert not found.unknown
 
@@ -120,7 +134,9 @@ def test_command(built: BuildResult, data: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(document) == {"file", "heads", "joint", "unknown", "left_out"}
+    assert set(document) == {
+        "file", "samples", "heads", "joint", "labels", "unknown", "wrong", "equal", "contradicting", "broken", "left_out"
+    }  # fmt: skip
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<img") >= 3
     assert "<script" not in page
@@ -143,7 +159,7 @@ def test_command(built: BuildResult, data: Path, tmp_path: Path) -> None:
 def test_refused_folders(tmp_path: Path, folders: dict[str, int], words: str) -> None:
     save_pictures(tmp_path, folders)
     with pytest.raises(SamplesError, match=words):
-        find_labelled(tmp_path, HEADS)
+        count_labelled(Archive(str(tmp_path)), HEADS)
 
 
 def test_a_broken_picture_is_refused_by_name(built: BuildResult, tmp_path: Path) -> None:
@@ -157,51 +173,91 @@ def test_a_broken_picture_is_refused_by_name(built: BuildResult, tmp_path: Path)
 def test_a_broken_picture_is_left_out_and_counted_where_that_is_asked(
     built: BuildResult, data: Path, tmp_path: Path
 ) -> None:
-    whole = evaluate(built.output, data)
+    whole = judged(built.output, data)
     shutil.copytree(data, tmp_path / "with")
     (tmp_path / "with" / "a" / "a 0" / "broken.png").write_bytes(b"no picture")
-    found = evaluate(built.output, tmp_path / "with", skip_broken=True)
-    assert {**found.to_json(), "left_out": []} == whole.to_json()
+    found = judged(built.output, tmp_path / "with", skip_broken=True)
+    assert {**found.to_json(), "left_out": [], "broken": 0, "wrong": whole.to_json()["wrong"]} == whole.to_json()
+    assert found.broken == 1
     (why,) = found.left_out
     assert "broken.png" in why
     (tmp_path / "none").mkdir()
     (tmp_path / "only" / "a" / "a 0").mkdir(parents=True)
     (tmp_path / "only" / "a" / "a 0" / "broken.png").write_bytes(b"no picture")
     with pytest.raises(SamplesError, match="found none"):
-        evaluate(built.output, tmp_path / "only", skip_broken=True)
+        judged(built.output, tmp_path / "only", skip_broken=True)
 
 
 def test_pictures_are_kept_for_the_originals_alone(built: BuildResult, data: Path) -> None:
-    """What is kept of each is its features and scores, however many there are."""
-    from builder.judging.evaluate import run_file
-
-    with MultiHeadClassifier(built.output) as classifier:
-        pictures = find_labelled(data, built.metadata.heads)
-        assert run_file(classifier, pictures).pixels is None
-        kept = run_file(classifier, pictures, keep_pixels=True).pixels
-    assert kept is not None
-    assert len(kept) == len(pictures)
+    """What is kept of each is its scores, and of a block."""
+    block = Block(tuple(labelled(data, built.metadata.heads)))
+    answers = Asker(str(built.output))(block)
+    assert answers.shown is None and answers.features is None
+    shown = Asker(str(built.output), for_originals=True)(block).shown
+    assert shown is not None and len(shown) == len(block.samples)
 
 
 def test_calibration_error_by_hand() -> None:
     confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.55, 0.55])
     right = np.array([True, True, True, False, True, False])
-    assert calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.05) / 6)
-    assert reliability(confidence, right)[:, 0].tolist() == [2, 4]
-    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
+    assert reliability(confidence, right).error == pytest.approx((4 * 0.15 + 2 * 0.05) / 6)
+    assert reliability(confidence, right).curve[:, 0].tolist() == [2, 4]
+    assert reliability(np.ones(3), np.ones(3, bool)).error == 0
 
 
 def test_chance_alone_makes_an_error_that_falls_with_the_pictures() -> None:
     rng = np.random.default_rng(0)
-    few, many = (calibration_floor(rng.uniform(0.4, 1, n)) for n in (50, 5000))
+    few, many = (reliability(rng.uniform(0.4, 1, n), np.ones(n, bool)).floor for n in (50, 5000))
     assert few > 3 * many > 0
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [40, 41], [7, 30, 99]], ids=str)
+def test_counts_do_not_depend_on_the_blocks(cuts: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    scores, truth = rng.dirichlet(np.ones(4), 100), rng.integers(0, 4, 100)
+    counts = Counts("abcd")
+    for rows in np.split(np.arange(100), cuts):
+        counts.add(scores[rows], truth[rows])
+    whole = judge(scores, truth)
+    assert counts.accuracy.to_json() == whole.to_json()
+    np.testing.assert_array_equal(counts.table.counts, counted(scores, truth).table.counts)
+
+
+def test_rates_are_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(2)
+    scores, truth = rng.dirichlet(np.ones(5), 60), rng.integers(0, 4, 60)  # the last label never comes
+    counts = Counts("abcde")
+    counts.add(scores, truth)
+    precision, recall, _, samples = metrics.precision_recall_fscore_support(
+        truth, scores.argmax(1), labels=range(5), zero_division=np.nan
+    )
+    rates = counts.table.rates()
+    assert [r.samples for r in rates] == samples.tolist()
+    np.testing.assert_allclose([np.nan if r.precision is None else r.precision for r in rates], precision)
+    np.testing.assert_allclose([np.nan if r.recall is None else r.recall for r in rates], recall)
+
+
+@pytest.mark.parametrize("shape", [(0.5, 0.5), (2, 2), (0.05, 0.05), (30, 1)], ids=str)
+def test_separation_in_bins_is_that_of_all_scores(shape: tuple[float, float]) -> None:
+    """Also where nearly all scores lie at 0 and at 1."""
+    from builder.joint.unknown import separation
+
+    rng = np.random.default_rng(3)
+    known, strange = rng.beta(*shape, 700), rng.beta(shape[1], shape[0], 300) ** 1.3
+    binned = Separation()
+    for scores, is_strange in ((known[:100], False), (strange, True), (known[100:], False)):
+        binned.add(scores, np.full(len(scores), is_strange))
+    auroc, fpr = separation(known, strange)
+    assert binned.auroc == pytest.approx(auroc, abs=2e-3)
+    assert binned.fpr_at_95_tpr == pytest.approx(fpr, abs=7e-3)
 
 
 def test_confusion_is_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
     truth, found = rng.integers(0, 4, 100), rng.integers(0, 4, 100)
-    np.testing.assert_array_equal(confusion(found, truth, 4), metrics.confusion_matrix(truth, found))
+    np.testing.assert_array_equal(counted(np.eye(4)[found], truth).table.counts, metrics.confusion_matrix(truth, found))
     assert judge(np.eye(4)[found], truth).right == int((truth == found).sum())
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from builder.judging import evaluate_page
-from builder.judging.metrics import confusion, judge, reliability
+from builder.judging.metrics import Counts, counted, judge
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
 from builder.reporting import report_page
+from builder.reporting.cards import Card
 from builder.reporting.verdicts import caption, marked_agreement
 from builder.reporting.words import _WORDS, meanings
 from builder.training import report as training_page
@@ -70,16 +71,19 @@ def built(name: str, sample: np.ndarray | bytes = PIXELS) -> str:
 
 def evaluated(name: str) -> str:
     scores, truth = np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 0])
-    found = judge(scores, truth)
-    matrix = evaluate_page.Matrix(name, (name, name), confusion(scores.argmax(1), truth, 2))
-    curve = reliability(scores.max(1), scores.argmax(1) == truth)
-    page = evaluate_page.Page(name, {name: {name: found}}, {name: found}, {name: 1.0}, [matrix], {name: curve})
+    counts = Counts((name, name))
+    counts.add(scores, truth)
+    found, matrix = counts.accuracy, evaluate_page.Matrix(name, (name, name), counts.table.counts)
+    page = evaluate_page.Page(
+        name, {name: {name: found}}, {name: found}, {name: 1.0}, [matrix], {name: counts.reliability.curve},
+        {name: counts.table.rates()}, [(name, [Card("", (name,))])], [name],
+    )  # fmt: skip
     return evaluate_page.render(page)
 
 
 def trained(name: str) -> str:
     scores, truth = np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 0])
-    found = SimpleNamespace(accuracy=judge(scores, truth), confusion=confusion(scores.argmax(1), truth, 2))
+    found = SimpleNamespace(accuracy=judge(scores, truth), confusion=counted(scores, truth).table.counts)
     curves = {key: [0.5, 0.4] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
     config = SimpleNamespace(output=SimpleNamespace(name=name), backbone=name)
     return training_page._page(

@@ -309,7 +309,7 @@ def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Pa
     assert "edge-runtime features wrote" in message(tmp_path / "text.npz")
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "score.json").write_text("{}")
-    assert "pip install 'polyhead[cluster]'" in message(tmp_path / "scores")
+    assert "pip install 'polyhead[parquet]'" in message(tmp_path / "scores")
 
 
 def test_texts(tmp_path: Path) -> None:

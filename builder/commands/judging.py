@@ -12,12 +12,15 @@ import click
 from builder.commands.chosen import OF_EACH, chosen, each_model
 from builder.commands.finished import is_finished, print_finished
 from builder.commands.options import head_options, setting_options
+from builder.commands.progress import Progress
 from builder.settings.config import BuildConfig, ReadConfig
 from builder.settings.heads import HeadConfig
+from builder.support.errors import ConfigError
 from builder.support.naming import as_options
 from builder.support.places import report_folder
-from builder.support.quiet import quiet
+from builder.support.quiet import quiet, terminal
 from edge_runtime.escape import printable
+from edge_runtime.options import head_packs_option
 
 
 @click.command()
@@ -76,23 +79,59 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Pictures DIR/<head>/<class>/*, DIR/none/*.")
+@click.option("--data", help="DIR with <head>/<label>/* and none/*; or a glob, a .parquet or .csv file, s3:// or gs://.")
+@click.option("--features", type=click.Path(path_type=Path), help="Stored features in the place of --data.")
+@click.option("--column", help="Of a table: texts, or pictures as bytes or paths.")
+@click.option("--labels", metavar="COLUMN", default="label", show_default=True, help="Of a table: HEAD/LABEL, or none.")
+@click.option("--head", metavar="NAME", help="Whose labels those are, where the column has labels alone.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of the build: float originals beside int8.")
-@click.option("--skip-broken", is_flag=True, help="Leave out and name what cannot be read; else it is an error.")
+@click.option("--skip-broken", is_flag=True, help="Leave out and count what cannot be read; else it is an error.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes. [default: 1; of many samples one a processor]")
+@click.option("--address", help="A Ray cluster, where the processes run.")
+@click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="Write a line for each sample.")
+@head_packs_option
 @click.option(
     "--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else NAME.report beside FILE."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def evaluate(file: Path, data: Path, config: Path | None, skip_broken: bool, report: Path | None, as_json: bool) -> None:
-    """Measure how good FILE is on labelled pictures: each head, the joint list, and what there would be without it."""
-    build_config = None if config is None else BuildConfig.from_toml(config)
-    with quiet():
-        from builder.judging import evaluate as evaluation
+def evaluate(file: Path, config: Path | None, report: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Measure how good FILE is on labelled samples: each head, the joint list, and what there would be without it.
 
-        result = evaluation.evaluate(file, data, build_config, skip_broken=skip_broken)
+    Memory does not grow with their number. Texts are lines of DIR/<head>/<label>/*.txt, or of DIR/<head>/<label>.txt.
+    Stored features are of `edge-runtime features` or of `score --features`, and hold a label where their sources lie in
+    <head>/<label>/.
+    """
+    build_config = None if config is None else BuildConfig.from_toml(config)
+    with terminal(or_pipe=True) as stream, quiet():
+        shown = Progress(stream)
+        from builder.judging.evaluate import evaluate as judge
+        from builder.judging.evaluation import print_evaluation, write_evaluation
+
+        result = judge(file, _archive(chosen), build_config, _running(chosen, shown))
         folder = report or report_folder(file)
-        evaluation.write_evaluation(result, folder)
+        write_evaluation(result, folder)
+        shown.end()
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
-        evaluation.print_evaluation(result, folder / "evaluation.html")
+        print_evaluation(result, folder / "evaluation.html")
+
+
+def _archive(chosen: dict[str, Any]) -> Any:
+    from builder.judging.labelled import Archive
+    from builder.scoring.features import open_features
+
+    data, features = chosen["data"], chosen["features"]
+    if (data is None) == (features is None):
+        raise ConfigError("evaluate: expected one of --data and --features")
+    stored = None if features is None else open_features(features)
+    return Archive(data, chosen["column"], chosen["labels"], chosen["head"], stored)
+
+
+def _running(chosen: dict[str, Any], shown: Progress) -> Any:
+    from builder.judging.evaluate import Running
+
+    return Running(
+        jobs=chosen["jobs"], address=chosen["address"], head_packs=chosen["head_packs"] or None, csv=chosen["csv"],
+        skip_broken=chosen["skip_broken"], advance=shown,
+    )  # fmt: skip

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from builder.commands.progress import Progress
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
 from edge_runtime.engine import MultiHeadClassifier, by_name
@@ -47,7 +46,7 @@ def score(
     from builder.scoring.rows import wanted_of
     from builder.scoring.run import score as run
 
-    shown = _Progress()
+    shown = Progress()
     done = run(
         file, data, output, wanted_of(file, heads, joint=joint, features=features), column=column, resume=resume,
         jobs=jobs, address=address, advance=shown,
@@ -128,8 +127,8 @@ def _measure(
     result: Any, like: Path | None, file: Path | None, uncertain: str | None, far: bool, disagree: tuple[str, Path] | None
 ) -> tuple[str, Any, list[str]]:
     from builder.scoring import search
-    from builder.scoring.rows import feature_column
     from builder.scoring.stored import open_result
+    from edge_runtime.feature_file import feature_column
 
     if sum([like is not None, uncertain is not None, far, disagree is not None]) != 1:
         raise ConfigError("search: expected one of --like, --uncertain, --far and --disagree")
@@ -169,7 +168,7 @@ def _scored(path: Path, data: str | None, column: str | None, output: Path, runn
 
     with MultiHeadClassifier(path) as classifier:
         joint = classifier.joint is not None
-    shown = _Progress()
+    shown = Progress()
     run(path, data, output, wanted_of(path, (), joint=joint, features=False), column=column, advance=shown, **running)
     shown.end()
     return output
@@ -183,29 +182,3 @@ def _check_installed(command: str) -> None:
         raise ConfigError(
             f"{command} needs Ray and pyarrow, found no {error.name}: pip install 'polyhead[cluster]'"
         ) from error
-
-
-class _Progress:
-    """How many are done, how many a second, and how long the rest takes: one line that moves on a terminal, else one a
-    minute.
-    """
-
-    def __init__(self) -> None:
-        self._moving = sys.stderr.isatty()
-        self._every = 0.5 if self._moving else 60.0
-        self._start = self._shown = time.monotonic()
-
-    def __call__(self, done: int, total: int, now: int) -> None:
-        moment = time.monotonic()
-        if moment - self._shown < self._every or not now:
-            return
-        self._shown = moment
-        rate = now / max(moment - self._start, 1e-9)
-        left = int((total - done) / rate)
-        line = f"{done:,} of {total:,}, {rate:,.0f} a second, {left // 3600}:{left % 3600 // 60:02}:{left % 60:02} left"
-        click.echo(f"\r{line}    " if self._moving else line, err=True, nl=not self._moving)
-
-    def end(self) -> None:
-        """Leave the moving line."""
-        if self._moving:
-            click.echo("\r" + " " * 60 + "\r", err=True, nl=False)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from builder.joint.router import Evidence, FittedRouter, fit_router, none_alone
+from builder.judging.separation import known_score
 
 _MOST_LEFT_OUT = 8  # heads that are left out in turn; each costs a fit
 _TIES = 0.2  # of the false alarms, where there is none to be told from: pictures torn between two heads
@@ -85,12 +86,6 @@ def head_thresholds(judged: Judged, false_alarm: float) -> list[float]:
     """For each head the P(head) that all but the share ``false_alarm`` of its own pictures reach."""
     p = softmax(judged.evidence, axis=1)
     return [_reached(p[judged.classes == h, h], false_alarm) for h in range(judged.heads)]
-
-
-def known_score(classes: np.ndarray, heads: int) -> np.ndarray:
-    """How far pictures belong to any head, of P (pictures, classes): the largest P(head), beside that of none."""
-    largest = classes[:, :heads].max(1)
-    return np.asarray(largest if classes.shape[1] == heads else largest / (largest + classes[:, heads]))
 
 
 def unknown_from_none(held_out: np.ndarray, classes: np.ndarray, heads: int, against: str) -> Unknown:

@@ -1,4 +1,4 @@
-"""How good a finished file is on labelled pictures: ``DIR/<head>/<class>/*``, and ``DIR/none/*`` for pictures of no head.
+"""How good a finished file is on labelled samples, however many: each is answered, counted and forgotten.
 
 Each head, the joint list, what people do without one (the largest of all heads' scores), and, where the configuration of
 the build is given, the float originals and one head trained anew on all labels.
@@ -6,371 +6,281 @@ the build is given, the float originals and one head trained anew on all labels.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import csv
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from scipy.special import softmax
 
-from builder.joint.layout import NONE, lay_out
-from builder.joint.logistic import cross_validated, fit_logistic, folds, principal
-from builder.joint.router import FOLDS, PENALTIES, unit
-from builder.joint.unknown import known_score, separation
+from builder.judging.answers import INTERPRETER, Answers, Asker
 from builder.judging.evaluate_page import Matrix, Page, render
-from builder.judging.metrics import Accuracy, confusion, judge, reliability
-from builder.samples.files import find_pictures
+from builder.judging.evaluation import MOST_NAMED, Evaluation
+from builder.judging.labelled import Archive, blocks_of, count_labelled, find_labelled, sides
+from builder.judging.lists import CONCATENATED, JOINT, Lists, with_none
+from builder.judging.metrics import Counts
+from builder.judging.metrics import Table as Pairs
+from builder.judging.seen import Seen
+from builder.judging.separation import Separation, known_score
+from builder.judging.wrong import Gallery
+from builder.reporting.cards import cards
+from builder.scoring.contents import Contents
 from builder.settings.config import BuildConfig
-from builder.support.arrays import pooled
-from builder.support.errors import SamplesError
-from builder.support.files import write_text
-from builder.support.plain import plain
+from builder.support.errors import ConfigError, SamplesError
+from builder.support.files import written
+from builder.support.side_by_side import side_by_side
 from edge_runtime.engine import MultiHeadClassifier, by_name
-from edge_runtime.errors import PictureError
-from edge_runtime.escape import printable
-from edge_runtime.inputs import picture_input
-from edge_runtime.metadata import FEATURES, HeadInfo
-from edge_runtime.preprocess import PICTURE_SUFFIXES
+from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.text import TextInput
 
-INTERPRETER = "ai_edge_litert"
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One picture: the head and the class its folders name; ``head`` is the number of heads for a picture of none.
-    ``label`` is -1 there, and where a head of one label answers "not" so.
-    """
-
-    path: Path
-    head: int
-    label: int
+_COMPARED = 4  # stored features that are computed again, to see that they are this file's
+_MANY = 2000  # samples: below, starting processes takes longer than they save
+_COLUMNS = ("source", "head", "label", "answer", "score", "right", "joint_answer", "joint_score")
+Advance = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the file says of every picture. ``scores``: of each head (pictures, labels). ``joint``, ``classes``: the joint
-    list and P(heads and none), None without a joint head. ``features``: real (pictures, features). ``pixels``: uint8,
-    None where nobody runs the originals: they alone are large. ``left_out``: why, of each that is broken.
+class Running:
+    """How the work is done.
+
+    Attributes:
+        jobs: Processes; None is one, and of many samples as many as processors.
+        address: Of a Ray cluster.
+        head_packs: None takes those beside the file.
+        csv: Where to write a line for each sample.
+        skip_broken: What cannot be read is left out and counted; else it is an error.
+        advance: Is told how many samples are done, how many there are, and the first again.
     """
 
-    pictures: tuple[Labelled, ...]
-    scores: tuple[np.ndarray, ...]
-    joint: np.ndarray | None
-    classes: np.ndarray | None
-    features: np.ndarray
-    pixels: np.ndarray | None
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def head(self) -> np.ndarray:
-        return np.array([p.head for p in self.pictures])
-
-    @property
-    def label(self) -> np.ndarray:
-        return np.array([p.label for p in self.pictures])
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """``heads``: int8, and float where the originals were given, by head. ``lists``: every way to one list of all labels,
-    by its name; none of one label, which would always be right. ``unknown``: how the threshold of the file does.
-    ``page``: the same as HTML. ``left_out``: pictures that cannot be read, where they were to be skipped.
-    """
-
-    file: Path
-    heads: Mapping[str, Mapping[str, Accuracy]]
-    lists: Mapping[str, Accuracy]
-    unknown: Mapping[str, float]
-    page: str
-    left_out: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of ``evaluate --json``."""
-        return {
-            "file": str(self.file),
-            "heads": {n: {kind: a.to_json() for kind, a in kinds.items()} for n, kinds in self.heads.items()},
-            "joint": {name: a.to_json() for name, a in self.lists.items()},
-            "unknown": {name: round(v, 4) for name, v in self.unknown.items()},
-            "left_out": list(self.left_out),
-        }
+    jobs: int | None = None
+    address: str | None = None
+    head_packs: Sequence[str] | None = None
+    csv: Path | None = None
+    skip_broken: bool = False
+    advance: Advance = lambda done, total, now: None
 
 
 def evaluate(
-    file: Path,
-    data: Path,
-    config: BuildConfig | None = None,
-    advance: Callable[[], None] = lambda: None,
-    *,
-    skip_broken: bool = False,
+    file: Path, archive: Archive, config: BuildConfig | None = None, running: Running | None = None
 ) -> Evaluation:
-    """Run every picture below ``data`` once. ``config``: of the build. ``advance`` is called after each picture.
-    ``skip_broken``: those that cannot be read are left out and counted, else they are an error.
+    """Run every sample of ``archive`` once. ``config``: of the build.
 
-    Raises ``SamplesError`` for folders that are no heads or classes of the file.
+    Raises ``SamplesError`` for folders that are no heads or classes of the file, and ``ConfigError``.
     """
-    with MultiHeadClassifier(file, interpreter=INTERPRETER) as classifier:
-        picture_input(classifier.metadata.input)
-        heads = classifier.metadata.heads
-        found = find_labelled(data, heads)
-        answers = run_file(classifier, found, advance, skip_broken=skip_broken, keep_pixels=config is not None)
-        anew = None if config is None else _retrained(classifier, config, answers, advance)
-        joint_info = classifier.metadata.joint
-    floats = None if config is None else _originals(config, answers)
-    known = answers.label >= 0
-    by_head = _heads(heads, answers, floats)
-    place = list_places(heads, joint_info)
-    truth = np.array([place[0][h][i] for h, i in zip(answers.head[known], answers.label[known], strict=True)], int)
-    lists = _lists(heads, answers, floats, anew, known, place) if len(place[1]) > 1 and np.any(known) else {}
-    judged = {name: judge(scores, truth) for name, scores in lists.items()}
-    unknown = {} if joint_info is None else _unknown(answers, joint_info, answers.head < len(heads))
-    page = _page(file, data, heads, answers, by_head, judged, lists, truth, place[1], unknown)
-    return Evaluation(file, by_head, judged, unknown, page, answers.left_out)
+    running = running or Running()
+    with MultiHeadClassifier(file, interpreter=INTERPRETER, head_packs=running.head_packs) as classifier:
+        heads, metadata = classifier.heads, classifier.metadata
+        if archive.features is not None:
+            _check_features(archive, classifier)
+    texts = isinstance(metadata.input, TextInput)
+    if config is not None and archive.features is not None:
+        raise ConfigError("--config runs the originals, which need the pictures: give --data, not --features")
+    total = count_labelled(archive, heads, texts=texts)
+    jobs = running.jobs or (os.cpu_count() or 1 if total > _MANY or running.address else 1)
+    # Answers do not depend on the number of threads: only the time does.
+    threads = 1 if jobs > 1 or running.address else None
+    asked = {
+        "file": str(file.absolute()), "head_packs": running.head_packs, "column": archive.column,
+        "skip_broken": running.skip_broken, "for_originals": config is not None, "threads": threads,
+    }  # fmt: skip
+    counted = _Counted(heads, metadata, _beside(config, asked, heads, metadata, archive))
+    with Seen() as seen, _lines(running.csv) as line:
+        blocks = blocks_of(archive, heads, texts=texts)
+        done = 0
+        for answers in side_by_side(Asker, asked, blocks, jobs=jobs, address=running.address):
+            fresh = [i for i, s in enumerate(answers.samples) if seen.is_new(answers.digests[i], s.head, s.label)]
+            done += len(answers.samples) + len(answers.left_out)
+            counted.add(answers.at(fresh), line)
+            running.advance(done, total, done)
+        if not counted.samples:
+            raise SamplesError(f"expected samples that can be read, found none: {'; '.join(counted.left_out[:5])}")
+    contents = Contents(texts=texts, column=archive.column)
+    return counted.evaluation(file, str(archive), seen, contents)
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """``evaluation.json`` and ``evaluation.html``, each whole or not at all."""
-    document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
-    for name, text in {"evaluation.json": document, "evaluation.html": evaluation.page}.items():
-        write_text(folder / name, text)
+class _Beside:
+    """What stands beside the file's own answers: nothing, or what the configuration of its build gives."""
+
+    def __init__(self, floats: Sequence[Any] = (), anew: Any = None) -> None:
+        self._floats, self._anew = floats, anew
+
+    def floats(self, answers: Answers) -> list[np.ndarray] | None:
+        return [original.scores(answers) for original in self._floats] or None
+
+    def anew(self, answers: Answers) -> np.ndarray | None:
+        return None if self._anew is None else self._anew(answers)
 
 
-def print_evaluation(evaluation: Evaluation, page: Path) -> None:
-    """The table on standard output."""
-    table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("", "pictures", "accuracy", "95 % interval", "calibration error", "by chance"):
-        table.add_column(column, justify="right" if column else "left")
-    rows = {f"{name}, {kind}": a for name, kinds in evaluation.heads.items() for kind, a in kinds.items()}
-    for name, a in {**rows, **evaluation.lists}.items():
-        interval = f"{a.interval[0]:.3f} to {a.interval[1]:.3f}"
-        figures = (f"{a.share:.3f}", interval, f"{a.calibration_error:.3f}", f"{a.calibration_floor:.3f}")
-        table.add_row(name, str(a.pictures), *figures)
-    Console(width=None if Console().is_terminal else 120).print(table)
-    for name, value in evaluation.unknown.items():
-        print(f"{name.replace('_', ' ')}: {value:.4g}")
-    for why in evaluation.left_out:
-        print(printable(f"left out: {why}"))
-    print(f"page: {printable(str(page))}")
+def _beside(
+    config: BuildConfig | None, asked: Mapping[str, Any], heads: Sequence[HeadInfo], metadata: Metadata, archive: Archive
+) -> _Beside:
+    if config is None:
+        return _Beside()
+    from builder.judging import originals  # imports TensorFlow
+
+    own = heads[: len(metadata.heads)]
+    anew = None
+    if config.calibration_data is not None and not isinstance(metadata.input, TextInput):
+        judged = (found.sample for found in find_labelled(archive, heads))
+        contents, lists = Contents(texts=False, column=archive.column), Lists.of(own, metadata.joint)
+        anew = originals.retrained(Asker(**asked), own, lists, config.calibration_data, judged, contents)
+    return _Beside(originals.originals(config), anew)
 
 
-def find_labelled(data: Path, heads: Sequence[HeadInfo]) -> list[Labelled]:
-    """Every picture of ``data``, once; the folders say what is on it. Raises ``SamplesError``."""
-    names, found = [head.head_name for head in heads], []
-    for picture in find_pictures(data, ()):
-        folder, *rest = picture.path.relative_to(data).parts[:-1] or ("",)
-        if folder == NONE and folder not in names:
-            found.append(Labelled(picture.path, len(heads), -1))
-            continue
-        if folder not in names:
-            raise SamplesError(
-                f"{picture.path}: expected {data}/<head>/<class>/ with a head of the file ({', '.join(names[:20])}) or "
-                f"{data}/{NONE}/, found {folder or 'no folder'}"
-            )
-        labels = sides(heads[names.index(folder)])
-        if not rest or rest[0] not in labels:
-            raise SamplesError(
-                f"{picture.path}: expected a folder named as a label of {folder} ({', '.join(labels[:20])}), found "
-                f"{rest[0] if rest else 'none'}"
-            )
-        own = heads[names.index(folder)].labels
-        found.append(Labelled(picture.path, names.index(folder), labels.index(rest[0]) - len(labels) + len(own)))
-    if all(p.head == len(heads) for p in found):
-        raise SamplesError(f"{data}: expected pictures of at least one head, found those of {NONE} only")
-    return found
+class _Counted:
+    """Everything that is counted, sample by sample."""
 
+    def __init__(self, heads: Sequence[HeadInfo], metadata: Metadata, beside: _Beside) -> None:
+        joint = metadata.joint
+        # A pack is not in the joint list: there the list is of the file's own heads.
+        self._heads, self._lists = heads, Lists.of(heads if joint is None else metadata.heads, joint)
+        self._beside = beside
+        self._of_heads: dict[str, dict[str, Counts]] = {}
+        self._of_lists: dict[str, Counts] = {}
+        self._answered = Pairs(with_none(self._lists.labels))
+        self._galleries = {name: Gallery() for name in (JOINT, *(head.head_name for head in heads))}
+        self._separation = Separation()
+        self._refused = np.zeros((2, 2), np.int64)  # of none or of a head; known or refused
+        self.samples = self.broken = 0
+        self.left_out: list[str] = []
 
-def run_file(
-    classifier: MultiHeadClassifier,
-    pictures: Sequence[Labelled],
-    advance: Callable[[], None] = lambda: None,
-    *,
-    skip_broken: bool = False,
-    keep_pixels: bool = False,
-) -> Answers:
-    """Every picture through the file, the backbone once for each. Raises ``SamplesError`` for one that is broken."""
-    joint = classifier.metadata.joint is not None
-    kept, left_out, features, pixels, scores, lists = [], [], [], [], [], []
-    for picture in pictures:
-        try:
-            image = classifier.prepare(picture.path)
-        except PictureError as error:
-            if not skip_broken:
-                why = "take it away, or --skip-broken: a figure must say how many pictures it stands on"
-                raise SamplesError(f"{error}; {why}") from error
-            left_out.append(str(error))
-            continue
-        row = classifier.features_of(image)
-        kept.append(picture)
-        features.append(by_name(row)[FEATURES])
-        if keep_pixels:
-            pixels.append(image)
-        scores.append([classifier.head_scores(row, name) for name in classifier.head_names])
-        if joint:
-            lists.append(classifier.joint_scores(row))
-        advance()
-    if not kept:
-        raise SamplesError(f"expected pictures that can be read, found none: {'; '.join(left_out[:5])}")
-    return Answers(
-        tuple(kept),
-        tuple(np.stack(column) for column in zip(*scores, strict=True)),
-        np.stack([s for s, _ in lists]) if joint else None,
-        np.stack([c for _, c in lists]) if joint else None,
-        pooled(classifier.metadata.seam[0].quantization.dequantize(np.concatenate(features))),
-        np.concatenate(pixels) if pixels else None,
-        tuple(left_out),
-    )
+    def add(self, answers: Answers, line: Callable[[Sequence[object]], None]) -> None:
+        """``line`` is given a row of the CSV file for each sample."""
+        self.broken += len(answers.left_out)
+        self.left_out += answers.left_out[: MOST_NAMED - len(self.left_out)]
+        self.samples += len(answers.samples)
+        if not answers.samples:
+            return
+        floats = self._beside.floats(answers)
+        rows: list[list[object]] = [[sample.source] for sample in answers.samples]
+        self._add_heads(answers, floats, rows)
+        scores = self._lists.scores(answers, floats, self._beside.anew(answers))
+        truth = self._lists.truth(answers)
+        for name, found in scores.items() if len(truth) else ():
+            self._of_lists.setdefault(name, Counts(self._lists.labels)).add(found, truth)
+        self._add_joint(answers, truth, rows)
+        for row in rows:
+            line(row)
 
+    def _add_heads(self, answers: Answers, floats: Sequence[np.ndarray] | None, rows: list[list[object]]) -> None:
+        for h, head in enumerate(self._heads):
+            own = np.flatnonzero(answers.head == h)
+            if not len(own):
+                continue
+            labels = sides(head)
+            kinds = {"int8": answers.scores[h]}
+            if floats is not None and h < len(floats):
+                kinds["float"] = floats[h]
+            counts = self._of_heads.setdefault(head.head_name, {})
+            for kind, scores in kinds.items():
+                found, truth = _sides(scores[own], answers.label[own])
+                counts.setdefault(kind, Counts(labels)).add(found, truth)
+            found, truth = _sides(answers.scores[h][own], answers.label[own])
+            best, sure = found.argmax(1), found.max(1)
+            self._galleries[head.head_name].add([answers.samples[i] for i in own], best, truth, sure, labels)
+            for i, answer, true, score in zip(own.tolist(), best.tolist(), truth.tolist(), sure.tolist(), strict=True):
+                rows[i] += [head.head_name, labels[true], labels[answer], f"{score:.4f}", int(answer == true)]
+        for row in rows:
+            row += ["", "none", "", "", ""] if len(row) == 1 else []
 
-def sides(head: HeadInfo) -> tuple[str, ...]:
-    """The answers that a head can give: its labels, or, of one alone, that it is not so and that it is."""
-    return head.labels if len(head.labels) > 1 else (f"not {head.labels[0]}", head.labels[0])
+    def _add_joint(self, answers: Answers, truth: np.ndarray, rows: list[list[object]]) -> None:
+        if answers.joint is None or answers.classes is None:
+            return
+        lists, labels = self._lists, with_none(self._lists.labels)
+        strange, known = answers.head == len(self._heads), answers.head < len(lists.places)
+        refused = lists.refused(answers.classes)
+        np.add.at(self._refused, ((~strange).astype(int), refused.astype(int)), (strange | known).astype(int))
+        self._separation.add(known_score(answers.classes, len(lists.places))[strange | known], strange[strange | known])
+        found = lists.answered(answers.classes, answers.joint)
+        sure = np.where(refused, 1 - answers.classes[:, : len(lists.places)].max(1), answers.joint.max(1))
+        for row, place, score in zip(rows, found.tolist(), sure.tolist(), strict=True):
+            row += [labels[place], f"{score:.4f}"]
+        judged = np.flatnonzero(lists.known(answers) | strange)
+        true = np.full(len(answers.samples), len(lists.labels))
+        true[lists.known(answers)] = truth
+        self._answered.add(found[judged], true[judged])
+        samples = [answers.samples[i] for i in judged]
+        self._galleries[JOINT].add(samples, found[judged], true[judged], sure[judged], labels)
+
+    def evaluation(self, file: Path, place: str, seen: Seen, contents: Contents) -> Evaluation:
+        """What came out."""
+        heads = {name: {kind: c.accuracy for kind, c in kinds.items()} for name, kinds in self._of_heads.items()}
+        lists = {name: counts.accuracy for name, counts in self._of_lists.items()}
+        tables = {name: kinds["int8"].table for name, kinds in self._of_heads.items()}
+        if self._lists.joint is not None:
+            tables = {JOINT: self._answered, **tables}
+        elif CONCATENATED in self._of_lists:
+            tables = {CONCATENATED: self._of_lists[CONCATENATED].table, **tables}
+        wrong = {name: gallery.surest for name, gallery in self._galleries.items() if gallery.surest}
+        found = Evaluation(
+            file=file, samples=self.samples, heads=heads, lists=lists,
+            labels={name: table.rates() for name, table in tables.items()}, unknown=self._unknown(), wrong=wrong, page="",
+            equal=seen.equal, contradicting=seen.contradicting, broken=self.broken, left_out=tuple(self.left_out),
+        )  # fmt: skip
+        page = Page(
+            title=f"{file.name} on {Path(place).name}",
+            heads=heads,
+            lists=lists,
+            unknown=found.unknown,
+            matrices=[Matrix(name, table.labels, table.counts) for name, table in tables.items()],
+            curves={name: counts.reliability.curve for name, counts in self._of_lists.items()},
+            rates=found.labels,
+            wrong=[(name, cards(((w.sample, w.lines) for w in shown), contents)) for name, shown in wrong.items()],
+            notes=found.notes,
+        )
+        return dataclasses.replace(found, page=render(page))
+
+    def _unknown(self) -> dict[str, float]:
+        """What the file's thresholds do to these samples."""
+        joint, (strange, known) = self._lists.joint, self._refused.tolist()
+        if joint is None:
+            return {}
+        found = {"threshold": joint["threshold"], "known_pictures_refused": known[1] / max(sum(known), 1)}
+        if sum(strange):
+            found.update(none_pictures=float(sum(strange)), none_pictures_refused=strange[1] / sum(strange))
+            found.update(auroc=self._separation.auroc, fpr_at_95_tpr=self._separation.fpr_at_95_tpr)
+        return found
 
 
 def _sides(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (pictures, sides), and the true ones among them (pictures,)."""
+    """Scores (samples, sides), and the true ones among them (samples,)."""
     if scores.shape[1] > 1:
         return scores, labels
     return np.concatenate([1 - scores, scores], axis=1), labels + 1
 
 
-def list_places(heads: Sequence[HeadInfo], joint: Mapping[str, Any] | None) -> tuple[list[list[int]], tuple[str, ...]]:
-    """For each head the places of its labels in the list of all labels, and the list, without ``none``.
-
-    ``joint``: what the file says of its joint list, where it has one.
-    """
-    none, merge = (False, False) if joint is None else (joint["none"], joint.get("merge_labels", False))
-    layout = lay_out(heads, none=none, merge=merge)
-    places = [[0] * len(head.labels) for head in heads]
-    for place, members in enumerate(layout.members):
-        for h, i in members:
-            places[h][i] = place
-    return places, layout.labels[: len(layout.labels) - none]
-
-
-def _heads(
-    heads: Sequence[HeadInfo], answers: Answers, floats: Sequence[np.ndarray] | None
-) -> dict[str, dict[str, Accuracy]]:
-    found: dict[str, dict[str, Accuracy]] = {}
-    for h, head in enumerate(heads):
-        own = answers.head == h
-        if np.any(own):
-            found[head.head_name] = {"int8": judge(*_sides(answers.scores[h][own], answers.label[own]))}
-            if floats is not None:
-                found[head.head_name]["float"] = judge(*_sides(floats[h][own], answers.label[own]))
-    return found
+@contextlib.contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[Sequence[object]], None]]:
+    """What takes the rows of a CSV file that is there whole, or not at all."""
+    if path is None:
+        yield lambda row: None
+        return
+    with written(path) as draft:
+        file: IO[str]
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            yield writer.writerow
 
 
-def _lists(
-    heads: Sequence[HeadInfo],
-    answers: Answers,
-    floats: Sequence[np.ndarray] | None,
-    anew: np.ndarray | None,
-    known: np.ndarray,
-    place: tuple[list[list[int]], tuple[str, ...]],
-) -> dict[str, np.ndarray]:
-    """Scores (known pictures, labels) of every way to one list."""
-    places, labels = place
-    found = {}
-
-    def spread(scores: Sequence[np.ndarray], gates: np.ndarray) -> np.ndarray:
-        total: np.ndarray = np.zeros((len(answers.pictures), len(labels)))
-        for h, own in enumerate(places):
-            for i, target in enumerate(own):
-                total[:, target] += gates[:, h] * scores[h][:, i]
-        return np.asarray(total[known])
-
-    if answers.joint is not None and answers.classes is not None:
-        found["joint"] = answers.joint[known][:, : len(labels)]
-        if floats is not None:
-            found["joint, float heads"] = spread(floats, answers.classes)
-    even = np.full((len(answers.pictures), len(heads)), 1 / len(heads))
-    found["concatenated scores"] = spread(answers.scores, even)
-    if anew is not None:
-        found["one head trained anew on all labels"] = anew[known]
-    return found
-
-
-def _unknown(answers: Answers, joint: Mapping[str, Any], known: np.ndarray) -> dict[str, float]:
-    """What the file's thresholds do to these pictures."""
-    assert answers.classes is not None and answers.joint is not None
-    heads = len(joint["head_thresholds"])
-    largest = answers.classes[:, :heads].max(1)
-    passes = largest >= joint["threshold"]
-    if joint["none"]:
-        passes &= largest >= answers.classes[:, -1]
-    found = {"threshold": joint["threshold"], "known_pictures_refused": float(1 - passes[known].mean())}
-    if not np.all(known):
-        score = known_score(answers.classes, heads)
-        auroc, fpr = separation(score[known], score[~known])
-        found.update(none_pictures=float(np.sum(~known)), none_pictures_refused=float(1 - passes[~known].mean()))
-        found.update(auroc=auroc, fpr_at_95_tpr=fpr)
-    return found
-
-
-def _originals(config: BuildConfig, answers: Answers) -> list[np.ndarray]:
-    """Float probabilities (pictures, labels) of the Keras models of ``config``."""
-    from builder.reading.loading import load_classifiers
-
-    classifiers = load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
-    assert answers.pixels is not None
-    return [c.predict(list(answers.pixels)) for c in classifiers]
-
-
-def _retrained(
-    classifier: MultiHeadClassifier, config: BuildConfig, answers: Answers, advance: Callable[[], None]
-) -> np.ndarray | None:
-    """Scores of one logistic regression on the features, told every label: what the joint list does without.
-
-    From the calibration pictures in folders ``<head>/<class>``; None where a class has no folder.
-    """
-    if config.calibration_data is None:
-        return None
-    heads, seen = classifier.metadata.heads, {p.path.read_bytes() for p in answers.pictures}
-    paths = [
-        (Labelled(path, h, i))
-        for h, head in enumerate(heads)
-        for i, label in enumerate(head.labels)
-        for path in sorted((config.calibration_data / head.head_name / label).glob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.read_bytes() not in seen
-    ]
-    training = run_file(classifier, paths, advance) if paths else None
-    places, labels = list_places(heads, classifier.metadata.joint)
-    if training is None:
-        return None
-    classes = np.array([places[p.head][p.label] for p in training.pictures])
-    if len(np.unique(classes)) < len(labels):
-        return None
-    basis = principal(unit(training.features))
-    features, fold = unit(training.features) @ basis, folds(np.arange(len(classes)), classes, FOLDS)
-    penalty, _ = cross_validated(features, classes, PENALTIES, number=len(labels), folds_of=fold)
-    fit = fit_logistic(features, classes, penalty=penalty, number=len(labels))
-    found: np.ndarray = softmax(fit.evidence(unit(answers.features) @ basis), axis=1)
-    return found
-
-
-def _page(
-    file: Path,
-    data: Path,
-    heads: Sequence[HeadInfo],
-    answers: Answers,
-    by_head: Mapping[str, Mapping[str, Accuracy]],
-    judged: Mapping[str, Accuracy],
-    lists: Mapping[str, np.ndarray],
-    truth: np.ndarray,
-    labels: tuple[str, ...],
-    unknown: Mapping[str, float],
-) -> str:
-    best = list(lists)[:1]  # the joint list where there is one
-    matrices = [Matrix(name, labels, confusion(lists[name].argmax(1), truth, len(labels))) for name in best]
-    for h, head in enumerate(heads):
-        own = answers.head == h
-        if np.any(own):
-            scores, right = _sides(answers.scores[h][own], answers.label[own])
-            labels_of = sides(head)
-            matrices.append(Matrix(head.head_name, labels_of, confusion(scores.argmax(1), right, len(labels_of))))
-    curves = {name: reliability(s.max(1), s.argmax(1) == truth) for name, s in lists.items()}
-    return render(Page(f"{file.name} on {data.name}", by_head, judged, unknown, tuple(matrices), curves))
+def _check_features(archive: Archive, classifier: MultiHeadClassifier) -> None:
+    """Raises ``ConfigError`` for stored features that are not this file's."""
+    assert archive.features is not None
+    stored, seam = archive.features, classifier.metadata.seam
+    advice = "compute them anew with this file"
+    if stored.backbone and stored.backbone != classifier.metadata.backbone_digest:
+        raise ConfigError(f"{stored.path}: holds the features of another backbone; {advice}")
+    kept, wanted = ({t.name: (t.shape, t.quantization) for t in tensors} for tensors in (stored.seam, seam))
+    if kept != wanted:
+        raise ConfigError(f"{stored.path}: expected features as this file has them ({wanted}), found {kept}; {advice}")
+    for block in itertools.islice(stored.blocks(), 1):
+        there = [i for i, source in enumerate(block.sources) if Path(source).is_file()][:_COMPARED]
+        for i in there:
+            own = by_name(classifier.features(block.sources[i]))
+            if any(not np.array_equal(own[name][0], values[i]) for name, values in block.tensors.items()):
+                raise ConfigError(f"{stored.path}: holds other features of {block.sources[i]} than this file; {advice}")

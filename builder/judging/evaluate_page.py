@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import pyplot as plt
 
-from builder.judging.metrics import Accuracy
+from builder.judging.metrics import Accuracy, LabelRates
+from builder.reporting.cards import Card
 from builder.reporting.html import render as render_template
 from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.words import meanings
@@ -18,7 +19,8 @@ from builder.reporting.words import meanings
 _MANY = 40  # more labels than this and a matrix is drawn without names and numbers
 _MATRICES = 12
 _WORDS = (
-    "head", "right", "95 % interval", "calibration error", "by chance", "joint list", "reliability", "confusion", "AUROC",
+    "head", "right", "95 % interval", "calibration error", "by chance", "joint list", "reliability", "confusion",
+    "precision", "recall", "AUROC",
 )  # fmt: skip
 
 
@@ -33,7 +35,9 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Page:
-    """``curves``: for every list (bins, 3) pictures, mean confidence, share right."""
+    """``curves``: for every list (bins, 3) pictures, mean confidence, share right. ``rates``: of each label, by head and
+    of the joint list. ``wrong``: a gallery for each of them. ``notes``: what was left out.
+    """
 
     title: str
     heads: Mapping[str, Mapping[str, Accuracy]]
@@ -41,6 +45,9 @@ class Page:
     unknown: Mapping[str, float]
     matrices: Sequence[Matrix]
     curves: Mapping[str, np.ndarray]
+    rates: Mapping[str, Sequence[LabelRates]] = field(default_factory=dict)
+    wrong: Sequence[tuple[str, Sequence[Card]]] = ()
+    notes: Sequence[str] = ()
 
 
 _RELIABILITY = "probability of the answers against the share that is right"
@@ -57,7 +64,15 @@ def render(content: Page) -> str:
         reliability_plot=content.curves and plot(_curves(content.curves), _RELIABILITY),
         unknown=[(name.replace("_", " "), f"{value:.4g}") for name, value in content.unknown.items()],
         matrices=confusions(content.matrices[:_MATRICES]),
+        rates=[(name, [_rate_row(rate) for rate in rates]) for name, rates in content.rates.items()],
+        wrong=content.wrong,
+        notes=content.notes,
     )
+
+
+def _rate_row(rate: LabelRates) -> tuple[str, ...]:
+    shares = ("-" if share is None else f"{share:.3f}" for share in (rate.precision, rate.recall))
+    return rate.label, str(rate.samples), str(rate.found), str(rate.right), *shares
 
 
 def confusions(matrices: Sequence[Matrix]) -> list[tuple[str, Markup]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,8 @@ _SIMULATIONS = 200
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``interval``: 95 % (Wilson). ``calibration_error``: expected calibration error of the top probability;
+    """``interval``: 95 % (Wilson). ``calibration_error``: expected calibration error of the top probability: the mean
+    distance of confidence from the share that is right, over bins, by their samples (Guo et al. 2017);
     ``calibration_floor``: what perfectly calibrated answers of the same probabilities, as few, show in the mean.
     """
 
@@ -42,41 +45,147 @@ class Accuracy:
         }
 
 
+@dataclass(frozen=True)
+class LabelRates:
+    """``precision``: of the answers that are this label, the share that is right, None where there is none.
+    ``recall``: of the samples that are it, the share so answered, likewise.
+    """
+
+    label: str
+    samples: int
+    found: int
+    right: int
+
+    @property
+    def precision(self) -> float | None:
+        return self.right / self.found if self.found else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.right / self.samples if self.samples else None
+
+    def to_json(self) -> dict[str, object]:
+        """Figures rounded to four places."""
+        rates = {"precision": self.precision, "recall": self.recall}
+        counts = {"label": self.label, "samples": self.samples, "found": self.found, "right": self.right}
+        return {**counts, **{name: None if rate is None else round(rate, 4) for name, rate in rates.items()}}
+
+
+class Table:
+    """How often each label was found for each, counted block by block."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        self._pairs: Counter[int] = Counter()  # of many labels most pairs never come
+
+    def add(self, found: np.ndarray, truth: np.ndarray) -> None:
+        """int (n,) each."""
+        pairs, counts = np.unique(truth * len(self.labels) + found, return_counts=True)
+        self._pairs.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int (labels, labels): rows are true, columns found."""
+        counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        if self._pairs:
+            counts.flat[list(self._pairs)] = list(self._pairs.values())
+        return counts
+
+    def rates(self) -> list[LabelRates]:
+        """Of each label."""
+        size = len(self.labels)
+        true, found, right = (np.zeros(size, np.int64) for _ in range(3))
+        for pair, count in self._pairs.items():
+            row, column = divmod(pair, size)
+            true[row] += count
+            found[column] += count
+            right[row] += count * (row == column)
+        rows = zip(self.labels, true.tolist(), found.tolist(), right.tolist(), strict=True)
+        return [LabelRates(*row) for row in rows]
+
+
+class Reliability:
+    """How far the probability of answers is from the share that is right, counted block by block.
+
+    What is kept of the answers does not grow, and does not depend on the blocks.
+    """
+
+    def __init__(self) -> None:
+        self._bins = np.zeros((BINS, 3))  # answers, sum of their confidence, how many are right
+        self._chance = np.zeros((_SIMULATIONS, BINS))  # right, where each is so with the probability it claims
+        self._rng = np.random.default_rng(0)
+
+    def add(self, confidence: np.ndarray, right: np.ndarray) -> None:
+        """(n,) each: the probability of the answers, and whether they are right."""
+        confidence = confidence.astype(np.float64)
+        place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+        np.add.at(self._bins, place, np.stack([np.ones(len(right)), confidence, right], axis=1))
+        lucky = self._rng.random((len(right), _SIMULATIONS), np.float32) < confidence[:, None]
+        for b in np.unique(place).tolist():
+            self._chance[:, b] += lucky[place == b].sum(0)
+
+    @property
+    def answers(self) -> int:
+        return int(self._bins[:, 0].sum())
+
+    @property
+    def right(self) -> int:
+        return int(self._bins[:, 2].sum())
+
+    @property
+    def mean_probability(self) -> float:
+        return float(self._bins[:, 1].sum() / self.answers)
+
+    @property
+    def curve(self) -> np.ndarray:
+        """(bins, 3): answers, mean confidence and share right of each bin that has any."""
+        bins = self._bins[self._bins[:, 0] > 0]
+        return np.asarray(np.concatenate([bins[:, :1], bins[:, 1:] / bins[:, :1]], axis=1))
+
+    @property
+    def error(self) -> float:
+        """Mean distance of confidence from the share that is right, over the bins, by their answers."""
+        return float(np.abs(self._bins[:, 1] - self._bins[:, 2]).sum() / self.answers)
+
+    @property
+    def floor(self) -> float:
+        """The error that chance alone makes: its mean where each answer is right with just the probability it claims."""
+        return float(np.abs(self._bins[:, 1] - self._chance).sum(1).mean() / self.answers)
+
+
+class Counts:
+    """Answers of one list of labels, block by block."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.table, self.reliability = Table(labels), Reliability()
+
+    def add(self, scores: np.ndarray, truth: np.ndarray) -> None:
+        """``scores``: (n, labels). ``truth``: (n,) indices of labels."""
+        found = scores.argmax(1)
+        self.table.add(found, truth)
+        self.reliability.add(scores.max(1), found == truth)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        seen = self.reliability
+        interval = wilson_interval(seen.right, seen.answers)
+        return Accuracy(seen.answers, seen.right, interval, seen.mean_probability, seen.error, seen.floor)
+
+
 def judge(scores: np.ndarray, truth: np.ndarray) -> Accuracy:
-    """``scores``: (pictures, labels). ``truth``: (pictures,) indices of labels."""
-    confidence, right = scores.max(1), scores.argmax(1) == truth
-    return Accuracy(
-        len(truth),
-        int(right.sum()),
-        wilson_interval(int(right.sum()), len(truth)),
-        float(confidence.mean()),
-        calibration_error(confidence, right),
-        calibration_floor(confidence),
-    )
+    """``scores``: (samples, labels). ``truth``: (samples,) indices of labels."""
+    return counted(scores, truth).accuracy
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(bins, 3): pictures, mean confidence and share right of each bin that has any."""
-    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    rows = [(np.sum(own), confidence[own].mean(), right[own].mean()) for b in range(BINS) if np.any(own := place == b)]
-    return np.array(rows, np.float64).reshape(-1, 3)
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Mean distance of confidence from the share that is right, over the bins, by their pictures."""
-    count, claimed, found = reliability(confidence, right).T
-    return float((count * np.abs(claimed - found)).sum() / count.sum())
-
-
-def calibration_floor(confidence: np.ndarray) -> float:
-    """The error that chance alone makes: its mean where each answer is right with just the probability it claims."""
-    rng = np.random.default_rng(0)
-    draws = [calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(_SIMULATIONS)]
-    return float(np.mean(draws))
-
-
-def confusion(found: np.ndarray, truth: np.ndarray, labels: int) -> np.ndarray:
-    """int (labels, labels): rows are true, columns found."""
-    counts = np.zeros((labels, labels), np.int64)
-    np.add.at(counts, (truth, found), 1)
+def counted(scores: np.ndarray, truth: np.ndarray) -> Counts:
+    """The same, with everything that is known of them."""
+    counts = Counts([str(i) for i in range(scores.shape[1])])
+    counts.add(scores, truth)
     return counts
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
+    """Of answers that are all at hand; (n,) each."""
+    found = Reliability()
+    found.add(confidence, right)
+    return found

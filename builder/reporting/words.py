@@ -22,6 +22,8 @@ _WORDS = {
     "right (15 bins, Guo et al. 2017).",
     "by chance": "The calibration error that perfectly calibrated answers would show on so few {noun}s.",
     "confusion": "Rows are the true labels, columns the labels found; right answers lie on the diagonal.",
+    "precision": "Of the answers that are this label, the share that is right.",
+    "recall": "Of the {noun}s with this label, the share that is so answered.",
     "reliability": "Probability of the answers against the share that is right; calibrated answers lie on the diagonal.",
     "validation": "The {noun}s that no weight was learned from. They say when to stop.",
     "loss": "Cross-entropy: what the training makes smaller.",

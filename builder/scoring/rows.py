@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
-from builder.scoring.samples import Planned, file_system
+from builder.scoring.contents import Contents
+from builder.scoring.samples import Planned
+from builder.support.errors import SamplesError
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
-from edge_runtime.inputs import Sample
-from edge_runtime.metadata import FEATURES, ImageInput, SeamTensor
+from edge_runtime.feature_file import backbone_entry, feature_column, feature_columns
+from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import stored_tensor
+from edge_runtime.text import TextInput
 
 INTERPRETER = "ai_edge_litert"
-TENSOR = "polyhead"  # of a field's metadata: what the integers of a column of features mean
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,8 @@ def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
     if wanted.joint:
         columns += [pa.field("joint_label", pa.string()), pa.field("joint_score", pa.float32())]
     if wanted.features:
-        columns += [
-            pa.field(
-                feature_column(tensor.name),
-                pa.list_(pa.from_numpy_dtype(tensor.quantization.dtype)),
-                metadata={TENSOR: _described(tensor)},
-            )
-            for tensor in metadata.seam
-        ]
-    return pa.schema(columns)
-
-
-def _described(tensor: SeamTensor) -> str:
-    quantization = tensor.quantization
-    return json.dumps(
-        {"shape": list(tensor.shape), "scale": float(quantization.scale), "zero_point": int(quantization.zero_point)}
-    )
-
-
-def feature_column(tensor: str) -> str:
-    """The column of a tensor of the seam."""
-    return FEATURES if tensor == FEATURES else f"features_{tensor}"
+        columns += feature_columns(metadata.seam)
+    return pa.schema(columns, metadata=backbone_entry(metadata.backbone_digest))
 
 
 class Scorer:
@@ -101,7 +82,7 @@ class Scorer:
         self._classifier = MultiHeadClassifier(file, interpreter=INTERPRETER, num_threads=1)
         self._wanted = wanted
         self._labels = {head.head_name: head.labels for head in self._classifier.heads}
-        self._tables = _Tables(column)
+        self._contents = Contents(texts=isinstance(self._classifier.metadata.input, TextInput), column=column)
         self.schema = schema_of(self._classifier.metadata, wanted)
 
     def table(self, samples: Sequence[Planned]) -> pa.Table:
@@ -111,7 +92,7 @@ class Scorer:
     def _row(self, sample: Planned) -> dict[str, Any]:
         try:
             features = self._classifier.features_of(self._tensor(sample))
-        except (EdgeRuntimeError, OSError, pa.ArrowException) as error:
+        except (EdgeRuntimeError, SamplesError) as error:
             return {"source": sample.source, "error": " ".join(str(error).split())}
         row: dict[str, Any] = {"source": sample.source}
         for name in self._wanted.heads:
@@ -129,51 +110,10 @@ class Scorer:
         return row
 
     def _tensor(self, sample: Planned) -> np.ndarray:
-        spec, content = self._classifier.metadata.input, self._content(sample)
-        if isinstance(spec, ImageInput) and isinstance(content, bytes):
-            return stored_tensor(content, spec, name=sample.source)
-        return self._classifier.prepare(content)
-
-    def _content(self, sample: Planned) -> Sample:
-        if sample.text is not None:
-            return sample.text
-        found: Any = sample.source
-        if sample.table is not None and sample.row is not None:
-            found = self._tables.value(sample.table, sample.row)
-        if isinstance(found, str) and isinstance(self._classifier.metadata.input, ImageInput) and "://" in found:
-            system, path = file_system(found)
-            with system.open_input_stream(path) as stream:
-                found = stream.read()
-        return found
+        return tensor_of(self._classifier, self._contents.read(sample), sample.source)
 
 
-class _Tables:
-    """Values of one column of Parquet files, read in order: the next is at hand, and one behind is sought anew."""
-
-    def __init__(self, column: str | None) -> None:
-        self._column = column
-        self._table, self._next = "", 0
-        self._values: Iterator[Any] = iter(())
-
-    def value(self, table: str, row: int) -> Any:
-        """A string, or bytes; of a picture as datasets keep it (``bytes`` and ``path``) its bytes."""
-        if table != self._table or row < self._next:
-            self._open(table, row)
-        for _ in range(row - self._next):
-            next(self._values)
-        self._next = row + 1
-        found = next(self._values).as_py()
-        return found["bytes"] if isinstance(found, dict) and "bytes" in found else found
-
-    def _open(self, name: str, row: int) -> None:
-        """At the row group that holds ``row``."""
-        system, path = file_system(name)
-        file = pyarrow.parquet.ParquetFile(path, filesystem=system)
-        group, first = 0, 0
-        while row >= first + file.metadata.row_group(group).num_rows:
-            first += file.metadata.row_group(group).num_rows
-            group += 1
-        groups = list(range(group, file.metadata.num_row_groups))
-        batches = file.iter_batches(batch_size=64, row_groups=groups, columns=[self._column])
-        self._table, self._next = name, first
-        self._values = (value for batch in batches for value in batch.column(0))
+def tensor_of(classifier: MultiHeadClassifier, content: bytes, source: str) -> np.ndarray:
+    """The backbone's input, as of the file itself. Raises ``PictureError`` that begins with ``source``, ``TextError``."""
+    spec = classifier.metadata.input
+    return stored_tensor(content, spec, name=source) if isinstance(spec, ImageInput) else classifier.prepare(content)

@@ -7,7 +7,6 @@ there is whole, one that a killed worker had in hand is scored again, and no row
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from builder.scoring.plan import BLOCK, blocks_of, read_block, write_plan
 from builder.scoring.rows import Scorer, Wanted
 from builder.scoring.samples import planned
 from builder.support.errors import SamplesError
+from builder.support.side_by_side import cluster
 from edge_runtime.bundle import read_metadata
 from edge_runtime.identity import file_digest
 from edge_runtime.text import TextInput
@@ -125,7 +125,7 @@ def _on_ray(
     """The counts of each block, as it is done."""
     import ray
 
-    with _cluster(jobs, address):
+    with cluster(jobs=jobs, address=address):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -137,22 +137,3 @@ def _on_ray(
             num_cpus=1,
         )  # fmt: skip
         yield from counted.iter_rows()
-
-
-@contextlib.contextmanager
-def _cluster(jobs: int | None, address: str | None) -> Iterator[None]:
-    """A Ray cluster to work on: one that runs already is left as it was."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    quiet = {"include_dashboard": False} if address is None else {}
-    ray.init(
-        address=address or "local", num_cpus=None if address else jobs, logging_level="ERROR", log_to_driver=False,
-        configure_logging=False, **quiet,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.fs
-import pyarrow.parquet
 
 from builder.support.errors import SamplesError
 from edge_runtime.preprocess import PICTURE_SUFFIXES
@@ -29,77 +26,106 @@ class Planned:
         text: The text itself, where the source is no Parquet file; None for a picture.
         table: The Parquet file that holds the sample; None where it is a file or a text.
         row: Its row there, from 0.
+        label: What a column of the table says of it; None where none was asked for.
     """
 
     source: str
     text: bytes | None = None
     table: str | None = None
     row: int | None = None
+    label: str | None = None
 
 
 def file_system(place: str) -> tuple[Any, str]:
     """The pyarrow file system of a path or an address such as ``s3://bucket/folder``, and the path in it.
 
-    Raises ``SamplesError`` for an address of a kind that pyarrow does not know.
+    Raises ``SamplesError`` for an address of a kind that pyarrow does not know, and ``ModuleNotFoundError``.
     """
     if "://" not in place:
+        import pyarrow.fs
+
         return pyarrow.fs.LocalFileSystem(), place
+    root, below = _split(place)
+    system, base = _system(root)
+    return system, base.rstrip("/") + below
+
+
+def _split(address: str) -> tuple[str, str]:
+    """``s3://bucket`` and ``/folder``: names of files may hold what no address may, such as spaces."""
+    scheme, _, rest = address.partition("://")
+    authority = rest.partition("/")[0]
+    return f"{scheme}://{authority}", rest[len(authority) :]
+
+
+@lru_cache
+def _system(root: str) -> tuple[Any, str]:
+    """Kept, since opening one asks a server."""
+    import pyarrow as pa
+    import pyarrow.fs
+
     try:
-        found: tuple[Any, str] = pyarrow.fs.FileSystem.from_uri(place)
+        found: tuple[Any, str] = pyarrow.fs.FileSystem.from_uri(f"{root}/")
     except (pa.ArrowInvalid, OSError) as error:
-        raise SamplesError(f"{place}: expected a path, or an address such as s3://bucket/folder; {error}") from error
+        raise SamplesError(f"{root}: expected a path, or an address such as s3://bucket/folder; {error}") from error
     return found
 
 
-def planned(place: str, *, texts: bool, column: str | None = None) -> Iterator[Planned]:
+def planned(
+    place: str, *, texts: bool, column: str | None = None, labels: str | None = None, tables: bool = True
+) -> Iterator[Planned]:
     """Every sample of a folder, a glob, a file, or a column of a table, in an order that does not change.
 
     Args:
         place: A path, a glob, or an address that pyarrow knows (``s3://``, ``gs://``).
         texts: Whether the file takes texts; then ``.txt`` files are read, a text a line.
         column: Of a Parquet or CSV file: texts, or pictures as bytes or as paths.
+        labels: Of such a file, the column that says what a sample is.
+        tables: Whether such files in a folder are read; else they are passed by.
 
     Raises:
         SamplesError: Nothing is there, or a table has no such column.
     """
-    for name in _files(place, texts):
+    for name in _files(place, texts, tables):
         if name.lower().endswith(".parquet"):
-            yield from _parquet_rows(name, column)
+            yield from _parquet_rows(name, column, labels)
         elif name.lower().endswith(".csv"):
-            yield from _csv_rows(name, column, texts)
+            yield from _csv_rows(name, column, labels, texts)
         elif texts:
             yield from _lines(name)
         else:
             yield Planned(name)
 
 
-def _files(place: str, texts: bool) -> Iterator[str]:
+def _files(place: str, texts: bool, tables: bool) -> Iterator[str]:
+    wanted = (*(TABLE_SUFFIXES if tables else ()), *((".txt",) if texts else PICTURE_SUFFIXES))
     if "://" in place:
-        return _remote_files(place, texts)
+        return _remote_files(place, wanted)
     if Path(place).is_dir():
-        return _folder(place, texts)
+        return _folder(place, wanted)
     found = [place] if Path(place).is_file() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - also absolute
     if not found:
         raise SamplesError(f"{place}: expected a folder, a file or a glob that finds files; found nothing")
     return (name for name in found if Path(name).is_file())
 
 
-def _wanted(name: str, texts: bool) -> bool:
-    suffixes = (*TABLE_SUFFIXES, *((".txt",) if texts else PICTURE_SUFFIXES))
+def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return base.lower().endswith(suffixes) and not base.startswith("._")
+    return base.lower().endswith(suffixes) and not base.startswith("._")  # what macOS leaves beside files
 
 
-def _folder(place: str, texts: bool) -> Iterator[str]:
+def _folder(place: str, wanted: tuple[str, ...]) -> Iterator[str]:
     """One folder after the other, so that a listing of millions is never held whole."""
     for folder, folders, names in os.walk(place):
         folders.sort()
-        yield from (str(Path(folder, name)) for name in sorted(names) if _wanted(name, texts))
+        yield from (str(Path(folder, name)) for name in sorted(names) if _ends(name, wanted))
 
 
-def _remote_files(place: str, texts: bool) -> Iterator[str]:
+def _remote_files(place: str, wanted: tuple[str, ...]) -> Iterator[str]:
+    import pyarrow.fs
+
     system, path = file_system(place)
-    scheme = place.split("://", 1)[0]
+    root = _split(place)[0]
+    base = _system(root)[1].rstrip("/")
     info = system.get_file_info(path)
     if info.type == pyarrow.fs.FileType.NotFound:
         raise SamplesError(f"{place}: expected a folder or a file, found nothing")
@@ -107,7 +133,7 @@ def _remote_files(place: str, texts: bool) -> Iterator[str]:
     if info.type == pyarrow.fs.FileType.Directory:
         found = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     names = sorted(item.path for item in found if item.is_file)
-    return (f"{scheme}://{name}" for name in names if _wanted(name, texts))
+    return (f"{root}{name[len(base) :]}" for name in names if _ends(name, wanted))
 
 
 def _lines(name: str) -> Iterator[Planned]:
@@ -117,27 +143,42 @@ def _lines(name: str) -> Iterator[Planned]:
                 yield Planned(f"{name}:{number}", text=line.rstrip(b"\r\n"))
 
 
-def _parquet_rows(name: str, column: str | None) -> Iterator[Planned]:
+def _parquet_rows(name: str, column: str | None, labels: str | None) -> Iterator[Planned]:
+    import pyarrow.parquet
+
     system, path = file_system(name)
     with pyarrow.parquet.ParquetFile(path, filesystem=system) as table:
-        _check_column(name, column, table.schema_arrow.names)
-        for row in range(table.metadata.num_rows):
-            yield Planned(f"{name}#{row}", table=name, row=row)
+        _check_columns(name, table.schema_arrow.names, column, labels)
+        if labels is None:
+            yield from (Planned(f"{name}#{row}", table=name, row=row) for row in range(table.metadata.num_rows))
+            return
+        batches = table.iter_batches(columns=[labels])
+        for row, value in enumerate(value for batch in batches for value in batch.column(0)):
+            yield Planned(f"{name}#{row}", table=name, row=row, label=_string(value.as_py()))
 
 
-def _csv_rows(name: str, column: str | None, texts: bool) -> Iterator[Planned]:
+def _csv_rows(name: str, column: str | None, labels: str | None, texts: bool) -> Iterator[Planned]:
+    import pyarrow as pa
+    import pyarrow.csv
+
     system, path = file_system(name)
     with system.open_input_stream(path) as stream, pyarrow.csv.open_csv(stream) as reader:
-        _check_column(name, column, reader.schema.names)
+        _check_columns(name, reader.schema.names, column, labels)
         row = 0
         for batch in reader:
-            for value in batch.column(column).cast(pa.string()).to_pylist():
-                text = str(value or "")
-                yield Planned(f"{name}#{row}", text=text.encode()) if texts else Planned(text)
+            values, said = (batch.column(c).cast(pa.string()).to_pylist() if c else () for c in (column, labels))
+            for text, label in itertools.zip_longest(map(_string, values), map(_string, said)):
+                yield Planned(f"{name}#{row}", text=text.encode(), label=label) if texts else Planned(text, label=label)
                 row += 1
 
 
-def _check_column(name: str, column: str | None, names: list[str]) -> None:
+def _string(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _check_columns(name: str, names: list[str], column: str | None, labels: str | None) -> None:
     if column not in names:
         found = "none was given" if column is None else f"found no {column!r}"
         raise SamplesError(f"{name}: expected --column with one of {', '.join(names[:20])}; {found}")
+    if labels is not None and labels not in names:
+        raise SamplesError(f"{name}: expected --labels with one of {', '.join(names[:20])}; found no {labels!r}")

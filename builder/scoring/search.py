@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from builder.scoring.rows import feature_column
 from builder.scoring.stored import Result
 from builder.support.errors import ConfigError
+from edge_runtime.feature_file import feature_column
 from edge_runtime.metadata import SeamTensor
 
 Measure = Callable[[pa.Table], np.ndarray]  # one number for each row; the largest are sought

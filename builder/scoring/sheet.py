@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from PIL import Image, ImageOps
-
-from builder.reporting.html import THUMBNAIL, inline, render
+from builder.reporting.cards import Card, cards
+from builder.reporting.html import render
 from builder.scoring.compare import HeadChanges
+from builder.scoring.contents import Contents
+from builder.scoring.samples import Planned
 from builder.scoring.search import Hit
-from edge_runtime.preprocess import FORMATS
 
 _MOST = 1000  # cards on a page
 
 
-@dataclass(frozen=True)
-class _Card:
-    picture: Any
-    lines: tuple[str, ...]
-
-
 def sheet_of_hits(title: str, facts: Sequence[tuple[str, str]], hits: Iterable[Hit]) -> str:
     """A page of what ``search`` found."""
-    cards = [_card(hit.source, (hit.source, f"{hit.value:.4f}", *hit.labels[:3])) for hit in hits]
-    return render("sheet.html", title=title, facts=facts, sections=[("", cards[:_MOST])])
+    shown = _cards((hit.source, (hit.source, f"{hit.value:.4f}", *hit.labels[:3])) for hit in hits)
+    return render("sheet.html", title=title, facts=facts, sections=[("", shown)])
 
 
 def sheet_of_changes(title: str, facts: Sequence[tuple[str, str]], found: Mapping[str, HeadChanges]) -> str:
@@ -34,21 +26,13 @@ def sheet_of_changes(title: str, facts: Sequence[tuple[str, str]], found: Mappin
     sections = []
     for name, changes in found.items():
         shown = sorted(changes.shown, reverse=True)
-        cards = [_card(c.source, (c.source, f"{c.before} -> {c.after}", f"{c.drift:.3f}")) for c in shown]
+        found_cards = _cards((c.source, (c.source, f"{c.before} -> {c.after}", f"{c.drift:.3f}")) for c in shown)
         low, high = changes.interval
         words = f"{name}: {changes.changed:,} of {changes.samples:,} answers change ({low:.2%} to {high:.2%})"
-        sections.append((words, cards[:_MOST]))
+        sections.append((words, found_cards))
     return render("sheet.html", title=title, facts=facts, sections=sections)
 
 
-def _card(source: str, lines: tuple[str, ...]) -> _Card:
-    """Without a picture where the source is no file that is still there: a text, a row of a table."""
-    try:
-        with Image.open(source, formats=tuple(FORMATS)) as image:
-            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            small = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (THUMBNAIL, THUMBNAIL))
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return _Card("", lines)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return _Card(inline(buffer.getvalue(), "jpeg", source), lines)
+def _cards(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Card]:
+    """Of sources that are files; a text, or a row of a table, has no picture."""
+    return cards(((Planned(source), lines) for source, lines in itertools.islice(rows, _MOST)), Contents(texts=False))

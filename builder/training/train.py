@@ -9,13 +9,14 @@ import keras
 import tensorflow as tf
 
 from builder.reporting.progress import Stages
+from builder.scoring.features import holds_features
 from builder.support.errors import ConfigError
 from builder.support.files import written
 from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
-from builder.training.stored import check_base, holds_features, read_features
+from builder.training.stored import check_base, read_features
 from builder.training.trained import Judged, TrainConfig, Trained
 from edge_runtime.metadata import COLORS, ImageInput
 

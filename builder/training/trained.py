@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.judging.metrics import Accuracy, confusion, judge
+from builder.judging.metrics import Accuracy, counted
 from builder.settings.input_scaling import PixelTransform
 from builder.training.base import LITE0
 from builder.training.fit import Fit
@@ -54,7 +54,8 @@ class Judged:
     @classmethod
     def of(cls, scores: np.ndarray, truth: np.ndarray) -> Judged:
         """``scores``: (n, labels). ``truth``: (n,)."""
-        return cls(judge(scores, truth), confusion(scores.argmax(1), truth, scores.shape[1]))
+        counts = counted(scores, truth)
+        return cls(counts.accuracy, counts.table.counts)
 
     def to_json(self) -> dict[str, object]:
         return {**self.accuracy.to_json(), "confusion": self.confusion.tolist()}

@@ -25,7 +25,7 @@ from edge_runtime.options import (
 @click.command()
 @file_argument
 @click.argument("pictures", metavar="PICTURE|FOLDER...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FILE.npz", required=True, type=click.Path(dir_okay=False))
+@click.option("-o", "--output", metavar="FILE.npz|FILE.parquet", required=True, type=click.Path(dir_okay=False))
 @interpreter_option
 @threads_option
 @isolate_option
@@ -39,8 +39,9 @@ def features(
     isolate: bool,
     trusted_key: Optional[str],
 ) -> None:
-    """Write what the backbone of FILE makes of each picture, as arrays in one file: to train heads on, or to search.
+    """Write what the backbone of FILE makes of each picture, in one file: to train heads on, to judge them, or to search.
 
+    An .npz file holds arrays and is made in memory; a .parquet file is written block by block, and needs pyarrow.
     A picture that cannot be read is named, left out, and counted; the exit code is 2 then.
     """
     from edge_runtime.feature_file import check_output, write_features

@@ -13,6 +13,7 @@ from click.testing import CliRunner  # noqa: E402
 
 from builder.commands.cli import main  # noqa: E402
 from builder.scoring.compare import compare  # noqa: E402
+from builder.scoring.features import open_features  # noqa: E402
 from builder.scoring.output import begin, part, write_part  # noqa: E402
 from builder.scoring.plan import blocks_of, read_block, write_plan  # noqa: E402
 from builder.scoring.rows import Scorer, Wanted  # noqa: E402
@@ -22,6 +23,7 @@ from builder.scoring.stored import Result, open_result  # noqa: E402
 from builder.support.errors import ConfigError  # noqa: E402
 from builder.training.stored import read_features  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
+from edge_runtime.cli import main as runtime  # noqa: E402
 from edge_runtime.identity import file_digest  # noqa: E402
 from tests.cluster.material import FOLDER, pictures  # noqa: E402
 
@@ -74,6 +76,26 @@ def test_features_to_train_on_are_those_of_the_device(old: Result, new: Result) 
             real = [tensor.quantization.dequantize(opened.features(source)) for source in samples.sources]
         expected = np.concatenate(real).reshape(23, -1, tensor.shape[-1]).mean(1)
         np.testing.assert_allclose(samples.inputs, expected, rtol=1e-6)
+
+
+def test_the_runtime_writes_features_to_train_on_as_parquet_and_as_arrays(
+    archive: Path, old: Result, tmp_path: Path
+) -> None:
+    """Both files hold what ``score --features`` holds, however their rows are read in blocks."""
+    wanted = read_features(old.folder)
+    for name in ("f.npz", "f.parquet"):
+        done = CliRunner().invoke(runtime, ["features", str(THREE), str(archive), "-o", str(tmp_path / name)])
+        assert done.exit_code == 2 and "features of 23 pictures, 1 left out" in done.output, done.output
+        found = read_features(tmp_path / name)
+        assert (found.sources, found.labels) == (wanted.sources, wanted.labels)
+        np.testing.assert_array_equal(found.inputs, wanted.inputs)
+        stored = open_features(tmp_path / name)
+        with MultiHeadClassifier(THREE) as opened:
+            assert stored.backbone == opened.metadata.backbone_digest == open_features(old.folder).backbone
+            assert [t.quantization for t in stored.seam] == [t.quantization for t in opened.metadata.seam]
+    nothing = tmp_path / "nothing.parquet"
+    done = CliRunner().invoke(runtime, ["features", str(THREE), str(archive / "0" / "0000b.png"), "-o", str(nothing)])
+    assert done.exit_code == 2 and "no picture could be read" in done.output and not nothing.exists()
 
 
 def test_changes_are_those_of_the_rows(old: Result, new: Result, monkeypatch: pytest.MonkeyPatch) -> None:

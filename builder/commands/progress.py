@@ -1,0 +1,36 @@
+"""How far a long run is, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+import click
+
+
+class Progress:
+    """How many are done, how many a second, and how long the rest takes: one line that moves on a terminal, else one a
+    minute.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._moving = self._stream.isatty()
+        self._every = 0.5 if self._moving else 60.0
+        self._start = self._shown = time.monotonic()
+
+    def __call__(self, done: int, total: int, now: int) -> None:
+        moment = time.monotonic()
+        if moment - self._shown < self._every or not now:
+            return
+        self._shown = moment
+        rate = now / max(moment - self._start, 1e-9)
+        left = int((total - done) / rate)
+        line = f"{done:,} of {total:,}, {rate:,.0f} a second, {left // 3600}:{left % 3600 // 60:02}:{left % 60:02} left"
+        click.echo(f"\r{line}    " if self._moving else line, file=self._stream, nl=not self._moving)
+
+    def end(self) -> None:
+        """Leave the moving line."""
+        if self._moving:
+            click.echo("\r" + " " * 60 + "\r", file=self._stream, nl=False)

@@ -1,0 +1,107 @@
+"""What an evaluation found: as a document, as a page, and as a table on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from builder.judging.metrics import Accuracy, LabelRates
+from builder.judging.wrong import Wrong
+from builder.support.files import write_text
+from builder.support.plain import plain
+from edge_runtime.escape import printable
+
+MOST_NAMED = 100  # of those that were left out
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a file does on labelled samples.
+
+    Attributes:
+        file: The finished file.
+        samples: How many it was judged on.
+        heads: ``int8``, and ``float`` where the originals were given, by head.
+        lists: Every way to one list of all labels, by its name; none of one label, which would always be right.
+        labels: Precision and recall of each label, by head, and of the joint list as the device answers, ``none`` last.
+        unknown: How the threshold of the file does.
+        wrong: The wrong answers that it is surest of, by head and of the joint list.
+        equal: Samples that were left out since their content came before; ``contradicting`` of them under another label.
+        left_out: Why, of the first samples that could not be read, where they were to be skipped.
+        broken: How many those are.
+        page: The same as HTML.
+    """
+
+    file: Path
+    samples: int
+    heads: Mapping[str, Mapping[str, Accuracy]]
+    lists: Mapping[str, Accuracy]
+    labels: Mapping[str, Sequence[LabelRates]]
+    unknown: Mapping[str, float]
+    wrong: Mapping[str, Sequence[Wrong]]
+    page: str
+    equal: int = 0
+    contradicting: int = 0
+    broken: int = 0
+    left_out: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``evaluate --json``."""
+        return {
+            "file": str(self.file),
+            "samples": self.samples,
+            "heads": {n: {kind: a.to_json() for kind, a in kinds.items()} for n, kinds in self.heads.items()},
+            "joint": {name: a.to_json() for name, a in self.lists.items()},
+            "labels": {name: [rate.to_json() for rate in rates] for name, rates in self.labels.items()},
+            "unknown": {name: round(v, 4) for name, v in self.unknown.items()},
+            "wrong": {name: [wrong.to_json() for wrong in found] for name, found in self.wrong.items()},
+            "equal": self.equal,
+            "contradicting": self.contradicting,
+            "broken": self.broken,
+            "left_out": list(self.left_out),
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, in words."""
+        found = []
+        if self.equal:
+            others = f"; {self.contradicting} of them have another label than the first" if self.contradicting else ""
+            found.append(f"left out: {self.equal:,} whose content came before{others}")
+        if self.broken:
+            found.append(f"left out: {self.broken:,} that could not be read")
+        return found
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """``evaluation.json`` and ``evaluation.html``, each whole or not at all."""
+    document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
+    for name, text in {"evaluation.json": document, "evaluation.html": evaluation.page}.items():
+        write_text(folder / name, text)
+
+
+def print_evaluation(evaluation: Evaluation, page: Path) -> None:
+    """The table on standard output."""
+    table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("", "samples", "accuracy", "95 % interval", "calibration error", "by chance"):
+        table.add_column(column, justify="right" if column else "left")
+    rows = {f"{name}, {kind}": a for name, kinds in evaluation.heads.items() for kind, a in kinds.items()}
+    for name, a in {**rows, **evaluation.lists}.items():
+        interval = f"{a.interval[0]:.3f} to {a.interval[1]:.3f}"
+        figures = (f"{a.share:.3f}", interval, f"{a.calibration_error:.3f}", f"{a.calibration_floor:.3f}")
+        table.add_row(name, str(a.pictures), *figures)
+    Console(width=None if Console().is_terminal else 120).print(table)
+    for name, value in evaluation.unknown.items():
+        print(f"{name.replace('_', ' ')}: {value:.4g}")
+    for note in evaluation.notes:
+        print(note)
+    for why in evaluation.left_out:
+        print(printable(f"  {why}"))
+    print(f"page: {printable(str(page))}")
