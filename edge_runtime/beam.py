@@ -15,7 +15,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from edge_runtime.engine import Head, MultiHeadClassifier
-from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError
+from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError, said
 from edge_runtime.inputs import Sample
 from edge_runtime.text import TextInput
 
@@ -90,7 +90,7 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
             return model.classify(sample, **self._wanted).to_dict()
         except (PictureError, TextError, OSError) as error:
             self._unreadable.inc()
-            return {"error": " ".join(str(error).split())}
+            return {"error": said(error)}
 
     def get_num_bytes(self, batch: Sequence[Sample]) -> int:
         """Of the elements as they came in."""

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, reason
 from edge_runtime.files import open_file, read_file
 from edge_runtime.flatbuffer import IDENTIFIER, check_model
 from edge_runtime.joint import JointInfo
@@ -138,7 +138,7 @@ def _read(path: str, kind: Type[_Members], trusted_key: Optional[str] = None) ->
             raise BundleError(f"{path}: {error}") from error
         except _DAMAGE as error:
             raise BundleError(
-                f"{path}: no readable members ({error}): not made by polyhead, or cut short; {REBUILD}"
+                f"{path}: no readable members ({reason(error)}): not made by polyhead, or cut short; {REBUILD}"
             ) from error
     return metadata, model
 

@@ -1,4 +1,6 @@
-"""One family of errors; each also derives from the builtin that fits."""
+"""One family of errors, each of which also derives from the builtin that fits; and what an error says."""
+
+import os
 
 
 class EdgeRuntimeError(Exception):
@@ -27,3 +29,16 @@ class InterpreterError(EdgeRuntimeError, RuntimeError):
 
 class SourceError(EdgeRuntimeError, OSError):
     """A camera, stream, video or folder cannot be opened, or stopped giving pictures."""
+
+
+def said(error: BaseException) -> str:
+    """What an error says, in one line; of one of the system's the file and the reason, without its number."""
+    name = error.filename if isinstance(error, OSError) and error.strerror else None
+    start = "" if name is None else "{}: ".format(os.fsdecode(name) if isinstance(name, (str, bytes)) else name)
+    return start + reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """As ``said``, where the file is named already."""
+    system = error.strerror if isinstance(error, OSError) else None
+    return " ".join((system or str(error)).split())

@@ -85,4 +85,4 @@ def _umask() -> int:
 def _check(path: Any, found: os.stat_result) -> None:
     for is_kind, name in _KINDS:
         if is_kind(found.st_mode):
-            raise OSError(errno.EINVAL, f"expected a file, found {name}", os.fspath(path))
+            raise OSError(errno.EINVAL, f"expected a file, found {name}; give the path of a file", os.fspath(path))

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Mapping, MutableMapping, Tuple
 
 import click
 
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError, said
 from edge_runtime.escape import printable
 
 
@@ -68,11 +68,3 @@ def end(ctx: click.Context, message: str, code: int = 2) -> None:
     for line in message.split("\n"):
         click.echo(printable("error: {}".format(line)), err=True)
     ctx.exit(code)
-
-
-def said(error: Exception) -> str:
-    """What an error says; of one of the system's the file and the reason, without its number."""
-    name = getattr(error, "filename", None)
-    if isinstance(error, OSError) and error.strerror and name is not None:
-        return "{}: {}".format(os.fsdecode(name) if isinstance(name, (str, bytes)) else name, error.strerror)
-    return str(error)

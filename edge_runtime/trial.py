@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError, said
 from edge_runtime.text import TextInput
 
 
@@ -28,4 +28,4 @@ if __name__ == "__main__":
     try:
         try_file(*sys.argv[1:])
     except (EdgeRuntimeError, OSError) as error:
-        sys.exit(" ".join(str(error).split()))
+        sys.exit(said(error))

@@ -143,6 +143,8 @@ def main() -> None:
             killed += hit
             counts[f"{command.name}: {'killed' if hit else 'done before'}"] += 1
             wrong += [f"kill {killed}, {command.name}: {what}" for what in violations(command, folder, before, after)]
+            if hit and killed % 25 == 0:
+                print(f"{killed} of {options.kills} killed, {len(wrong)} wrong", flush=True)
     for name, count in sorted(counts.items()):
         print(f"{count:4d} {name}")
     print("\n".join(wrong) or "whole every time, nothing left behind")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,14 @@ def test_verification_pictures_calibrate_nothing_even_under_another_name(tmp_pat
 
 
 class TestCommandLine:
+    @pytest.fixture(autouse=True)
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """However a command ends, of it and of the processes that it started no temporary file is left."""
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+        yield
+        assert list((tmp_path / "temporary").iterdir()) == []
+
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "builder", *map(str, arguments)], capture_output=True, text=True)
 

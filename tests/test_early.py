@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from builder.commands.cli import main
 from builder.reading.peek import peek
 from builder.support.errors import ConfigError, ModelFileError, SamplesError
-from edge_runtime.group import said
+from edge_runtime.errors import said
 from tests.tiny_models import save_pictures, tiny_base, tiny_classifier
 
 

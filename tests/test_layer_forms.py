@@ -15,6 +15,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras.src.ops.core import Unstack
+from keras.src.ops.math import TopK
+from keras.src.ops.numpy import Split
 
 from builder.reading.digests import tensor_digests
 from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool
@@ -268,14 +271,17 @@ SPELLINGS: dict[str, tuple[Chain, ...]] = {
 }  # fmt: skip
 
 
-def digest_of_chain(chain: list[Any]) -> tuple[str, np.ndarray]:
-    x = np.random.default_rng(2).normal(0, 4, (2, *PICTURE)).astype(np.float32)
-    canonical, nodes, answer = canonical_layers(), [], x
+def digest_of_chain(chain: list[Any], shape: tuple[int, ...] = PICTURE) -> tuple[str, np.ndarray]:
+    answer = np.random.default_rng(2).normal(0, 4, (2, *shape)).astype(np.float32)
+    canonical, pool, nodes = canonical_layers(), WeightPool(), []
     for i, layer in enumerate(chain):
+        layer(answer)  # builds it
+        seeded(layer)
         answer = layer(answer)
+        weights = tuple(pool.add(np.asarray(w)) for w in layer.get_weights())
         definition = canonical(keras.saving.serialize_keras_object(layer))
-        nodes.append(Node(layer.name, definition, (), (Ref(i - 1, 0),), {}))
-    return tensor_digests(Graph(tuple(nodes), Ref(len(nodes) - 1, 0)), "input", PICTURE)[-1], np.asarray(answer)
+        nodes.append(Node(layer.name, definition, weights, (Ref(i - 1, 0),), {}))
+    return tensor_digests(Graph(tuple(nodes), Ref(len(nodes) - 1, 0)), "input", shape)[-1], np.asarray(answer)
 
 
 def test_layers_that_spell_one_function_share_a_digest() -> None:
@@ -284,6 +290,65 @@ def test_layers_that_spell_one_function_share_a_digest() -> None:
         assert all(agree(spellings[0][1], answer) for _, answer in spellings), f"{name}: the test compares two functions"
         assert len({digest for digest, _ in spellings}) == 1, f"{name}: {[digest[:6] for digest, _ in spellings]}"
     assert len({spellings[0][0] for spellings in found.values()}) == len(found)
+
+
+WINDOWS: dict[str, Callable[..., Any]] = {
+    "Conv2D": lambda *window, **how: layers.Conv2D(3, *window, **how),
+    "DepthwiseConv2D": layers.DepthwiseConv2D,
+    "SeparableConv2D": lambda *window, **how: layers.SeparableConv2D(3, *window, **how),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_zeros_in_front_and_inside_are_one_function_where_they_are_the_same_zeros(kind: str, seed: int) -> None:
+    """Along each axis in turn: on the other side, all on one side, one less and one more, none."""
+    size = [int(n) for n in np.random.default_rng(seed).integers(9, 13, 2)]
+    kernel, stride, dilation = ([(3, 2), (2, 3), (4, 3), (2, 2)][seed], *[(1, 2), (1, 3), (2, 1), (3, 1)][seed])
+    how = {"strides": stride, "dilation_rate": dilation}
+    windows = [(k - 1) * dilation + 1 for k in kernel]
+    needed = [max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in zip(size, windows, strict=True)]
+    exact = [(total // 2, total - total // 2) for total in needed]
+    chains = [[WINDOWS[kind](kernel, padding="same", **how)]]
+    for axis, (few, more) in enumerate(exact):
+        for amount in dict.fromkeys([(few, more), (more, few), (few + more, 0), (0, few + more), (few, more + 1),
+                                     (max(few - 1, 0), more), (few, max(more - 1, 0)), (0, 0)]):  # fmt: skip
+            zeros = [amount if i == axis else exact[i] for i in range(2)]
+            chains.append([layers.ZeroPadding2D(zeros), WINDOWS[kind](kernel, padding="valid", **how)])
+    for (one, answer), (other, answer2) in itertools.combinations([digest_of_chain(c, (*size, 2)) for c in chains], 2):
+        assert (one == other) == agree(answer, answer2)
+
+
+SEVERAL: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
+    "LSTM": (SEQUENCE, lambda: layers.LSTM(3, return_sequences=True, return_state=True)),
+    "GRU": (SEQUENCE, lambda: layers.GRU(3, return_state=True)),
+    "Bidirectional": (SEQUENCE, lambda: layers.Bidirectional(layers.GRU(3, return_state=True))),
+    "Split": (PICTURE, lambda: Split(2, axis=-1)),
+    "Unstack": (PICTURE, lambda: Unstack(axis=-1)),
+    "TopK": (VECTOR, lambda: TopK(3)),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_which_of_several_outputs_is_read_is_part_of_the_function(kind: str) -> None:
+    """Of what reads one of them as well as of what reads two, in either order."""
+    shape, make = SEVERAL[kind]
+    canonical = canonical_layers()
+    producer, behind, subtract = (
+        canonical(keras.saving.serialize_keras_object(one)) for one in (make(), layers.ReLU(0.5), layers.Subtract())
+    )
+    count = len(keras.tree.flatten(make()(np.ones((1, *shape), np.float32))))
+    found = []
+    for i, j in itertools.product(range(count), repeat=2):
+        nodes = (
+            Node("several", producer, (), (Ref(INPUT, 0),), {}),
+            Node("behind", behind, (), (Ref(0, i),), {}),
+            Node("difference", subtract, (), ([Ref(1, 0), Ref(0, j)],), {}),
+        )
+        found.append(tensor_digests(Graph(nodes, Ref(2, 0)), "input", shape)[1:])
+    assert count > 1
+    assert len({digest for digest, _ in found}) == count
+    assert len({digest for _, digest in found}) == count * count
 
 
 def test_every_public_layer_is_walked_or_named_here() -> None:

@@ -60,6 +60,25 @@ def test_layers_without_a_bias_are_rounded_as_others_are(dense: tuple[bytes, np.
     assert len(new) == 4  # three kernels, and the one bias that there is
 
 
+def test_a_kernel_that_two_layers_share_is_rounded_for_neither_alone() -> None:
+    """What suits the inputs of one call of a layer does not suit those of another."""
+    image = keras.Input((32,), batch_size=1, name="image")
+    twice, once = layers.Dense(32, activation="relu"), layers.Dense(16)
+    model = keras.Model(image, once(twice(twice(image))))
+    seed_weights(model, 1)
+    floating = converted(model, (32,))[0]
+    inputs = RNG.normal(size=(64, 32)).astype(np.float32)
+    parts = read_parts(quantize(floating, measure_ranges(floating, inputs, []), "int8"))
+    read = [
+        op.inputs[1] for op in parts["backbone"].operators if operator_name(parts["backbone"], op) == "FULLY_CONNECTED"
+    ]
+    before = kernels(parts["backbone"])
+    round_parts(read_parts(floating), parts, inputs, learning=Learning())
+    moved = [(a != b).any() for a, b in zip(before, kernels(parts["backbone"]), strict=True)]
+    assert read[0] == read[1]
+    assert moved == [False, False, True]
+
+
 def test_what_is_left_out_is_no_constant(dense: tuple[bytes, np.ndarray]) -> None:
     part = read_parts(dense[0])["backbone"]
     assert not is_constant(part, NO_TENSOR)

@@ -118,6 +118,22 @@ def test_the_death_of_the_process_is_one_line_and_the_next_file_gets_another(mod
     process.end()
 
 
+@pytest.mark.parametrize("how", ["ended", "left alone"])
+def test_no_temporary_file_outlives_the_process(how: str, model: Path) -> None:
+    """Also where whoever started it has gone without a word, so that nothing comes any more."""
+    process_of("keras").end()
+    ask(model)
+    running, folder = process_of("keras")._process, process_of("keras")._folder
+    assert running is not None and running.stdin is not None and folder is not None
+    assert Path(folder.name).is_dir()
+    if how == "left alone":
+        running.stdin.close()
+        running.wait(60)
+        assert not Path(folder.name).exists()
+    process_of("keras").end()
+    assert not Path(folder.name).exists()
+
+
 def test_what_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process_of("keras").end()
     monkeypatch.setattr(originals, "_SECONDS", 0.0)

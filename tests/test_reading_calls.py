@@ -116,10 +116,16 @@ def two_outputs_inside(x: Any) -> Any:
 
 
 def second_output(x: Any) -> Any:
-    """Of a layer with several: what is read is the second."""
+    """Of a layer with several that all differ: what is read is the second."""
     x = layers.Reshape((8, 32))(stem(x))
-    _, state = layers.GRU(4, return_state=True)(x)
+    _, state = layers.GRU(4, return_state=True, return_sequences=True)(x)
     return end(state)
+
+
+def third_output(x: Any) -> Any:
+    x = layers.Reshape((8, 32))(stem(x))
+    _, _, memory = layers.LSTM(4, return_state=True)(x)
+    return end(memory)
 
 
 def parts(x: Any) -> Any:
@@ -129,7 +135,7 @@ def parts(x: Any) -> Any:
 
 CALLS: tuple[Callable[[Any], Any], ...] = (
     one_relu, one_dense, one_model, one_sequence, one_layer_inside, called_elsewhere, inputs_by_name, inputs_in_a_list,
-    two_outputs_inside, second_output, parts,
+    two_outputs_inside, second_output, third_output, parts,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -124,7 +125,33 @@ def test_what_is_no_file_is_refused_at_once(
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2, done.output
     assert len([line for line in done.output.splitlines() if "rror: " in line]) == 1, done.output
+    assert "Errno" not in done.output
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_line_has_the_number_of_an_error_of_the_system() -> None:
+    """Who handles one takes its words by ``said`` or ``reason``; its own text begins with ``[Errno 22]``."""
+    bare = []
+    root = Path(__file__).parent.parent
+    for path in (*root.glob("builder/**/*.py"), *root.glob("edge_runtime/**/*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        kinds = {"OSError"}.union(
+            *({ast.unparse(t) for t in one.targets} for one in tree.body
+              if isinstance(one, ast.Assign) and "OSError" in ast.unparse(one.value))
+        )  # fmt: skip
+        for handler in ast.walk(tree):
+            if not isinstance(handler, ast.ExceptHandler) or handler.type is None:
+                continue
+            if not kinds & {ast.unparse(part) for part in ast.walk(handler.type) if isinstance(part, ast.Name)}:
+                continue
+            words = [
+                part.value if isinstance(part, ast.FormattedValue) else part.args[0]
+                for part in ast.walk(handler)
+                if isinstance(part, ast.FormattedValue)
+                or (isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "str")
+            ]
+            bare += [f"{path}:{w.lineno}" for w in words if isinstance(w, ast.Name) and w.id == handler.name]
+    assert bare == []
 
 
 def test_labels_are_read_to_a_limit(tmp_path: Path) -> None:
@@ -133,7 +160,7 @@ def test_labels_are_read_to_a_limit(tmp_path: Path) -> None:
 
     for name in ("pipe.txt", "zero.txt"):
         (tmp_path / name).symlink_to("/dev/zero") if name == "zero.txt" else os.mkfifo(tmp_path / name)
-        with pytest.raises(ConfigError, match=r"labels cannot be read \(expected a file, found a (pipe|device)\)"):
+        with pytest.raises(ConfigError, match=r"labels cannot be read \(expected a file, found a (pipe|device); give"):
             read_label_file(tmp_path / name)
     (tmp_path / "long.txt").write_bytes(b"a" * 101)
     with pytest.raises(OSError, match="expected at most 100 bytes, found more"):

@@ -9,7 +9,7 @@ from builder.merging.difference import Difference, first_difference
 from builder.reading.classifier import Classifier
 from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Node, Ref, upstream
-from builder.reading.simplify import activation_of
+from builder.reading.simplify import is_linear
 from builder.support.errors import NoSharedBackboneError
 from edge_runtime.metadata import FEATURES
 
@@ -96,7 +96,7 @@ def _torn_apart(graph: Graph, digests: Sequence[str], common: set[str]) -> set[s
 
 def _is_linear(graph: Graph, ref: Ref) -> bool:
     node = graph.nodes[ref.node]
-    return "Conv" in node.kind and activation_of(node) in (None, "linear")
+    return "Conv" in node.kind and is_linear(node)
 
 
 def _seam(graph: Graph, digests: Sequence[str], common: set[str]) -> set[str]:

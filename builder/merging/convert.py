@@ -19,6 +19,7 @@ from builder.reading.source_input import SourceInput
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
+from edge_runtime.errors import reason
 from edge_runtime.metadata import BACKBONE
 
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
@@ -95,8 +96,8 @@ def _convert(functions: Mapping[str, Any]) -> bytes:
         try:
             return bytes(converter.convert())
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
-            reason = noise() or str(error)
-            raise ConversionError(f"TensorFlow Lite cannot express this model: {reason[-500:].strip()}") from error
+            told = noise() or str(error)
+            raise ConversionError(f"TensorFlow Lite cannot express this model: {told[-500:].strip()}") from error
 
 
 def _converter(functions: Mapping[str, Any], folder: str) -> Any:
@@ -107,10 +108,9 @@ def _converter(functions: Mapping[str, Any], folder: str) -> Any:
         tf.saved_model.save(tf.Module(), folder, signatures=functions, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
     except (OSError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConversionError(
-            f"{folder}: the temporary files of the conversion cannot be written ({reason}); make room there, or set "
-            "TMPDIR to a folder with room"
+            f"{folder}: the temporary files of the conversion cannot be written ({reason(error)[:200]}); make room "
+            "there, or set TMPDIR to a folder with room"
         ) from error
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter

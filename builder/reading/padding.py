@@ -38,7 +38,8 @@ def explicit_padding(graph: Graph, shapes: Mapping[Ref, Shape | None]) -> dict[i
             continue
         before = graph.nodes[source.node] if source.node != INPUT else None
         if before is not None and node.kind in _CONVOLUTIONS and _is_zero_padding(before) and not any(map(any, own)):
-            found[i] = Padding(_amounts(before), next(before.inputs()))
+            source = next(before.inputs())
+            found[i] = Padding(_read(_amounts(before), node, shapes.get(source)), source)
         else:
             found[i] = Padding(own, source)
     return found
@@ -59,6 +60,19 @@ def _own_padding(node: Node, shape: Shape | None) -> Amounts | None:
         if length is not None
     ]
     return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _read(amounts: Amounts, node: Node, shape: Shape | None) -> Amounts:
+    """Without the zeros behind the last window, which nothing reads."""
+    if shape is None or None in shape[1:-1]:
+        return amounts
+    kept = []
+    strides = _sizes(node.config["strides"], len(amounts))
+    for (before, after), length, k, stride in zip(amounts, shape[1:-1], _window(node), strides, strict=True):
+        assert length is not None
+        unread = (before + length + after - k) % stride
+        kept.append((before, max(after - unread, 0)))
+    return tuple(kept)
 
 
 def _window(node: Node) -> tuple[int, ...]:

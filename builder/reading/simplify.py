@@ -10,13 +10,6 @@ from builder.reading.layers import does_nothing_at_inference, is_keras
 from builder.reading.pixel_forms import without_leading_pixels
 from builder.settings.input_scaling import PixelTransform
 
-ACTIVATION_LAYERS = ("Activation", "ReLU", "Softmax")  # which are nothing else, where ``activation_of`` names them
-_ACTIVATION_LAST = {
-    "Activation", "Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose",
-    "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
-}  # fmt: skip
-_RELUS = {None: "relu", 6: "relu6"}
-
 
 def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
     """The same function of the pixels with fewer nodes.
@@ -56,20 +49,13 @@ def leading_resize(graph: Graph) -> tuple[Graph, tuple[int, int]] | None:
 def is_no_op(node: Node) -> bool:
     """Does this call return its input at inference?"""
     if node.kind == "Activation":
-        return _activation_name(node.config.get("activation")) == "linear"
+        return is_linear(node)
     return does_nothing_at_inference(node.definition)
 
 
-def activation_of(node: Node) -> str | None:
-    """The name of the activation a node ends with: ``softmax``, ``relu6``, ``linear``, ...; None where it has none.
-
-    A layer that is an activation with settings of its own (a leaky ReLU, a softmax over another axis) has no name here.
-    """
-    if node.kind == "Softmax" and node.config.get("axis") == -1:
-        return "softmax"
-    if node.kind == "ReLU" and not node.config.get("negative_slope") and not node.config.get("threshold"):
-        return _RELUS.get(node.config.get("max_value"))
-    return _activation_name(node.config.get("activation")) if node.kind in _ACTIVATION_LAST else None
+def is_linear(node: Node) -> bool:
+    """Does the node end without an activation?"""
+    return _activation_name(node.config.get("activation")) == "linear"
 
 
 def _activation_name(value: Any) -> str:

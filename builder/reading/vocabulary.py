@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.support.errors import ConfigError
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, reason
 from edge_runtime.files import read_file
 from edge_runtime.text import PADDING, UNKNOWN, check_vocabulary, check_words
 from edge_runtime.word_index import WordIndex
@@ -30,7 +30,7 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, ...], WordIndex | None]:
             raise ConfigError(f"{path} is a pickle, which may run code; load it yourself and write its to_json()")
         text = data.decode("utf-8-sig" if data[3:4] in (b"{", b"[") else "utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the vocabulary cannot be read ({error}); expected UTF-8 text") from error
+        raise ConfigError(f"{path}: the vocabulary cannot be read ({reason(error)}); expected UTF-8 text") from error
     try:
         document = _json(text)
         if isinstance(document, Mapping):

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from builder.support.errors import ConfigError
+from edge_runtime.errors import reason
 from edge_runtime.feature_file import SUFFIXES, TENSOR
 from edge_runtime.metadata import FEATURES, SeamTensor
 from edge_runtime.quantization import Quantization
@@ -64,7 +65,7 @@ def open_features(path: Path) -> StoredFeatures:
         try:
             schema = pyarrow.parquet.read_schema(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({error})") from error
+            raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
     seam = [_tensor(path, schema.field(name)) for name in schema.names if _is_features(name, schema)]
     if not seam:
         raise ConfigError(f"{path}: expected stored features, found none; score with --features")
@@ -126,7 +127,7 @@ def _open_npz(path: Path) -> StoredFeatures:
                 seam.append(SeamTensor(name, shape[1:], Quantization(scale, zero_point, dtype)))
             digest = str(arrays["backbone_digest"]) if "backbone_digest" in arrays.files else ""
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({error})") from error
+        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
     if not seam:
         raise ConfigError(f"{path}: expected stored features, found none; {_ADVICE}")
     return StoredFeatures(path, tuple(seam), digest)
@@ -150,7 +151,7 @@ def _npz_blocks(path: Path, seam: Sequence[SeamTensor]) -> Iterator[Block]:
                 }
                 yield Block(sources, tensors)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({error})") from error
+        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

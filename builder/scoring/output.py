@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
+from edge_runtime.errors import reason
 from edge_runtime.files import DRAFT, whole_file
 
 REQUEST, PLAN = "score.json", "plan"
@@ -82,7 +83,7 @@ def _stored(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected the request of an earlier run, found {error}") from error
+        raise ConfigError(f"{path}: expected the request of an earlier run, found {reason(error)}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: expected the request of an earlier run as a table, found {found!r:.60}")
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.support.errors import SamplesError
+from edge_runtime.errors import said
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -66,7 +67,7 @@ def _system(root: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = pyarrow.fs.FileSystem.from_uri(f"{root}/")
     except (pa.ArrowInvalid, OSError) as error:
-        raise SamplesError(f"{root}: expected a path, or an address such as s3://bucket/folder; {error}") from error
+        raise SamplesError(f"{root}: expected a path, or an address such as s3://bucket/folder; {said(error)}") from error
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from builder.reading.formats.limits import check_archive, read_member
 from builder.support.errors import SamplesError
+from edge_runtime.errors import reason
 
 PROJECT = "project.tm"
 _PICTURE = re.compile(r"(?P<label>.+)-!-(?P<number>\d{1,6})\.(?P<kind>jpg|jpeg|png|webp)", re.IGNORECASE)
@@ -29,5 +30,5 @@ def unpack(project: Path, folder: Path) -> int:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.write_bytes(read_member(archive, name, project))
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise SamplesError(f"{project}: expected Teachable Machine's project, a zip archive ({error})") from error
+        raise SamplesError(f"{project}: expected Teachable Machine's project, a zip archive ({reason(error)})") from error
     return len(found)

@@ -13,7 +13,7 @@ from typing import Callable, Optional, Sequence, Tuple
 
 from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError, said
 from edge_runtime.files import open_file
 
 INTERVAL = 1.0  # seconds between looks at the file
@@ -124,9 +124,9 @@ class Reloader:
         try:
             self._ready = self._opened()
         except (EdgeRuntimeError, OSError) as error:
-            self._report(f"new model refused, the old one goes on: {error}")
+            self._report(f"new model refused, the old one goes on: {said(error)}")
         except BaseException as error:  # nobody thought of it: a word for people, and a traceback
-            self._report(f"new model refused, the old one goes on: {type(error).__name__}: {error}")
+            self._report(f"new model refused, the old one goes on: {type(error).__name__}: {said(error)}")
             raise
         else:
             self._report(f"new model takes over: {self._path}")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from builder.reading.formats.labels import MAX_LABEL_FILE, decoded, labels_of_json, labels_of_text, teachable_labels
-from builder.reading.formats.stored import Origin, StoredModel
+from builder.reading.formats.stored import Origin, StoredModel, reason_of
 from builder.reading.graph import MODEL_CLASSES
 from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import PREPROCESSING
@@ -62,7 +62,7 @@ def _with_labels(origin: Origin, content: Callable[[], bytes] | None, read: Call
             raise ValueError(f"expected at most {MAX_LABEL_FILE:,} bytes, found more")
         return replace(origin, labels=read(decoded(data)) or None)
     except (ValueError, OSError, RecursionError) as error:
-        return replace(origin, trouble=" ".join(str(error).split())[:200])
+        return replace(origin, trouble=reason_of(error)[:200])
 
 
 def is_teachable_machine(definition: Mapping[str, Any]) -> bool:

@@ -70,7 +70,9 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int =
     except KeyError:
         raise ModelFileError(f"{path}: no {name} in the archive; save the model again") from None
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path}: {name} cannot be unpacked ({error}); copy or save the model again") from error
+        raise ModelFileError(
+            f"{path}: {name} cannot be unpacked ({reason_of(error)}); copy or save the model again"
+        ) from error
     return data
 
 

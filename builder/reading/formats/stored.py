@@ -16,6 +16,7 @@ from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
 from builder.support.lazy import Lazy
+from edge_runtime.errors import reason
 
 keras: Any = Lazy("keras")
 
@@ -86,8 +87,8 @@ def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
 
 def reason_of(error: BaseException) -> str:
     """What an error of a library says, on one line of bearable length."""
-    text = " ".join(str(error).split())
-    _, _, inner = text.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
+    # Keras wraps a reason in pages of configuration.
+    _, _, inner = reason(error).rpartition("Exception encountered: ")
     return inner[:300]
 
 

@@ -1,17 +1,20 @@
 """The other process: it loads original files by their own framework and runs them, one after the other.
 
-``python -m builder.reading.originals.child FRAMEWORK``. A line of JSON on standard input is one job, a line on standard
-output its end; arrays go through files. It imports nothing of what reads models, so that it shares no fault with it.
+``python -m builder.reading.originals.child FRAMEWORK FOLDER``: the folder has its temporary files. A line of JSON on
+standard input is one job, a line on standard output its end; arrays go through files. It imports nothing of what reads
+models, so that it shares no fault with it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import hashlib
 import importlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,8 +28,8 @@ _BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
 _GB = 1 << 30
 
 
-def main(framework: str) -> None:
-    """Answer jobs until there are no more. ``framework``: ``keras`` or ``tf_keras``."""
+def main(framework: str, folder: str) -> None:
+    """Answer jobs until there are no more, then remove ``folder``. ``framework``: ``keras`` or ``tf_keras``."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing that a library prints is an answer
     keras = importlib.import_module(framework)
@@ -35,6 +38,7 @@ def main(framework: str) -> None:
     for line in sys.stdin:
         answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
         answers.flush()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the parent is gone, and cannot
 
 
 class _Runner:
@@ -171,4 +175,4 @@ def _memory(gigabytes: float) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

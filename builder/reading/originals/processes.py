@@ -59,6 +59,7 @@ class FrameworkProcess:
         self._framework = framework
         self._process: subprocess.Popen[str] | None = None
         self._log: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._waiting: list[Job] = []
 
@@ -66,11 +67,16 @@ class FrameworkProcess:
         """So that it imports TensorFlow beside other work."""
         if self._process is None:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
+            # TensorFlow writes code there, and removes it in a process that ends by itself alone.
+            self._folder = tempfile.TemporaryDirectory(prefix="polyhead-")
             paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.child", self._framework],
+                [sys.executable, "-m", f"{__package__}.child", self._framework, self._folder.name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8",
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+                env={
+                    **os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths),
+                    **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name),
+                },
             )  # fmt: skip
             self._lines = queue.SimpleQueue()
             threading.Thread(target=_read, args=(self._process, self._lines), daemon=True).start()
@@ -105,13 +111,14 @@ class FrameworkProcess:
 
     def end(self) -> None:
         """No process is left, and no file."""
-        if self._process is not None:
+        if self._process is not None and self._folder is not None:
             self._process.kill()
             self._process.wait()
             for stream in filter(None, (self._process.stdin, self._process.stdout, self._log)):
                 with contextlib.suppress(OSError):  # what was not sent yet cannot be sent any more
                     stream.close()
-            self._process = None
+            self._folder.cleanup()
+            self._process = self._folder = None
         for job in self._waiting:
             job.folder.cleanup()
         self._waiting = []
