@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +120,23 @@ def test_the_death_of_the_process_is_one_line_and_the_next_file_gets_another(mod
 
 
 @pytest.mark.parametrize("how", ["ended", "left alone"])
-def test_no_temporary_file_outlives_the_process(how: str, model: Path) -> None:
+def test_no_temporary_file_outlives_the_process(
+    how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where whoever started it has gone without a word, so that nothing comes any more."""
     process_of("keras").end()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)
-    running, folder = process_of("keras")._process, process_of("keras")._folder
-    assert running is not None and running.stdin is not None and folder is not None
-    assert Path(folder.name).is_dir()
+    running, (folder,) = process_of("keras")._process, tmp_path.iterdir()
+    assert running is not None and running.stdin is not None
+    assert f"TMPDIR={folder}\0" in Path(f"/proc/{running.pid}/environ").read_text()
+    (folder / "generated.py").touch()  # as TensorFlow does
     if how == "left alone":
         running.stdin.close()
         running.wait(60)
-        assert not Path(folder.name).exists()
+        assert list(tmp_path.iterdir()) == []
     process_of("keras").end()
-    assert not Path(folder.name).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
