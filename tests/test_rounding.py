@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
 from builder.quantizing.patches import sample_patches
-from builder.quantizing.refit import PULLS, Refit, _ridge
+from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
 from builder.quantizing.rounding import Observed
 from builder.tflite.batches import batch_of
 from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts, write_parts
@@ -117,10 +117,23 @@ def test_a_refit_that_would_not_hold_elsewhere_is_not_taken() -> None:
     def error(found: np.ndarray) -> float:
         return float(np.sum((x[:, 3000:] @ weights - noisy[:, 3000:] @ found) ** 2))
 
-    seen, there = x[:, :24], noisy[:, :24].transpose(0, 2, 1)
-    loose = _ridge(there @ noisy[:, :24], there @ (seen @ weights), weights, np.array([PULLS[0]]))
+    seen, there = x[:, :24], noisy[:, :24]
+    rows = OfRows(there, seen, products(there, there))
+    loose = rows.ridge(weights, np.array([PULLS[0]]), np.arange(1))
     assert error(many) < 0.9 * error(weights)
     assert error(few) < error(loose)
+
+
+@pytest.mark.parametrize(("groups", "rows", "taps"), [(1, 20, 30), (1, 30, 20), (4, 12, 9), (4, 9, 12), (1, 1, 5)])
+def test_a_refit_of_rows_is_that_of_products(groups: int, rows: int, taps: int) -> None:
+    """Which of two systems of equations is solved, of the rows or of the taps, is a matter of time alone."""
+    signal = np.concatenate([correlated(rows, taps) for _ in range(groups)])
+    device = signal + RNG.normal(0, 0.2, signal.shape).astype(np.float32)
+    weights, pulls, chosen = RNG.normal(size=(groups, taps, 3)), RNG.uniform(0.1, 9, groups), np.arange(groups)[::-1]
+    gram = products(device, device)
+    forms = OfRows(device, signal, gram), OfProducts(gram, products(device, signal))
+    found = [form.ridge(weights[chosen], pulls[chosen], chosen) for form in forms]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-4)
 
 
 def test_too_few_samples_to_hold_some_out_are_not_fitted() -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from builder.growing.change import Change, check_free, finish, heads_of, held, read
 from builder.growing.finished import Finished, prove_kept, read_finished, with_heads
 from builder.growing.packs import head_pack
-from builder.growing.refit import joint_again
 from builder.reading.early import check_early
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.growing import GrowConfig
@@ -20,7 +19,9 @@ from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import BACKBONE
 
 if TYPE_CHECKING:
+    from builder.growing.change import Heads
     from builder.growing.new_head import NewHead
+    from builder.joint import JointHead
     from builder.judging.verify import HeadQuality
 
 
@@ -42,8 +43,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
         heads = heads_of(before)
         heads[head.name] = (new.info, new.part)
         with change.stage("joint"):
-            joint, notes = joint_again(before, heads, pictures, verification)
-            change.notes += notes
+            joint = _joint(before, heads, pictures, verification, change)
         with change.stage("link"):
             after, content = with_heads(before, heads, joint)
         with output.draft(was_read=True) as draft:
@@ -58,6 +58,16 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
             metadata = replace(after.metadata, quality=quality)
             finish(draft, append_members(content[: metadata.model_bytes], metadata), metadata, config, change)
     return change
+
+
+def _joint(before: Finished, heads: Heads, pictures: Path, held_out: SampleSet, change: Change) -> JointHead | None:
+    if before.metadata.joint is None:  # what fits a list takes half a second to import
+        return None
+    from builder.growing.refit import joint_again
+
+    found, notes = joint_again(before, heads, pictures, held_out)
+    change.notes += notes
+    return found
 
 
 def build_head(config: GrowConfig) -> Change:

@@ -6,6 +6,8 @@ each channel of a depthwise one, by what it leaves on pictures that were held ou
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import solve
 
@@ -24,20 +26,27 @@ class Refit:
         held_out = owners % _HELD_OUT == _HELD_OUT - 1
         there, seen = ([x[:, rows] for x in (device, signal)] for rows in (held_out, ~held_out))
         self._there = products(there[0], there[0]), products(*there)
-        self._seen = products(seen[0], seen[0]), products(*seen)
-        self.gram = self._there[0] + self._seen[0]
+        gram = products(seen[0], seen[0])
+        self.gram = self._there[0] + gram
+        self._seen: OfRows | OfProducts
+        self._all: OfRows | OfProducts
+        if signal.shape[1] < signal.shape[2]:  # few rows: as with the features that a dense layer reads
+            self._seen, self._all = OfRows(seen[0], seen[1], gram), OfRows(device, signal, self.gram)
+        else:
+            cross = products(*seen)
+            self._seen, self._all = OfProducts(gram, cross), OfProducts(self.gram, self._there[1] + cross)
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """``weights`` (groups, taps, outputs), refitted."""
-        there, seen = (cross @ weights for _, cross in (self._there, self._seen))
-        pulls, left = np.zeros(len(weights)), self._left(weights, there)
+        there = self._there[1] @ weights
+        pulls, left, everything = np.zeros(len(weights)), self._left(weights, there), np.arange(len(weights))
         for pull in PULLS:
-            error = self._left(_ridge(self._seen[0], seen, weights, np.full(len(weights), pull)), there)
+            error = self._left(self._seen.ridge(weights, np.full(len(weights), pull), everything), there)
             pulls, left = np.where(error < left, pull, pulls), np.minimum(error, left)
-        fitted = pulls > 0
+        fitted = np.flatnonzero(pulls)
         best = weights.copy()
-        if fitted.any():
-            best[fitted] = _ridge(self.gram[fitted], (there + seen)[fitted], weights[fitted], pulls[fitted])
+        if len(fitted):
+            best[fitted] = self._all.ridge(weights[fitted], pulls[fitted], fitted)
         return best
 
     def _left(self, weights: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -59,10 +68,34 @@ def energy(gram: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(np.mean(np.diagonal(gram, axis1=1, axis2=2), axis=1), 1e-12)[:, None, None])
 
 
-def _ridge(gram: np.ndarray, moments: np.ndarray, weights: np.ndarray, pulls: np.ndarray) -> np.ndarray:
-    """``pulls``: (groups,)."""
-    ridge = pulls[:, None, None] * energy(gram)
-    left, right = gram + ridge * np.eye(gram.shape[1]), moments + ridge * weights
-    if len(gram) > 1:
-        return np.asarray(np.linalg.solve(left, right))
-    return np.asarray(solve(left[0], right[0], assume_a="pos", check_finite=False, overwrite_a=True))[None]
+@dataclass(frozen=True)
+class OfProducts:
+    """``gram``, ``cross``: (groups, taps, taps), of the device's inputs with themselves and with the signal."""
+
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def ridge(self, weights: np.ndarray, pulls: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """``weights``, ``pulls``: of ``groups``, (groups,)."""
+        gram = self.gram[groups]
+        ridge = pulls[:, None, None] * energy(gram)
+        left, right = gram + ridge * np.eye(gram.shape[1]), self.cross[groups] @ weights + ridge * weights
+        if len(gram) > 1:
+            return np.asarray(np.linalg.solve(left, right))
+        return np.asarray(solve(left[0], right[0], assume_a="pos", check_finite=False, overwrite_a=True))[None]
+
+
+@dataclass(frozen=True)
+class OfRows:
+    """The same with a system of equations of rows, not of taps. ``device``, ``signal``: (groups, rows, taps)."""
+
+    device: np.ndarray
+    signal: np.ndarray
+    gram: np.ndarray
+
+    def ridge(self, weights: np.ndarray, pulls: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        device = self.device[groups].astype(np.float64)
+        ridge = pulls[:, None, None] * energy(self.gram[groups])
+        missing = (self.signal[groups] - device) @ weights
+        left = device @ device.transpose(0, 2, 1) + ridge * np.eye(device.shape[1])
+        return np.asarray(weights + device.transpose(0, 2, 1) @ np.linalg.solve(left, missing))

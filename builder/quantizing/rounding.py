@@ -141,9 +141,10 @@ def learn_rounding(
     of dense layers that read them. ``advance`` is called after each operator.
     """
     walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
-    for op in int8_part.operators:
-        walk.learn(op, learning, observed)  # runs what is in front of a layer, not what is behind the last one
-        advance()
+    with threadpool_limits(1):
+        for op in int8_part.operators:
+            walk.learn(op, learning, observed)  # runs what is in front of a layer, not what is behind the last one
+            advance()
 
 
 class _Walk:
