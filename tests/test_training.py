@@ -278,6 +278,59 @@ def test_a_head_trained_on_stored_features_is_the_one_trained_on_the_pictures(
     assert np.ptp(answers[0], axis=0).max() > 0.2  # else this would say nothing
 
 
+def test_heads_side_by_side_are_those_trained_one_by_one(folder: Path, base: Path, tmp_path: Path) -> None:
+    """The same weights; a head that cannot be trained is named, and the others go on."""
+    import keras
+
+    sources = sorted(folder.rglob("*.png"))
+    features = store(tmp_path / "features.npz", base, sources)
+    heads = {
+        "colours": {str(path): path.parent.name for path in sources},
+        "red": {str(path): "red" if path.parent.name == "red" else "other" for path in sources[::-1]},
+        "one": {str(path): "same" for path in sources},
+    }
+    table = tmp_path / "table.csv"
+    lines = [f"{head},{source},{label}" for head, said in heads.items() for source, label in said.items()]
+    table.write_text("\n".join(["head,source,label", *lines]) + "\n")
+    chosen = ("--backbone", base, "--preprocessing", "tf", "--epochs", 6)
+    result = run("train-heads", table, "--features", features, *chosen, "--output", tmp_path / "heads", "--json")
+    assert result.exit_code == 2, result.output
+    colours, red, one = json.loads(result.stdout)
+    assert "two labels or more; found same" in one["error"] and colours["labels"] == 3 and red["samples"] == 36
+    written = sorted(path.name for path in (tmp_path / "heads").iterdir())
+    assert written == ["colours.keras", "colours.txt", "heads.csv", "heads.json", "red.keras", "red.txt"]
+    table_lines = (tmp_path / "heads" / "heads.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table_lines] == ["head", "colours", "red", "one"]
+    alone = run("train-head", features, *chosen, "--output", tmp_path / "alone.keras", "--json")
+    assert alone.exit_code == 0, alone.output
+    assert json.loads(alone.stdout)["validation"]["right"] == colours["right"]
+    together = keras.models.load_model(tmp_path / "heads" / "colours.keras")
+    for one_weight, other in zip(
+        together.get_weights(), keras.models.load_model(tmp_path / "alone.keras").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one_weight, other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("head,source\na,b\n", "expected the columns head, source, label; found head, source"),
+        ("head,source,label\n", "expected rows with head, source, label, found none"),
+        ("head,source,label\na,/nowhere.png,b\n", "/nowhere.png of head a has no features in"),
+        ("head,source,label\n../a,FIRST,b\n", "expected the name of a file as head"),
+        ("head,source,label\na,FIRST,\n", "and a label"),
+    ],
+)
+def test_tables_of_heads_that_are_refused(folder: Path, base: Path, tmp_path: Path, rows: str, message: str) -> None:
+    sources = sorted(folder.rglob("*.png"))
+    features = store(tmp_path / "features.npz", base, sources)
+    (tmp_path / "t.csv").write_text(rows.replace("FIRST", str(sources[0])))
+    output = tmp_path / "heads"
+    result = run("train-heads", tmp_path / "t.csv", "--features", features, "--backbone", base, "--output", output)
+    assert result.exit_code == 2 and message in result.output, result.output
+    assert not output.exists()
+
+
 def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
     sources = sorted(folder.rglob("*.png"))
     good = store(tmp_path / "good.npz", base, sources)

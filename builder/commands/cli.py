@@ -25,6 +25,7 @@ COMMANDS = {
     "search": ("builder.commands.scoring:search",),
     "sign": ("builder.commands.exporting:sign",),
     "train-head": ("builder.commands.training:train_head",),
+    "train-heads": ("builder.commands.training:train_heads",),
 }
 
 

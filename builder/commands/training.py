@@ -1,4 +1,4 @@
-"""``builder train-head``; see ``training``."""
+"""``builder train-head`` and ``train-heads``; see ``training``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from builder.commands.progress import Progress
 from builder.settings.input_scaling import PREPROCESSING, parse_preprocessing
 from builder.support.errors import ConfigError
 from builder.support.quiet import quiet, terminal
@@ -63,3 +64,58 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
             click.echo(f"  {name}: {share}")
     click.echo(f"  features {seconds['features']:.1f} s, training {seconds['train']:.1f} s")
     click.echo(printable(f"  report in {trained.config.report_folder / 'index.html'}"))
+
+
+@click.command("train-heads")
+@click.argument("table", type=click.Path(path_type=Path, exists=True))
+@click.option("--features", type=click.Path(path_type=Path, exists=True), required=True, help="Stored features.")
+@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the .keras files to write.")
+@click.option("--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ...")
+@click.option(
+    "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Pixels, of efficientnet_lite0."
+)
+@click.option("--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a layer between features and labels.")
+@click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many.")
+@click.option("--group-by", metavar="REGEX", help="Pictures whose names agree in its group validate together, or not.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds and inputs give equal weights.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--address", help="A Ray cluster, where the processes run.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def train_heads(
+    table: Path,
+    features: Path,
+    output: Path,
+    preprocessing: str | None,
+    jobs: int,
+    address: str | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Train a classifier for each head of TABLE side by side, all on one frozen base, from stored features.
+
+    TABLE is a .parquet or .csv file with the columns head, source and label: which picture of the features is what. The
+    base is not run. Writes HEAD.keras with HEAD.txt for each, and heads.csv with the accuracy of all of them. A head that
+    cannot be trained has an error there; the exit code is 2 then.
+    """
+    how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None
+    with terminal(or_pipe=True) as stream, quiet():
+        from builder.training.many import train_heads
+        from builder.training.trained import TrainConfig
+
+        shown = Progress(stream)
+        config = TrainConfig(features, output, preprocessing=how, **chosen)
+        rows = train_heads(
+            table, features, output, config, jobs=jobs, address=address,
+            advance=lambda done, total: shown(done, total, done),
+        )  # fmt: skip
+        shown.end()
+    if as_json:
+        click.echo(printable(json.dumps(rows, ensure_ascii=False)))
+    failed = [row for row in rows if "error" in row]
+    for row in rows if not as_json else ():
+        share = row.get("error") or f"{row['right']} of {row['pictures']} right ({row['low']:.3f} to {row['high']:.3f})"
+        click.echo(printable(f"{row['head']}: {share}"))
+    if not as_json:
+        click.echo(printable(f"{output / 'heads.csv'}: {len(rows) - len(failed)} heads trained, {len(failed)} not"))
+    click.get_current_context().exit(2 if failed else 0)

@@ -77,20 +77,27 @@ def read_csv(path: Path) -> Samples:
     return _checked(Samples(texts, classes, texts.astype(str), labels, tuple(texts)), path)
 
 
-def labelled(inputs: np.ndarray, sources: Sequence[str], place: Path, *, group_by: str | None = None) -> Samples:
-    """``inputs`` (n, ...) of pictures at ``sources``, each labelled by the folder that it lies in.
+def labelled(
+    inputs: np.ndarray,
+    sources: Sequence[str],
+    place: Path | str,
+    *,
+    group_by: str | None = None,
+    said: Sequence[str] | None = None,
+) -> Samples:
+    """``inputs`` (n, ...) of pictures at ``sources``, each labelled by what is ``said`` of it, or by its folder.
 
     ``place``: for messages. ``group_by``: as in ``read_class_folders``. Raises ``SamplesError``.
     """
-    folders = [Path(source).parent.name for source in sources]
-    labels = tuple(sorted(set(folders)))
+    given = [Path(source).parent.name for source in sources] if said is None else said
+    labels = tuple(sorted(set(given)))
     if len(labels) < 2:
+        where = ", each in a folder of its name" if said is None else ""
         raise SamplesError(
-            f"{place}: expected pictures of two labels or more, each in a folder of its name; found "
-            f"{', '.join(labels) or 'no picture'}"
+            f"{place}: expected pictures of two labels or more{where}; found {', '.join(labels) or 'no picture'}"
         )
     groups = np.array([_group(Path(source).stem, group_by) or source for source in sources])
-    classes = np.array([labels.index(folder) for folder in folders])
+    classes = np.array([labels.index(label) for label in given])
     return _checked(Samples(inputs, classes, groups, labels, tuple(sources)), place)
 
 
@@ -103,7 +110,7 @@ def validating(samples: Samples) -> np.ndarray:
     return chosen
 
 
-def _checked(samples: Samples, source: Path) -> Samples:
+def _checked(samples: Samples, source: Path | str) -> Samples:
     for i, label in enumerate(samples.labels):
         groups = len(np.unique(samples.groups[samples.classes == i]))
         if groups < MIN_GROUPS:

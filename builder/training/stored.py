@@ -16,6 +16,7 @@ from builder.support.errors import ConfigError, SamplesError
 from builder.training.samples import Samples, labelled
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import image_tensor
+from edge_runtime.quantization import Quantization
 
 if TYPE_CHECKING:
     from builder.training.base import Base  # imports TensorFlow
@@ -31,6 +32,18 @@ def read_features(path: Path, *, group_by: str | None = None) -> Samples:
     A label is the name of the folder that a picture lay in. Rows with an error are left out. ``group_by``: see
     ``samples.read_class_folders``. Raises ``ConfigError`` and ``SamplesError``.
     """
+    values, sources, quantization = stored_rows(path)
+    features = quantization.dequantize(values)
+    if not np.isfinite(features).all():
+        raise ConfigError(f"{path}: some features are NaN or infinite; compute them again")
+    return labelled(pooled(features).astype(np.float32), sources, path, group_by=group_by)
+
+
+def stored_rows(path: Path) -> tuple[np.ndarray, list[str], Quantization]:
+    """Features in the seam's integers (pictures, ...), where each is from, and what the integers mean.
+
+    Raises ``ConfigError`` and ``SamplesError``.
+    """
     stored = open_features(path)
     if len(stored.seam) != 1:
         names = ", ".join(tensor.name for tensor in stored.seam)
@@ -44,10 +57,7 @@ def read_features(path: Path, *, group_by: str | None = None) -> Samples:
         found.append(block.tensors[tensor.name])
     if not found:
         raise SamplesError(f"{path}: expected features of pictures, found none")
-    features = tensor.quantization.dequantize(np.concatenate(found))
-    if not np.isfinite(features).all():
-        raise ConfigError(f"{path}: some features are NaN or infinite; compute them again")
-    return labelled(pooled(features).astype(np.float32), sources, path, group_by=group_by)
+    return np.concatenate(found), sources, tensor.quantization
 
 
 def check_base(base: Base, samples: Samples, where: Path, spec: ImageInput) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from builder.reporting.progress import Stages
@@ -31,7 +32,7 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     stages = Stages(progress)
     texts, stored = config.samples.suffix.lower() == ".csv", holds_features(config.samples)
     with stages("load"):
-        base = _base(config)
+        base = base_of(config)
     with stages("read"):
         samples = _read(config, config.samples, base)
         held_out = None if config.held_out is None else _read(config, config.held_out, base)
@@ -43,7 +44,23 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     with stages("features", number * -(-len(samples.classes) // BATCH)) as advance:
         extractor = base.model if texts or stored else _augmented(base, config)
         features = samples.inputs[None] if stored else views(extractor, samples.inputs, number, advance)
-    validates = validating(samples)
+    trained = train_on(config, base, samples, features, held_out=held_out, stages=stages)
+    write_report(trained, config.report_folder)
+    return trained
+
+
+def train_on(
+    config: TrainConfig,
+    base: Base,
+    samples: Samples,
+    features: np.ndarray,
+    *,
+    held_out: Samples | None = None,
+    stages: Stages | None = None,
+) -> Trained:
+    """Train a head on ``features``, (views, samples, features), and write it behind ``base`` to ``output``."""
+    tf.config.experimental.enable_op_determinism()
+    stages, validates = stages or Stages(None), validating(samples)
     with stages("train"):
         keras.utils.set_random_seed(config.seed)  # again: what is imported on the way may have drawn numbers
         head = new_head(features.shape[-1], len(samples.labels), config)
@@ -60,7 +77,8 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     if held_out is not None:
         seen = held_out.inputs if held_out.inputs.ndim == 2 else views(base.model, held_out.inputs, 1)[0]
         judged = Judged.of(head.predict(seen, verbose=0), held_out.classes)
-    trained = Trained(
+    _save(keras.Model(base.model.inputs, head(base.model.output), name=config.output.stem), samples.labels, config.output)
+    return Trained(
         config=config,
         labels=samples.labels,
         samples=len(samples.classes),
@@ -70,9 +88,6 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
         held_out=judged,
         seconds=stages.seconds,
     )
-    _save(keras.Model(base.model.inputs, head(base.model.output), name=config.output.stem), samples.labels, config.output)
-    write_report(trained, config.report_folder)
-    return trained
 
 
 def new_head(features: int, labels: int, config: TrainConfig) -> Any:
@@ -86,7 +101,8 @@ def new_head(features: int, labels: int, config: TrainConfig) -> Any:
     return keras.Model(source, scores, name="head")
 
 
-def _base(config: TrainConfig) -> Base:
+def base_of(config: TrainConfig) -> Base:
+    """The frozen part that ``config`` names. Raises ``BuilderError``."""
     if config.samples.suffix.lower() != ".csv":
         return picture_base(config.backbone, config.preprocessing, config.size)
     if config.backbone == LITE0:
@@ -94,11 +110,16 @@ def _base(config: TrainConfig) -> Base:
     return text_base(Path(config.backbone))
 
 
+def picture_spec(base: Base) -> ImageInput:
+    """How a device would show it a picture."""
+    _, height, width, channels = base.model.input_shape
+    return ImageInput(height, width, color=next(color for color, count in COLORS.items() if count == channels))
+
+
 def _read(config: TrainConfig, source: Path, base: Base) -> Samples:
     if source.suffix.lower() == ".csv":
         return read_csv(source)
-    _, height, width, channels = base.model.input_shape
-    spec = ImageInput(height, width, color=next(color for color, count in COLORS.items() if count == channels))
+    spec = picture_spec(base)
     if not holds_features(source):
         return read_class_folders(source, spec, group_by=config.group_by)
     samples = read_features(source, group_by=config.group_by)
