@@ -35,6 +35,7 @@ def main(framework: str, folder: str) -> None:
     keras = importlib.import_module(framework)
     tensorflow = importlib.import_module("tensorflow")
     runner = _Runner(keras, tensorflow, framework)
+    gc.freeze()  # what is collected after each job is the job's own, not searched for among a framework's objects
     for line in sys.stdin:
         answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
         answers.flush()
