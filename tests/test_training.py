@@ -381,7 +381,7 @@ def test_texts(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     output = tmp_path / "weather.keras"
     result = run(
-        "train-head", tmp_path / "t.csv", "--backbone", tmp_path / "base.keras", "--output", output, "--epochs", 60
+        "train-head", tmp_path / "t.csv", "--backbone", tmp_path / "base.keras", "--output", output, "--epochs", 200
     )
     assert result.exit_code == 0, result.output
     model = keras.models.load_model(output)
