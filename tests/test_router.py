@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from builder.joint.graph import reference
+from builder.joint.head import _worthless
 from builder.joint.layout import lay_out
 from builder.joint.logistic import balanced_weights, cross_validated, fit_logistic, folds, log_loss, out_of_fold
 from builder.joint.router import PENALTIES, Evidence, Router, energies, fit_router, unit
@@ -176,6 +178,37 @@ def test_thresholds_come_from_pictures_that_the_heads_have_not_seen_where_each_h
     assert len(Judged.of(fitted, evidence, unseen, 12).classes) == 36
     assert len(Judged.of(fitted, evidence, unseen, 13).classes) == 220
     assert len(Judged.of(fitted, evidence, None, 0).classes) == 220
+
+
+@pytest.mark.parametrize("held_out", [0, 4, 30])
+@pytest.mark.parametrize("good", [True, False])
+def test_a_list_that_is_worse_than_the_largest_score_of_all_heads_says_so(held_out: int, good: bool) -> None:
+    """On held-out pictures, and where those are too few on the others, each by a fit that did not see it."""
+    evidence = draw((30, 30, 30))
+    strange = draw((held_out,) * HEADS, seed=1) if held_out else None
+    loud = [replace(e, logits=_loud(e)) for e in (evidence, strange) if e is not None]
+
+    def found(e: Evidence) -> np.ndarray:
+        """What the list says: right, or the next head."""
+        return np.eye(HEADS)[(e.classes + (not good)) % HEADS]
+
+    router = SimpleNamespace(evidence=lambda features, logits: found(loud[-1]))
+    judged = Judged.of(SimpleNamespace(evidence=found(loud[0]), router=router), loud[0], [*loud[1:], None][0], 10)
+    layout = lay_out(
+        [HeadInfo(f"h{h}", tuple(f"h{h} {i}" for i in range(LABELS))) for h in range(HEADS)], none=False, merge=False
+    )
+    notes = _worthless(None, judged, layout)
+    assert len(notes) == (0 if good else 1)
+    counted = 3 * held_out if held_out > 10 else 90
+    assert (
+        good or f"0.0% of {counted} pictures that it has not seen, the largest score of all heads on 100.0%" in notes[0]
+    )
+
+
+def _loud(evidence: Evidence) -> tuple[np.ndarray, ...]:
+    """Each head is sure of its own pictures, and of no others."""
+    own = [evidence.classes == h for h in range(HEADS)]
+    return tuple(np.where(o[:, None] & (np.arange(LABELS) == 0), 9.0, 0.0) for o in own)
 
 
 def test_how_long_the_features_are_says_nothing() -> None:

@@ -94,8 +94,8 @@ def train_heads(
 ) -> None:
     """Train a classifier for each head of TABLE side by side, all on one frozen base, from stored features.
 
-    TABLE is a .parquet or .csv file with the columns head, source and label: which picture of the features is what. The
-    base is not run. Writes HEAD.keras with HEAD.txt for each, and heads.csv with the accuracy of all of them. A head that
+    TABLE is a .parquet or .csv file with the columns head, source and label: which picture of the features is what.
+    Writes HEAD.keras with HEAD.txt for each, and heads.csv with the accuracy of all of them. A head that
     cannot be trained has an error there; the exit code is 2 then.
     """
     how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None

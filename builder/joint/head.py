@@ -206,7 +206,7 @@ def assemble(
             *_few(used, names, none_pictures),
             *_one_scene([(*names, NONE)[c] for c in fitted.one_scene]),
             *_shared(layout, merged=config.merge_labels),
-            *_worthless(unknown, judged, unseen or evidence, layout),
+            *_worthless(unknown, judged, layout),
         ),
     )
 
@@ -253,7 +253,7 @@ def _shared(layout: Layout, *, merged: bool) -> tuple[str, ...]:
     return (f"labels of more than one head ({', '.join(shared[:8])}{', ...' if shared[8:] else ''}) {how}",)
 
 
-def _worthless(unknown: Unknown | None, judged: Judged, evidence: Evidence, layout: Layout) -> tuple[str, ...]:
+def _worthless(unknown: Unknown | None, judged: Judged, layout: Layout) -> tuple[str, ...]:
     """Warnings where a user is better off without the list."""
     notes, what = [], "set joint = false, or calibrate with more pictures and with some in none/"
     if unknown is not None and unknown.auroc < WORTHLESS:
@@ -263,10 +263,10 @@ def _worthless(unknown: Unknown | None, judged: Judged, evidence: Evidence, layo
         )
     own = judged.classes < len(layout.heads)
     told = judged.evidence[own, : len(layout.heads)].argmax(1) == judged.classes[own]
-    if len(layout.heads) < 2 or len(judged.classes) != len(evidence.classes):
+    if len(layout.heads) < 2:
         return tuple(notes)
     kinds = [expit if head.activation == "sigmoid" else (lambda z: softmax(z, axis=1)) for head in layout.heads]
-    loudest = np.stack([kind(z[own]).max(1) for kind, z in zip(kinds, evidence.logits, strict=True)], axis=1)
+    loudest = np.stack([kind(z[own]).max(1) for kind, z in zip(kinds, judged.logits, strict=True)], axis=1)
     plain = loudest.argmax(1) == judged.classes[own]
     if told.mean() < plain.mean():
         notes.append(

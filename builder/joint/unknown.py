@@ -35,12 +35,17 @@ class Unknown:
 class Judged:
     """Evidence (pictures, classes) before the softmax, on pictures by which thresholds are set.
 
-    ``classes``: (pictures,). ``heads``: how many; where there is one class more, it is none.
+    ``classes``: (pictures,). ``logits``: of each head (pictures, labels). Where there is one class more than heads, it is
+    none.
     """
 
     evidence: np.ndarray
     classes: np.ndarray
-    heads: int
+    logits: tuple[np.ndarray, ...]
+
+    @property
+    def heads(self) -> int:
+        return len(self.logits)
 
     @property
     def none(self) -> bool:
@@ -53,8 +58,8 @@ class Judged:
         """
         heads = len(evidence.logits)
         if unseen is None or np.bincount(unseen.classes, minlength=heads)[:heads].min() < enough:
-            return cls(fitted.evidence, evidence.classes, heads)
-        return cls(fitted.router.evidence(unseen.features, unseen.logits), unseen.classes, heads)
+            return cls(fitted.evidence, evidence.classes, evidence.logits)
+        return cls(fitted.router.evidence(unseen.features, unseen.logits), unseen.classes, unseen.logits)
 
     def with_none(self, shift: float) -> Judged:
         """As ``FittedRouter.with_none``."""
