@@ -23,7 +23,7 @@ def try_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) ->
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=TIMEOUT, env=_environment()
         )
     except subprocess.TimeoutExpired as error:
-        raise BundleError(f"{path}: no answer in {TIMEOUT:.0f} s when tried in a process of its own") from error
+        raise BundleError(f"{path}: no answer in {TIMEOUT:.0f} s in a trial in a separate process") from error
     if done.returncode == 0:
         return
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()

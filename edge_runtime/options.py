@@ -11,21 +11,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 interpreter_option = click.option(
     "--interpreter",
     type=click.Choice(list(INTERPRETERS)),
-    help="Which interpreter runs the file; else the first installed.",
+    help="Interpreter that runs the file. Default: the first that is installed.",
 )
 threads_option = click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 trusted_key_option = click.option(
     "--trusted-key",
     metavar="KEY",
     type=click.Path(exists=True, dir_okay=False),
-    help="Open only what was signed with this key (a public key, PEM), packs too.",
+    help="Open only files and packs that are signed with this key (a public key, PEM).",
 )
-isolate_option = click.option("--isolate", is_flag=True, help="Try FILE in a process of its own first.")
+isolate_option = click.option("--isolate", is_flag=True, help="Try FILE in a separate process first.")
 head_packs_option = click.option(
     "--head-pack",
     "head_packs",
     metavar="PACK",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="A file with one more head; may be repeated. Without it those in the folder FILE.heads.",
+    help="A head pack; repeatable. Default: the packs in the folder FILE.heads.",
 )

@@ -32,9 +32,9 @@ CONFIG = "polyhead.toml"
     "--fast", "rounding", flag_value="nearest", help="Round weights to the nearest integer instead of learning it."
 )
 @setting_options(BuildConfig)
-@click.option("--verbose", is_flag=True, help="How long each stage took, and what the libraries say.")
-@click.option("--quiet", "say_nothing", is_flag=True, help="Nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON, also where a head failed.")
+@click.option("--verbose", is_flag=True, help="Show the time of each stage and the messages of the libraries.")
+@click.option("--quiet", "say_nothing", is_flag=True, help="Show only errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, even if a head failed.")
 def build(
     config: Path | None, heads: tuple[str, ...], verbose: bool, say_nothing: bool, as_json: bool, **options: Any
 ) -> None:
@@ -63,7 +63,7 @@ def _config_in(folder: Path) -> Path:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--output", type=click.Path(path_type=Path), help=f"The TOML file to write; else {CONFIG} in FOLDER.")
+@click.option("--output", type=click.Path(path_type=Path), help=f"The TOML file to write. Default: {CONFIG} in FOLDER.")
 def init(folder: Path, output: Path | None) -> None:
     """Look through FOLDER for classifiers and write a TOML file to build those from that share a base."""
     started = _started(folder, output)

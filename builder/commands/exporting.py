@@ -21,9 +21,16 @@ _FORMATS = ("task", "edgetpu", "split")
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--format", "chosen", type=click.Choice(_FORMATS), required=True, help="Which client it is for.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="A file for task, else a new folder.")
-@click.option("--head", "heads", multiple=True, metavar="NAME", help="With task: only this head, or joint; repeat.")
+@click.option("--format", "chosen", type=click.Choice(_FORMATS), required=True, help="The client to export for.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The output: a file for task, a new folder for the others.",
+)
+@click.option(
+    "--head", "heads", multiple=True, metavar="NAME", help="With task: export only this head, or joint; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_json: bool) -> None:
     """Write FILE in the form that another client takes.
@@ -72,7 +79,7 @@ def probe(output: Path) -> None:
     required=True,
     help="An Ed25519 private key, PEM: openssl genpkey -algorithm ed25519 -out KEY.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Where the result goes; else FILE is replaced.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the result. Default: replace FILE.")
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign FILE or a head pack: devices with --trusted-key open it, and it alone."""
     from builder.exporting import sign as signing

@@ -17,8 +17,12 @@ from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.escape import printable
 
 FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-OUTPUT = click.option("--output", type=click.Path(path_type=Path), help="Where the result goes; else FILE is replaced.")
-REPORT = click.option("--report", type=click.Path(path_type=Path), help="Folder of report.json; else beside the output.")
+OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), help="Where to write the result. Default: replace FILE."
+)
+REPORT = click.option(
+    "--report", type=click.Path(path_type=Path), help="Folder of report.json. Default: beside the output."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
@@ -29,7 +33,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 @click.option(
     "--calibration-data",
     type=click.Path(path_type=Path),
-    help="Folder of pictures: the joint list is fitted anew with them.",
+    help="Folder of pictures to fit the joint list again with.",
 )
 @REPORT
 @JSON

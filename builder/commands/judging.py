@@ -84,14 +84,16 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 @click.option("--column", help="Of a table: texts, or pictures as bytes or paths.")
 @click.option("--labels", metavar="COLUMN", default="label", show_default=True, help="Of a table: HEAD/LABEL, or none.")
 @click.option("--head", metavar="NAME", help="Whose labels those are, where the column has labels alone.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of the build: float originals beside int8.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of the build: also evaluate the float originals."
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out and count what cannot be read; else it is an error.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes. [default: 1; of many samples one a processor]")
 @click.option("--address", help="A Ray cluster, where the processes run.")
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="Write a line for each sample.")
 @head_packs_option
 @click.option(
-    "--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON; else NAME.report beside FILE."
+    "--report", type=click.Path(path_type=Path), help="Folder of the page and the JSON. Default: NAME.report beside FILE."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def evaluate(file: Path, config: Path | None, report: Path | None, as_json: bool, **chosen: Any) -> None:

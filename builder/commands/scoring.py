@@ -21,9 +21,9 @@ from edge_runtime.escape import printable
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of Parquet files to write.")
 @click.option("--column", help="Column of a table: texts, or pictures as bytes or paths.")
 @click.option("--head", "heads", multiple=True, metavar="NAME", help="Only this head; repeat for more. [default: all]")
-@click.option("--joint", is_flag=True, help="The joint list too.")
-@click.option("--features", is_flag=True, help="What the backbone makes of each sample too.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run stopped.")
+@click.option("--joint", is_flag=True, help="Add the joint list.")
+@click.option("--features", is_flag=True, help="Add the backbone's features of each sample.")
+@click.option("--resume", is_flag=True, help="Continue where an earlier run stopped.")
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: one for each processor]")
 @click.option("--address", help="A Ray cluster; without it Ray is started on this machine.")
 def score(
@@ -63,7 +63,7 @@ def score(
 @click.option("--data", help="The archive, where OLD and NEW are finished files; as in `score`.")
 @click.option("--column", help="Column of a table.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run stopped.")
+@click.option("--resume", is_flag=True, help="Continue where an earlier run stopped.")
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: one for each processor]")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def compare(
@@ -96,15 +96,15 @@ def compare(
 
 @click.command()
 @click.argument("scores", type=click.Path(path_type=Path, exists=True))
-@click.option("--like", type=click.Path(path_type=Path, exists=True), help="Samples like this picture.")
+@click.option("--like", type=click.Path(path_type=Path, exists=True), help="Find samples like this picture.")
 @click.option("--file", type=click.Path(path_type=Path, exists=True), help="The finished file that was scored with.")
-@click.option("--uncertain", metavar="HEAD", help="Samples of which HEAD is least sure.")
-@click.option("--far", is_flag=True, help="Samples that are like no others.")
+@click.option("--uncertain", metavar="HEAD", help="Find the samples of which HEAD is least certain.")
+@click.option("--far", is_flag=True, help="Find the samples that are least like others.")
 @click.option("--disagree", type=(str, click.Path(path_type=Path, exists=True)), metavar="HEAD SCORES",
-              help="Samples on which HEAD of another result answers otherwise.")  # fmt: skip
+              help="Find the samples on which HEAD of another result differs most.")  # fmt: skip
 @click.option("--top", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The contact sheet, .html, to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line for each sample.")
 def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> None:
     """Find what to look at, or to label next, in SCORES, a result of `score`: one way at a time."""
     _check_installed("search")

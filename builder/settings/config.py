@@ -83,14 +83,14 @@ class JointConfig:
 
     enabled: Annotated[
         Flag | None,
-        Field(description="Make one list of the labels of all heads; unsaid: of pictures, not of texts."),
+        Field(description="Make one list of the labels of all heads. Default: for pictures, not for texts."),
     ] = None
-    merge_labels: Annotated[Flag, Field(description="Labels that heads share stand once.")] = False
+    merge_labels: Annotated[Flag, Field(description="A label that several heads have appears once.")] = False
     false_alarm: Annotated[
-        float, Strict(), Field(gt=0, lt=0.5, description="Share of the heads' own samples that may be taken for none's.")
+        float, Strict(), Field(gt=0, lt=0.5, description="Share of the heads' own samples that may be rejected as none.")
     ] = 0.05
     everyday: Annotated[
-        Flag, Field(description="The builder's own everyday pictures stand for none where calibration_data has no none/.")
+        Flag, Field(description="Use the builder's own everyday pictures if calibration_data has no none/.")
     ] = True
 
     def wanted(self, noun: str) -> bool:
@@ -133,7 +133,7 @@ class BuildConfig(WithLimits):
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
     calibration_data: Samples | None = None
     heads: Annotated[
-        tuple[HeadConfig, ...], _HEADS, Field(description="The classifiers, in the order that they have everywhere.")
+        tuple[HeadConfig, ...], _HEADS, Field(description="The classifiers; their order here is used everywhere.")
     ] = ()
     verification_data: HeldOut | None = None
     min_agreement: MinAgreement = DEFAULT_MIN_AGREEMENT
@@ -145,35 +145,39 @@ class BuildConfig(WithLimits):
     precision: Annotated[
         str,
         one_of((AUTO, *PRECISIONS), former=FORMER_PRECISIONS),
-        Field(description="How exact; auto is the first that agrees with the originals."),
+        Field(description="Precision; auto uses the first that agrees with the originals."),
     ] = AUTO
     algorithm: Annotated[
-        str, one_of(ALGORITHMS), Field(description="Who makes int8; all but the first are baselines.")
+        str, one_of(ALGORITHMS), Field(description="Algorithm that makes int8; all but the first are baselines.")
     ] = OWN
-    equalize: Annotated[Flag, Field(description="Even out the channels of linear tensors.")] = True
+    equalize: Annotated[Flag, Field(description="Equalize the channel scales of linear tensors.")] = True
     ranges: Annotated[str, one_of(ESTIMATES), Field(description="How the ranges of activations are estimated.")] = "mse"
     rounding: Rounding = "learnt"
-    refit: Annotated[Flag, Field(description="Learnt rounding makes up for the losses of earlier layers.")] = True
+    refit: Annotated[Flag, Field(description="Learnt rounding corrects the errors of earlier layers.")] = True
     tolerance: Tolerance = 0.0
     allow_code: AllowCode = False
     inference_mode: InferenceMode = False
     target: Annotated[str | None, one_of(tuple(TARGETS)), Field(description="A device that the file must run on.")] = None
     device: Annotated[
         SettingPath | None,
-        Field(description="Times of the board that the plan is for: edge-runtime benchmark PROBE --operators --json."),
+        Field(description="Operator times of the board to plan for: edge-runtime benchmark PROBE --operators --json."),
     ] = None
     joint: Annotated[JointConfig, _JOINT, Field(description="The joint list of all labels.")] = field(
         default_factory=JointConfig
     )
-    text: Annotated[TextConfig | None, Field(description="How texts become tokens, of models without words.")] = None
-    saved_model: Annotated[SettingPath | None, Field(description="Also a SavedModel for servers, in this folder.")] = None
+    text: Annotated[
+        TextConfig | None, Field(description="How texts become tokens, for models that take token numbers.")
+    ] = None
+    saved_model: Annotated[
+        SettingPath | None, Field(description="Also write a SavedModel for servers to this folder.")
+    ] = None
     max_memory: MaxMemory = Limits.max_memory
     max_steps: MaxSteps = Limits.max_steps
-    size: Annotated[Size | None, Field(description="Pixels, of models that take pictures of any size.")] = None
-    name: Annotated[Text | None, Field(description="What the file is called; else by its own name.")] = None
-    version: Annotated[Text | None, _VERSION, Field(description="Of the file, as you count: 3, or a date.")] = None
+    size: Annotated[Size | None, Field(description="Picture size in pixels, for models that take any size.")] = None
+    name: Annotated[Text | None, Field(description="Name of the model. Default: the name of the file.")] = None
+    version: Annotated[Text | None, _VERSION, Field(description="Version of the model: 3, or a date.")] = None
     author: Annotated[Text | None, Field(description="Who made it.")] = None
-    licence: Annotated[Text | None, Field(description="What others may do with it.")] = None
+    licence: Annotated[Text | None, Field(description="Licence of the model.")] = None
 
     def __post_init__(self) -> None:
         if not self.heads:

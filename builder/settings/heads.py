@@ -57,7 +57,7 @@ class ResizeConfig:
 
     method: Annotated[_MethodName | None, Field(description="The filter.")] = None
     antialias: Annotated[Flag | None, Field(description="Every pixel of the picture counts.")] = None
-    fit: Annotated[_FitName | None, Field(description="What becomes of another aspect ratio.")] = None
+    fit: Annotated[_FitName | None, Field(description="How pictures of another aspect ratio are fitted.")] = None
 
     def __post_init__(self) -> None:
         if self.antialias is False and self.method not in (None, "nearest", "bilinear"):
@@ -101,22 +101,22 @@ class HeadConfig:
     labels: Annotated[
         Path | tuple[str, ...] | None,
         LABELS,
-        Field(description="Its labels; without it those that lie beside the model."),
+        Field(description="The labels. Default: those beside the model."),
     ] = None
     preprocessing: Annotated[
         InstanceOf[PixelTransform] | None,
         PREPROCESSING_KIND,
-        Field(description="How pixels 0..255 enter the model; may be left out where its own first layers say it."),
+        Field(description="Input scaling of pixels 0..255; not needed if the model's first layers do it."),
     ] = None
     activation: Annotated[
         _Activation | None,
-        Field(description="Of bare logits: one label holds, or each for itself; none: they are probabilities."),
+        Field(description="For logits: softmax (one label) or sigmoid (each label on its own); none for probabilities."),
     ] = None
-    size: Annotated[Size | None, Field(description="Pixels, of a model that takes pictures of any size.")] = None
-    resize: Annotated[Resize | None, Field(description="How its pictures were resized when it was trained.")] = None
-    min_agreement: Annotated[Share | None, Field(description="Least agreement with its original.")] = None
-    title: Annotated[Text | None, Field(description="What people call it, in any script.")] = None
-    output_name: Annotated[Text | None, Field(description="Which output it is, of a model with several.")] = None
+    size: Annotated[Size | None, Field(description="Picture size in pixels, for a model that takes any size.")] = None
+    resize: Annotated[Resize | None, Field(description="How the training pictures were resized.")] = None
+    min_agreement: Annotated[Share | None, Field(description="Lowest accepted agreement with the original.")] = None
+    title: Annotated[Text | None, Field(description="Name for people, in any script.")] = None
+    output_name: Annotated[Text | None, Field(description="Output of the model, if it has several.")] = None
 
     def __post_init__(self) -> None:
         try:
@@ -138,17 +138,19 @@ class TextConfig:
     """
 
     vocabulary: Annotated[
-        SettingPath, Field(description="A file with one token a line, or tokenizer.json of a Keras Tokenizer.")
+        SettingPath, Field(description="A file with one token on each line, or the tokenizer.json of a Keras Tokenizer.")
     ]
-    standardize: Annotated[str | None, one_of(STANDARDIZE, none="none"), Field(description="What is evened out.")] = (
-        STANDARDIZE[0]
-    )
+    standardize: Annotated[
+        str | None, one_of(STANDARDIZE, none="none"), Field(description="How texts are standardized.")
+    ] = STANDARDIZE[0]
     split: Annotated[str | None, one_of(SPLIT, none="none"), Field(description="What a token is.")] = SPLIT[0]
     ngrams: Annotated[
-        tuple[int, ...] | None, _NGRAMS, Field(description="Lengths of runs of tokens that count as tokens too.")
+        tuple[int, ...] | None, _NGRAMS, Field(description="Lengths of n-grams that are added as tokens.")
     ] = None
-    padding: Annotated[_Side | None, Field(description="Where a short text gets zeros, as in pad_sequences.")] = None
-    truncating: Annotated[_Side | None, Field(description="Where a long text is cut, as in pad_sequences.")] = None
+    padding: Annotated[_Side | None, Field(description="Where a short text is padded, as in pad_sequences.")] = None
+    truncating: Annotated[_Side | None, Field(description="Where a long text is truncated, as in pad_sequences.")] = None
     maxlen: Annotated[
-        int | None, Strict(), Field(ge=1, le=MAX_LENGTH, description="Tokens of a text; else the models' input length.")
+        int | None,
+        Strict(),
+        Field(ge=1, le=MAX_LENGTH, description="Number of tokens of a text. Default: the models' input length."),
     ] = None

@@ -13,15 +13,19 @@ DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "bias", "nearest")
 MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
 
-MinAgreement = Annotated[Share, Field(description="Least agreement of each head with its original.")]
+MinAgreement = Annotated[Share, Field(description="Lowest accepted agreement of each head with its original.")]
 Samples = Annotated[
     SettingPath,
-    Field(description="Folder of pictures or texts; those in a sub-folder named as a head are that head's own."),
+    Field(description="Folder of pictures or texts; a sub-folder with the name of a head has that head's samples."),
 ]
-HeldOut = Annotated[SettingPath, Field(description="Held-out samples to verify with; else a fifth is held out.")]
-Report = Annotated[SettingPath, Field(description="Folder of the report; else NAME.report beside the output.")]
+HeldOut = Annotated[
+    SettingPath, Field(description="Samples for verification. Default: a fifth of calibration_data is held out.")
+]
+Report = Annotated[SettingPath, Field(description="Folder of the report. Default: NAME.report beside the output.")]
 Rounding = Annotated[
-    str, one_of(ROUNDINGS), Field(description="Weights: learnt from the samples, or to the nearest integer.")
+    str,
+    one_of(ROUNDINGS),
+    Field(description="How weights are rounded: learnt from the samples, or to the nearest integer."),
 ]
 Tolerance = Annotated[
     float,
@@ -29,13 +33,13 @@ Tolerance = Annotated[
     Field(
         ge=0,
         le=MAX_TOLERANCE,
-        description="Take weights for equal that differ by no more than this share; float16 needs 0.0005.",
+        description="Largest relative difference at which weights count as equal; float16 needs 0.0005.",
     ),
 ]
-AllowCode = Annotated[Flag, Field(description="Run code that a model file brings. Only for files you trust.")]
-InferenceMode = Annotated[Flag, Field(description="Layers that a file calls with training=True run as at inference.")]
-MaxMemory = Annotated[Gigabytes, Field(description="GB that one model's activations may take.")]
-MaxSteps = Annotated[Steps, Field(description="Steps of recurrent layers that one model may have.")]
+AllowCode = Annotated[Flag, Field(description="Allow code in model files to run. Only for files that you trust.")]
+InferenceMode = Annotated[Flag, Field(description="Run layers that a file calls with training=True in inference mode.")]
+MaxMemory = Annotated[Gigabytes, Field(description="Most memory in GB for the activations of one model.")]
+MaxSteps = Annotated[Steps, Field(description="Most steps of recurrent layers in one model.")]
 
 
 class WithLimits:

@@ -192,7 +192,7 @@ class Capture:
         self._broken_in_a_row += 1
         self.counts.broken += 1
         if self.counts.broken == 1:
-            self._report(f"a frame is broken, passed over; more will only be counted ({_words(broken)})")
+            self._report(f"a broken frame was skipped; further ones are only counted ({_words(broken)})")
 
     def _count_blank(self) -> None:
         self.counts.blank += 1

@@ -55,51 +55,57 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
     "heads",
     metavar="NAME[:every=N,...]",
     multiple=True,
-    help="Only this head (or joint), on each N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
+    help="Run only this head (or joint), on every N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
 )
-@_option("--joint", is_flag=True, help="Also one list of the labels of all heads, on every frame.")
+@_option("--joint", is_flag=True, help="Add one list of the labels of all heads, on every frame.")
 @_option("--joint-only", is_flag=True, help="That list alone.")
-@_option("--threshold", type=float, help="A score below it is no answer; else 0.5, for the joint list the file's.")
+@_option("--threshold", type=float, help="Lowest score that is an answer. Default: 0.5; for the joint list the file's.")
 @_option("--smoothing", type=float, default=Rule.smoothing, show_default=True, help="Weight of past scores, 0 to 1.")
 @_option(
     "--hysteresis",
     type=float,
     default=Rule.hysteresis,
     show_default=True,
-    help="How much worse than another the present answer may get.",
+    help="How far another label must exceed the current answer to replace it.",
 )
 @_option(
     "--consensus",
     metavar="K/N",
     default=f"{Rule.agree}/{Rule.of}",
     show_default=True,
-    help="An answer needs K of the last N runs.",
+    help="Change the answer when K of the last N runs agree.",
 )
-@_option("--size", metavar="WxH", help="Pictures to ask of the camera; else the smallest that cover the model's.")
-@_option("--fps", type=click.FloatRange(0.001, 1000), help="At most so many frames a second.")
-@_option("--loop", is_flag=True, help="Begin again at the end of a folder or a video.")
-@_option("--max-frames", type=click.IntRange(1), help="End after so many answered frames.")
+@_option(
+    "--size",
+    metavar="WxH",
+    help="Picture size to request from the camera. Default: the smallest that covers the model's.",
+)
+@_option("--fps", type=click.FloatRange(0.001, 1000), help="Most frames per second.")
+@_option("--loop", is_flag=True, help="Start again at the end of a folder or a video.")
+@_option("--max-frames", type=click.IntRange(1), help="Stop after this many answered frames.")
 @_option(
     "--lines",
     type=click.Choice(["event", "frame"]),
     default="event",
     show_default=True,
-    help="A line for each event, or for each frame.",
+    help="Print a line for each event, or for each frame.",
 )
 @_option("--json", "as_json", is_flag=True, help="Machine-readable lines.")
-@_option("--top-k", type=click.IntRange(1), help="At most so many categories a head in the line of a frame.")
-@_option("--serve", metavar="[HOST:]PORT", help="Serve a live page; without a host for this machine only.")
-@_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="At most so many viewers.")
-@_option("--token-file", type=click.Path(dir_okay=False), help="Where the page's token is kept; made if not there.")
-@_option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_cameras, help="The cameras, by name.")
+@_option("--top-k", type=click.IntRange(1), help="Most categories of a head in the line of a frame.")
+@_option("--serve", metavar="[HOST:]PORT", help="Serve a live page. Without a host, only this machine can open it.")
+@_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="Most viewers at a time.")
+@_option("--token-file", type=click.Path(dir_okay=False), help="File with the page's token; created if it is missing.")
+@_option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_cameras, help="List the cameras by name."
+)
 @_option(
     "--record",
     nargs=2,
     callback=_count_and_folder,  # click 7 takes no two types for what may be left out
     metavar="N DIR",
-    help="Keep N pictures, unlike each other, in DIR, and answer nothing.",
+    help="Save N pictures that differ from each other in DIR, and classify nothing.",
 )
-@_option("--reload", is_flag=True, help="Take over a new FILE while running, once it has proved itself.")
+@_option("--reload", is_flag=True, help="Load a new FILE while running, after it has passed a trial.")
 @head_packs_option
 @_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
@@ -107,7 +113,7 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
     "--isolate/--no-isolate",
     default=True,
     show_default=True,
-    help="Try FILE in a process of its own before it is opened.",
+    help="Try FILE in a separate process before it is opened.",
 )
 @trusted_key_option
 def camera(
@@ -116,7 +122,7 @@ def camera(
     """Answer what a camera sees, frame after frame: a line for each change of an answer."""
     if joint_only:
         if chosen["heads"]:
-            raise EdgeRuntimeError("--joint-only leaves every head out; give --head or --joint-only, not both")
+            raise EdgeRuntimeError("--joint-only runs no single head; give --head or --joint-only, not both")
         chosen["heads"] = (JOINT,)
     agree, of = _two(consensus, "/", "--consensus", "3/5", parse_consensus)
     parts = {name: chosen.pop(name) for name in ("threshold", "smoothing", "hysteresis")}

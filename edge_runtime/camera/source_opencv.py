@@ -78,7 +78,9 @@ class OpenCvSource(Source):
         if not capture.isOpened():
             capture.release()
             what = "camera" if device or self._number is not None else "stream" if self.live else "video"
-            raise SourceError(f"{self._name}: OpenCV opens no {what} here; is it there, and in use by nobody else?")
+            raise SourceError(
+                f"{self._name}: OpenCV opens no {what} here; is it connected, and not used by another program?"
+            )
         return capture
 
     def _call(self, method: Any) -> Any:

@@ -27,15 +27,17 @@ from edge_runtime.results import ClassificationResult
 _SHOWN = 200  # characters of a text
 
 _ANSWER_OPTIONS = (
-    click.option("--head", "heads", metavar="NAME", multiple=True, help="Only this head, by name or index; repeatable."),
-    click.option("--top-k", type=click.IntRange(1), help="At most so many categories a head."),
-    click.option("--joint", is_flag=True, help="Also one list of the labels of all heads."),
+    click.option(
+        "--head", "heads", metavar="NAME", multiple=True, help="Run only this head, by name or index; repeatable."
+    ),
+    click.option("--top-k", type=click.IntRange(1), help="Most categories of a head."),
+    click.option("--joint", is_flag=True, help="Add one list of the labels of all heads."),
     click.option(
         "--threshold",
         "thresholds",
         metavar="[HEAD=]P",
         multiple=True,
-        help="With --joint: from which probability a sample belongs to any head, or to HEAD; may be repeated.",
+        help="With --joint: lowest probability at which a sample belongs to any head, or to HEAD; repeatable.",
     ),
     head_packs_option,
     json_option,

@@ -38,10 +38,16 @@ def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, tru
 
 @click.command()
 @file_argument
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Instead of FILE itself.")
-@click.option("--name", help="What it is, for people: doors.")
-@click.option("--version", help="A number or a date.")
-@click.option("--built-at", metavar="TIME", help="When, in UTC: 2026-11-27T19:00:00Z.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Where to write the result. Default: replace FILE.",
+)
+@click.option("--name", help="Name for people, such as doors.")
+@click.option("--version", help="Version: a number or a date.")
+@click.option("--built-at", metavar="TIME", help="Build time in UTC: 2026-11-27T19:00:00Z.")
 @click.option("--author", help="Who made it.")
 @click.option("--licence", help="For whom and what.")
 def identify(file: str, output: Optional[str], **fields: Optional[str]) -> None:

@@ -16,9 +16,13 @@ AT_ONCE = 8  # requests
 @click.command()
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "--address", metavar="[HOST:]PORT", default="8080", show_default=True, help="Without a host for this machine only."
+    "--address",
+    metavar="[HOST:]PORT",
+    default="8080",
+    show_default=True,
+    help="Without a host, only this machine can connect.",
 )
-@click.option("--token-file", type=click.Path(dir_okay=False), help="Where the token is kept; made if not there.")
+@click.option("--token-file", type=click.Path(dir_okay=False), help="File with the token; created if it is missing.")
 @head_packs_option
 @click.option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
