@@ -21,14 +21,16 @@ from keras.src.ops.numpy import Split
 
 from builder.reading.digests import tensor_digests
 from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool
-from builder.reading.layers import canonical_layers, does_nothing_at_inference
+from builder.reading.layers import UnknownLayerError, canonical_layers, does_nothing_at_inference
 from builder.reading.simplify import is_no_op
 
 PICTURE, SEQUENCE, VECTOR, VOLUME, TOKENS = (6, 5, 4), (6, 4), (4,), (4, 4, 4, 2), (7,)
+PHOTO, VOLUMES, WORDS, SOUND = (12, 16, 3), (3, 3, 2, 2, 2), (2,), (64,)
 # Which read two tensors: a list of them, or one after the other.
 LISTED = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "Attention",
-          "AdditiveAttention")  # fmt: skip
+          "AdditiveAttention", "HashedCrossing")  # fmt: skip
 PAIRED = ("MultiHeadAttention", "GroupQueryAttention")
+TAKE_TOKENS = ("Embedding", "ReversibleEmbedding", "CategoryEncoding", "Hashing", "HashedCrossing", "IntegerLookup")
 Variants = tuple[tuple[int, ...], dict[str, tuple[Any, ...]]]  # the input's shape, and values of settings
 
 _CONV: dict[str, tuple[Any, ...]] = {
@@ -54,11 +56,23 @@ _INNER = tuple(
 _INNER_RNN = tuple(lambda name=name, back=back: layers.LSTM(3, name=name, return_sequences=back)
                    for name, back in (("x", False), ("y", False), ("z", True)))  # fmt: skip
 _CELLS = (lambda: layers.LSTMCell(3, name="x"), lambda: layers.LSTMCell(3, name="y"), lambda: layers.GRUCell(3),
+          lambda: layers.LSTMCell(3, use_bias=False), lambda: layers.LSTMCell(3, activation="relu", dropout=0.5),
+          lambda: layers.GRUCell(3, reset_after=False), lambda: layers.GRUCell(3, recurrent_activation="tanh"),
+          lambda: layers.SimpleRNNCell(3), lambda: layers.SimpleRNNCell(3, activation=layers.ReLU()),
+          lambda: layers.SimpleRNNCell(3, activation="relu", recurrent_dropout=0.5),
           lambda: layers.StackedRNNCells([layers.SimpleRNNCell(3, name="x"), layers.SimpleRNNCell(2)]),
           lambda: layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.SimpleRNNCell(2, name="y")]))  # fmt: skip
 _CONVLSTM: dict[str, tuple[Any, ...]] = {
     "filters": (2,), "kernel_size": (2, 1), "return_sequences": (False, True), "padding": ("valid", "same"),
     "dropout": (0.0, 0.5), "name": ("auto", "other"),
+}  # fmt: skip
+_PIPELINES = tuple(lambda inner=inner: [make() for make in inner] for inner in (
+    (lambda: layers.Rescaling(0.5),), (lambda: layers.Rescaling(0.5, name="other"),), (lambda: layers.Rescaling(0.25),),
+    (lambda: layers.Rescaling(0.5), lambda: layers.Rescaling(1.0, 3.0)), (lambda: layers.Rescaling(1.0, 3.0),),
+))  # fmt: skip
+_SOUNDS: dict[str, tuple[Any, ...]] = {
+    "fft_length": (16,), "sequence_stride": (4, 8), "window": ("hann", "hamming"), "name": ("auto", "other"),
+    "sequence_length": (None, 16, 12),
 }  # fmt: skip
 _NORM: dict[str, tuple[Any, ...]] = {"axis": (-1, 3, [-1], [3], 1), "epsilon": (1e-3, float(np.float32(1e-3)), 1e-2)}
 
@@ -111,6 +125,33 @@ LAYERS: dict[str, Variants] = {
     "SpectralNormalization": (VECTOR, {"layer": _INNER, "power_iterations": (1, 2)}),
     "RNN": (SEQUENCE, {"layer": _CELLS, "return_sequences": (False, True), "unroll": (False, True)}),
     "Embedding": (TOKENS, {"input_dim": (9,), "output_dim": (3, 2), "name": ("auto", "other"), "mask_zero": (False,)}),
+    "ReversibleEmbedding": (TOKENS, {"input_dim": (9,), "output_dim": (3, 2), "name": ("auto", "other")}),
+    "CategoryEncoding": (TOKENS, {"num_tokens": (9, 10), "output_mode": ("multi_hot", "count"),
+                                  "name": ("auto", "other")}),
+    "Discretization": (SEQUENCE, {"bin_boundaries": ([0.0, 1.0], (0, 1), [0.0, 2.0]), "output_mode": ("int", "one_hot")}),
+    "Hashing": (TOKENS, {"num_bins": (5, 4), "salt": (None, 3, [3, 3], 4), "mask_value": (None, 2)}),
+    "HashedCrossing": (TOKENS[:0], {"num_bins": (50, 40), "output_mode": ("int", "one_hot"), "name": ("auto", "other")}),
+    "IntegerLookup": (TOKENS, {"vocabulary": ([1, 2, 3], [1, 3, 2]), "num_oov_indices": (1, 2),
+                               "output_mode": ("int", "multi_hot", "count"), "name": ("auto", "other")}),
+    "StringLookup": (WORDS, {"vocabulary": (["a", "b"], ["b", "a"]), "num_oov_indices": (1, 2), "mask_token": (None, "a"),
+                             "output_mode": ("int", "multi_hot"), "name": ("auto", "other")}),
+    "TextVectorization": ((), {"vocabulary": (["a", "b", "a b"], ["b", "a", "a b"]),
+                               "output_sequence_length": (None, 4, 7),
+                               "standardize": ("lower_and_strip_punctuation", "lower", None),
+                               "ngrams": (None, 2), "output_mode": ("int", "count"), "name": ("auto", "other")}),
+    "MelSpectrogram": (SOUND, {**_SOUNDS, "num_mel_bins": (4, 5), "mag_exp": (2.0, 1.0), "power_to_db": (True, False)}),
+    "STFTSpectrogram": ((*SOUND, 1), {"mode": ("log", "magnitude", "psd", "real"), "frame_length": (16, 12),
+                                      "frame_step": (4, 8), "fft_length": (16, 32), "window": ("hann", "hamming"),
+                                      "scaling": ("density", "spectrum"), "name": ("auto", "other")}),
+    "Masking": (SEQUENCE, {"mask_value": (0.0, 0), "name": ("auto", "other")}),
+    "Pipeline": (PICTURE, {"layers": _PIPELINES, "name": ("auto", "other")}),
+    "ContrastLimitedAdaptiveHistogramEqualization": (
+        PHOTO, {"value_range": ((0, 255), [0, 255]), "clip_limit": (4.0, 1.0), "tile_grid_size": ((8, 8), (2, 2))}
+    ),
+    "ConvLSTM3D": (VOLUMES, {**_CONVLSTM, "return_sequences": (False,)}),
+    # Not of size 1: there the process ends in the largest of all, in Keras 3.15 on TensorFlow 2.21.
+    **{f"Adaptive{kind}Pooling{n}D": (shape, {"output_size": (2, (2,) * n if n > 1 else 2, 3), "name": ("auto", "other")})
+       for kind in ("Average", "Max") for n, shape in ((1, SEQUENCE), (2, PICTURE), (3, VOLUME))},
     "AutoContrast": (PICTURE, {"value_range": ((0, 255), [0.0, 255.0], (0, 1)), "name": ("auto", "other")}),
     **{kind: (PICTURE, {"name": ("auto", "other"), "trainable": (True, False)})
        for kind in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")},
@@ -145,18 +186,14 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "RandomGrayscale": (), "RandomHue": (0.5,), "RandomInvert": (), "RandomPerspective": (), "RandomPosterization": (4,),
     "RandomSaturation": (0.5,),
     "RandomSharpness": (0.5,), "RandomShear": (0.5,),
+    "Equalization": (), "Solarization": (), "MaxNumBoundingBoxes": (3,),
 }  # fmt: skip
-# Of these the settings are walked by no pair: bare classes, parts of others, wrappers of code, layers for texts, strings
-# or sounds, what is always on, and what does nothing at inference whatever its settings, as a test proves.
+# Of these the settings are walked by no pair: bare classes, wrappers of code, cells, which are walked within RNN, what
+# does nothing at inference whatever its settings, as a test proves, and RandomCrop, which Keras 3 and tf_keras do
+# otherwise.
 NOT_WALKED = (
     "Layer", "Wrapper", "InputLayer", "InputSpec", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper",
-    "Pipeline", "StackedRNNCells", "LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTM3D",
-    "CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup",
-    "TextVectorization",
-    "ReversibleEmbedding", "MelSpectrogram", "STFTSpectrogram", "MaxNumBoundingBoxes", "Masking",
-    "Equalization", "ContrastLimitedAdaptiveHistogramEqualization", "Solarization", "RandomCrop", *DROPPED,
-    # The process ends in some of them, in Keras 3.15 on TensorFlow 2.21.
-    *(f"Adaptive{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2, 3)),
+    "StackedRNNCells", "LSTMCell", "GRUCell", "SimpleRNNCell", "RandomCrop", *DROPPED,
 )  # fmt: skip
 
 
@@ -174,7 +211,7 @@ def combinations(settings: Mapping[str, tuple[Any, ...]], most: int = 14) -> Ite
 
 def made(kind: str, settings: Mapping[str, Any]) -> Any:
     given = {
-        ("cell" if kind == "RNN" else key) if key == "layer" else key: value() if key == "layer" else value
+        ("cell" if kind == "RNN" else key) if key == "layer" else key: value() if key in ("layer", "layers") else value
         for key, value in settings.items()
         if (key, value) != ("name", "auto")
     }
@@ -201,18 +238,28 @@ def digest_of(layer: Any, shape: tuple[int, ...]) -> str:
     canonical, pool = canonical_layers(), WeightPool()
     weights = tuple(pool.add(np.asarray(w)) for w in layer.get_weights()) if layer.weights else ()
     other = Node("other", canonical(keras.saving.serialize_keras_object(other_tensor())), (), (Ref(INPUT, 0),), {})
-    arguments = call_of(type(layer).__name__, Ref(INPUT, 0), Ref(0, 0))
+    kind = type(layer).__name__
+    arguments = call_of(kind, Ref(INPUT, 0), Ref(INPUT if kind in TAKE_TOKENS else 0, 0))
     node = Node(layer.name, canonical(keras.saving.serialize_keras_object(layer)), weights, arguments, {})
     return tensor_digests(Graph((other, node), Ref(1, 0)), "input", shape)[1]
 
 
+def input_of(kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers, tokens, or words."""
+    rng = np.random.default_rng(2)
+    if kind in ("StringLookup", "TextVectorization"):
+        return np.array([["a", "c"], ["d", "b"], ["a", "A!"]] if shape else ["a b c", "b A! a", "B c"])
+    if kind in TAKE_TOKENS:
+        return rng.integers(0, 9, (2, *shape)).astype(np.int32)
+    return (rng.uniform(0, 255, (2, *shape)) if shape == PHOTO else rng.normal(0, 4, (2, *shape))).astype(np.float32)
+
+
 def answers_of(kind: str, shape: tuple[int, ...], settings: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    x = np.random.default_rng(2).normal(0, 4, (2, *shape)).astype(np.float32)
-    x = np.abs(x).astype(np.int32) % 9 if shape == TOKENS else x
+    x = input_of(kind, shape)
     layer = made(kind, settings)
-    given = call_of(kind, x, other_tensor()(x))
+    given = call_of(kind, x, x if kind in TAKE_TOKENS else other_tensor()(x)) if kind in (*LISTED, *PAIRED) else (x,)
     layer(*given)  # builds it
-    if kind != "Normalization":
+    if kind not in ("Normalization", "MelSpectrogram", "STFTSpectrogram"):  # which know their weights
         seeded(layer)
     inference = {"training": False} if "training" in signature(layer.call).parameters else {}
     return digest_of(layer, shape), np.asarray(layer(*given, **inference))
@@ -263,11 +310,18 @@ SPELLINGS: dict[str, tuple[Chain, ...]] = {
              lambda: [layers.Reshape((30, 4)), layers.Flatten()]),
     "nothing": (
         lambda: [layers.Reshape(PICTURE)], lambda: [layers.Activation("linear")], lambda: [layers.Permute((1, 2, 3))],
+        lambda: [layers.Permute((3, 1, 2)), layers.Dropout(0.1), layers.Permute((2, 3, 1))],
+        lambda: [layers.Permute((2, 1, 3)), layers.Permute((2, 1, 3))],
         lambda: [layers.ZeroPadding2D(0)], lambda: [layers.Flatten(), layers.Reshape(PICTURE)],
         lambda: [layers.MaxPooling2D(1)], lambda: [layers.SpatialDropout2D(0.3)], lambda: [layers.Rescaling(1.0)],
     ),
     "a transposition": (lambda: [layers.Permute((2, 1, 3))],),
-    "a rotation": (lambda: [layers.Permute((3, 1, 2))],),
+    "a rotation": (lambda: [layers.Permute((3, 1, 2))], lambda: [layers.Permute((2, 3, 1)), layers.Permute((2, 3, 1))],
+                   lambda: [layers.Permute((2, 1, 3)), layers.Permute((3, 2, 1))]),
+    "through channels first": (
+        lambda: [layers.MaxPooling2D(2, strides=1)],
+        lambda: [layers.Permute((3, 1, 2)), layers.Permute((2, 3, 1)), layers.MaxPooling2D(2, strides=1)],
+    ),
 }  # fmt: skip
 
 
@@ -319,6 +373,26 @@ def test_zeros_in_front_and_inside_are_one_function_where_they_are_the_same_zero
         assert (one == other) == agree(answer, answer2)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_where_no_shape_is_known_a_layer_has_a_digest_too(kind: str) -> None:
+    """Behind a layer of a user's own; not that of what stands before it, unless it does nothing whatever the shape."""
+    theirs = {"module": "mine", "class_name": "Odd", "registered_name": "mine>Odd", "config": {}}
+    odd = Node("odd", theirs, (), (Ref(INPUT, 0),), {})
+    first, last = ({key: values[i] for key, values in LAYERS[kind][1].items()} for i in (0, -1))
+    try:
+        layer = made(kind, last)
+    except ValueError:  # settings that Keras does not allow together
+        layer = made(kind, first)
+    definition = canonical_layers()(keras.saving.serialize_keras_object(layer))
+    found = []
+    for name in ("one", "other"):
+        node = Node(name, definition, (), call_of(kind, Ref(0, 0), Ref(0, 0)), {})
+        behind, digest = tensor_digests(Graph((odd, node), Ref(1, 0)), "input", (None,))
+        found.append(digest)
+    assert found[0] == found[1]
+    assert found[0] != behind or does_nothing_at_inference(definition)
+
+
 SEVERAL: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
     "LSTM": (SEQUENCE, lambda: layers.LSTM(3, return_sequences=True, return_state=True)),
     "GRU": (SEQUENCE, lambda: layers.GRU(3, return_state=True)),
@@ -364,6 +438,18 @@ def test_what_is_dropped_does_nothing(kind: str) -> None:
     pictures = np.random.default_rng(0).uniform(0, 255, (2, 6, 5, 3)).astype(np.float32)
     assert does_nothing_at_inference(keras.saving.serialize_keras_object(layer))
     np.testing.assert_array_equal(layer(pictures, training=False), pictures)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("TextVectorization", ["", "[UNK]"]), ("StringLookup", ["[UNK]"]), ("IntegerLookup", [-1]), ("StringLookup", [])],
+)
+def test_a_table_without_words_is_a_layer_that_cannot_be_made(kind: str, words: list[Any]) -> None:
+    """TensorFlow refuses it by an error of its own, which is none of Python's."""
+    definition = keras.saving.serialize_keras_object(getattr(layers, kind)())
+    definition["config"]["vocabulary"] = words
+    with pytest.raises(UnknownLayerError, match=f"{kind}.*cannot make it"):
+        canonical_layers()(definition)
 
 
 def test_what_a_mask_hides_is_told_apart() -> None:

@@ -16,6 +16,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.formats.limits import PLAIN
 from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
+from builder.reading.layers import made, refusals
 from builder.support.errors import ModelFileError
 
 
@@ -122,14 +123,15 @@ def _layer(node: Node, name: str, classifier: Classifier) -> Any:
     # Keras takes out of a definition what it reads.
     definition = copy.deepcopy({**node.definition, "config": {**node.config, "name": name}})
     try:
-        return keras.saving.deserialize_keras_object(definition, safe_mode=not classifier.allow_code)
+        return made(definition, allow_code=classifier.allow_code)
     except _UNFIT as error:
         raise _unfit(node, classifier, error) from error
 
 
 def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier) -> Any:
     try:
-        return layer(*args, **kwargs)
+        with refusals():
+            return layer(*args, **kwargs)
     except _UNFIT as error:
         raise _unfit(node, classifier, error) from error
 
@@ -175,7 +177,7 @@ def _constants(value: Any) -> Any:
         if "class_name" in value and "config" in value:
             if value["class_name"] not in PLAIN:
                 raise ValueError(f"a constant of class {value['class_name']!r:.60} in a call; expected numbers")
-            return keras.saving.deserialize_keras_object(value, safe_mode=True)
+            return made(value)
         return {key: _constants(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_constants(item) for item in value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Node, Ref, renumber
+from builder.reading.layers import is_keras
 from builder.reading.padding import Padding, explicit_padding
 from builder.reading.shapes import Shape, tensor_shapes
 from builder.reading.spelling import (
@@ -37,6 +38,7 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
     padding = explicit_padding(graph, shapes)
     found: list[str] = []
     unshaped: dict[str, str] = {}  # from a digest to that of the same numbers before they were given another shape
+    turned: dict[str, tuple[str, list[int]]] = {}  # to what has its axes in another order: of which numbers, and which
     sized: dict[str, Shape | None] = {source: shapes[Ref(INPUT, 0)]}
 
     def digest_of(ref: Ref) -> str:
@@ -55,6 +57,16 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
         unshaped[result] = numbers
         return result
 
+    def transposed(numbers: str, order: list[int]) -> str:
+        """The digest of ``numbers`` with their axes in another order; of a transposition of another one, of both."""
+        first, before = turned.get(numbers, (numbers, list(range(len(order)))))
+        both = [before[axis] for axis in order]
+        if both == sorted(both):
+            return first
+        result = digest("Transpose", {"axes": both}, first)
+        turned[result] = first, both
+        return result
+
     for i, node in enumerate(graph.nodes):
         refs = list(node.inputs())
         inputs, behind = [shapes.get(ref) for ref in refs], shapes[Ref(i, 0)]
@@ -65,6 +77,8 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
             result = reshaped(same(refs[0]), behind)
         elif does_nothing(node, kind, settings, inputs):
             result = same(refs[0])
+        elif kind == "Transpose" and is_keras(node.definition) and settings["axes"] is not None and len(refs) == 1:
+            result = transposed(same(refs[0]), settings["axes"])
         elif is_bare_activation(node) and activation is not None:
             result = digest("activation", activation, same(refs[0]))
         else:

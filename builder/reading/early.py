@@ -65,7 +65,7 @@ def _labels(head: HeadConfig) -> tuple[str, ...]:
     comes_with_it = head.model.is_dir() or head.model.suffix in (".zip", ".tflite") or has_labels_beside(head.model)
     if head.labels is None and (comes_with_it or not head.model.exists()):
         return ()
-    if isinstance(head.labels, Path) and not head.labels.is_file():
+    if isinstance(head.labels, Path) and not head.labels.exists():
         raise ConfigError(f"{head_setting(head.name, 'labels')}: {head.labels}: no such file; expected one label a line")
     return read_labels(head)
 

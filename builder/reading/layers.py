@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from builder.support.lazy import Lazy
@@ -46,8 +47,9 @@ def canonical_layers(*, allow_code: bool = False) -> Callable[[Mapping[str, Any]
 
 
 _NO_OPS = (
-    "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise",
-    "Identity", "MixUp", "RandAugment", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "Equalization", "GaussianDropout",
+    "GaussianNoise", "Identity", "MaxNumBoundingBoxes", "MixUp", "RandAugment", "Solarization", "SpatialDropout1D",
+    "SpatialDropout2D", "SpatialDropout3D",
 )  # fmt: skip
 _ALWAYS_ON = ("RandomCrop",)  # changes pictures at inference too, whatever its name suggests
 
@@ -62,6 +64,26 @@ def is_keras(definition: Mapping[str, Any]) -> bool:
     """Is it a class of Keras's own? A user's may have the same name."""
     module = str(definition.get("module"))
     return module.split(".")[0] == "keras" and ">" not in str(definition.get("registered_name"))
+
+
+def made(definition: Any, *, allow_code: bool = False) -> Any:
+    """What Keras makes of a definition, from which it takes parts out.
+
+    Raises whatever Keras raises; what TensorFlow itself refuses, such as a table without words, is a ``ValueError``.
+    """
+    with refusals():
+        return keras.saving.deserialize_keras_object(definition, safe_mode=not allow_code)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """TensorFlow's own errors are ``ValueError``, as Keras's are."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("tensorflow."):
+            raise
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def weight_name(kind: str, config: Mapping[str, Any], index: int) -> str:
@@ -82,7 +104,7 @@ def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mappi
     if does_nothing_at_inference(definition):
         return definition  # what is dropped need not be made
     try:
-        layer = keras.saving.deserialize_keras_object(definition, safe_mode=not allow_code)
+        layer = made(definition, allow_code=allow_code)
         rewritten = keras.saving.serialize_keras_object(layer)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
-from builder.reading.layers import is_keras
+from builder.reading.layers import is_keras, made
 from builder.support.lazy import Lazy
 
 keras: Any = Lazy("keras")
@@ -74,12 +74,12 @@ def _first(shape: Any) -> Shape | None:
 
 @lru_cache(maxsize=4096)
 def _made(definition: str) -> Any:
-    return keras.saving.deserialize_keras_object(json.loads(definition), safe_mode=True)
+    return made(json.loads(definition))
 
 
 def _constants(value: Any) -> Any:
     if isinstance(value, Ref):
         return value
     if isinstance(value, Mapping):
-        return keras.saving.deserialize_keras_object(dict(value)) if "class_name" in value else value
+        return made(dict(value)) if "class_name" in value else value
     return type(value)(_constants(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -230,11 +230,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         if "class_name" in value and "config" in value:
             config = value["config"]
-            return [value["class_name"], plain(inference_only(config) if isinstance(config, Mapping) else config)]
+            return [value["class_name"], _inner(config) if isinstance(config, Mapping) else plain(config)]
         return {key: plain(item) for key, item in value.items() if not (key == "mask" and item is None)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return _number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _inner(config: Mapping[str, Any]) -> Settings:
+    """Settings of a layer within another one, such as a recurrent cell."""
+    return {
+        key: _activation(value, None) if key.endswith("activation") else plain(value)
+        for key, value in inference_only(config).items()
+        if key not in _NO_MATTER
+    }
 
 
 def _number(value: Any) -> Any:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from builder.reading.formats.limits import MAX_BYTES
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, Weights, reason_of
+from builder.reading.layers import made
 from builder.support.errors import ModelFileError
 
 
@@ -57,7 +58,7 @@ def build(definition: Mapping[str, Any], path: Path, numbers: int, *, allow_code
 
 def _deserialized(definition: Mapping[str, Any], allow_code: bool) -> Any:
     """Keras takes the layers out of what it is given, so it is given a copy."""
-    return keras.saving.deserialize_keras_object(copy.deepcopy(dict(definition)), safe_mode=not allow_code)
+    return made(copy.deepcopy(dict(definition)), allow_code=allow_code)
 
 
 def leaves(model: Any) -> dict[LayerPath, Any]:
