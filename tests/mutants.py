@@ -35,7 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/merging/equivalence.py": ("test_backbone",),
     "builder/tflite/link.py": ("test_quantization_and_link", "test_build"),
     "builder/tflite/splice.py": ("test_quantization_and_link", "test_mixed"),
-    "builder/quantizing/rounding.py": ("test_rounding",),
+    "builder/quantizing/rounding.py": ("test_left_out_inputs", "test_rounding", "test_noise"),
     "builder/joint/graph.py": ("test_joint_build", "test_router"),
     "edge_runtime/text.py": ("test_text_tokenizer_json", "test_text_tokens"),
     "edge_runtime/word_index.py": ("test_text_tokenizer_json",),
@@ -43,7 +43,12 @@ MODULES: dict[str, tuple[str, ...]] = {
 # Annotations are never run, and that is where "|" stands.
 IGNORED_OPERATORS = ("core/ReplaceBinaryOperator_BitOr_",)
 # Mutants that stay: "module:line of the source, stripped": why no test can tell them from the original.
-ACCEPTED: dict[str, str] = {}
+ACCEPTED: dict[str, str] = {
+    "builder/reading/spelling.py:"
+    'return (kind if several and kind in (*_COMMUTATIVE, "Subtract") else f"ops.{kind}"), settings': (
+        "the name alone of an operation without settings: no layer of that name takes the same arguments"
+    ),
+}
 SECONDS = 900  # that the tests of one mutant may take; one that never ends is caught
 
 

@@ -15,7 +15,7 @@ from builder.quantizing.equalize import equalized  # noqa: E402
 from builder.quantizing.quantize import pin, quantize  # noqa: E402
 from builder.quantizing.ranges import measure_ranges  # noqa: E402
 from builder.quantizing.rounding import Learning, round_parts  # noqa: E402
-from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts  # noqa: E402
+from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts, write_parts  # noqa: E402
 from builder.tflite.parts import constant, is_constant  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
@@ -77,6 +77,38 @@ def test_a_kernel_that_two_layers_share_is_rounded_for_neither_alone() -> None:
     moved = [(a != b).any() for a, b in zip(before, kernels(parts["backbone"]), strict=True)]
     assert read[0] == read[1]
     assert moved == [False, False, True]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16", "weights"])
+def test_the_bias_makes_the_mean_of_the_answers_that_of_the_float_network(precision: str) -> None:
+    """Whatever holds it: 32 or 64 bits, or a float; on inputs that are not 0 on the average."""
+    image = keras.Input((32,), batch_size=1, name="image")
+    model = keras.Model(image, layers.Dense(16)(layers.Dense(24, activation="relu")(image)))
+    seed_weights(model, 1)
+    floating = converted(model, (32,))[0]
+    inputs = RNG.uniform(1, 3, size=(64, 32)).astype(np.float32)
+    small = quantize(floating, measure_ranges(floating, inputs, []), precision)
+    parts = read_parts(small)
+    round_parts(read_parts(floating), parts, inputs, learning=Learning())
+    truth, nearest, learnt = (means(file, inputs) for file in (floating, small, write_parts(parts)))
+    assert np.abs(learnt - truth).mean() < 0.5 * np.abs(nearest - truth).mean()
+
+
+def means(file: bytes, inputs: np.ndarray) -> np.ndarray:
+    """Of each feature over the inputs."""
+    interpreter = find_interpreter("ai_edge_litert")[1](model_content=file)
+    runner = interpreter.get_signature_runner("backbone")
+    given, found = runner.get_input_details()["image"], runner.get_output_details()["features"]
+    answers = []
+    for x in inputs:
+        (scale, zero), value = given["quantization"], x[None]
+        if scale:
+            limits = np.iinfo(given["dtype"])
+            value = np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(given["dtype"])
+        answers.append(runner(image=value)["features"].astype(np.float64))
+    scale, zero = found["quantization"]
+    result: np.ndarray = np.concatenate(answers).mean(0)
+    return result if not scale else (result - zero) * scale
 
 
 def test_what_is_left_out_is_no_constant(dense: tuple[bytes, np.ndarray]) -> None:
