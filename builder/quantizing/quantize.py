@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
+from builder.quantizing.accumulators import fit_accumulators
 from builder.support.errors import ConversionError
 from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, quantization, read_parts, tensor_name, write_parts
 from builder.tflite.parts import Range
@@ -53,7 +54,10 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
         return run_recipe(float_model, _RECIPES[precision](), None)
     made = run_recipe(float_model, _RECIPES[precision](), ranges)
     meant = {**ranges, **_seam_as_made(read_parts(made))}
-    return made if meant == ranges else run_recipe(float_model, _RECIPES[precision](), meant)
+    if meant != ranges:
+        made = run_recipe(float_model, _RECIPES[precision](), meant)
+    parts = read_parts(made)
+    return write_parts(parts) if fit_accumulators(read_parts(float_model), parts) else made
 
 
 def _seam_as_made(parts: Mapping[str, Part]) -> dict[str, Range]:
