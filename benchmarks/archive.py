@@ -3,6 +3,7 @@
     .venv-cluster/bin/python -m benchmarks.archive million --file build/device-files/text.tflite
     .venv-cluster/bin/python -m benchmarks.archive memory --file build/device-files/joint.tflite
     .venv-cluster/bin/python -m benchmarks.archive speed --file build/demo.tflite --data calibration_data
+    .venv-cluster/bin/python -m benchmarks.archive cost --file build/demo.tflite --data calibration_data
 
 ``million``: texts through a tiny file. Everything is killed at moments that a seed draws, and the run goes on with
 ``--resume`` until it ends; then the rows are counted. ``memory``: resident bytes of the driver and of the workers, over
@@ -44,7 +45,7 @@ SCORE = (sys.executable, "-m", "builder", "score")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("million", "memory", "speed"))
+    parser.add_argument("what", choices=("million", "memory", "speed", "cost"))
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("calibration_data"))
     parser.add_argument("--folder", type=Path, default=Path("build/bench/archive"), help="For what is made on the way.")
@@ -55,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
-    found = {"million": million, "memory": memory, "speed": speed}[asked.what](asked)
+    found = {"million": million, "memory": memory, "speed": speed, "cost": cost}[asked.what](asked)
     document = {
         "what": asked.what,
         "file": str(asked.file),
@@ -143,7 +144,7 @@ def small_pictures(folder: Path, file: Path, count: int) -> None:
 
 
 def watched(command: list[str]) -> dict[str, float]:
-    """Resident MB of the process and of the largest of its workers: at the middle of a run, and over its last tenth."""
+    """Resident MB of the process and of the largest of its workers: the median of the last tenth of their work."""
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     driver, rows = psutil.Process(running.pid), list[tuple[float, float]]()
     start = time.perf_counter()
@@ -156,7 +157,8 @@ def watched(command: list[str]) -> dict[str, float]:
         time.sleep(0.25)
     if running.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {running.returncode}")
-    late = [row for row in rows[-max(len(rows) // 10, 8) :] if row[1]] or rows[-8:]
+    working = [row for row in rows if row[1]]  # workers have ended before the page is made
+    late = working[-max(len(working) // 10, 8) :]
     named = zip(("driver", "worker"), zip(*late, strict=True), strict=True)
     return {**{name: round(statistics.median(v), 1) for name, v in named}, "seconds": round(time.perf_counter() - start)}
 
@@ -184,6 +186,32 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
         "one worker / bare loop": round(middle["one worker"] / middle["bare loop"], 3),
         "two workers / one": round(middle["two workers"] / middle["one worker"], 3),
     }  # fmt: skip
+
+
+def cost(asked: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of a processor for a picture, block by block in turns: other work on the machine is not in them."""
+    from builder.scoring.output import write_part
+    from builder.scoring.rows import Scorer, wanted_of
+    from builder.scoring.samples import planned
+
+    samples = list(planned(str(asked.data), texts=False))
+    scorer = Scorer(str(asked.file), wanted_of(asked.file, (), joint=False, features=False))
+    spent = {"bare loop": 0.0, "worker": 0.0}
+    with MultiHeadClassifier(asked.file, num_threads=1) as opened:
+        opened.classify(samples[0].source)
+        scorer.table(samples[:1])
+        for start in range(0, len(samples), 32):
+            block = samples[start : start + 32]
+            begin = time.process_time()
+            for sample in block:
+                opened.scores(opened.features(sample.source))
+            middle = time.process_time()
+            write_part(asked.folder, start, scorer.table(block))
+            spent["bare loop"] += middle - begin
+            spent["worker"] += time.process_time() - middle
+    found = {name: round(1000 * seconds / len(samples), 2) for name, seconds in spent.items()}
+    ratio = round(spent["bare loop"] / spent["worker"], 3)
+    return {"pictures": len(samples), "processor ms a picture": found, "worker / bare loop": ratio}
 
 
 def bare(file: Path, paths: list[str]) -> float:

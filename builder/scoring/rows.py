@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,10 @@ from builder.scoring.samples import Planned
 from builder.support.errors import SamplesError
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
-from edge_runtime.feature_file import backbone_entry, feature_column, feature_columns
+from edge_runtime.feature_file import TENSOR, backbone_entry, feature_column, feature_columns
 from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import stored_tensor
+from edge_runtime.results import Category
 from edge_runtime.text import TextInput
 
 INTERPRETER = "ai_edge_litert"
@@ -75,6 +77,15 @@ def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
     return pa.schema(columns, metadata=backbone_entry(metadata.backbone_digest))
 
 
+class _Row(NamedTuple):
+    """``features``: by the names of their columns."""
+
+    error: str | None = None
+    scores: tuple[np.ndarray, ...] = ()
+    joint: Category | None = None
+    features: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
 class Scorer:
     """An open file that scores block after block on one thread."""
 
@@ -87,27 +98,35 @@ class Scorer:
 
     def table(self, samples: Sequence[Planned]) -> pa.Table:
         """The rows of ``samples``, in their order; what cannot be read has its ``error`` and nothing else."""
-        return pa.Table.from_pylist([self._row(sample) for sample in samples], self.schema)
+        rows = [self._row(sample) for sample in samples]
+        columns = [[sample.source for sample in samples], [row.error for row in rows]]
+        found: list[Any] = [pa.array(column, pa.string()) for column in columns]
+        for place, name in enumerate(self._wanted.heads):
+            scores = [row.scores[place] if row.scores else None for row in rows]
+            best = [None if values is None else int(values.argmax()) for values in scores]
+            found.append(pa.array([None if i is None else self._labels[name][i] for i in best], pa.string()))
+            found.append(pa.array([None if v is None else v[i] for v, i in zip(scores, best, strict=True)], pa.float32()))
+            found.append(_lists(scores, pa.float32()))
+        if self._wanted.joint:
+            found.append(pa.array([row.joint and row.joint.category_name for row in rows], pa.string()))
+            found.append(pa.array([row.joint and row.joint.score for row in rows], pa.float32()))
+        for field in self.schema if self._wanted.features else ():
+            if TENSOR.encode() in (field.metadata or {}):
+                found.append(_lists([row.features.get(field.name) for row in rows], field.type.value_type))
+        return pa.Table.from_arrays(found, schema=self.schema)
 
-    def _row(self, sample: Planned) -> dict[str, Any]:
+    def _row(self, sample: Planned) -> _Row:
         try:
             features = self._classifier.features_of(self._tensor(sample))
         except (EdgeRuntimeError, SamplesError) as error:
-            return {"source": sample.source, "error": " ".join(str(error).split())}
-        row: dict[str, Any] = {"source": sample.source}
-        for name in self._wanted.heads:
-            scores = self._classifier.head_scores(features, name)
-            best = int(scores.argmax())
-            row.update(
-                {f"{name}_label": self._labels[name][best], f"{name}_score": scores[best], f"{name}_scores": scores}
-            )
-        if self._wanted.joint:
-            best_of_all = self._classifier.classify_joint(features, top_k=1).best
-            if best_of_all is not None:
-                row.update(joint_label=best_of_all.category_name, joint_score=best_of_all.score)
-        if self._wanted.features:
-            row.update((feature_column(name), np.ravel(tensor)) for name, tensor in by_name(features).items())
-        return row
+            return _Row(error=" ".join(str(error).split()))
+        joint = self._classifier.classify_joint(features, top_k=1).best if self._wanted.joint else None
+        kept = by_name(features) if self._wanted.features else {}
+        return _Row(
+            scores=self._classifier.scores(features, self._wanted.heads),
+            joint=joint,
+            features={feature_column(name): np.ravel(tensor) for name, tensor in kept.items()},
+        )
 
     def _tensor(self, sample: Planned) -> np.ndarray:
         return tensor_of(self._classifier, self._contents.read(sample), sample.source)
@@ -117,3 +136,12 @@ def tensor_of(classifier: MultiHeadClassifier, content: bytes, source: str) -> n
     """The backbone's input, as of the file itself. Raises ``PictureError`` that begins with ``source``, ``TextError``."""
     spec = classifier.metadata.input
     return stored_tensor(content, spec, name=source) if isinstance(spec, ImageInput) else classifier.prepare(content)
+
+
+def _lists(rows: Sequence[np.ndarray | None], kind: Any) -> Any:
+    """An Arrow column of lists, null where there is no row."""
+    sizes = np.cumsum([0, *(0 if row is None else len(row) for row in rows)])
+    missing = np.array([*(row is None for row in rows), False])
+    there = [row for row in rows if row is not None]
+    flat = pa.array(np.concatenate(there) if there else [], kind)
+    return pa.ListArray.from_arrays(pa.array(sizes, pa.int32(), mask=missing), flat)
