@@ -1,4 +1,4 @@
-"""What ``info`` says of a file."""
+"""The description of a file that ``info`` prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = Non
 
 
 def info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
-    """The same for a person. ``document``: what ``describe`` gave."""
+    """The description as text for people. ``document``: the result of ``describe``."""
     backbone = document["backbone"]
     lines: List[str] = [
         f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",

@@ -4,7 +4,7 @@ import os
 
 
 class EdgeRuntimeError(Exception):
-    """What the user gave cannot be used; the message says what was expected, what was found, what to do."""
+    """The user's input cannot be used; the message says what was expected, what was found and what to do."""
 
 
 class BundleError(EdgeRuntimeError, ValueError):
@@ -16,7 +16,7 @@ class PictureError(EdgeRuntimeError, ValueError):
 
 
 class TextError(EdgeRuntimeError, ValueError):
-    """What was given is no text."""
+    """The input is not a text."""
 
 
 class UnknownHeadError(EdgeRuntimeError, LookupError):

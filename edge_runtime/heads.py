@@ -1,4 +1,4 @@
-"""Where each head is: in the file itself, or in a pack of its own."""
+"""Where each head is stored: in the file itself or in a head pack."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def packed_heads(
 def read_packs(
     paths: Sequence[Path], metadata: Metadata, main: str, trusted_key: Optional[str] = None
 ) -> Tuple[Tuple[str, HeadPack, bytes], ...]:
-    """Of each pack the path, the members and the flatbuffer, read once.
+    """The path, the members and the flatbuffer of each pack, read once.
 
     Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file ``main``,
     or its head has the name of one that is there.

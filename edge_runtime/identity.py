@@ -16,7 +16,7 @@ _TEXTS = ("name", "version", "built_at", "author", "licence", "calibration")
 
 @dataclass(frozen=True)
 class Identity:
-    """What ``polyhead.json`` says of it; a field that nobody gave is empty.
+    """Read the identity from ``polyhead.json``; a missing field is empty.
 
     ``version``: any text, a number or a date. ``built_at``: UTC, ISO 8601. ``calibration``: the digest of the calibration
     samples. ``sources``: the digest of each head's source, by its name.
@@ -67,7 +67,7 @@ def model_document(path: str, identity: Identity, digest: str) -> Dict[str, Any]
 
 
 def model_text(document: Mapping[str, Any]) -> str:
-    """The same for people: ``doors 3 (sha256:1f2e3d4c5b6a)``."""
+    """The identity as text for people: ``doors 3 (sha256:1f2e3d4c5b6a)``."""
     return " ".join(filter(None, (document["name"], document["version"], f"({document['digest'][:19]})")))
 
 

@@ -141,5 +141,5 @@ def _as_given(path: str) -> Union[str, bytes]:
 
 
 def refused(path: str, name: str, what: str, error: Exception) -> InterpreterError:
-    """What the interpreter called ``name`` said of the file, in one line and no more than a few hundred characters."""
+    """The message of the interpreter ``name`` about the file, in one line of a few hundred characters at most."""
     return InterpreterError(f"{path}: {name} {what}: {' '.join(str(error).split()):.300}")

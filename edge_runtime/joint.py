@@ -51,7 +51,7 @@ class JointInfo(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """How many heads, and none where there is one."""
+        """The number of heads, plus one if the list has ``none``."""
         return len(self.head_thresholds) + self.none
 
     def with_thresholds(self, chosen: Optional[Thresholds]) -> JointInfo:
@@ -73,7 +73,7 @@ class JointInfo(NamedTuple):
 
 
 class HeadEvidence(NamedTuple):
-    """How far a picture belongs to a head. ``known``: ``score``, P(head), reaches ``threshold``."""
+    """The probability that a picture belongs to a head. ``known``: ``score``, P(head), reaches ``threshold``."""
 
     head_name: str
     score: float
@@ -99,7 +99,7 @@ class JointClassification(NamedTuple):
     heads: Tuple[HeadEvidence, ...]
 
     def to_dict(self) -> Dict[str, Any]:
-        """As ``classify --joint --json`` prints it."""
+        """Return the document that ``classify --joint --json`` prints."""
         return {
             "known": self.known,
             "best": None if self.best is None else self.best._asdict(),

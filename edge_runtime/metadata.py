@@ -47,12 +47,12 @@ class ImageInput:
 
     @property
     def name(self) -> str:
-        """What the input is called in the signatures."""
+        """The name of the input in the signatures."""
         return "image"
 
     @property
     def noun(self) -> str:
-        """What users call such samples."""
+        """The users' word for such samples."""
         return "pictures"
 
     def __str__(self) -> str:

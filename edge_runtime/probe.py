@@ -122,7 +122,7 @@ def _case(entry: Mapping[str, Any]) -> Case:
 
 
 def device_name() -> str:
-    """What the board calls itself, else its processor."""
+    """The name that the board reports, or else its processor."""
     try:
         return read_file(_MODEL_FILE, 1000).decode("utf-8", "replace").strip("\0\n ")
     except OSError:

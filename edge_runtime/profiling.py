@@ -1,4 +1,4 @@
-"""What each step on the way of a camera's frame costs on this device: ``edge-runtime benchmark --profile``."""
+"""The cost of each step of a camera's frame on this device: ``edge-runtime benchmark --profile``."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Quantization(NamedTuple):
-    """How the integers of one tensor stand for real numbers."""
+    """The mapping from the integers of one tensor to real numbers."""
 
     scale: float
     zero_point: int

@@ -119,7 +119,7 @@ class Answers(Tuple[Classifications, ...]):
 
 
 class ClassificationResult(NamedTuple):
-    """What one picture or text gave.
+    """The result for one picture or text.
 
     Attributes:
         classifications: One for each head that was asked for, in that order.

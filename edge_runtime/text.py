@@ -53,12 +53,12 @@ class TextInput:
 
     @property
     def name(self) -> str:
-        """What the input is called in the signatures."""
+        """The name of the input in the signatures."""
         return "tokens"
 
     @property
     def noun(self) -> str:
-        """What users call such samples."""
+        """The users' word for such samples."""
         return "texts"
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Tokenizer:
         return tokens
 
     def known(self, text: Text) -> Tuple[int, int]:
-        """How many of the tokens that are read are in the vocabulary, and how many there are. Raises ``TextError``."""
+        """Return the number of tokens of the text that are in the vocabulary, and of all. Raises ``TextError``."""
         found = self._found(text)
         return sum(n not in (None, self._unknown) for n in found), len(found)
 

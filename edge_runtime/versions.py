@@ -87,7 +87,7 @@ def identified(path: str, metadata: Metadata) -> Dict[str, Any]:
 
 
 def difference(old: str, new: str) -> Dict[str, Any]:
-    """What ``edge-runtime diff --json`` prints. Raises ``BundleError``."""
+    """Return the document that ``edge-runtime diff --json`` prints. Raises ``BundleError``."""
     before, after = read_metadata(old), read_metadata(new)
     documents = before.to_json(), after.to_json()
     heads = [{head["head_name"]: head for head in document["heads"]} for document in documents]
@@ -110,7 +110,7 @@ def difference(old: str, new: str) -> Dict[str, Any]:
 
 
 def difference_text(document: Mapping[str, Any]) -> List[str]:
-    """The same in lines for people."""
+    """The differences as lines for people."""
     lines = [f"{model_text(document['old'])} -> {model_text(document['new'])}"]
     lines.append(f"backbone  {'the same' if document['same_backbone'] else 'another'}")
     lines.append("bytes     {:,} -> {:,}".format(*document["bytes"]))

@@ -30,7 +30,7 @@ class Place:
 
     @property
     def bare_urls(self) -> List[str]:
-        """The same without the token."""
+        """The addresses without the token."""
         return [f"http://{address}/" for address in reachable(self.address)]
 
     @contextlib.contextmanager

@@ -28,7 +28,7 @@ LatestScores = Tuple[str, Sequence[str], np.ndarray]
 
 
 class Answer(NamedTuple):
-    """What a head says now. ``category_name``: None where nothing is sure enough. ``score``: smoothed."""
+    """The current answer of a head. ``category_name``: None if no label reaches the threshold. ``score``: smoothed."""
 
     category_name: Optional[str]
     score: float

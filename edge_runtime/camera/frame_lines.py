@@ -22,7 +22,7 @@ def frame_json(
     model: Optional[Mapping[str, Any]] = None,
     replaces: Optional[Mapping[str, Any]] = None,
 ) -> str:
-    """As ``classify --json`` prints a picture, with the answers so far and how the device does."""
+    """The frame as ``classify --json`` prints a picture, with the current answers and the state of the device."""
     answers = {n: {"category_name": a.category_name, "score": round(a.score, 4)} for n, a in seen.answers.items()}
     document = {
         "frame": seen.frame.number,

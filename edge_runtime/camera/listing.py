@@ -22,7 +22,7 @@ def cameras(sysfs: str = V4L2) -> List[Found]:
 
 
 def advice() -> str:
-    """What to try where no camera was found."""
+    """Return advice for the case that no camera was found."""
     if sys.platform.startswith("linux"):
         return "no camera found: is it plugged in, and may you read /dev/video0 (group video)?"
     return "cameras have no names here; try --source 0, --source 1 and so on"

@@ -133,7 +133,7 @@ class Door:
 
 
 def _peek(connection: socket.socket) -> Optional[bytes]:
-    """What has come and not been read yet, at most ``MAX_REQUEST`` bytes; None for nothing, empty at the end."""
+    """Return received bytes without consuming them, at most ``MAX_REQUEST``; None if there are none, empty at the end."""
     timeout = connection.gettimeout()
     head: Optional[bytes] = None
     try:

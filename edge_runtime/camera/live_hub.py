@@ -107,7 +107,7 @@ class Hub:
 
 
 def encoded(document: Mapping[str, Any]) -> bytes:
-    """As JSON."""
+    """The state as JSON."""
     return printable(json.dumps(document, ensure_ascii=False, separators=(",", ":"))).encode()
 
 

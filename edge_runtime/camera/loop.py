@@ -33,7 +33,7 @@ PULSE = 5.0  # seconds between signs of life to systemd
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """What the user chose."""
+    """The options that the user chose."""
 
     file: str
     source: str
@@ -72,7 +72,7 @@ class Model:
         self.classifier.close()
 
     def open(self, *, isolate: bool) -> MultiHeadClassifier:
-        """What is in the file now. Where the file may be replaced, a copy of it; see ``reload.open_copy``."""
+        """Open the file, or a copy of it if the file may be replaced; see ``reload.open_copy``."""
         options = self._options
         packs = options.head_packs or None
         opening: Callable[..., MultiHeadClassifier] = open_copy if options.reload else MultiHeadClassifier

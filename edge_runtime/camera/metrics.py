@@ -10,7 +10,7 @@ _GAUGES = ("fps", "temperature")
 
 
 def metrics_text(state: Mapping[str, Any]) -> bytes:
-    """Of the document of ``/state.json``."""
+    """Return the metrics of a document of ``/state.json``."""
     lines: List[str] = []
     if "identity" in state:
         lines += model_metric(state["identity"])
@@ -39,5 +39,5 @@ def metric(name: str, kind: str, value: Any) -> List[str]:
 
 
 def escaped(text: str) -> str:
-    """As the value of a label."""
+    """Return the text escaped as the value of a label."""
     return str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

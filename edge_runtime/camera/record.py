@@ -23,7 +23,7 @@ _TICK = 0.5  # seconds
 
 
 class Gallery:
-    """What was kept so far, as small grey copies: float32 (pictures, pixels)."""
+    """Small grey copies of the saved pictures: float32 (pictures, pixels)."""
 
     def __init__(self) -> None:
         self._kept: List[np.ndarray] = []

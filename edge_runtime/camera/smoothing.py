@@ -28,7 +28,7 @@ THRESHOLD = 0.5  # a head's, where the user says nothing
 
 @dataclass(frozen=True)
 class Rule:
-    """How an answer is made from scores; see the module. Raises ``EdgeRuntimeError`` for what cannot be."""
+    """The settings that turn scores into an answer; see the module. Raises ``EdgeRuntimeError`` for an invalid value."""
 
     smoothing: float = 0.5  # the weight of the past, in [0, 1)
     threshold: Optional[float] = None  # a probability; None: ``THRESHOLD`` for a head, the file's for the joint list

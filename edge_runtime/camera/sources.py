@@ -71,7 +71,7 @@ class Source(abc.ABC):
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source may want to know about who reads it.
+    """What a source may need to know about its reader.
 
     ``spec``: the picture that the model takes. ``size``: (width, height) asked of the camera; None: the smallest that
     covers the model's. ``loop``: begin again at the end of a folder or file.

@@ -1,4 +1,4 @@
-"""How the device and the loop are doing: frames per second, temperature, a word to the service manager."""
+"""The state of the device and the loop: frames per second, temperature, messages to the service manager."""
 
 from __future__ import annotations
 

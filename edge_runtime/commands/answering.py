@@ -49,7 +49,7 @@ _ANSWER_OPTIONS = (
 
 
 def _answer_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What ``classify`` and ``classify-text`` have in common."""
+    """The options that ``classify`` and ``classify-text`` have in common."""
     for option in reversed(_ANSWER_OPTIONS):
         command = option(command)
     return command
@@ -141,7 +141,7 @@ def _name_or_index(text: str, names: Sequence[str]) -> Union[str, int]:
 
 
 def _printable(text: Union[str, bytes]) -> str:
-    """What is no UTF-8 shows as a replacement character."""
+    """Bytes that are not UTF-8 become replacement characters."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     return data.decode("utf-8", "replace")
 

@@ -91,7 +91,7 @@ class ServeApplication:
         return {"model": self._model, "results": results}
 
     def _one(self, sample: Union[bytes, str], wanted: Wanted) -> Dict[str, Any]:
-        """What ``classify --json`` prints of it; for one that cannot be read why, and the others go on."""
+        """The result as ``classify --json`` prints it, or the error of a sample that cannot be read."""
         options: Dict[str, Any] = {
             "heads": wanted.heads, "top_k": wanted.top_k, "joint": wanted.joint, "threshold": wanted.threshold
         }  # fmt: skip

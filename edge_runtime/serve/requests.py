@@ -1,4 +1,4 @@
-"""What a request asks for, read and checked; untrusted all of it."""
+"""Parse and check a request; none of its content is trusted."""
 
 from __future__ import annotations
 
