@@ -36,7 +36,7 @@ class Frame(NamedTuple):
 
 @dataclass
 class Counts:
-    """The counts of one run: ``captured = answered or waiting + dropped + broken + blank``. Each has one writer thread."""
+    """The counts of one run: ``captured = answered or waiting + dropped + broken + blank``. Each has one writer."""
 
     captured: int = 0
     dropped: int = 0  # replaced by a newer one before anybody took them
