@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -21,12 +24,32 @@ if importlib.util.find_spec("hypothesis"):
     settings.load_profile("seeded")
 
 
+_T = TypeVar("_T")
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], _T]) -> _T:
+    """What ``make`` makes in a folder. The first of xdist's workers that asks makes it; the others wait and load it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make(factory.mktemp(name))
+    import fcntl
+
+    folder = factory.getbasetemp().parent / f"once-{name}"  # the workers' folders lie side by side in that of the run
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = folder / "made.pickle"
+        if not made.exists():
+            made.write_bytes(pickle.dumps(make(folder / "files")))
+        result: _T = pickle.loads(made.read_bytes())  # noqa: S301  written above
+        return result
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """One file with the three heads of ``tiny_models.THREE_HEADS``, built once. Read it; never write to its folder."""
     from tests.tiny_models import build_tiny
 
-    return build_tiny(tmp_path_factory.mktemp("tiny"))
+    return _once(tmp_path_factory, "tiny", build_tiny)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +64,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     from builder import build
     from tests.joint_models import with_joint, with_none
 
-    return build(with_none(with_joint(tmp_path_factory.mktemp("joint"))))
+    return _once(tmp_path_factory, "joint", lambda folder: build(with_none(with_joint(folder))))
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +78,10 @@ def tf_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that ``tests.tf_keras_files`` writes, in a process of its own. Read it; never write to it."""
     if importlib.util.find_spec("tf_keras") is None:  # never imported here: it and Keras 3 share TensorFlow's state
         pytest.skip("tf_keras is not installed")
-    folder = tmp_path_factory.mktemp("tf_keras")
+    return _once(tmp_path_factory, "tf_keras", _written_by_tf_keras)
+
+
+def _written_by_tf_keras(folder: Path) -> Path:
     command = [sys.executable, "-m", "tests.tf_keras_files", str(folder)]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -44,8 +44,11 @@ class Kind:
     lines: int = 1  # of a refusal; of settings, everything that is wrong is told at once
 
 
-def make_seeds(folder: Path) -> None:
-    """Valid inputs of every kind; needs TensorFlow, and what it makes is used by every worker."""
+def make_seeds(folder: Path, old: Path | None = None) -> None:
+    """Valid inputs of every kind; needs TensorFlow, and what it makes is used by every worker.
+
+    ``old``: a folder that ``tests.tf_keras_files`` wrote; None: it is written, where tf_keras is installed.
+    """
     import keras
 
     from builder.growing.grow import build_head
@@ -74,11 +77,12 @@ def make_seeds(folder: Path) -> None:
     vectors = layers.TextVectorization(vocabulary=["a", "b", "c"], output_sequence_length=6)(words)
     pooled = layers.GlobalAveragePooling1D()(layers.Embedding(5, 4)(vectors))
     keras.Model(words, layers.Dense(3, activation="softmax")(pooled)).save(models / "words.keras")
-    if importlib.util.find_spec("tf_keras") is not None:  # in a process of its own: two Keras share TensorFlow's state
-        old = folder / "tf_keras"
+    if old is None and importlib.util.find_spec("tf_keras") is not None:
+        old = folder / "tf_keras"  # in a process of its own: two Keras share TensorFlow's state
         subprocess.run([sys.executable, "-m", "tests.tf_keras_files", str(old)], check=True, capture_output=True)
-        for path in [path for path in old.iterdir() if path.suffix not in (".npz", ".npy")]:
-            path.rename(models / f"tf_{path.name}")
+    for path in [] if old is None else old.iterdir():
+        if path.suffix not in (".npz", ".npy"):
+            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, models / f"tf_{path.name}")
     _make_sources(folder / "sources")
     built = build_tiny(folder / "tiny", rounding="nearest", precision="int8")
     shutil.copyfile(built.output, folder / "finished.tflite")

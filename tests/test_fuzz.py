@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ COUNTS = {
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("fuzz")
-    make_seeds(place / "seeds")
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    place, has_tf_keras = tmp_path_factory.mktemp("fuzz"), importlib.util.find_spec("tf_keras") is not None
+    make_seeds(place / "seeds", request.getfixturevalue("tf_keras_files") if has_tf_keras else None)
     return place
 
 
