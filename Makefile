@@ -20,7 +20,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock wheel tflite test test-arm fuzz mutants check lint types docs bench bench-compare compat clean
+.PHONY: help setup lock wheel tflite test test-slow test-arm fuzz mutants check lint types docs bench bench-compare compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -29,7 +29,8 @@ help:
 	@echo 'make wheel              dist/*.whl, the same bytes from the same commit'
 	@echo 'make tflite             the demo: trains three classifiers, builds build/demo.tflite, classifies with it'
 	@echo 'make tflite CONFIG=F    builds what the TOML file F says'
-	@echo 'make test               every test, each in its environment'
+	@echo 'make test               the tests, each in its environment'
+	@echo 'make test-slow          those that run a whole program or train'
 	@echo 'make test-arm           the runtime on emulated Cortex-A processors (Debian 12 as host; up to 40 minutes)'
 	@echo 'make fuzz SECONDS=600   damaged inputs for every reader, for as long as you like'
 	@echo 'make mutants MUTANTS=60 small changes of the core modules: does a test notice? (about a minute for each)'
@@ -92,10 +93,13 @@ build/demo/.stamp: $(BUILDER)/.stamp $(wildcard examples/*.py) $(PICTURES)
 	@touch $@
 
 test: setup $(CLUSTER)/.stamp
-	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto --dist loadfile
+	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto --dist loadfile -m 'not slow'
 	$(BUILDER)/python -m tests.device_files build/device-files
 	$(DEVICE)/python -m pytest tests/device
 	$(CLUSTER)/python -m pytest tests/cluster
+
+test-slow: $(BUILDER)/.stamp
+	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto -m slow
 
 test-arm: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m tests.device_files build/device-files
@@ -119,7 +123,7 @@ types: $(BUILDER)/.stamp
 docs: $(BUILDER)/.stamp
 	NO_MKDOCS_2_WARNING=1 $(BUILDER)/python -m mkdocs build --strict --quiet
 
-check: lint types docs test
+check: lint types docs test test-slow
 
 bench: $(BUILDER)/.stamp build/demo.tflite
 	$(BUILDER)/python -m benchmarks.bench $(BENCH)

@@ -123,6 +123,7 @@ def test_numbers_of_heads_that_are_none_are_refused(text, tmp_path):
     assert not (tmp_path / "bench").exists()
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_ends_the_program_unless_it_is_the_one_that_may(tmp_path):
     broken = ("3", tmp_path, "tiny", 100)
     found = bench.run_child("benchmarks.make", "signatures", *broken, limit=60)  # there are no pictures
@@ -133,6 +134,7 @@ def test_a_build_that_fails_ends_the_program_unless_it_is_the_one_that_may(tmp_p
     assert late == {"unfinished": "not finished after 0 s"}
 
 
+@pytest.mark.slow
 def test_the_whole_program_on_a_tiny_backbone(tmp_path):
     arguments = ["--backbone", "tiny", "--heads", "4", "--rounds", "3", "--openings", "1", "--gigabytes", "100", "--keep"]
     done = CliRunner().invoke(bench.main, [*arguments, "--output", str(tmp_path)], catch_exceptions=False)

@@ -114,7 +114,7 @@ def test_the_command_prints_and_its_exit_code_tells(folder: Path, names: str, co
     assert (text.returncode, text.stderr) == (code, "")
     assert all(path.name in text.stdout for path in paths(folder, names))
     assert ("differs from" in text.stdout) is (code == 3)
-    document = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
+    document = json.loads(CliRunner().invoke(main, [*command[3:], "--json"]).stdout)
     assert set(document) == {"shared", "backbone", "models", "first_difference"}
 
 

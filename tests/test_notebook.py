@@ -42,6 +42,7 @@ def run_cell(source: str, names: dict[str, Any]) -> str:
     return printed
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -227,6 +227,7 @@ def test_two_heads_trained_apart_share_the_base_and_the_pixels_are_settled(
     assert parameters == tiny_base(0, pooling=False).count_params()
 
 
+@pytest.mark.slow
 def test_the_same_twice_gives_the_same_weights(trained: Path, folder: Path, base: Path, tmp_path: Path) -> None:
     import keras
 
@@ -365,6 +366,7 @@ def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Pa
     assert "pip install 'polyhead[parquet]'" in message(tmp_path / "scores")
 
 
+@pytest.mark.slow
 def test_texts(tmp_path: Path) -> None:
     import keras
 
