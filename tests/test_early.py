@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from builder.commands.cli import main
+from builder.reading.early import _labels
 from builder.reading.peek import peek
+from builder.settings.heads import HeadConfig
+from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ConfigError, ModelFileError, SamplesError
 from edge_runtime.errors import said
 from tests.tiny_models import save_pictures, tiny_base, tiny_classifier
@@ -207,3 +211,11 @@ def test_no_command_says_errno(arguments: list[str], tmp_path: Path, monkeypatch
     assert done.exit_code == 2, done.output
     assert "Errno" not in done.output
     assert "none" in done.output or "nowhere" in done.output
+
+
+def test_labels_that_are_no_file_are_said_to_be_what_they_are(files: Path) -> None:
+    os.mkfifo(files / "pipe.txt")
+    for name, what in (("pipe.txt", "found a pipe"), ("/dev/zero", "found a device"), ("none.txt", "no such file")):
+        head = HeadConfig("cats", files / "cats.keras", files / name, PREPROCESSING["tf"])
+        with pytest.raises(ConfigError, match=f"{what}.*one label a line"):
+            _labels(head)
