@@ -87,3 +87,11 @@ def test_scales_that_are_large_enough_stay(model: bytes, monkeypatch: pytest.Mon
     if len(scales[0]) > 1:
         assert np.array_equal(scales[0][:2], scales[1][:2])
         assert (scales[0] >= scales[1]).all() and (scales[0] > scales[1]).any()
+
+
+@pytest.mark.parametrize("precision", ["int16", "dynamic", "weights"])
+def test_biases_that_are_no_int32_are_left_alone(model: bytes, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = pin(model, measure_ranges(model, IMAGES, ["scores"]), None)
+    found = quantize(model, ranges, precision)
+    monkeypatch.setattr("builder.quantizing.quantize.fit_accumulators", lambda *_: False)
+    assert found == quantize(model, ranges, precision)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import INT8, INT32, Part, operator_name, quantization, tensor_name
+from builder.tflite.flatbuffer import INT8, INT32, NO_TENSOR, Part, operator_name, quantization, tensor_name
 from builder.tflite.parts import constant, names
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -35,8 +35,10 @@ def fit_accumulators(float_parts: Mapping[str, Part], int8_parts: Mapping[str, P
 
 def _fit(floating: Part, known: Mapping[str, int], part: Part, op: Any, uses: Counter[int]) -> bool:
     source, kernel, bias = op.inputs
+    if NO_TENSOR in op.inputs or (part.tensors[kernel].type, part.tensors[bias].type) != (INT8, INT32):
+        return False  # beside int16 activations a bias has 64 bits
     held, stored = constant(part, kernel, np.int8), constant(part, bias, np.int32)
-    if part.tensors[kernel].type != INT8 or held is None or part.tensors[bias].type != INT32 or stored is None:
+    if held is None or stored is None:
         return False
     weights, wanted = (_in_float(floating, known, part, i) for i in (kernel, bias))
     if weights is None or wanted is None or uses[kernel] > 1 or uses[bias] > 1:
