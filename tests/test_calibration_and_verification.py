@@ -187,9 +187,24 @@ def test_a_head_on_others_pictures_is_judged_where_its_original_is_decided() -> 
     assert not on_others(near_ties, [0.2] * 10 + [0.6] * 90).passes(0.97)
     assert not on_others([True] * 100, [0.6] * 100, drift=0.05).passes(0.97)
     assert on_others([True] * 100, [0.6] * 100, drift=0.02).passes(0.97)
+    assert on_others(near_ties, [0.19] * 10 + [0.6] * 90).passes(0.97)
     nothing_decided = on_others([True, False] * 5, [0.01] * 10)
     assert nothing_decided.passes(0.97)
     assert not nothing_decided.can_tell(0.97)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 8, 15])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_an_answer_is_decided_from_a_probability_of_60_percent_on(labels: int, activation: str) -> None:
+    """Of fifteen labels the first may lead the second by a tenth, and both be unlikely."""
+    truth = np.random.default_rng(labels).dirichlet(np.full(labels, 0.4), 200).astype(np.float32)
+    sure = truth.max(1) if activation == "softmax" else np.maximum(truth, 1 - truth).min(1)
+    wrong = 1 - truth if activation == "sigmoid" else np.roll(truth, 1, axis=1)
+    found = np.where((sure >= 0.6)[:, None], truth, wrong)  # other answers, where the original is not sure
+    quality = judge("a", np.arange(200), truth, found, activation, own_pictures=False)
+    assert quality.judged == (int((sure >= 0.6).sum()), 1.0)
+    assert 0 < quality.decided < 200
+    assert quality.agreement < 1
 
 
 def test_a_head_has_a_bar_of_its_own_and_few_pictures_are_told_from_many() -> None:

@@ -25,6 +25,7 @@ from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.formats.members import folder_members  # noqa: E402
 from builder.reading.graphs.file import read_graph_file  # noqa: E402
 from builder.reading.originals import original  # noqa: E402
+from builder.reading.originals.processes import process_of  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.heads import ResizeConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -222,6 +223,15 @@ def test_conversion_has_a_limit_of_memory(sources: dict[str, Path], monkeypatch:
     monkeypatch.setattr(original, "_WEIGHTS", 0.0)
     with pytest.raises(ModelFileError, match="TensorFlow c"):
         Reader(limits=Limits(max_memory=1e-4)).read("head", sources["exported"], PREPROCESSING["tf"])
+
+
+def test_conversion_has_a_limit_of_time(sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that converts is ended, and the next one is another."""
+    process_of("keras").end()
+    monkeypatch.setattr(original, "_SECONDS", 0.0)
+    with pytest.raises(ModelFileError, match="not done after 0 seconds"):
+        read(sources["exported"])
+    assert process_of("keras")._process is None
 
 
 def lobe_like(folder: Path) -> np.ndarray:

@@ -23,9 +23,10 @@ from builder.merging.mixed_sources import of_one_kind  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
+from builder.reading.tflite.file import network  # noqa: E402
 from builder.settings.config import BuildConfig, JointConfig  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
-from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
@@ -202,6 +203,41 @@ def test_pixels_that_enter_otherwise_are_another_backbone(files: dict[str, Path]
     (_, second) = read(files, "unit")
     with pytest.raises(NoSharedBackboneError, match="pixels enter as"):
         find_backbone((first, second))
+
+
+def test_a_base_of_another_width_shares_what_is_as_wide_alone(files: dict[str, Path], tmp_path: Path) -> None:
+    """As MobileNetV2 of another alpha: the same operators, other shapes."""
+    other = write(tmp_path, convert(tiny_classifier(tiny_base(features=48), LABELS["garden"], 2)))
+    first, second = read({"animals": files["animals"], "other": other})
+    assert find_backbone((first, second)).parameters < find_backbone(read(files)).parameters / 2
+    assert "48" in str(first_difference(first, second))
+
+
+def test_channels_in_another_order_are_another_backbone(files: dict[str, Path], tmp_path: Path) -> None:
+    """Blue first, said by the user or done by the file itself."""
+    blue_first = PixelTransform(order=(2, 1, 0)).then(1 / 127.5, -1)
+    first, _ = read(files)
+    said = Reader().read("garden", files["garden"], blue_first)
+    with pytest.raises(NoSharedBackboneError, match=r"its pixels enter as .*channels BGR, those of animals as"):
+        find_backbone((first, said))
+    model = tiny_classifier(tiny_base(), 3, before=[keras.layers.Lambda(lambda x: x[..., ::-1])])
+    turned = Reader().read("other", write(tmp_path, convert(model)), PREPROCESSING["tf"])
+    with pytest.raises(NoSharedBackboneError):
+        find_backbone((first, turned))
+
+
+def test_a_table_that_points_beyond_the_file_is_damage_in_one_line(files: dict[str, Path]) -> None:
+    """Any word of the tables: also those that no interpreter reads, and that a library reads without looking."""
+    whole, said = files["animals"].read_bytes(), set[str]()
+    for place in range(4, len(whole) - 4, 4 * max(1, len(whole) // 2400)):
+        for value in (0x7FFFFFF0, 0xFFFFFFF0, len(whole)):
+            broken = whole[:place] + value.to_bytes(4, "little") + whole[place + 4 :]
+            try:
+                network(Path("broken.tflite"), broken)
+            except ModelFileError as error:
+                assert "\n" not in str(error)
+                said.add(str(error))
+    assert len(said) > 5
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:

@@ -186,6 +186,28 @@ def test_init_makes_a_head_of_each_output_and_the_build_goes_round(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("module", "registered", "library"),
+    [
+        ("keras_hub.src.models.resnet.resnet_image_classifier", "keras_hub>ResNetImageClassifier", "KerasHub"),
+        ("keras_cv.src.models.classification.image_classifier", "keras_cv.models>ImageClassifier", "KerasCV"),
+        (None, "keras_cv.models>ImageClassifier", "KerasCV"),
+        ("keras_nlp.src.models.vgg.vgg_image_classifier", "keras_nlp>VGGImageClassifier", "KerasNLP"),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_of_keras_hub_is_named_with_the_way_out(
+    module: str | None, registered: str, library: str, nested: bool
+) -> None:
+    """What it saves are settings: a width here, a number of blocks there, and no layers."""
+    kind, settings = registered.rpartition(">")[2], {"name": "b", "num_classes": 3, "pooling": "avg"}
+    model = {"module": module, "class_name": kind, "registered_name": registered, "config": settings}
+    if nested:
+        model = {"class_name": "Sequential", "config": {"name": "m", "layers": [model]}}
+    with pytest.raises(ModelFileError, match=rf"{library}'s {kind}: its layers are in {library} and not.*model\.export"):
+        check_definition(model, Path("m.keras"))
+
+
+@pytest.mark.parametrize(
     ("kind", "way"),
     [
         ("PruneLowMagnitude", "strip_pruning"),

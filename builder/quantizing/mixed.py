@@ -92,10 +92,12 @@ def plans(
         count += (rest + 1) // 2 if enough or rest == 1 else min(int(np.ceil(count * _GROWTH)) - count, rest - 1)
     if enough:
         return
-    if plan is None or agreement < bar:
+    if plan is None:
+        raise ConversionError("no operators in float among int8 ones are quicker than all of them in float")
+    if agreement < bar:
         raise ConversionError(
-            f"with {0 if plan is None else len(plan.layers)} operators in float, as many as are quicker than all of "
-            f"them, the heads agree on {agreement:.1%} of calibration samples"
+            f"with {len(plan.layers)} operators in float, as many as are quicker than all of them, the heads agree on "
+            f"{agreement:.1%} of calibration samples"
         )
     yield plan  # its rounding is not learnt yet
 

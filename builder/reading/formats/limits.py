@@ -164,6 +164,8 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
     return size
 
 
+# Libraries whose models save their settings alone, by what modules and registered names begin with.
+_HUBS = {"keras_hub": "KerasHub", "keras_cv": "KerasCV", "keras_nlp": "KerasNLP"}
 _QUANTIZED = "give the model before quantize_model, with its weights: what is quantized here is the float model"
 # Wrappers of layers that are left in a model that was pruned, clustered or trained for quantization; and the way out.
 _TOOLKIT = {
@@ -220,6 +222,12 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
         )
     if kind == "function" and isinstance(value.get("config"), str) and value["config"] in ACTIVATIONS:
         return  # how some versions write an activation
+    hub = next((name for start, name in _HUBS.items() if str(module or registered).startswith(start)), None)
+    if hub is not None:
+        raise ModelFileError(
+            f"{path}: {layer} is {hub}'s {kind:.60}: its layers are in {hub} and not in the file; export it there, "
+            "model.export(FOLDER), and give that folder, which is read; its preprocessor stays outside: say preprocessing"
+        )
     custom = next((name for name in (registered, kind) if name and ">" in name), None)
     if custom or not is_allowed(module, kind):
         name = custom or (kind if module is None else f"{module}.{kind}")
