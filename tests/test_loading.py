@@ -99,7 +99,7 @@ BAD = {
     "two inputs": (_model(_two_inputs), "expected a model with one input, a picture or a text; found 2 inputs"),
     "two outputs": (_model(_two_outputs), "expected one output"),
     "vector input": (_model(lambda: _chain((8,), layers.Dense(3))), r"expected input \(batch, height, width, 3\)"),
-    "grey input": (_model(lambda: _chain((8, 8, 1), layers.Flatten(), layers.Dense(3))), "expected input"),
+    "two channels": (_model(lambda: _chain((8, 8, 2), layers.Flatten(), layers.Dense(3))), "expected input"),
     "open size": (
         _model(lambda: _chain((None, None, 3), layers.Conv2D(3, 3), layers.GlobalAveragePooling2D(), layers.Dense(3))),
         "it takes pictures of any size",

@@ -18,6 +18,7 @@ from builder.support.files import write_text
 from builder.support.side_by_side import side_by_side
 from builder.training.samples import labelled
 from builder.training.stored import check_base, stored_rows
+from edge_runtime.errors import reason
 from edge_runtime.files import open_file
 from edge_runtime.quantization import Quantization
 
@@ -164,7 +165,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
                     head, source, label = ("" if row[name] is None else str(row[name]) for name in COLUMNS)
                     yield head, source, label
     except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(f"{path}: expected a Parquet or a CSV file ({error})") from error
+        raise ConfigError(f"{path}: expected a Parquet or a CSV file ({reason(error)})") from error
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
