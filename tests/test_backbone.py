@@ -308,6 +308,24 @@ def test_a_convolution_is_not_torn_from_its_normalization(tmp_path: Path) -> Non
         find_backbone(first)
 
 
+@pytest.mark.parametrize("following", [layers.ReLU, lambda: layers.DepthwiseConv2D(3), lambda: layers.Conv2D(5, 1)])
+def test_a_convolution_with_no_normalization_behind_it_ends_the_shared_part(
+    tmp_path: Path, following: Callable[[], Any]
+) -> None:
+    """Only a normalization belongs to the convolution before it; whatever else differs behind it leaves it shared."""
+    image = keras.Input((32, 32, 3))
+    base = keras.Model(image, layers.Conv2D(6, 3, strides=2, name="projection")(image), name="base")
+    seed_weights(base, 1)
+    pair = []
+    for name, units in (("a", 3), ("b", 4)):
+        keras.utils.set_random_seed(units)
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(units, 1)(following()(base(image))))
+        model = keras.Model(image, layers.Dense(units, activation="softmax")(x))
+        pair.append(load(tmp_path, name, model))
+    seam = {"features": (15, 15, 6)}
+    assert merge(pair, find_backbone(pair)).seam_shapes == seam
+
+
 def padded(size: int, padding: Any, kernel: int = 3, strides: int = 2, seed: int = 0) -> Any:
     """A strided convolution with ``same`` padding, or with the zeros that are given in front of it."""
     image = keras.Input((size, size, 3))

@@ -203,6 +203,7 @@ def mobilenet(**settings: Any) -> Any:
     return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None, **settings)
 
 
+@pytest.mark.slow
 def test_a_base_of_keras_2_2_and_the_same_of_keras_3_are_one(tmp_path: Path) -> None:
     """Flat, with its axes in lists, pixels scaled outside; nested, with a Rescaling inside."""
     base = mobilenet(pooling="avg")

@@ -27,6 +27,8 @@ from builder.support.errors import ConfigError  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 LABELS = {
     "colours": ("blue", "green", "red", "white", "yellow"),

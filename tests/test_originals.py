@@ -147,6 +147,7 @@ def test_what_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPat
         ask(model)
 
 
+@pytest.mark.slow
 def test_a_model_that_wants_too_much_memory_is_refused(model: Path, tmp_path: Path) -> None:
     image = keras.Input((16, 16, 3))
     large = layers.UpSampling2D(512)(image)

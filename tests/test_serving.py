@@ -31,6 +31,8 @@ import json, sys
 sys.path = [p for p in sys.path if p not in ("", {project!r})]
 import numpy as np, tensorflow as tf
 
+pytestmark = pytest.mark.slow
+
 def tensor(value):
     return tf.constant(np.asarray(value["pixels"], np.uint8) if isinstance(value, dict) else value)
 

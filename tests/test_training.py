@@ -209,6 +209,7 @@ def test_a_head_is_trained_that_tells_colours_apart(trained: Path, folder: Path)
     assert sorted(p.name for p in trained.parent.iterdir()) == ["colours.keras", "colours.txt", "colours_report"]
 
 
+@pytest.mark.slow
 def test_two_heads_trained_apart_share_the_base_and_the_pixels_are_settled(
     trained: Path, folder: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -257,6 +258,7 @@ def store(path: Path, base: Path, sources: list[Path], **changed: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_head_trained_on_stored_features_is_the_one_trained_on_the_pictures(
     folder: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_head_trained_on_stored_features_is_the_one_trained_on_the_pictures(
     assert np.ptp(answers[0], axis=0).max() > 0.2  # else this would say nothing
 
 
+@pytest.mark.slow
 def test_heads_side_by_side_are_those_trained_one_by_one(folder: Path, base: Path, tmp_path: Path) -> None:
     """The same weights; a head that cannot be trained is named, and the others go on."""
     import keras

@@ -30,6 +30,8 @@ from edge_runtime.preprocess import image_tensor  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 from tests.tutorial_models import MODELS, ONLY_HDF5, SIZE, pictures_for, seeded, small_base  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"half_precision": 0.02}  # there the answers that were kept are those of half precision
 
 
