@@ -51,6 +51,8 @@ def test_no_module_of_the_runtime_imports_the_builder() -> None:
 
 
 def test_importing_the_runtime_imports_no_interpreter() -> None:
-    program = "import sys, edge_runtime.cli, edge_runtime.engine; print([m for m in sys.modules if m.endswith('.interpreter')])"
+    program = (
+        "import sys, edge_runtime.cli, edge_runtime.engine; print([m for m in sys.modules if m.endswith('.interpreter')])"
+    )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "['edge_runtime.interpreter']"
