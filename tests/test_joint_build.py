@@ -343,7 +343,7 @@ def test_a_list_that_tells_nothing_is_warned_of(tmp_path: Path) -> None:
     config = with_joint(tmp_path, {"a": 3, "b": 3, "c": 3})
     result = build(config)
     assert result.report.joint.unknown.auroc < 0.7
-    assert any("hardly tells pictures of no head" in warning for warning in result.report.warnings)
+    assert any("barely separates pictures of no head" in warning for warning in result.report.warnings)
 
 
 def test_every_everyday_picture_has_a_licence() -> None:

@@ -42,7 +42,7 @@ def run_stages(stages: Stages) -> list[int]:
 def test_a_pipe_gets_a_line_a_stage() -> None:
     pipe = io.StringIO()
     run_stages(Stages(pipe))
-    choosing = "choosing operators that stay in float"
+    choosing = "choosing the operators that stay in float"
     assert pipe.getvalue().splitlines() == [
         "reading the models", choosing,
         "int8: learning how to round the weights", f"int8: {choosing}",

@@ -223,7 +223,7 @@ def _few(pictures: Mapping[str, int], names: Sequence[str], none_pictures: int) 
     notes, few = [], [f"{name} has {pictures[name]}" for name in names if pictures[name] < FEW_PICTURES]
     if few:
         notes.append(
-            f"the joint list is rough with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
+            f"the joint list is inexact with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
         )
     if 0 < none_pictures < MIN_PICTURES:
         notes.append(
@@ -258,7 +258,7 @@ def _worthless(unknown: Unknown | None, judged: Judged, layout: Layout) -> tuple
     notes, what = [], "set joint = false, or calibrate with more pictures and with some in none/"
     if unknown is not None and unknown.auroc < WORTHLESS:
         notes.append(
-            f"the joint list hardly tells pictures of no head from the heads' own (AUROC {unknown.auroc:.2f} against "
+            f"the joint list barely separates pictures of no head from the heads' own (AUROC {unknown.auroc:.2f} against "
             f"{unknown.against}; 0.5 is chance): {what}"
         )
     own = judged.classes < len(layout.heads)
