@@ -26,12 +26,12 @@ from edge_runtime.metadata import ImageInput
 from tests.tiny_models import label_names, tiny_config, tiny_picture
 from tests.tiny_texts import sentences, text_config
 
+pytestmark = pytest.mark.slow
+
 SERVER = """
 import json, sys
 sys.path = [p for p in sys.path if p not in ("", {project!r})]
 import numpy as np, tensorflow as tf
-
-pytestmark = pytest.mark.slow
 
 def tensor(value):
     return tf.constant(np.asarray(value["pixels"], np.uint8) if isinstance(value, dict) else value)
