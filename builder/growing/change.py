@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from builder.exporting.sign import is_signed
 from builder.growing.finished import (
     Finished,
+    Heads,
     Kept,
     prove_kept,
     read_finished,
@@ -23,14 +24,11 @@ from builder.growing.finished import (
 from builder.support.errors import ConfigError
 from builder.support.files import Output, locked
 from builder.support.places import check_file, report_folder
-from builder.tflite.flatbuffer import Part
-from edge_runtime.metadata import HeadInfo, HeadPack, Metadata, check_new_head_name
+from edge_runtime.metadata import HeadPack, Metadata, check_new_head_name
 
 if TYPE_CHECKING:
     from builder.joint import JointHead
     from builder.judging.verify import HeadQuality
-
-Heads = dict[str, tuple[HeadInfo, Part]]
 
 
 class Place(Protocol):

@@ -25,6 +25,7 @@ from edge_runtime.text import TextInput
 if TYPE_CHECKING:
     from builder.joint import JointHead
 
+Heads = dict[str, tuple[HeadInfo, Part]]
 NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
 PROOF_SAMPLES = 8
 MAX_REPORT = 64 << 20  # bytes

@@ -19,7 +19,7 @@ from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import BACKBONE
 
 if TYPE_CHECKING:
-    from builder.growing.change import Heads
+    from builder.growing.finished import Heads
     from builder.growing.new_head import NewHead
     from builder.joint import JointHead
     from builder.judging.verify import HeadQuality

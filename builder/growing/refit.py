@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.growing.change import Heads
-from builder.growing.finished import Finished
+from builder.growing.finished import Finished, Heads
 from builder.joint import JointHead, fit_joint, grouped_samples
 from builder.samples.calibration import SampleSet
 from builder.settings.config import JointConfig
