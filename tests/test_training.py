@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,12 +324,18 @@ def test_heads_side_by_side_are_those_trained_one_by_one(folder: Path, base: Pat
         ("head,source,label\na,/nowhere.png,b\n", "/nowhere.png of head a has no features in"),
         ("head,source,label\n../a,FIRST,b\n", "expected the name of a file as head"),
         ("head,source,label\na,FIRST,\n", "and a label"),
+        ('head,source,label\na,FIRST,"two\nlines"\n', "and a label"),
+        ("head,source,label\na\x1b[31m,FIRST,b\n", "expected the name of a file as head"),
+        (f"head,source,label\n{'n' * 201},FIRST,b\n", "expected the name of a file as head"),
+        ("head,source,label\na,FIRST,\xe9\n", "expected a CSV file in UTF-8"),
+        (f"head,source,label\na,{'x' * 200_000},b\n", "expected a CSV file in UTF-8"),
+        ("", "expected the columns head, source, label; found none"),
     ],
 )
 def test_tables_of_heads_that_are_refused(folder: Path, base: Path, tmp_path: Path, rows: str, message: str) -> None:
     sources = sorted(folder.rglob("*.png"))
     features = store(tmp_path / "features.npz", base, sources)
-    (tmp_path / "t.csv").write_text(rows.replace("FIRST", str(sources[0])))
+    (tmp_path / "t.csv").write_bytes(rows.replace("FIRST", str(sources[0])).encode("latin-1"))
     output = tmp_path / "heads"
     result = run("train-heads", tmp_path / "t.csv", "--features", features, "--backbone", base, "--output", output)
     assert result.exit_code == 2 and message in result.output, result.output
@@ -363,7 +370,9 @@ def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Pa
     }.items():
         assert f"{name}.npz: " in message(store(tmp_path / f"{name}.npz", base, sources, **changed))
     (tmp_path / "text.npz").write_text("no archive")
-    assert "edge-runtime features wrote" in message(tmp_path / "text.npz")
+    assert "expected features that edge-runtime features" in message(tmp_path / "text.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert "found a pipe" in message(tmp_path / "pipe.npz")
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "score.json").write_text("{}")
     assert "pip install 'polyhead[parquet]'" in message(tmp_path / "scores")

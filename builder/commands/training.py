@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,48 @@ from builder.support.errors import ConfigError
 from builder.support.quiet import quiet, terminal
 from edge_runtime.escape import printable
 
+_OF_EVERY_HEAD = (
+    click.option(
+        "--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file."
+    ),
+    click.option(
+        "--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ..."
+    ),
+    click.option(
+        "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Pixels, of efficientnet_lite0."
+    ),
+    click.option(
+        "--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a hidden layer between features and labels."
+    ),
+    click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many."),
+    click.option(
+        "--group-by",
+        metavar="REGEX",
+        help="Keep pictures whose names match in the group on the same side of the validation split.",
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed; equal seeds and inputs give equal weights."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
+)
+
+
+def _of_every_head(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that ``train-head`` and ``train-heads`` have in common."""
+    for option in reversed(_OF_EVERY_HEAD):
+        command = option(command)
+    return command
+
 
 @click.command("train-head")
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .keras file to write.")
-@click.option("--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ...")
 @click.option(
     "--held-out",
     type=click.Path(path_type=Path, exists=True),
     help="Samples for evaluation only, in the form of SAMPLES.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report. Default: OUTPUT_report.")
-@click.option(
-    "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Pixels, of efficientnet_lite0."
-)
 @click.option(
     "--views",
     type=click.IntRange(1, 50),
@@ -37,17 +65,7 @@ from edge_runtime.escape import printable
     help="Views of each picture: the original and augmented copies.",
 )
 @click.option("--no-flip", "flip", is_flag=True, flag_value=False, default=True, help="Never mirror pictures.")
-@click.option(
-    "--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a hidden layer between features and labels."
-)
-@click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many.")
-@click.option(
-    "--group-by",
-    metavar="REGEX",
-    help="Keep pictures whose names match in the group on the same side of the validation split.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed; equal seeds and inputs give equal weights.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@_of_every_head
 def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: bool, **chosen: Any) -> None:
     """Train a classifier on a frozen base, from SAMPLES: a folder with a folder of pictures for each label, a CSV file
     with the columns text and label, or stored features.
@@ -83,25 +101,10 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
 @click.command("train-heads")
 @click.argument("table", type=click.Path(path_type=Path, exists=True))
 @click.option("--features", type=click.Path(path_type=Path, exists=True), required=True, help="Stored features.")
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the .keras files to write.")
-@click.option("--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ...")
-@click.option(
-    "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Pixels, of efficientnet_lite0."
-)
-@click.option(
-    "--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a hidden layer between features and labels."
-)
-@click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many.")
-@click.option(
-    "--group-by",
-    metavar="REGEX",
-    help="Keep pictures whose names match in the group on the same side of the validation split.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed; equal seeds and inputs give equal weights.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--address", help="A Ray cluster, where the processes run.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@_of_every_head
 def train_heads(
     table: Path,
     features: Path,

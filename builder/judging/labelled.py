@@ -86,9 +86,9 @@ def find_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = 
 def count_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = False) -> int:
     """How many there are. Raises ``SamplesError`` before any of them is answered: for no sample of a head, too."""
     total, of_heads = 0, 0
-    for block in blocks_of(archive, heads, texts=texts):
-        total += len(block.samples)
-        of_heads += sum(sample.head < len(heads) for sample in block.samples)
+    for sample in _stored(archive.features, heads) if archive.features else find_labelled(archive, heads, texts=texts):
+        total += 1
+        of_heads += sample.head < len(heads)
     if not of_heads:
         found = f"those of {NONE} only" if total else "none"
         raise SamplesError(f"{archive}: expected {'texts' if texts else 'pictures'} of at least one head, found {found}")
@@ -106,6 +106,11 @@ def blocks_of(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = Fals
     for block in archive.features.blocks():
         found = tuple(Labelled(Planned(source), *read(source)) for source in block.sources)
         yield Block(found, block.tensors)
+
+
+def _stored(features: StoredFeatures, heads: Sequence[HeadInfo]) -> Iterator[Labelled]:
+    read = _by_ending(heads, features.path)
+    return (Labelled(Planned(source), *read(source)) for sources in features.sources() for source in sources)
 
 
 def _root(place: str) -> str:

@@ -42,7 +42,7 @@ def _fit(floating: Part, known: Mapping[str, int], part: Part, op: Any, uses: Co
         return False
     weights, wanted = (_in_float(floating, known, part, i) for i in (kernel, bias))
     if weights is None or wanted is None or uses[kernel] > 1 or uses[bias] > 1:
-        return False
+        return False  # shared, as by a layer that is called twice: a scale would have to suit the inputs of all
     found = part.tensors[kernel].quantization
     scales, step = np.asarray(found.scale, np.float64), float(quantization(part.tensors[source]).scale)
     if len(scales) != len(wanted):

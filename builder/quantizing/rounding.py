@@ -88,9 +88,9 @@ def round_parts(
     observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
     with threadpool_limits(1):  # a layer's products are small: on two cores they take a third longer
         truth, device, noise = _walk_backbone(floating, backbone, inputs, learning, None, advance)
-        for name, part in int8_parts.items():
-            if name != BACKBONE:
-                learn_rounding(float_parts[name], part, truth, device, observed, advance, learning=learning)
+    for name, part in int8_parts.items():
+        if name != BACKBONE:
+            learn_rounding(float_parts[name], part, truth, device, observed, advance, learning=learning)
     return noise
 
 
@@ -141,7 +141,7 @@ def learn_rounding(
     of dense layers that read them. ``advance`` is called after each operator.
     """
     walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
-    with threadpool_limits(1):
+    with threadpool_limits(1):  # as above
         for op in int8_part.operators:
             walk.learn(op, learning, observed)  # runs what is in front of a layer, not what is behind the last one
             advance()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +16,18 @@ import numpy as np
 
 from builder.support.errors import ConfigError
 from edge_runtime.errors import reason
-from edge_runtime.feature_file import SUFFIXES, TENSOR
+from edge_runtime.feature_file import SUFFIXES, TENSOR, feature_column
+from edge_runtime.files import open_file
 from edge_runtime.metadata import FEATURES, SeamTensor
 from edge_runtime.quantization import Quantization
 
 REQUEST = "score.json"  # in every folder that builder score wrote
 _BLOCK = 256
 _ADVICE = "compute them again with this version"
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile,
+    zlib.error, MemoryError,
+)  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -39,9 +47,15 @@ class StoredFeatures:
 
     def blocks(self) -> Iterator[Block]:
         """Those that could be read, in their order. Raises ``ConfigError``."""
-        if self.path.suffix.lower() == ".npz":
-            return _npz_blocks(self.path, self.seam)
-        return _table_blocks(self.path, self.seam)
+        blocks = _npz_blocks if self.path.suffix.lower() == ".npz" else _table_blocks
+        with _refused(self.path):
+            yield from blocks(self.path, self.seam)
+
+    def sources(self) -> Iterator[Sequence[str]]:
+        """Those of the blocks, without their tensors. Raises ``ConfigError``."""
+        sources = _npz_sources if self.path.suffix.lower() == ".npz" else _table_sources
+        with _refused(self.path):
+            yield from sources(self.path)
 
 
 def holds_features(path: Path) -> bool:
@@ -51,8 +65,30 @@ def holds_features(path: Path) -> bool:
 
 def open_features(path: Path) -> StoredFeatures:
     """Raises ``ConfigError`` for what holds no features."""
-    if path.suffix.lower() == ".npz":
-        return _open_npz(path)
+    with _refused(path):
+        stored = _open_npz(path) if path.suffix.lower() == ".npz" else _open_table(path)
+    if not stored.seam:
+        raise ConfigError(f"{path}: expected stored features, found none; compute them, or score with --features")
+    return stored
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes of its reader is one line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _DAMAGE) and not type(error).__module__.startswith("pyarrow"):
+            raise
+        raise ConfigError(
+            f"{path}: expected features that edge-runtime features or builder score --features wrote "
+            f"({reason(error):.200}); {_ADVICE}"
+        ) from error
+
+
+def _open_table(path: Path) -> StoredFeatures:
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -62,96 +98,104 @@ def open_features(path: Path) -> StoredFeatures:
 
         schema = open_result(path).schema
     else:
-        try:
-            schema = pyarrow.parquet.read_schema(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
-    seam = [_tensor(path, schema.field(name)) for name in schema.names if _is_features(name, schema)]
-    if not seam:
-        raise ConfigError(f"{path}: expected stored features, found none; score with --features")
+        with open_file(path) as file:
+            schema = pyarrow.parquet.read_schema(file)
+    seam = tuple(_tensor(schema.field(name)) for name in schema.names if _is_features(name, schema))
     described = (schema.metadata or {}).get(TENSOR.encode())
-    return StoredFeatures(path, tuple(seam), json.loads(described)["backbone"] if described else "")
+    return StoredFeatures(path, seam, str(json.loads(described)["backbone"]) if described else "")
 
 
 def _is_features(name: str, schema: Any) -> bool:
     return (name == FEATURES or name.startswith(f"{FEATURES}_")) and hasattr(schema.field(name).type, "value_type")
 
 
-def _tensor(path: Path, field: Any) -> SeamTensor:
+def _tensor(field: Any) -> SeamTensor:
     described = (field.metadata or {}).get(TENSOR.encode())
     if described is None:
-        raise ConfigError(f"{path}: expected features with their scale, found none; {_ADVICE}")
+        raise ValueError("features without their scale")
     found = json.loads(described)
     name = field.name if field.name == FEATURES else field.name.removeprefix(f"{FEATURES}_")
     dtype = np.dtype(field.type.value_type.to_pandas_dtype())
-    return SeamTensor(name, tuple(found["shape"]), Quantization(found["scale"], found["zero_point"], dtype))
+    return _seam_tensor(name, found["shape"], found["scale"], found["zero_point"], dtype)
+
+
+def _seam_tensor(name: str, shape: Sequence[int], scale: float, zero_point: int, dtype: np.dtype) -> SeamTensor:
+    if not all(type(side) is int and side > 0 for side in shape) or not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f"features of shape {shape!r:.60} with scale {scale!r:.20}")
+    if dtype.kind not in "iuf":
+        raise ValueError(f"features of type {dtype}")
+    return SeamTensor(name, tuple(shape), Quantization(float(scale), int(zero_point), dtype))
 
 
 def _table_blocks(path: Path, seam: Sequence[SeamTensor]) -> Iterator[Block]:
-    from edge_runtime.feature_file import feature_column
-
     columns = [feature_column(tensor.name) for tensor in seam]
-    for table in _tables(path, columns):
-        read = table.filter(table.column("error").is_null()) if "error" in table.column_names else table
-        if not read.num_rows:
-            continue
+    for read in _tables(path, columns):
         tensors = {}
         for tensor, column in zip(seam, columns, strict=True):
             flat = read.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
             tensors[tensor.name] = flat.reshape(read.num_rows, *tensor.shape)
-        yield Block(read.column("source").to_pylist(), tensors)
+        yield Block(_sources(read), tensors)
+
+
+def _table_sources(path: Path) -> Iterator[Sequence[str]]:
+    return (_sources(read) for read in _tables(path, []))
+
+
+def _sources(table: Any) -> list[str]:
+    found: list[str] = table.column("source").to_pylist()
+    if not all(isinstance(source, str) for source in found):
+        raise ValueError("a row without a source")
+    return found
 
 
 def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
+    """Block after block of the rows that could be read: ``source`` and ``columns``."""
     import pyarrow as pa
     import pyarrow.parquet
 
     if path.is_dir():
         from builder.scoring.stored import open_result
 
-        yield from open_result(path).tables(["source", "error", *columns])
+        for table in open_result(path).tables(["source", "error", *columns]):
+            yield table.filter(table.column("error").is_null())
         return
-    with pyarrow.parquet.ParquetFile(path) as file:
-        kept = ["source", *(["error"] if "error" in file.schema_arrow.names else []), *columns]
-        yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(batch_size=_BLOCK, columns=kept))
+    with open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        for batch in file.iter_batches(batch_size=_BLOCK, columns=["source", *columns]):
+            yield pa.Table.from_batches([batch])
 
 
 def _open_npz(path: Path) -> StoredFeatures:
-    try:
-        with np.load(path, allow_pickle=False) as arrays, zipfile.ZipFile(path) as members:
-            seam = []
-            for name in (name.removesuffix("_scale") for name in arrays.files if name.endswith("_scale")):
-                scale, zero_point = float(arrays[f"{name}_scale"]), int(arrays[f"{name}_zero_point"])
-                with members.open(f"{name}.npy") as member:
-                    shape, dtype = _header(member)
-                seam.append(SeamTensor(name, shape[1:], Quantization(scale, zero_point, dtype)))
-            digest = str(arrays["backbone_digest"]) if "backbone_digest" in arrays.files else ""
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
-    if not seam:
-        raise ConfigError(f"{path}: expected stored features, found none; {_ADVICE}")
+    with open_file(path) as file, np.load(file, allow_pickle=False) as arrays, zipfile.ZipFile(file) as members:
+        seam = []
+        for name in (name.removesuffix("_scale") for name in arrays.files if name.endswith("_scale")):
+            with members.open(f"{name}.npy") as member:
+                shape, dtype = _header(member)
+            scale, zero_point = float(arrays[f"{name}_scale"]), int(arrays[f"{name}_zero_point"])
+            seam.append(_seam_tensor(name, shape[1:], scale, zero_point, dtype))
+        digest = str(arrays["backbone_digest"]) if "backbone_digest" in arrays.files else ""
     return StoredFeatures(path, tuple(seam), digest)
 
 
 def _npz_blocks(path: Path, seam: Sequence[SeamTensor]) -> Iterator[Block]:
     """The arrays of an ``.npz`` file, none of them whole."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            paths = arrays["paths"]
-        with zipfile.ZipFile(path) as archive:
-            members = [archive.open(f"{tensor.name}.npy") for tensor in seam]
-            headers = [_header(member) for member in members]
-            if any(shape[0] != len(paths) for shape, _ in headers):
-                raise ValueError("arrays of other lengths than the paths")
-            for start in range(0, len(paths), _BLOCK):
-                sources = [str(source) for source in paths[start : start + _BLOCK]]
-                tensors = {
-                    tensor.name: _rows_of(member, len(sources), shape[1:], dtype)
-                    for tensor, member, (shape, dtype) in zip(seam, members, headers, strict=True)
-                }
-                yield Block(sources, tensors)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: expected features that edge-runtime features wrote ({reason(error)})") from error
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+        members = [archive.open(f"{tensor.name}.npy") for tensor in seam]
+        headers = [_header(member) for member in members]
+        for sources in _npz_sources(path):
+            tensors = {
+                tensor.name: _rows_of(member, len(sources), shape[1:], dtype)
+                for tensor, member, (shape, dtype) in zip(seam, members, headers, strict=True)
+            }
+            yield Block(sources, tensors)
+        if any(member.read(1) for member in members):
+            raise ValueError("arrays of other lengths than the paths")
+
+
+def _npz_sources(path: Path) -> Iterator[Sequence[str]]:
+    with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+        paths = arrays["paths"]
+    for start in range(0, len(paths), _BLOCK):
+        yield [str(source) for source in paths[start : start + _BLOCK]]
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -19,10 +19,12 @@ from builder.support.side_by_side import side_by_side
 from builder.training.samples import labelled
 from builder.training.stored import check_base, stored_rows
 from edge_runtime.errors import reason
+from edge_runtime.escape import printable
 from edge_runtime.files import open_file
 from edge_runtime.quantization import Quantization
 
 COLUMNS = ("head", "source", "label")
+MAX_NAME = 200  # bytes of a head's name, which files are called by
 _FIGURES = ("samples", "labels", "epochs", "pictures", "right", "accuracy", "low", "high", "file", "error")
 
 
@@ -131,8 +133,10 @@ class Trainer:
 def _read_table(path: Path, places: Mapping[str, int], features: Path) -> list[Labels]:
     heads: dict[str, tuple[list[int], list[str]]] = {}
     for head, source, label in _rows(path):
-        if not head or not label or Path(head).name != head or head.startswith("."):
-            raise ConfigError(f"{path}: expected the name of a file as head, and a label; found {head!r}, {label!r}")
+        if not _is_file_name(head) or not label or printable(label) != label:
+            raise ConfigError(
+                f"{path}: expected the name of a file as head, and a label; found {head!r:.60}, {label!r:.60}"
+            )
         if source not in places:
             raise SamplesError(
                 f"{path}: {source} of head {head} has no features in {features}; store them, or take it out"
@@ -145,12 +149,20 @@ def _read_table(path: Path, places: Mapping[str, int], features: Path) -> list[L
     return [Labels(head, tuple(rows), tuple(labels)) for head, (rows, labels) in heads.items()]
 
 
+def _is_file_name(head: str) -> bool:
+    sane = bool(head) and printable(head) == head and len(head.encode()) <= MAX_NAME
+    return sane and Path(head).name == head and not head.startswith(".")
+
+
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
     if path.suffix.lower() == ".csv":
-        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, list(reader.fieldnames or ()))
-            yield from ((row["head"] or "", row["source"] or "", row["label"] or "") for row in reader)
+        try:
+            with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(file)
+                _check_columns(path, list(reader.fieldnames or ()))
+                yield from ((row["head"] or "", row["source"] or "", row["label"] or "") for row in reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
         return
     try:
         import pyarrow
@@ -158,7 +170,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
     except ImportError as error:
         raise ConfigError(f"{path}: reading it needs pyarrow: pip install 'polyhead[parquet]'") from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
+        with open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as table:
             _check_columns(path, table.schema_arrow.names)
             for batch in table.iter_batches(columns=list(COLUMNS)):
                 for row in batch.to_pylist():
@@ -171,7 +183,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 def _check_columns(path: Path, names: list[str]) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise ConfigError(f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(names[:20])}")
+        raise ConfigError(f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(names[:20]) or 'none'}")
 
 
 def _write(rows: list[dict[str, Any]], output: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from builder.judging.evaluate import Running, evaluate  # noqa: E402
 from builder.judging.evaluation import Evaluation  # noqa: E402
 from builder.judging.labelled import Archive  # noqa: E402
 from builder.judging.seen import Seen  # noqa: E402
-from builder.scoring.features import open_features  # noqa: E402
+from builder.scoring.features import StoredFeatures, open_features  # noqa: E402
 from builder.support.errors import BuilderError, ConfigError, SamplesError  # noqa: E402
 from builder.support.side_by_side import side_by_side  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
@@ -141,6 +142,98 @@ def test_features_of_another_file_are_refused(data: Path, tmp_path: Path) -> Non
     np.savez(tmp_path / "lost.npz", **{**arrays, "paths": np.array([f"/p/{i}" for i in range(len(arrays["paths"]))])})
     with pytest.raises(SamplesError, match="expected sources <head>/<class>/NAME"):
         evaluate(JOINT, Archive(features=open_features(tmp_path / "lost.npz")))
+
+
+@pytest.fixture(scope="module")
+def stored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the features of ``data`` in both kinds of file."""
+    folder = tmp_path_factory.mktemp("stored")
+    for name in ("f.npz", "f.parquet"):
+        assert CliRunner().invoke(runtime, ["features", str(JOINT), str(data), "-o", str(folder / name)]).exit_code == 0
+    return folder
+
+
+def read(path: Path) -> int:
+    """How many samples stored features hold; every one is read, with and without its tensors."""
+    features = open_features(path)
+    sources = [source for some in features.sources() for source in some]
+    assert sources == [source for block in features.blocks() for source in block.sources]
+    return len(sources)
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.parquet"])
+def test_damaged_features_are_read_or_refused_in_one_line(stored: Path, tmp_path: Path, name: str) -> None:
+    whole, rng, ends = (stored / name).read_bytes(), random.Random(name), set()
+    assert read(stored / name) > 20
+    for _ in range(150):
+        data, place = bytearray(whole), rng.randrange(len(whole))
+        data[place : place + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(9))
+        (tmp_path / name).write_bytes(data if rng.random() < 0.8 else data[:place])
+        try:
+            ends.add(read(tmp_path / name) > 0)
+        except ConfigError as error:
+            ends.add("refused")
+            assert str(error).startswith(str(tmp_path / name)) and "\n" not in str(error)
+    assert "refused" in ends
+
+
+def described(field: dict[str, object] | str) -> Callable[[pa.Table], pa.Table]:
+    """What changes the metadata of the column of features; a string is no JSON."""
+    text = field if isinstance(field, str) else json.dumps(field)
+
+    def change(table: pa.Table) -> pa.Table:
+        fields = [table.schema.field("source"), table.schema.field("features").with_metadata({"polyhead": text})]
+        return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+    return change
+
+
+def column(name: str, values: Callable[[int], list[object]]) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        field = table.schema.field(name)
+        return table.set_column(place, field, pa.array(values(len(table)), field.type))
+
+    return change
+
+
+GOOD = {"shape": [8], "scale": 0.1, "zero_point": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        described("{nope"),
+        described("[1]"),
+        described({**GOOD, "shape": "x"}),
+        described({**GOOD, "shape": [-8]}),
+        described({**GOOD, "shape": [7]}),
+        described({**GOOD, "scale": "a"}),
+        described({**GOOD, "scale": float("nan")}),
+        described({"shape": [8]}),
+        lambda table: table.replace_schema_metadata({"polyhead": "{nope"}),
+        lambda table: table.replace_schema_metadata({"polyhead": "{}"}),
+        lambda table: table.drop_columns(["source"]),
+        column("source", lambda count: [None] * count),
+        column("features", lambda count: [None] * count),
+        column("features", lambda count: [[1, 2]] * count),
+    ],
+)
+def test_a_table_that_describes_other_features_is_refused(
+    stored: Path, tmp_path: Path, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    path = tmp_path / "f.parquet"
+    pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(stored / "f.parquet")), path)
+    with pytest.raises(ConfigError, match=r"f\.parquet: expected features that edge-runtime features"):
+        read(path)
+
+
+def test_features_are_read_once(data: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, blocks = [], StoredFeatures.blocks
+    monkeypatch.setattr(StoredFeatures, "blocks", lambda self: (read.append(block) or block for block in blocks(self)))
+    monkeypatch.setattr(evaluating, "_COMPARED", 0)
+    found = evaluate(JOINT, Archive(features=open_features(stored / "f.parquet")))
+    assert found.samples + found.equal == sum(len(block.sources) for block in read[1:])  # the first is compared
 
 
 def test_two_processes_count_what_one_counts(data: Path, expected: Evaluation, tmp_path: Path) -> None:
