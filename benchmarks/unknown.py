@@ -21,10 +21,10 @@ from sklearn.covariance import LedoitWolf
 
 from builder.growing.finished import Finished, read_finished
 from builder.joint.head import with_everyday
+from builder.joint.layout import known_score
 from builder.joint.observe import grouped_samples, observe, tensors_of
 from builder.joint.router import Evidence, energies, fit_router, unit
 from builder.joint.unknown import separation
-from builder.judging.separation import known_score
 from builder.samples.files import find_samples
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.joint import judge

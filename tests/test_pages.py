@@ -16,9 +16,9 @@ from builder.judging.metrics import Counts, counted, judge
 from builder.judging.verify import HeadQuality
 from builder.quantizing.noise import LayerNoise
 from builder.reporting import report_page
-from builder.reporting.cards import Card
 from builder.reporting.verdicts import caption, marked_agreement
 from builder.reporting.words import _WORDS, meanings
+from builder.scoring.cards import Card
 from builder.training import report as training_page
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}{% raw %}'

@@ -11,11 +11,10 @@ from scipy.special import softmax
 
 from builder.joint.graph import reference
 from builder.joint.head import _worthless
-from builder.joint.layout import lay_out
+from builder.joint.layout import known_score, lay_out
 from builder.joint.logistic import balanced_weights, cross_validated, fit_logistic, folds, log_loss, out_of_fold
 from builder.joint.router import PENALTIES, Evidence, Router, energies, fit_router, unit
 from builder.joint.unknown import Judged, head_thresholds, refusing, separation, unknown_by_leaving_out
-from builder.judging.separation import known_score
 from builder.support.arrays import pooled
 from edge_runtime.metadata import HeadInfo
 

@@ -1,10 +1,12 @@
-"""Which labels the joint list has, and which labels of the heads each of them stands for."""
+"""Which labels the joint list has, which labels of the heads each stands for, and how far a sample is of any head."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from edge_runtime.metadata import HeadInfo
 
@@ -57,3 +59,9 @@ def lay_out(heads: Sequence[HeadInfo], *, none: bool, merge: bool) -> Layout:
         found.setdefault(heads[h].labels[i] if (h, i) in plain else full[h, i], []).append((h, i))
     members = tuple(map(tuple, found.values()))
     return Layout(tuple(heads), (*found, *([NONE] if none else [])), (*members, *([()] if none else [])), none)
+
+
+def known_score(classes: np.ndarray, heads: int) -> np.ndarray:
+    """How far pictures belong to any head, of P (pictures, classes): the largest P(head), beside that of none."""
+    largest = classes[:, :heads].max(1)
+    return np.asarray(largest if classes.shape[1] == heads else largest / (largest + classes[:, heads]))

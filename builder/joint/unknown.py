@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp, softmax
 
+from builder.joint.layout import known_score
 from builder.joint.router import Evidence, FittedRouter, fit_router, none_alone
-from builder.judging.separation import known_score
 
 _MOST_LEFT_OUT = 8  # heads that are left out in turn; each costs a fit
 _TIES = 0.2  # of the false alarms, where there is none to be told from: pictures torn between two heads

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from builder.joint.layout import known_score
 from builder.judging.answers import INTERPRETER, Answers, Asker
 from builder.judging.evaluate_page import Matrix, Page, render
 from builder.judging.evaluation import MOST_NAMED, Evaluation
@@ -26,9 +27,9 @@ from builder.judging.lists import CONCATENATED, JOINT, Lists, with_none
 from builder.judging.metrics import Counts
 from builder.judging.metrics import Table as Pairs
 from builder.judging.seen import Seen
-from builder.judging.separation import Separation, known_score
+from builder.judging.separation import Separation
 from builder.judging.wrong import Gallery
-from builder.reporting.cards import cards
+from builder.scoring.cards import cards
 from builder.scoring.contents import Contents
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, SamplesError

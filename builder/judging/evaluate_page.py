@@ -11,10 +11,10 @@ from markupsafe import Markup
 from matplotlib import pyplot as plt
 
 from builder.judging.metrics import Accuracy, LabelRates
-from builder.reporting.cards import Card
 from builder.reporting.html import render as render_template
 from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.words import meanings
+from builder.scoring.cards import Card
 
 _MANY = 40  # more labels than this and a matrix is drawn without names and numbers
 _MATRICES = 12

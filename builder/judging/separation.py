@@ -9,12 +9,6 @@ _HALF = int(np.float32(0.5).view(np.uint32)) >> _SHIFT
 _BINS = 2 * _HALF + 1
 
 
-def known_score(classes: np.ndarray, heads: int) -> np.ndarray:
-    """How far pictures belong to any head, of P (pictures, classes): the largest P(head), beside that of none."""
-    largest = classes[:, :heads].max(1)
-    return np.asarray(largest if classes.shape[1] == heads else largest / (largest + classes[:, heads]))
-
-
 class Separation:
     """Of scores from 0 to 1 that should be high for pictures of a head, and low for those of none."""
 

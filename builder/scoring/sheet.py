@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from builder.reporting.cards import Card, cards
 from builder.reporting.html import render
+from builder.scoring.cards import Card, cards
 from builder.scoring.compare import HeadChanges
 from builder.scoring.contents import Contents
 from builder.scoring.samples import Planned
