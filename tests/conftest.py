@@ -73,6 +73,16 @@ def tiny_pictures(tiny: BuildResult) -> list[Path]:
     return sorted(p for p in (tiny.output.parent / "pictures").rglob("*") if p.is_file())
 
 
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this process's temporary files go; what it imports from there may be compiled, as for a user."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tf_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that ``tests.tf_keras_files`` writes, in a process of its own. Read it; never write to it."""

@@ -301,6 +301,7 @@ class TestCommandLine:
         """However a command ends, of it and of the processes that it started no temporary file is left."""
         (tmp_path / "temporary").mkdir()
         monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # as users have it
         yield
         assert list((tmp_path / "temporary").iterdir()) == []
 

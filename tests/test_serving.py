@@ -83,6 +83,12 @@ def serve(folder: Path, requests: list[tuple[str, dict[str, Any]]]) -> tuple[lis
     return names, answers
 
 
+def test_no_compiled_code_stays_in_the_temporary_folder(tmp_path: Path, temporary: Path) -> None:
+    build(tiny_config(tmp_path, {"a": 3, "b": 4}, saved_model=tmp_path / "serving", keras_output=tmp_path / "m.keras"))
+    assert list(temporary.glob("*.py"))  # TensorFlow's own, until the process ends
+    assert not list(temporary.rglob("*.pyc"))
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``serving`` and ``merged.keras`` of two text heads of 3 and 5 labels, and their models."""

@@ -20,6 +20,7 @@ from builder.support.errors import ConfigError, ConversionError
 from builder.support.files import written_folder
 from builder.support.places import check_folder
 from builder.support.quiet import quiet
+from builder.support.tracing import traced
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import END_TO_END, ImageInput
 from edge_runtime.text import TextInput
@@ -37,6 +38,7 @@ def check_target(folder: Path, heads: Sequence[str]) -> None:
         raise ConfigError(f"head name {taken[0]!r} is taken by a signature of the SavedModel; choose another")
 
 
+@traced()
 def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: InputSpec, folder: Path) -> None:
     """Write ``folder``, whole or not at all. ``labels``: of each head, in the order of its scores.
 

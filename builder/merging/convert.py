@@ -20,6 +20,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.source_input import SourceInput
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
+from builder.support.tracing import traced
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
 from edge_runtime.errors import reason
 from edge_runtime.metadata import BACKBONE
@@ -79,6 +80,7 @@ def convert_heads(heads: Mapping[str, Any]) -> dict[str, Part]:
     return {name: parts[name] for name in heads}
 
 
+@traced()
 def _parts(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Part]:
     """Each concrete function converted; equal constants of those converted together are one buffer."""
     parts: dict[str, Part] = {}

@@ -18,6 +18,7 @@ from builder.reading.originals.original import run_float
 from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput
 from builder.support.errors import NoSharedBackboneError
+from builder.support.tracing import traced
 
 Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
 
@@ -44,6 +45,7 @@ class MergedModel:
             for name, tensor in zip(self.seam, self.backbone.outputs, strict=True)
         }
 
+    @traced()
     def features(self, tensors: np.ndarray) -> Features:
         """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
         found = self.backbone.predict(self.source_input.graph_input(tensors), batch_size=32, verbose=0)

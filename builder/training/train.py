@@ -13,6 +13,7 @@ from builder.reporting.progress import Stages
 from builder.scoring.features import holds_features
 from builder.support.errors import ConfigError
 from builder.support.files import written
+from builder.support.tracing import traced
 from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
 from builder.training.report import write_report
@@ -22,6 +23,7 @@ from builder.training.trained import Judged, TrainConfig, Trained
 from edge_runtime.metadata import COLORS, ImageInput
 
 
+@traced()
 def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Trained:
     """Train, look at the held-out samples, and write ``output``, its labels beside it as ``.txt``, and the report.
 
@@ -49,6 +51,7 @@ def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Traine
     return trained
 
 
+@traced()
 def train_on(
     config: TrainConfig,
     base: Base,
