@@ -29,7 +29,7 @@ from builder.reporting.progress import Stages
 from builder.samples.calibration import read_samples
 from builder.samples.files import draw_evenly, find_pictures
 from builder.support.quiet import terminal
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("tensorflow", "keras", "litert-quantizer", "ai-edge-litert", "numpy")

@@ -27,11 +27,13 @@ from builder.merging.backbone import SharedBackbone, find_backbone
 from builder.merging.merge import MergedModel, merge
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
-from builder.tflite.flatbuffer import Part, Writer, read_parts
+from builder.tflite.flatbuffer import Part, read_parts
 from builder.tflite.link import LinkedModel, link
 from builder.tflite.pixel_input import take_pixels
+from builder.tflite.writer import Writer
 from edge_runtime.bundle import append_members
-from edge_runtime.metadata import BACKBONE, HeadInfo, ImageInput, Metadata
+from edge_runtime.image_input import ImageInput
+from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 
 MEASURED_CONVERSIONS = 3  # of separate files; the rest are copies of these under other names
 Timed = dict[str, Any]

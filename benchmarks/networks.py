@@ -24,7 +24,8 @@ from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import Part
 from builder.training.efficientnet_lite0 import efficientnet_lite0
-from edge_runtime.metadata import BACKBONE, ImageInput
+from edge_runtime.image_input import ImageInput
+from edge_runtime.metadata import BACKBONE
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION = 100

@@ -8,7 +8,7 @@ from typing import Any, Callable, Union
 import numpy as np
 
 from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import image_tensor
 from edge_runtime.text import TextInput, Tokenizer
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Union
 
 import numpy as np
 
+from edge_runtime.checked import field_of, one_of, positive
 from edge_runtime.errors import BundleError
 from edge_runtime.identity import Identity, bounded_text
+from edge_runtime.image_input import ImageInput
 from edge_runtime.quantization import FLOAT, Quantization
 from edge_runtime.text import TextInput
 
@@ -19,58 +21,10 @@ ALL = "all"  # one more, the scores of all heads at once; older files lack it, a
 FEATURES = "features"  # the tensor between backbone and heads, or the deepest of several
 RESERVED_NAMES = (BACKBONE, JOINT, END_TO_END)
 HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESIZE_METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
-RESIZE_FITS = ("stretch", "crop", "pad")
-COLORS = {"RGB": 3, "L": 1}  # Pillow's names and how many channels; L is greyscale
 ACTIVATIONS = ("softmax", "sigmoid")
-_LARGEST = (1 << 53) - 1  # what every reader of JSON takes for the same number
 # Older interpreters have signatures, but run those of all subgraphs but the first on the wrong tensors, and say nothing:
 # tflite-runtime 2.8.0 and 2.9.1 gave all labels the same probability, 2.10.0 to 2.14.0 answered rightly.
 OLDEST_RUNTIME = (2, 10)
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """The picture the backbone takes: uint8 (1, height, width, channels), and how a larger picture becomes one.
-
-    ``fit``: ``stretch`` ignores the aspect ratio, ``crop`` takes the largest centred part that has it, ``pad`` adds
-    black. ``color``: of ``COLORS``.
-    """
-
-    height: int
-    width: int
-    method: str = "bilinear"
-    antialias: bool = True
-    fit: str = "stretch"
-    kind: str = "image"
-    color: str = "RGB"
-
-    @property
-    def name(self) -> str:
-        """The name of the input in the signatures."""
-        return "image"
-
-    @property
-    def noun(self) -> str:
-        """The users' word for such samples."""
-        return "pictures"
-
-    def __str__(self) -> str:
-        antialias = "antialiased" if self.antialias else "not antialiased"
-        color = "greyscale" if self.color == "L" else self.color
-        return f"{self.width} x {self.height} {color}, {self.fit}, {self.method}, {antialias}"
-
-    @property
-    def shape(self) -> Tuple[int, ...]:
-        return (1, self.height, self.width, COLORS[self.color])
-
-    @property
-    def dtype(self) -> Any:
-        return np.dtype(np.uint8)
-
-    def to_json(self) -> Dict[str, Any]:
-        """The member's ``input``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -147,26 +101,26 @@ class Metadata:
         Raises ``BundleError`` naming the first field that is missing or wrong.
         """
         _check_version(document)
-        backbone = _get(document, "backbone", dict)
+        backbone = field_of(document, "backbone", dict)
         seam = _seam(backbone)
         if seam[0].name != FEATURES:
             raise BundleError(f"expected a seam that begins with {FEATURES!r}")
-        if _get(backbone, "features", list) != list(seam[0].shape):
+        if field_of(backbone, "features", list) != list(seam[0].shape):
             raise BundleError(f"expected features {list(seam[0].shape)} as in the seam, found another shape")
-        heads = tuple(_head(item) for item in _get(document, "heads", list))
+        heads = tuple(_head(item) for item in field_of(document, "heads", list))
         if len({h.head_name for h in heads}) != len(heads):
             raise BundleError("expected heads with names of their own")
         return cls(
-            input=_input(_get(document, "input", dict), vocabulary),
-            backbone_digest=_get(backbone, "digest", str),
+            input=_input(field_of(document, "input", dict), vocabulary),
+            backbone_digest=field_of(backbone, "digest", str),
             seam=seam,
             heads=heads,
-            model_bytes=_get(document, "model_bytes", int),
-            scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
-            min_runtime=_version(_get(document, "min_runtime", str)),
-            joint=None if document.get("joint") is None else _get(document, "joint", dict),
-            quality=_quality(_get(document, "quality", dict)),
-            built=_get(document, "built", dict),
+            model_bytes=field_of(document, "model_bytes", int),
+            scores=_quantization(field_of(field_of(document, "scores", dict), "quantization", dict)),
+            min_runtime=_version(field_of(document, "min_runtime", str)),
+            joint=None if document.get("joint") is None else field_of(document, "joint", dict),
+            quality=_quality(field_of(document, "quality", dict)),
+            built=field_of(document, "built", dict),
             identity=Identity.from_json(document.get("identity")),
         )
 
@@ -208,16 +162,16 @@ class HeadPack:
         Raises ``BundleError`` naming the first field that is missing or wrong.
         """
         _check_version(document)
-        backbone = _get(document, "backbone", dict)
+        backbone = field_of(document, "backbone", dict)
         return cls(
-            head=_head(_get(document, "head", dict)),
-            backbone_digest=_get(backbone, "digest", str),
+            head=_head(field_of(document, "head", dict)),
+            backbone_digest=field_of(backbone, "digest", str),
             seam=_seam(backbone),
-            scores=_quantization(_get(_get(document, "scores", dict), "quantization", dict)),
-            model_bytes=_get(document, "model_bytes", int),
-            min_runtime=_version(_get(document, "min_runtime", str)),
-            quality=_quality(_get(document, "quality", dict)),
-            built=_get(document, "built", dict),
+            scores=_quantization(field_of(field_of(document, "scores", dict), "quantization", dict)),
+            model_bytes=field_of(document, "model_bytes", int),
+            min_runtime=_version(field_of(document, "min_runtime", str)),
+            quality=_quality(field_of(document, "quality", dict)),
+            built=field_of(document, "built", dict),
         )
 
 
@@ -237,7 +191,7 @@ def check_head_name(name: str) -> None:
 
 
 def _check_version(document: Any) -> None:
-    version = _get(document, "format_version", int)
+    version = field_of(document, "format_version", int)
     if version != FORMAT_VERSION:
         raise BundleError(
             f"expected format_version {FORMAT_VERSION}, found {version}; "
@@ -267,20 +221,11 @@ def _quantization_to_json(quantization: Quantization) -> Mapping[str, Any]:
 
 def _quantization(item: Mapping[str, Any]) -> Quantization:
     """Older interpreters tell it wrongly for all subgraphs but the first, so the members say it."""
-    dtype = _choice(item.get("dtype"), ("int8", "uint8", "int16", "float32"), "a quantization's dtype")
+    dtype = one_of(item.get("dtype"), ("int8", "uint8", "int16", "float32"), "a quantization's dtype")
     scale = item.get("scale")
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 <= scale < 1e9:
         raise BundleError(f"expected a scale as a number, found {scale!r:.60}")
-    return Quantization(float(scale), _get(item, "zero_point", int), np.dtype(dtype))
-
-
-def _get(document: Any, key: str, kind: type) -> Any:
-    value = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise BundleError(f"expected {key!r} as {kind.__name__}, found {value!r:.60}")
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise BundleError(f"expected {key!r} of at most {_LARGEST}, found a number of {len(str(value))} digits")
-    return value
+    return Quantization(float(scale), field_of(item, "zero_point", int), np.dtype(dtype))
 
 
 def _version(text: str) -> Tuple[int, int]:
@@ -290,67 +235,43 @@ def _version(text: str) -> Tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _positive(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
-        raise BundleError(f"expected {what} as a positive number, found {value!r:.60}")
-    return value
-
-
 def _seam(backbone: Mapping[str, Any]) -> Tuple[SeamTensor, ...]:
-    seam = tuple(_seam_tensor(item) for item in _get(backbone, "seam", list))
+    seam = tuple(_seam_tensor(item) for item in field_of(backbone, "seam", list))
     if not seam or len({t.name for t in seam}) != len(seam):
         raise BundleError("expected a seam of one or more tensors, each name once")
     return seam
 
 
 def _seam_tensor(item: Any) -> SeamTensor:
-    shape = tuple(_positive(n, "features") for n in _get(item, "shape", list))
+    shape = tuple(positive(n, "features") for n in field_of(item, "shape", list))
     if not shape:
         raise BundleError("expected features with a shape, found none")
-    quantization = _quantization(_get(item, "quantization", dict))
-    return SeamTensor(_get(item, "name", str), shape, quantization, _get(item, "digest", str))
-
-
-def _choice(value: Any, valid: Tuple[str, ...], what: str) -> str:
-    if value not in valid:
-        raise BundleError(f"expected {what} as one of {', '.join(valid)}, found {value!r:.60}")
-    return str(value)
+    quantization = _quantization(field_of(item, "quantization", dict))
+    return SeamTensor(field_of(item, "name", str), shape, quantization, field_of(item, "digest", str))
 
 
 def _input(item: Mapping[str, Any], vocabulary: Any) -> Union[ImageInput, TextInput]:
-    kind = _choice(item.get("kind"), ("image", "tokens", "sequences"), "input kind")
-    return _image_input(item) if kind == "image" else TextInput.from_json(item, vocabulary)
-
-
-def _image_input(item: Mapping[str, Any]) -> ImageInput:
-    return ImageInput(
-        height=_positive(item.get("height"), "input height"),
-        width=_positive(item.get("width"), "input width"),
-        method=_choice(item.get("method"), RESIZE_METHODS, "input method"),
-        antialias=_get(item, "antialias", bool),
-        fit=_choice(item.get("fit"), RESIZE_FITS, "input fit"),
-        kind=_choice(item.get("kind"), ("image",), "input kind"),
-        color=_choice(item.get("color"), tuple(COLORS), "input color"),
-    )
+    kind = one_of(item.get("kind"), ("image", "tokens", "sequences"), "input kind")
+    return ImageInput.from_json(item) if kind == "image" else TextInput.from_json(item, vocabulary)
 
 
 def _quality(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Empty before a build has verified itself; else with figures for each head, of which ``info`` prints two."""
-    for head in (_get(item, "heads", dict) if "heads" in item else {}).values():
-        _get(head, "pictures", int)
-        _get(head, "agreement", float)
+    for head in (field_of(item, "heads", dict) if "heads" in item else {}).values():
+        field_of(head, "pictures", int)
+        field_of(head, "agreement", float)
     return item
 
 
 def _head(item: Any) -> HeadInfo:
-    name = _get(item, "head_name", str)
+    name = field_of(item, "head_name", str)
     try:
         check_head_name(name)
     except ValueError as error:
         raise BundleError(f"{error}") from error
-    labels = _get(item, "labels", list)
+    labels = field_of(item, "labels", list)
     if not labels or not all(isinstance(label, str) and label for label in labels):
         raise BundleError(f"expected the labels of {name} as a list of strings, found {labels!r:.60}")
-    activation = _choice(item.get("activation"), ACTIVATIONS, "activation")
+    activation = one_of(item.get("activation"), ACTIVATIONS, "activation")
     title = bounded_text(f"the title of {name}", item.get("title", ""))
-    return HeadInfo(name, tuple(labels), activation, _get(item, "bytes", int), title)
+    return HeadInfo(name, tuple(labels), activation, field_of(item, "bytes", int), title)

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edge_runtime.errors import PictureError
 from edge_runtime.files import open_file
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte of RGB; Pillow's own threshold for a decompression bomb
 # What is opened, whatever a file is called, by Pillow's names. Pillow decodes forty more formats, PostScript among them.

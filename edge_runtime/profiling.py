@@ -17,8 +17,8 @@ from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision
 from edge_runtime.camera.sources import Shot
 from edge_runtime.engine import Features, MultiHeadClassifier
+from edge_runtime.image_input import ImageInput
 from edge_runtime.inputs import picture_input
-from edge_runtime.metadata import ImageInput
 from edge_runtime.results import top_categories
 
 LARGE, SMALL = (640, 480), (320, 240)  # (width, height): what cameras send, and the smallest they can

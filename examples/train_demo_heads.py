@@ -28,7 +28,7 @@ import numpy as np
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError
 from builder.training.samples import Samples, read_class_folders, validating
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 if TYPE_CHECKING:  # Keras takes seconds to import: only the processes that train do so
     import keras

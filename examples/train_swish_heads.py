@@ -25,7 +25,7 @@ from train_demo_heads import OFFSET, ROOT, SCALE
 
 from builder.training.efficientnet_lite0 import efficientnet_lite0
 from builder.training.samples import Samples, read_class_folders
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 SIZE, TEACHER_SIZE = 96, 224
 TASKS = ("animals", "garden", "things")

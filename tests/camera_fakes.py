@@ -12,8 +12,9 @@ import numpy as np
 from edge_runtime.camera.capture import Capture, Frame
 from edge_runtime.camera.sources import Shot, Source
 from edge_runtime.errors import SourceError
+from edge_runtime.image_input import ImageInput
 from edge_runtime.joint import JointInfo
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
+from edge_runtime.metadata import HeadInfo, Metadata, SeamTensor
 from tests.laws import joint_table
 
 SPEC = ImageInput(32, 32)

@@ -268,7 +268,7 @@ def damaged_picture(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
 
 def read_picture(path: Path) -> None:
-    from edge_runtime.metadata import ImageInput
+    from edge_runtime.image_input import ImageInput
     from edge_runtime.preprocess import encoded_tensor, image_tensor
 
     refused: list[PictureError] = []

@@ -29,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/reading/shapes.py": ("test_layer_forms", "test_reading_calls"),
     "builder/reading/padding.py": ("test_layer_forms", "test_backbone"),
     "builder/reading/graph.py": ("test_reading_calls", "test_backbone", "test_formats_tf_keras"),
+    "builder/reading/keras_graph.py": ("test_reading_calls", "test_backbone", "test_formats_tf_keras"),
     "builder/merging/difference.py": ("test_difference", "test_backbone"),
     "builder/merging/backbone.py": ("test_backbone", "test_difference"),
     "builder/merging/merge.py": ("test_reading_calls", "test_backbone", "test_convert"),

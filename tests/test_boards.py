@@ -18,8 +18,9 @@ from builder.commands.cli import main as builder_main
 from builder.quantizing.quantize import quantize
 from builder.settings.targets import TARGETS
 from builder.support.errors import ConfigError
-from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
+from builder.tflite.flatbuffer import Part, read_parts, tensor_name
 from builder.tflite.versions import min_runtime
+from builder.tflite.writer import write_parts
 from edge_runtime import probe as on_device
 from edge_runtime.bundle import append_files
 from edge_runtime.cli import main as device_main

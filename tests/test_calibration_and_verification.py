@@ -18,9 +18,10 @@ from builder.samples import calibration
 from builder.samples.calibration import chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
 from builder.support.errors import ConversionError, SamplesError
-from builder.tflite.flatbuffer import Part, plain_tensor, write_parts
+from builder.tflite.flatbuffer import Part, plain_tensor
+from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from tests.tiny_models import save_pictures
 
 

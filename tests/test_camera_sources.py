@@ -20,7 +20,7 @@ from edge_runtime.camera.opening import open_source
 from edge_runtime.camera.source_picamera2 import rgb_of_yuv420, stream_sizes
 from edge_runtime.camera.sources import Shot, Source, SourceOptions, shown_address
 from edge_runtime.errors import PictureError, SourceError
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import encoded_tensor, image_tensor
 from tests.camera_fakes import pixels
 from tests.tiny_models import save_pictures, tiny_picture

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from builder.training import samples
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 DATA = Path(__file__).resolve().parent.parent / "calibration_data"
 CLASSES = {

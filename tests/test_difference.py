@@ -19,7 +19,7 @@ from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.difference import first_difference  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
-from builder.reading.graph import _tensor_histories  # noqa: E402
+from builder.reading.keras_graph import _tensor_histories  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402

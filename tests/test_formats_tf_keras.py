@@ -14,7 +14,8 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from builder.reading.formats import StoredModel, hdf5, read_model  # noqa: E402
-from builder.reading.graph import WeightPool, read_graph  # noqa: E402
+from builder.reading.graph import WeightPool  # noqa: E402
+from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.text_input import TextSourceInput  # noqa: E402

@@ -30,7 +30,7 @@ from builder.support.errors import ConfigError, ModelFileError, NoSharedBackbone
 from edge_runtime import MultiHeadClassifier, PictureError  # noqa: E402
 from edge_runtime.camera.capture import Capture  # noqa: E402
 from edge_runtime.camera.record import Gallery  # noqa: E402
-from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, ImageInput  # noqa: E402
+from edge_runtime.image_input import RESIZE_FITS, RESIZE_METHODS, ImageInput  # noqa: E402
 from edge_runtime.preprocess import encoded_tensor, image_tensor, stored_tensor  # noqa: E402
 from tests import tflite_files  # noqa: E402
 from tests.camera_fakes import Script, drain, pixels  # noqa: E402

@@ -15,8 +15,9 @@ from builder.joint.layout import lay_out
 from builder.joint.logistic import folds
 from builder.joint.observe import FEW_PICTURES, grouped_samples
 from builder.joint.router import Evidence, Router, fit_router, near_duplicates
-from builder.tflite.flatbuffer import plain_tensor, write_parts
+from builder.tflite.flatbuffer import plain_tensor
 from builder.tflite.link import JOINT_SEAM
+from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import HeadInfo
 

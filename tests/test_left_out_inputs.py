@@ -15,8 +15,9 @@ from builder.quantizing.equalize import equalized  # noqa: E402
 from builder.quantizing.quantize import pin, quantize  # noqa: E402
 from builder.quantizing.ranges import measure_ranges  # noqa: E402
 from builder.quantizing.rounding import Learning, round_parts  # noqa: E402
-from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts, write_parts  # noqa: E402
+from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts  # noqa: E402
 from builder.tflite.parts import constant, is_constant  # noqa: E402
+from builder.tflite.writer import write_parts  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 

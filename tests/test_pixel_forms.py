@@ -13,7 +13,8 @@ keras = pytest.importorskip("keras")
 from keras import layers, ops  # noqa: E402
 
 from builder.reading.formats.stored import live_weights  # noqa: E402
-from builder.reading.graph import Graph, WeightPool, read_graph  # noqa: E402
+from builder.reading.graph import Graph, WeightPool  # noqa: E402
+from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
 from builder.reading.simplify import simplify  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402

@@ -18,9 +18,10 @@ from builder.quantizing import latency
 from builder.quantizing.mixed import Plan
 from builder.settings.config import ALGORITHMS, PRECISIONS, BuildConfig
 from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError
-from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts, write_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts
 from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name
+from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import OLDEST_RUNTIME

@@ -18,9 +18,10 @@ from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
 from builder.quantizing.rounding import Observed
 from builder.tflite.batches import batch_of
-from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts, write_parts
+from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts
 from builder.tflite.parts import constant, names
 from builder.tflite.stepper import Stepper, run_operator
+from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
 
 RNG = np.random.default_rng(3)

@@ -25,7 +25,8 @@ from edge_runtime import (
     UnknownHeadError,
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
-from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, ImageInput, Metadata, SeamTensor, check_head_name
+from edge_runtime.image_input import ImageInput
+from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, Metadata, SeamTensor, check_head_name
 from edge_runtime.quantization import FLOAT
 from tests.laws import joint_table, one_line
 from tests.tiny_models import FEATURES, SIZE, THREE_HEADS, label_names

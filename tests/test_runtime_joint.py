@@ -11,8 +11,9 @@ import pytest
 
 from edge_runtime import BundleError, EdgeRuntimeError
 from edge_runtime.bundle import append_members, read_metadata
+from edge_runtime.image_input import ImageInput
 from edge_runtime.joint import JointInfo, judge
-from edge_runtime.metadata import HeadInfo, ImageInput, Metadata, SeamTensor
+from edge_runtime.metadata import HeadInfo, Metadata, SeamTensor
 from tests.laws import joint_table, one_line
 
 MODEL = b"\x1c\0\0\0TFL3" + b"\0" * 200

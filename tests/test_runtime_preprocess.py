@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime import PictureError
-from edge_runtime.metadata import RESIZE_FITS, RESIZE_METHODS, ImageInput
+from edge_runtime.image_input import RESIZE_FITS, RESIZE_METHODS, ImageInput
 from edge_runtime.preprocess import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, _box, encoded_tensor, image_tensor
 from tests.laws import one_line
 from tests.tiny_models import tiny_picture

@@ -22,7 +22,7 @@ from builder.merging.merge import MergedModel
 from builder.reading.picture_input import PictureSourceInput
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ConfigError
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from tests.tiny_models import label_names, tiny_config, tiny_picture
 from tests.tiny_texts import sentences, text_config
 

@@ -14,8 +14,8 @@ from builder.reading.classifier import Classifier
 from builder.reading.reader import Reader
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.tflite.assembler import Assembler
-from builder.tflite.flatbuffer import Writer
 from builder.tflite.metadata import BUFFER_NAME, Picture, Scores, model_metadata, read_model_metadata
+from builder.tflite.writer import Writer
 
 NAMES = ("Cat", "Big dog", "Nothing")
 LABELS = "Cat\nBig dog\nNothing\n"

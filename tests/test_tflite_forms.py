@@ -17,7 +17,7 @@ from builder.reading.reader import Reader
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.support.errors import ModelFileError, NoSharedBackboneError
 from builder.tflite.assembler import Assembler
-from builder.tflite.flatbuffer import write_parts
+from builder.tflite.writer import write_parts
 
 SIZE, LABELS = 16, 3
 RELU6, SAME, VALID = 3, 0, 1

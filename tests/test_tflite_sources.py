@@ -30,8 +30,8 @@ from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
+from edge_runtime.image_input import ImageInput  # noqa: E402
 from edge_runtime.inputs import tensor_maker  # noqa: E402
-from edge_runtime.metadata import ImageInput  # noqa: E402
 from tests import tflite_files  # noqa: E402
 from tests.tflite_files import changed, convert, move_weight  # noqa: E402
 from tests.tiny_models import SIZE, label_names, save_pictures, tiny_base, tiny_classifier  # noqa: E402

@@ -18,7 +18,7 @@ from builder.commands.cli import main
 from builder.support.errors import ConfigError, SamplesError
 from builder.training.fit import class_weights, fit_head
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import image_tensor
 from edge_runtime.quantization import Quantization
 from tests.tiny_models import SIZE, tiny_base, tiny_classifier, tiny_picture

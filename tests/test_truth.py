@@ -22,7 +22,7 @@ from builder.reading.originals.original import KerasOriginal  # noqa: E402
 from builder.samples.gathered import collect_samples  # noqa: E402
 from builder.support.errors import NoSharedBackboneError  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
-from edge_runtime.metadata import ImageInput  # noqa: E402
+from edge_runtime.image_input import ImageInput  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier, tiny_config  # noqa: E402
 
 

@@ -25,7 +25,7 @@ from builder.reading.source_input import AS_KERAS_RESIZES  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
 from edge_runtime.bundle import read_model  # noqa: E402
-from edge_runtime.metadata import ImageInput  # noqa: E402
+from edge_runtime.image_input import ImageInput  # noqa: E402
 from edge_runtime.preprocess import image_tensor  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 from tests.tutorial_models import MODELS, ONLY_HDF5, SIZE, pictures_for, seeded, small_base  # noqa: E402

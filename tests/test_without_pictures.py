@@ -21,7 +21,7 @@ from builder.samples.noise import noise_sets
 from builder.settings.config import SAMPLE_FREE, BuildConfig
 from builder.support.errors import QualityError, SamplesError
 from edge_runtime.cli import main as edge_runtime_main
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.text import TextInput
 from tests.test_docs import complaints
 from tests.tiny_models import tiny_config

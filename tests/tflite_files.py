@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import Part, read_subgraphs, write_parts
+from builder.tflite.flatbuffer import Part, read_subgraphs
+from builder.tflite.writer import write_parts
 
 CONSTANT_BYTES = 64  # smaller constants are axes and paddings
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from builder.boards.work import CONVERSION, DYNAMIC_LAYERS, kind_of, precision_of, work_of
 from builder.quantizing.quantize import quantize
-from builder.tflite.flatbuffer import INT32, Part, activation_code, plain_tensor, read_parts, write_parts
+from builder.tflite.flatbuffer import INT32, Part, activation_code, plain_tensor, read_parts
 from builder.tflite.parts import is_constant
 from builder.tflite.versions import with_versions
+from builder.tflite.writer import write_parts
 from edge_runtime.bundle import append_files
 from edge_runtime.probe import FORMAT_VERSION, MEMBER, PRECISIONS
 

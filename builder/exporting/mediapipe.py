@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from builder.support.errors import ConfigError
-from builder.tflite.flatbuffer import FLOAT32, Part, Writer, plain_tensor, read_parts, scale_and_zero_point
+from builder.tflite.flatbuffer import FLOAT32, Part, plain_tensor, read_parts, scale_and_zero_point
 from builder.tflite.metadata import BUFFER_NAME, Picture, Scores, model_metadata
 from builder.tflite.parts import without_unused
 from builder.tflite.versions import with_versions
+from builder.tflite.writer import Writer
 from edge_runtime.bundle import append_files, labels_member, labels_text
 from edge_runtime.inputs import picture_input
 from edge_runtime.joint import JointInfo

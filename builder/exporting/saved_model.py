@@ -21,8 +21,9 @@ from builder.support.files import written_folder
 from builder.support.places import check_folder
 from builder.support.quiet import quiet
 from builder.support.tracing import traced
+from edge_runtime.image_input import ImageInput
 from edge_runtime.inputs import InputSpec
-from edge_runtime.metadata import END_TO_END, ImageInput
+from edge_runtime.metadata import END_TO_END
 from edge_runtime.text import TextInput
 
 ALL, BY_INDEX, PIXELS = "all", "by_index", "pixels"  # signatures that are no head

@@ -27,8 +27,9 @@ from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import named_preprocessing
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
-from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name, write_parts
+from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name
 from builder.tflite.versions import with_versions
+from builder.tflite.writer import write_parts
 from edge_runtime.engine import MultiHeadClassifier, by_name
 from edge_runtime.metadata import HeadInfo, SeamTensor
 from edge_runtime.quantization import FLOAT

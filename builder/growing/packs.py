@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builder.tflite.flatbuffer import Part, quantization, write_parts
+from builder.tflite.flatbuffer import Part, quantization
 from builder.tflite.names import with_names
 from builder.tflite.versions import min_runtime
+from builder.tflite.writer import write_parts
 from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 
 

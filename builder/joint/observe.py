@@ -13,8 +13,9 @@ from builder.joint.router import Evidence, unit
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Sample, draw_evenly, find_pictures, find_samples
 from builder.support.arrays import pooled
-from builder.tflite.flatbuffer import Part, operator_name, quantization, write_parts
+from builder.tflite.flatbuffer import Part, operator_name, quantization
 from builder.tflite.link import logits_tensor
+from builder.tflite.writer import write_parts
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
 from edge_runtime.interpreter import find_interpreter

@@ -21,7 +21,8 @@ from builder.reading.source_input import SourceInput
 from builder.support.errors import ConversionError
 from builder.support.quiet import quiet
 from builder.support.tracing import traced
-from builder.tflite.flatbuffer import Part, read_parts, tensor_name, write_parts
+from builder.tflite.flatbuffer import Part, read_parts, tensor_name
+from builder.tflite.writer import write_parts
 from edge_runtime.errors import reason
 from edge_runtime.metadata import BACKBONE
 

@@ -19,7 +19,8 @@ from builder.reading.tflite.forms import size
 from builder.reading.tflite.operators import Held, Shape
 from builder.settings.input_scaling import PixelTransform
 from builder.tflite.assembler import Assembler
-from builder.tflite.flatbuffer import VALID, Part, write_parts
+from builder.tflite.flatbuffer import VALID, Part
+from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 

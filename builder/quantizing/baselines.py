@@ -8,8 +8,9 @@ from litert_quantizer import algorithm_manager, qtyping, recipe_manager
 
 from builder.quantizing.quantize import run_recipe
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import read_parts, set_limits, tensor_name, write_parts
+from builder.tflite.flatbuffer import read_parts, set_limits, tensor_name
 from builder.tflite.parts import Range
+from builder.tflite.writer import write_parts
 
 _LITERT = {
     "litert_minmax": algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT,

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import FLOAT32, Part, fused_activation, operator_name, read_parts, write_parts
+from builder.tflite.flatbuffer import FLOAT32, Part, fused_activation, operator_name, read_parts
 from builder.tflite.parts import constant
+from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from builder.tflite.flatbuffer import Part, dtype_of, write_parts
+from builder.tflite.flatbuffer import Part, dtype_of
 from builder.tflite.parts import constant_operators
 from builder.tflite.splice import result_name
 from builder.tflite.stepper import one_operator
+from builder.tflite.writer import write_parts
 from edge_runtime.benchmark import measure
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE

@@ -12,8 +12,9 @@ from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, reci
 
 from builder.quantizing.accumulators import fit_accumulators
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, quantization, read_parts, tensor_name, write_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, quantization, read_parts, tensor_name
 from builder.tflite.parts import Range
+from builder.tflite.writer import write_parts
 from edge_runtime.metadata import BACKBONE
 from edge_runtime.quantization import FLOAT
 

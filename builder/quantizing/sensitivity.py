@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import Part, quantization, write_parts
+from builder.tflite.flatbuffer import Part, quantization
 from builder.tflite.parts import as_held
 from builder.tflite.stepper import Stepper
+from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 

@@ -9,6 +9,7 @@ enter: see ``spelling``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from builder.reading.content import digest
@@ -36,10 +37,8 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
     """
     shapes = tensor_shapes(graph, shape)
     padding = explicit_padding(graph, shapes)
+    numbers = _Numbers({source: shapes[Ref(INPUT, 0)]})
     found: list[str] = []
-    unshaped: dict[str, str] = {}  # from a digest to that of the same numbers before they were given another shape
-    turned: dict[str, tuple[str, list[int]]] = {}  # to what has its axes in another order: of which numbers, and which
-    sized: dict[str, Shape | None] = {source: shapes[Ref(INPUT, 0)]}
 
     def digest_of(ref: Ref) -> str:
         return f"{source if ref.node == INPUT else found[ref.node]}.{ref.output}"
@@ -48,25 +47,6 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
         whole, _, output = digest_of(ref).rpartition(".")
         return whole if output == "0" else digest("output", whole, output)
 
-    def reshaped(numbers: str, wanted: Shape | None) -> str:
-        """The digest of ``numbers`` in another shape; where that is the shape they had first, their own."""
-        numbers = unshaped.get(numbers, numbers)
-        if wanted is not None and wanted == sized.get(numbers):
-            return numbers
-        result = digest("reshape", list(wanted) if wanted else None, numbers)
-        unshaped[result] = numbers
-        return result
-
-    def transposed(numbers: str, order: list[int]) -> str:
-        """The digest of ``numbers`` with their axes in another order; of a transposition of another one, of both."""
-        first, before = turned.get(numbers, (numbers, list(range(len(order)))))
-        both = [before[axis] for axis in order]
-        if both == sorted(both):
-            return first
-        result = digest("Transpose", {"axes": both}, first)
-        turned[result] = first, both
-        return result
-
     for i, node in enumerate(graph.nodes):
         refs = list(node.inputs())
         inputs, behind = [shapes.get(ref) for ref in refs], shapes[Ref(i, 0)]
@@ -74,23 +54,54 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
         activation = activation_form(node, len(behind) if behind else rank)
         kind, settings = settings_form(node, inputs)
         if reshapes(node) and behind is not None:
-            result = reshaped(same(refs[0]), behind)
+            result = numbers.reshaped(same(refs[0]), behind)
         elif does_nothing(node, kind, settings, inputs):
             result = same(refs[0])
         elif kind == "Transpose" and is_keras(node.definition) and settings["axes"] is not None and len(refs) == 1:
-            result = transposed(same(refs[0]), settings["axes"])
+            result = numbers.transposed(same(refs[0]), settings["axes"])
         elif is_bare_activation(node) and activation is not None:
             result = digest("activation", activation, same(refs[0]))
         else:
             result = _digest_of_call(node, kind, settings, padding.get(i), digest_of, with_weights)
             if node.config.get("keepdims") and kind in ("ops.Mean", "ops.Max"):
-                sized.setdefault(result, _without(inputs[0], settings["axis"]))
-                result = reshaped(result, behind)
+                numbers.shapes.setdefault(result, _without(inputs[0], settings["axis"]))
+                result = numbers.reshaped(result, behind)
             if activation is not None and "activation" in node.config:
                 result = digest("activation", activation, result)
-        sized.setdefault(result, behind)
+        numbers.shapes.setdefault(result, behind)
         found.append(result)
     return found
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Digests of the same numbers in other shapes and with their axes in another order.
+
+    ``shapes``: that in which the numbers of a digest first were.
+    """
+
+    shapes: dict[str, Shape | None]
+    _unshaped: dict[str, str] = field(default_factory=dict)  # to the digest of the numbers before they were reshaped
+    _turned: dict[str, tuple[str, list[int]]] = field(default_factory=dict)  # to that before, and the order of its axes
+
+    def reshaped(self, numbers: str, wanted: Shape | None) -> str:
+        """The digest of ``numbers`` in another shape; where that is the shape they had first, their own."""
+        numbers = self._unshaped.get(numbers, numbers)
+        if wanted is not None and wanted == self.shapes.get(numbers):
+            return numbers
+        result = digest("reshape", list(wanted) if wanted else None, numbers)
+        self._unshaped[result] = numbers
+        return result
+
+    def transposed(self, numbers: str, order: list[int]) -> str:
+        """The digest of ``numbers`` with their axes in another order; of a transposition of another one, of both."""
+        first, before = self._turned.get(numbers, (numbers, list(range(len(order)))))
+        both = [before[axis] for axis in order]
+        if both == sorted(both):
+            return first
+        result = digest("Transpose", {"axes": both}, first)
+        self._turned[result] = first, both
+        return result
 
 
 def one_node_each(graph: Graph, shape: tuple[int | None, ...]) -> Graph:

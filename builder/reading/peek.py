@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from builder.reading.formats.applications import Application, application_of
 from builder.reading.formats.downloads import LABEL_FILES, is_teachable_machine
 from builder.reading.formats.stored import LOADING_ERRORS, is_merged
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 
 _MOST = 64 << 20  # bytes of a configuration
 _HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -15,7 +15,7 @@ from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import GREY, PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.lazy import Lazy
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 keras: Any = Lazy("keras")
 

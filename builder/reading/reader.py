@@ -11,7 +11,8 @@ from builder.reading.classifier import Classifier
 from builder.reading.digests import one_node_each
 from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel, contradictions
-from builder.reading.graph import UnreadableModelError, WeightPool, output_names, read_graph
+from builder.reading.graph import UnreadableModelError, WeightPool
+from builder.reading.keras_graph import output_names, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers
 from builder.reading.outputs import LOGITS, Output
 from builder.reading.source_input import check_one_input, read_source_input, size_note

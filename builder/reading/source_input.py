@@ -6,7 +6,8 @@ from pathlib import Path
 
 from builder.reading.formats.applications import application_of
 from builder.reading.formats.stored import StoredModel, is_merged
-from builder.reading.graph import Graph, input_shapes
+from builder.reading.graph import Graph
+from builder.reading.keras_graph import input_shapes
 from builder.reading.picture_input import PictureSourceInput, declared_pixels
 from builder.reading.simplify import leading_resize, simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization

@@ -11,8 +11,8 @@ from PIL import Image
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Picture
 from builder.support.errors import SamplesError
+from edge_runtime.image_input import ImageInput
 from edge_runtime.inputs import InputSpec
-from edge_runtime.metadata import ImageInput
 from edge_runtime.preprocess import picture_of
 
 NOISE_PICTURES = 32

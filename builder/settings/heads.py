@@ -12,7 +12,8 @@ from builder.settings.input_scaling import PREPROCESSING_KIND, PixelTransform
 from builder.settings.kinds import LABELS, SIZE, Flag, Kind, SettingPath, Share, Text, one_of
 from builder.settings.model import settings
 from builder.support.errors import ConfigError
-from edge_runtime.metadata import ACTIVATIONS, RESIZE_FITS, RESIZE_METHODS, check_new_head_name
+from edge_runtime.image_input import RESIZE_FITS, RESIZE_METHODS
+from edge_runtime.metadata import ACTIVATIONS, check_new_head_name
 from edge_runtime.text import MAX_LENGTH, MAX_NGRAM, SIDES, SPLIT, STANDARDIZE
 
 Size = Annotated[tuple[int, int], SIZE]

@@ -10,8 +10,9 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder.tflite.flatbuffer import Part, Writer
+from builder.tflite.flatbuffer import Part
 from builder.tflite.versions import with_versions
+from builder.tflite.writer import Writer
 from edge_runtime.metadata import ALL
 
 Subgraph = tuple[list[int], list[int], dict[str, int], dict[str, int]]  # tensors, operators, inputs, outputs

@@ -11,9 +11,10 @@ import numpy as np
 
 from builder.support.errors import ConversionError
 from builder.tflite.all_scores import Subgraph, all_subgraph, joining
-from builder.tflite.flatbuffer import Part, Writer, quantization, read_parts
+from builder.tflite.flatbuffer import Part, quantization, read_parts
 from builder.tflite.names import with_names
 from builder.tflite.versions import Version, min_runtime, with_versions
+from builder.tflite.writer import Writer
 from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
 

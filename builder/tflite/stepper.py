@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from builder.tflite.batches import batch_of, batched, reshaped
-from builder.tflite.flatbuffer import Part, Writer
+from builder.tflite.flatbuffer import Part
 from builder.tflite.parts import constant_operators, makers, without_unused
+from builder.tflite.writer import Writer
 from edge_runtime.interpreter import find_interpreter
 
 Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the first axis where that is 1 long: the batch

@@ -14,7 +14,7 @@ import numpy as np
 from builder.support.errors import ConfigError, SamplesError
 from edge_runtime.errors import PictureError
 from edge_runtime.files import open_file
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor
 
 VALIDATION_EVERY = 6  # each sixth group of a class decides when to stop

@@ -14,7 +14,7 @@ from builder.scoring.features import open_features
 from builder.support.arrays import pooled
 from builder.support.errors import ConfigError, SamplesError
 from builder.training.samples import Samples, labelled
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import image_tensor
 from edge_runtime.quantization import Quantization
 

@@ -20,7 +20,7 @@ from builder.training.report import write_report
 from builder.training.samples import Samples, read_class_folders, read_csv, validating
 from builder.training.stored import check_base, read_features
 from builder.training.trained import Judged, TrainConfig, Trained
-from edge_runtime.metadata import COLORS, ImageInput
+from edge_runtime.image_input import COLORS, ImageInput
 
 
 @traced()

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_runtime.camera.sources import Shot, Source
 from edge_runtime.errors import EdgeRuntimeError, SourceError
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds between attempts to open a lost camera: 1, 2, 4, ... 30
 BROKEN_IN_A_ROW = 50  # frames, after which a camera counts as lost

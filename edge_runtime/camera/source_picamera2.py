@@ -15,7 +15,7 @@ from PIL import Image
 
 from edge_runtime.camera.sources import Shot, Source, SourceOptions
 from edge_runtime.errors import SourceError
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 
 RGB, YUV = "BGR888", "YUV420"
 SHOWN = (640, 480)  # what viewers see, unless a size is asked for

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_runtime.errors import SourceError
 from edge_runtime.folders import pictures_in
-from edge_runtime.metadata import ImageInput
+from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, encoded_tensor, image_tensor
 
 CAMERA_SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080))  # what practically every camera can deliver

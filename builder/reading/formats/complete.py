@@ -9,7 +9,7 @@ from typing import Any
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.differences import VARIABLES
 from builder.reading.formats.stored import LayerPath
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.reading.formats.limits import MAX_LAYERS, MAX_NUMBER
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
 
 # What Keras would act on when it reads a layer, and what no reader here needs: losses and metrics may be anybody's code,

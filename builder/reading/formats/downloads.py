@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.reading.formats.labels import MAX_LABEL_FILE, decoded, labels_of_json, labels_of_text, teachable_labels
 from builder.reading.formats.stored import Origin, StoredModel, reason_of
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import PREPROCESSING
 

@@ -32,7 +32,7 @@ from builder.reading.formats.limits import (
 )
 from builder.reading.formats.rebuild import rebuild, weights_by_order
 from builder.reading.formats.stored import LayerPath, StoredModel
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
 

@@ -32,7 +32,7 @@ from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
 from builder.reading.formats.training import as_inference
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
-from builder.reading.graph import input_shapes
+from builder.reading.keras_graph import input_shapes
 from builder.reading.originals.original import KerasOriginal, write_definition
 from builder.support.errors import ModelFileError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from builder.reading.graph import MODEL_CLASSES
+from builder.reading.keras_graph import MODEL_CLASSES
 
 _CHANCE = ("Random", "RandAugment", "MixUp", "CutMix", "AugMix", "SpectralNormalization")
 _AMOUNTS = ("dropout", "recurrent_dropout", "rate", "stddev")

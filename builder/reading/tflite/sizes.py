@@ -12,7 +12,8 @@ from builder.reading.tflite.file import TfliteFile, input_sides, is_channels_fir
 from builder.reading.tflite.original import shapes_at
 from builder.support.errors import ModelFileError
 from builder.support.naming import advice
-from builder.tflite.flatbuffer import Part, operator_name, settings_of, write_parts
+from builder.tflite.flatbuffer import Part, operator_name, settings_of
+from builder.tflite.writer import write_parts
 from edge_runtime.errors import BundleError
 from edge_runtime.flatbuffer import check_model
 
