@@ -237,7 +237,7 @@ def scored(asked: argparse.Namespace, count: int, jobs: int) -> float:
 def _moments(score: Any, asked: argparse.Namespace, output: Path, wanted: Any, jobs: int) -> Iterator[tuple[float, int]]:
     seen: list[tuple[float, int]] = []
     score(
-        asked.file, str(asked.data), output, wanted, jobs=jobs, block=16,
+        asked.file, str(asked.data), output, wanted, jobs=jobs, block=64,
         advance=lambda done, total, now: seen.append((time.perf_counter(), done)),
     )  # fmt: skip
     yield from seen
