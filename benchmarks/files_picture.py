@@ -1,17 +1,9 @@
-"""The README's picture and its table, from what ``benchmarks.bench`` measured: N files beside one file.
-
-python -m benchmarks.files_picture build/bench/bench.json
-"""
+"""The README's picture and its table, from what ``benchmarks.bench`` measured: N files beside one file."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import click
 
 HEADS = 20
 _WIDTH, _BAR, _LEFT, _LONGEST = 720, 26, 130, 220
@@ -19,20 +11,6 @@ _STYLE = (
     "text{font:14px system-ui,sans-serif;fill:#1d2733}.t{font-weight:600}.n{fill:#d55e00}.o{fill:#0072b2}"
     "@media(prefers-color-scheme:dark){text{fill:#dfe5ea}.n{fill:#ff9a5c}.o{fill:#56b4e9}}"
 )
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/images/files.svg"), show_default=True)
-@click.option("--readme", type=click.Path(path_type=Path), default=Path("README.md"), show_default=True)
-def main(results: Path, output: Path, readme: Path) -> None:
-    """Draw RESULTS, the bench.json of ``benchmarks.bench``, and write its table into the README."""
-    document = json.loads(results.read_text())
-    output.write_text(picture(document), encoding="utf-8")
-    text = readme.read_text(encoding="utf-8")
-    readme.write_text(
-        re.sub(r"\| heads \|.*?\n\n", lambda _: f"{table(document)}\n\n", text, flags=re.DOTALL), encoding="utf-8"
-    )
 
 
 def table(document: Mapping[str, Any]) -> str:
@@ -75,7 +53,3 @@ def _panel(top: float, title: str, values: list[float], unit: str) -> str:
         label = f"{value:.1f} {unit}  {name}"
         found += f'<text x="{_LEFT + 38 + width:.1f}" y="{y + 18}">{label}</text>'
     return found
-
-
-if __name__ == "__main__":
-    main()

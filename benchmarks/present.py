@@ -24,13 +24,21 @@ Row = Mapping[str, Any]
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The machine, the comparison and the marks, ready for a README."""
-    lines = [_machine_line(results), "", _line(_COLUMNS), _line(["---:", "---"] + ["---:"] * (len(_COLUMNS) - 2))]
-    lines += [_line(_cells(row)) for row in results["rows"]]
-    lines += ["", *_notes(results), "", _line(("mark", "reached", "met?")), _line(("---", "---", "---"))]
+    """The machine, the comparison and the marks."""
+    return "\n\n".join([_machine_line(results), comparison(results), "\n".join(_notes(results)), marks(results)]) + "\n"
+
+
+def comparison(results: Mapping[str, Any]) -> str:
+    """A row for each number of heads and variant."""
+    lines = [_line(_COLUMNS), _line(["---:", "---"] + ["---:"] * (len(_COLUMNS) - 2))]
+    return "\n".join([*lines, *(_line(_cells(row)) for row in results["rows"])])
+
+
+def marks(results: Mapping[str, Any]) -> str:
+    """A row for each mark."""
     met = {True: "yes", False: "**no**", None: "-"}
-    lines += [_line((mark["mark"], mark["reached"], met[mark["met"]])) for mark in results["marks"]]
-    return "\n".join(lines) + "\n"
+    lines = [_line(("target", "reached", "met?")), _line(("---", "---", "---"))]
+    return "\n".join([*lines, *(_line((m["mark"], m["reached"], met[m["met"]])) for m in results["marks"])])
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import bench, camera, instructions, lean, measure, present, summary
+from benchmarks import bench, camera, instructions, lean, measure, present, publish, summary
 from benchmarks.text import judge
 
 
@@ -59,23 +59,37 @@ def test_opening_is_told_in_milliseconds_and_in_backbones():
 
 def test_marks_are_met_at_the_limit_and_missed_just_above_it():
     most = 1000 + 2 * (500 + 3 * 1024)
-    at_limit = row(1), row(3, size=most, every=1.05), row(200, one=1.03, first=15.0)
-    assert met(*at_limit) == [True] * 4
-    assert met(at_limit[0], row(3, size=most + 1), at_limit[2]) == [False, True, True, True]
-    assert met(at_limit[0], row(3, size=most, every=1.0501), at_limit[2]) == [True, False, True, True]
-    assert met(*at_limit[:2], row(200, one=1.0301, first=15.01)) == [True, True, False, False]
+    one, three, many = row(1), row(3, size=most, every=1.05), row(200, one=1.01, every=1.06, first=12.0)
+    assert met(one, three, many) == [True] * 5
+    assert met(one, row(3, size=most + 1), many) == [False, True, True, True, True]
+    assert met(one, row(3, size=most, every=1.0501), many) == [True, False, True, True, True]
+    assert met(one, three, row(200, one=1.0101, every=1.0601, first=12.01)) == [True, True, False, False, False]
 
 
 def test_a_mark_looks_at_its_own_figure_only():
-    """All of 200 and one of 3 have no mark."""
-    assert met(row(1, every=9.0), row(3, one=9.0), row(200, every=9.0, size=10**9)) == [True] * 4
+    """One of 3 and the bytes of 200 have no mark."""
+    assert met(row(1, every=9.0), row(3, one=9.0), row(200, size=10**9)) == [True] * 5
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed():
-    assert met(row(1)) == [None] * 4
-    assert met(row(3)) == [None, True, None, None]
-    assert met(row(1), row(200)) == [None, None, True, True]
-    assert met({**row(3), "variant": "separate"}) == [None] * 4
+    assert met(row(1)) == [None] * 5
+    assert met(row(3)) == [None, True, None, None, None]
+    assert met(row(1), row(200)) == [None, None, True, True, True]
+    assert met({**row(3), "variant": "separate"}) == [None] * 5
+
+
+def test_the_readme_and_the_docs_show_the_figures_that_were_recorded():
+    document = json.loads((publish.ROOT / publish.FIGURES).read_text("utf-8"))
+    shown = publish.published(document)
+    assert {path: (publish.ROOT / path).read_text("utf-8") for path in shown} == shown
+    document["rows"][0]["bytes"] *= 2
+    other = publish.published(document)
+    assert all(other[path] != shown[path] for path in shown if path.suffix != ".svg")  # a picture of 20 heads
+
+
+def test_figures_without_a_table_to_go_into_are_refused():
+    with pytest.raises(ValueError, match=r"no table that begins with '\| heads \| file '"):
+        publish.with_table("| heads | variant |\n", "| heads | file |\n| 1 | 2 |")
 
 
 def test_build_time_of_copies_is_extrapolated_and_says_so():

@@ -1,0 +1,60 @@
+"""What ``benchmarks.bench`` measured goes into the README and the docs: its tables, its pictures and every figure.
+
+python -m benchmarks.publish build/bench/bench.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import summary
+from benchmarks.files_picture import picture, table
+from benchmarks.present import comparison, marks, plot
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = Path("docs/benchmarks.json")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("results", type=click.Path(exists=True, path_type=Path))
+def main(results: Path) -> None:
+    """Put the figures of RESULTS, the bench.json of ``benchmarks.bench``, into README.md and docs/."""
+    document = json.loads(results.read_text("utf-8"))
+    for path, text in published(document).items():
+        (ROOT / path).write_text(text, encoding="utf-8")
+    plot(document, ROOT / "docs" / "images" / "bench.png")
+
+
+def published(document: Mapping[str, Any]) -> dict[Path, str]:
+    """The whole text of each file that shows figures of ``document``, a path below the project -> text."""
+    document = {**document, "marks": [asdict(mark) for mark in summary.marks(document)]}
+    readme, page = Path("README.md"), Path("docs/benchmarks.md")
+    return {
+        FIGURES: json.dumps(document, indent=1) + "\n",
+        Path("docs/images/files.svg"): picture(document),
+        readme: with_table((ROOT / readme).read_text("utf-8"), table(document)),
+        page: with_table(
+            with_table((ROOT / page).read_text("utf-8"), comparison(document)),
+            marks(document),
+        ),
+    }
+
+
+def with_table(text: str, new: str) -> str:
+    """``text`` with ``new`` in the place of its table that has the same first line up to the second column."""
+    head = "|".join(new.split("|")[:3])
+    old = re.compile(rf"^{re.escape(head)}\|.*?\n\n", re.DOTALL | re.MULTILINE)
+    if old.search(text) is None:
+        raise ValueError(f"no table that begins with {head!r}")
+    return old.sub(lambda _: f"{new}\n\n", text, count=1)
+
+
+if __name__ == "__main__":
+    main()
