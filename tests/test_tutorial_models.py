@@ -212,12 +212,11 @@ def test_a_model_of_keras_hub_is_named_with_the_way_out(
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        ("PruneLowMagnitude", "strip_pruning"),
         ("ClusterWeights", "strip_clustering"),
-        ("QuantizeWrapperV2", "before quan"),
+        ("ClusterWeightsRNN", "strip_clustering"),
     ],
 )
-def test_a_wrapper_of_tensorflows_toolkit_is_named_with_the_way_out(kind: str, way: str) -> None:
+def test_a_clustering_wrapper_of_tensorflows_toolkit_is_named_with_the_way_out(kind: str, way: str) -> None:
     layer = {"class_name": kind, "config": {"name": "w", "layer": {"class_name": "Dense", "config": {"units": 2}}}}
     model = {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
     with pytest.raises(ModelFileError, match=f"optimization toolkit.*{way}"):

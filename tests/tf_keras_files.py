@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.toolkit_models import write_toolkit_models
+
 SIZE = 12
 
 
@@ -76,6 +78,13 @@ def seed_weights(model: Any, seed: int) -> None:
             positive = any(word in last for word in ("variance", "gamma"))
             values.append(rng.uniform(0.5, 1.5, shape) if positive else rng.normal(0, 0.2, shape))
     model.set_weights(values)
+
+
+def seeded(model: Any, pictures: np.ndarray) -> np.ndarray:
+    """Its answers, once it has weights whose answers differ."""
+    seed_weights(model, 11)
+    _spread_answers(model, pictures)
+    return np.asarray(model(pictures, training=False), np.float32)
 
 
 def _spread_answers(model: Any, pictures: np.ndarray) -> None:
@@ -243,5 +252,8 @@ MODELS = {
 NO_SAVED_MODEL = ("long_names", "mixed")  # which have nothing to show there, and take their time
 
 if __name__ == "__main__":
+    import tf_keras
+
     main(Path(sys.argv[1]))
     write_texts(Path(sys.argv[1]))
+    write_toolkit_models(tf_keras, Path(sys.argv[1]), seeded)

@@ -6,7 +6,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import load_original, write_cleaned
-from builder.reading.formats.complete import check_complete
+from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
+from builder.reading.formats.complete import check_complete, weights_needed
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
 from builder.reading.formats.keras2 import is_old, modernize
@@ -32,6 +32,7 @@ from builder.reading.formats.limits import (
 )
 from builder.reading.formats.rebuild import build, rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
+from builder.reading.formats.toolkit import ROUNDING, Unwrapped, unwrap, wrapped
 from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
 from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
@@ -43,14 +44,15 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model in a ``.keras`` archive of Keras 3 or of tf_keras. Raises ``ModelFileError``."""
     text, data, version, vocabularies = _members(path)
     raw = parse_definition(text, path)
-    check_definition(raw, path, allow_code=allow_code)
+    model = unwrap(raw)
+    check_definition(model.definition, path, allow_code=allow_code)
     objects = read_hdf5_objects(data, path)
     if is_old(raw, version):
         root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
-        give_vocabularies(raw, _groups(raw, (), "", root), vocabularies, path)
-        return _of_tf_keras(raw, objects, version, path, allow_code=allow_code)
+        give_vocabularies(_groups(raw, (), "", root), vocabularies, path)
+        return _of_tf_keras(raw, model, objects, version, path, allow_code=allow_code)
     check_form(raw, path)
-    give_vocabularies(raw, _groups(raw, (), "", _ROOTS[0]), vocabularies, path)
+    give_vocabularies(_groups(raw, (), "", _ROOTS[0]), vocabularies, path)
 
     weights = stored_weights(raw, objects, path)
     if weights is None:
@@ -63,8 +65,11 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original)
 
 
-def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: Path, *, allow_code: bool) -> StoredModel:
-    modern = modernize(raw, path, allow_code=allow_code)
+def _of_tf_keras(
+    raw: Mapping[str, Any], model: Unwrapped, objects: Objects, version: str, path: Path, *, allow_code: bool
+) -> StoredModel:
+    """``raw``: as the file has it, after which its groups are called; ``model``: what of it is read."""
+    modern = modernize(model.definition, path, allow_code=allow_code)
     check_form(modern.definition, path)
     weights = stored_weights(raw, objects, path)
     if weights is None:
@@ -74,11 +79,20 @@ def _of_tf_keras(raw: Mapping[str, Any], objects: Objects, version: str, path: P
         )
     check_complete(modern.definition, weights, path)
     live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
-    copy = partial(write_cleaned, path, allow_code=allow_code)
+    copy: Callable[[Path], Path] = partial(write_cleaned, path, allow_code=allow_code)
+    if model.layers:
+        copy = partial(write_layers, model.definition, weights)
     original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, otherwise=live)
     kind = f"tf_keras {version}".strip()
     return StoredModel(
-        path, kind, modern.definition, weights, live, original, notes=modern.notes, training=modern.training
+        path,
+        kind,
+        modern.definition,
+        weights,
+        live,
+        original,
+        notes=(*model.notes, *modern.notes),
+        training=modern.training,
     )
 
 
@@ -121,11 +135,17 @@ def stored_weights(
             datasets.setdefault(name.rpartition("/")[0], []).append(name)
     root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
     found: dict[LayerPath, list[np.ndarray]] = {}
-    for place, group, kind in _groups(definition, (), "", root):
+    for place, group, layer in _groups(definition, (), "", root):
+        kind = layer["class_name"]
         if group not in objects:
             return None
         holders = (group, *(f"{group}/{part}" for part in PARTS.get(kind, ())))
         names = [name for holder in holders for name in _ordered(datasets, holder)]
+        if group.endswith(_INNER):  # the kernel that was rounded in training lies first among its wrapper's variables
+            outer = _ordered(datasets, group.removesuffix(_INNER))
+            names = outer[: max(0, weights_needed(kind, layer["config"]) - len(names))] + names
+        if kind == ROUNDING:
+            continue
         if names and not _is_called(objects.get(f"{group}/vars"), place[-1], path):
             return None
         if names:
@@ -133,6 +153,7 @@ def stored_weights(
     return None if datasets else found
 
 
+_INNER = "/layer"  # behind the group of a wrapper: the layer in it
 _ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # the second by TensorFlow 2.12
 
 
@@ -152,8 +173,11 @@ def _is_called(group: Any, name: str, path: Path) -> bool:
 
 def _groups(
     definition: Mapping[str, Any], path: LayerPath, prefix: str, root: str
-) -> Iterator[tuple[LayerPath, str, str]]:
-    """(names, HDF5 group, class) of every layer. Groups are called by class, with a counter, in the layers' order."""
+) -> Iterator[tuple[LayerPath, str, Mapping[str, Any]]]:
+    """(names, HDF5 group, definition) of every layer, also of one in a wrapper.
+
+    Groups are called by class, with a counter, in the layers' order.
+    """
     counts: Counter[str] = Counter()
     for layer in layers_in(definition):
         if ".ops." in f"{layer.get('module')}.":
@@ -164,8 +188,10 @@ def _groups(
         inner = (*path, clean_name(layer_name(layer)))
         if layer["class_name"] in MODELS:
             yield from _groups(layer, inner, f"{group}/", root)
+        elif (own := wrapped(layer)) is not None:
+            yield (*path, clean_name(layer_name(own))), f"{group}{_INNER}", own
         elif layer["class_name"] != "InputLayer":
-            yield inner, group, layer["class_name"]
+            yield inner, group, layer
 
 
 def _snake_case(name: str) -> str:

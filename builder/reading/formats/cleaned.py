@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import keras
+import numpy as np
 
 from builder.reading.formats.definition import parse_definition
 from builder.reading.formats.limits import (
@@ -22,8 +23,9 @@ from builder.reading.formats.limits import (
     hdf5_objects,
     read_member,
 )
-from builder.reading.formats.stored import LOADING_ERRORS, reason_of
+from builder.reading.formats.stored import LOADING_ERRORS, Weights, reason_of
 from builder.reading.formats.training import as_inference
+from builder.reading.originals.original import write_definition
 from builder.support.errors import ConfigError, ModelFileError
 
 _DEFINITION = "model_config"  # an attribute of HDF5 files
@@ -81,6 +83,16 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
             ) from error
         raise ModelFileError(f"{path}: not a whole Keras model ({reason_of(error)}); copy or save it again") from error
     return copy
+
+
+def write_layers(definition: Any, weights: Weights, folder: Path) -> Path:
+    """For a file that no framework loads as it is: the layers that were read of it, in its words, and their weights."""
+    saved = write_definition(in_float32(as_inference(definition)), folder)
+    named: dict[str, Any] = {
+        f"{'/'.join(place)}:{i}": one for place, values in weights.items() for i, one in enumerate(values)
+    }
+    np.savez(saved / "weights.npz", **named)
+    return saved
 
 
 def _clean_text(text: bytes | str, path: Path, allow_code: bool) -> str:

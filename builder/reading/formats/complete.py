@@ -25,13 +25,17 @@ def layers_within(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, 
 def missing_weights(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]]) -> str | None:
     """In words, the first layer that has not as many weights as its kind has; None where all have."""
     for place, layer in layers_within(definition, ()).items():
-        names = VARIABLES.get(layer["class_name"])
-        if names is None:
+        if layer["class_name"] not in VARIABLES:
             continue
-        expected = sum(not switch or layer["config"].get(switch, True) is True for _, switch in names)
+        expected = weights_needed(layer["class_name"], layer["config"])
         if len(weights.get(place, ())) != expected:
             return f"layer {'/'.join(place)!r:.80} has {len(weights.get(place, ()))} weights, expected {expected}"
     return None
+
+
+def weights_needed(kind: str, config: Mapping[str, Any]) -> int:
+    """How many weights a layer of a known kind has; 0 for any other."""
+    return sum(not switch or config.get(switch, True) is True for _, switch in VARIABLES.get(kind, ()))
 
 
 def check_complete(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]], path: Path) -> None:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name
-from builder.reading.formats.cleaned import load_original, write_cleaned
+from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import is_old, modernize
@@ -32,6 +32,7 @@ from builder.reading.formats.limits import (
 )
 from builder.reading.formats.rebuild import rebuild, weights_by_order
 from builder.reading.formats.stored import LayerPath, StoredModel
+from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.keras_graph import MODEL_CLASSES
 from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
@@ -58,14 +59,14 @@ def read_hdf5_member(data: bytes, path: Path, *, allow_code: bool = False) -> St
 
 def _read(file: h5py.File, path: Path, copy: Callable[[Path], Path], *, allow_code: bool) -> StoredModel:
     text, version = _configuration(file, path)
-    raw = parse_definition(text, path)
-    check_definition(raw, path, allow_code=allow_code)
+    model = unwrap(parse_definition(text, path))
+    check_definition(model.definition, path, allow_code=allow_code)
     groups = _groups(file, hdf5_objects(file, path), path)
-    return stored_hdf5(raw, version, groups, path, copy, allow_code=allow_code)
+    return stored_hdf5(model, version, groups, path, copy, allow_code=allow_code)
 
 
 def stored_hdf5(
-    raw: Mapping[str, Any],
+    model: Unwrapped,
     version: str,
     groups: Groups,
     path: Path,
@@ -77,6 +78,7 @@ def stored_hdf5(
 
     ``copy``: writes the file, cleaned, into a folder.
     """
+    raw: Mapping[str, Any] = model.definition
     old = is_old(raw, version)
     notes: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
@@ -85,6 +87,8 @@ def stored_hdf5(
         raw, notes, training = modern.definition, modern.notes, modern.training
     definition = raw
     check_form(definition, path)
+    groups = [(model.name(layer), model.weights(layer, named)) for layer, named in groups]
+    groups = [(layer, named) for layer, named in groups if named]
     weights = weights_by_name(definition, groups)
     if weights is None:
         plain = [(name, [values for _, values in named]) for name, named in groups if named]
@@ -96,10 +100,14 @@ def stored_hdf5(
             return rebuild(definition, weights, path, allow_code=allow_code)
         return load_original(path, allow_code=allow_code)
 
+    if model.layers:
+        copy = partial(write_layers, model.definition, weights)
     original = KerasOriginal(
         path, "tf_keras" if old else "keras", copy, allow_code=allow_code, otherwise=live if old else None
     )
-    return StoredModel(path, kind, definition, weights, live, original, notes=notes, training=training if old else ())
+    return StoredModel(
+        path, kind, definition, weights, live, original, notes=(*model.notes, *notes), training=training if old else ()
+    )
 
 
 def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:

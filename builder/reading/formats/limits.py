@@ -166,13 +166,7 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
 
 # Libraries whose models save their settings alone, by what modules and registered names begin with.
 _HUBS = {"keras_hub": "KerasHub", "keras_cv": "KerasCV", "keras_nlp": "KerasNLP"}
-_QUANTIZED = "give the model before quantize_model, with its weights: what is quantized here is the float model"
-# Wrappers of layers that are left in a model that was pruned, clustered or trained for quantization; and the way out.
-_TOOLKIT = {
-    "PruneLowMagnitude": "save tfmot.sparsity.keras.strip_pruning(model)",
-    "ClusterWeights": "save tfmot.clustering.keras.strip_clustering(model)",
-    **dict.fromkeys(("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2", "QuantizeAnnotate"), _QUANTIZED),
-}
+_CLUSTERED = ("ClusterWeights", "ClusterWeightsRNN")  # wrappers whose weights are not those of the layers in them
 
 
 def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -> None:
@@ -215,10 +209,10 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
             f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not what it computes; "
             "train the head on a base from keras.applications, or export the base as Keras layers"
         )
-    unwrapped = _TOOLKIT.get(kind.rpartition(">")[2])
-    if unwrapped is not None:
+    if kind.rpartition(">")[2] in _CLUSTERED:
         raise ModelFileError(
-            f"{path}: {layer} ({kind:.60}) is a wrapper of TensorFlow's optimization toolkit; {unwrapped}"
+            f"{path}: {layer} ({kind:.60}) is a wrapper of TensorFlow's optimization toolkit; save "
+            "tfmot.clustering.keras.strip_clustering(model)"
         )
     if kind == "function" and isinstance(value.get("config"), str) and value["config"] in ACTIVATIONS:
         return  # how some versions write an activation

@@ -21,7 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 from builder.reading.formats import differences
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
-from builder.reading.formats.cleaned import in_float32
+from builder.reading.formats.cleaned import in_float32, write_layers
 from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.exported import DESCRIPTION, OBJECT_GRAPH, weights_by_place
@@ -30,6 +30,7 @@ from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
 from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.formats.training import as_inference
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.reading.keras_graph import input_shapes
@@ -80,14 +81,16 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
             described = {0: members[f"{prefix}{DESCRIPTION}"]().decode("utf-8")}
         if 0 not in described:
             raise NoLayersError(SavedModelPlace(path, members, prefix))
-        raw = parse_definition(described[0], path)
+        whole = parse_definition(described[0], path)
+        model = unwrap(whole)
+        raw = model.definition
         check_definition(raw, path, allow_code=allow_code)
         walk = _Walk(nodes, described, Checkpoint(members, f"{prefix}{VARIABLES}"))
         if len(nodes):
-            walk.give_vocabularies(raw, graph.meta_graphs[0], path)
+            walk.give_vocabularies(whole, graph.meta_graphs[0], path)
         modern = modernize(raw, path, allow_code=allow_code)
         check_form(modern.definition, path)
-        weights = walk.weights(raw) if len(nodes) else weights_by_place(raw, walk.checkpoint)
+        weights = walk.weights(whole, model) if len(nodes) else weights_by_place(raw, walk.checkpoint)
         check_complete(modern.definition, weights, path)
     except ModelFileError:
         raise
@@ -105,6 +108,8 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
                 (saved / name.removeprefix(f"{prefix}variables/")).write_bytes(members[name]())
         return saved
 
+    if model.layers:
+        copy = partial(write_layers, raw, weights)
     shape = next(iter(input_shapes(modern.definition)), ())
     original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, shape=shape, otherwise=live)
     return StoredModel(
@@ -114,7 +119,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         weights,
         live,
         original,
-        notes=modern.notes,
+        notes=(*model.notes, *modern.notes),
         training=modern.training,
     )
 
@@ -144,12 +149,14 @@ class _Walk:
     described: Mapping[int, str]
     checkpoint: Checkpoint
 
-    def weights(self, definition: Mapping[str, Any]) -> dict[LayerPath, list[np.ndarray]]:
-        """The weights of each layer that has any."""
+    def weights(self, definition: Mapping[str, Any], model: Unwrapped) -> dict[LayerPath, list[np.ndarray]]:
+        """The weights of each layer of ``model`` that has any; ``definition``: with the wrappers that the file has."""
         keys, found = checkpoint_keys(self.nodes, self.checkpoint), {}
         for place, number in self._objects(definition, 0, ()).items():
-            if ordered := self._variables(number):
-                found[place] = [as_float32(self.checkpoint.tensor(keys[one])) for one in ordered]
+            named = [(self.nodes[one].variable.name, one) for one in self._variables(number)]
+            if own := model.weights(place[-1], named):
+                values = [as_float32(self.checkpoint.tensor(keys[one])) for _, one in own]
+                found[(*place[:-1], clean_name(model.name(place[-1])))] = values
         return found
 
     def give_vocabularies(self, definition: Mapping[str, Any], meta_graph: Any, path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from builder.reading.formats.complete import layers_within
 from builder.reading.formats.stored import LayerPath
 from builder.support.errors import ModelFileError
 
@@ -23,21 +22,17 @@ def is_vocabulary(member: str) -> bool:
 
 
 def give_vocabularies(
-    definition: Mapping[str, Any],
-    groups: Iterable[tuple[LayerPath, str, str]],
-    members: Mapping[str, bytes],
-    path: Path,
+    groups: Iterable[tuple[LayerPath, str, Mapping[str, Any]]], members: Mapping[str, bytes], path: Path
 ) -> None:
     """Put each vocabulary into the settings of its layer, in place.
 
-    ``groups``: (names, group of its weights, class) of every layer. ``members``: files by their names in the archive.
+    ``groups``: (names, group of its weights, definition) of every layer. ``members``: files by names in the archive.
     Raises ``ModelFileError``.
     """
-    layers = layers_within(definition, ())
-    for place, group, kind in groups:
+    for _, group, layer in groups:
         data = members.get(f"assets/{group}/{_NAME}") or members.get(f"assets/{group}/_lookup_layer/{_NAME}")
-        if kind == TEXT_LAYER and data is not None and layers[place]["config"].get("vocabulary") is None:
-            layers[place]["config"]["vocabulary"] = _tokens(data, path)
+        if layer["class_name"] == TEXT_LAYER and data is not None and layer["config"].get("vocabulary") is None:
+            layer["config"]["vocabulary"] = _tokens(data, path)
 
 
 def table_tokens(meta_graph: Any, fill: int, path: Path) -> list[str]:

@@ -72,6 +72,10 @@ class _Runner:
         model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))
         if not model.built:
             model.build(job["shape"])
+        if (path / "weights.npz").exists():
+            with np.load(path / "weights.npz") as stored:
+                _give_weights(model, stored, "")
+            return model
         status = model.load_weights(str(path / "variables"))
         status.assert_existing_objects_matched().expect_partial()
         return model
@@ -137,6 +141,16 @@ class _Runner:
             return []
         layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
         return [*(self._chain(layers[0]) or layers[:1]), *layers[1:]] if layers else []
+
+
+def _give_weights(model: Any, stored: Mapping[str, np.ndarray], prefix: str) -> None:
+    """To every layer as many arrays as it takes, by its names from the outermost model inwards."""
+    for layer in model.layers:
+        name = f"{prefix}{layer.name.replace('/', '_')}"
+        if hasattr(layer, "layers"):
+            _give_weights(layer, stored, f"{name}/")
+        else:
+            layer.set_weights([stored[f"{name}:{i}"] for i in range(len(layer.weights))])
 
 
 def _settings(layer: Any) -> str:
