@@ -20,7 +20,7 @@ SAMPLES := $(sort $(wildcard calibration_data/held_out/*/*/*_1.jpg))
 SAMPLES := $(wordlist 1,1,$(SAMPLES)) $(lastword $(SAMPLES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock wheel tflite test test-slow test-arm fuzz mutants check lint types docs bench bench-compare compat clean
+.PHONY: help setup lock wheel tflite test test-builder device-files test-device test-cluster test-slow test-arm fuzz mutants check lint types docs bench bench-compare compat clean
 
 help:
 	@echo 'make setup              the environments: .venv (TensorFlow) and .venv-device (tflite-runtime, no TensorFlow)'
@@ -92,17 +92,26 @@ build/demo/.stamp: $(BUILDER)/.stamp $(wildcard examples/*.py) $(PICTURES)
 	$(BUILDER)/python examples/train_demo_heads.py --output build/demo
 	@touch $@
 
+# Side by side: one environment's tests fill what another's leave of the processors.
 test: setup $(CLUSTER)/.stamp
+	@$(MAKE) --no-print-directory --keep-going -j 3 test-builder test-device test-cluster
+
+test-builder:
 	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto --dist loadfile -m 'not slow'
+
+device-files: $(BUILDER)/.stamp
 	$(BUILDER)/python -m tests.device_files build/device-files
+
+test-device: device-files
 	$(DEVICE)/python -m pytest tests/device
+
+test-cluster: device-files
 	$(CLUSTER)/python -m pytest tests/cluster
 
 test-slow: $(BUILDER)/.stamp
 	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto -m slow
 
-test-arm: $(BUILDER)/.stamp build/demo.tflite
-	$(BUILDER)/python -m tests.device_files build/device-files
+test-arm: device-files build/demo.tflite
 	$(BUILDER)/python -m tests.arm build/arm --demo build/demo.tflite
 
 fuzz: $(BUILDER)/.stamp
