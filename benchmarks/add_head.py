@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
 from benchmarks.growth import KINDS, LABELS, PICTURES, build_many, make_files, model_path, peak_gb
-from builder.reporting.progress import Stages
+from builder.support.progress import Stages
 from builder.support.quiet import terminal
 
 ROUNDS = 5

@@ -25,9 +25,9 @@ import numpy as np
 from benchmarks.present import markdown, plot
 from benchmarks.summary import marks, separate_seconds, summarise_first, summarise_steady
 from benchmarks.variants import PICTURES, SIDES, paths
-from builder.reporting.progress import Stages
 from builder.samples.calibration import read_samples
 from builder.samples.files import draw_evenly, find_pictures
+from builder.support.progress import Stages
 from builder.support.quiet import terminal
 from edge_runtime.image_input import ImageInput
 

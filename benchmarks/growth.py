@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
-from builder.reporting.progress import Stages
+from builder.support.progress import Stages
 from builder.support.quiet import terminal
 
 LABELS = ("first", "second", "third", "fourth", "fifth")

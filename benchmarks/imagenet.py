@@ -23,8 +23,8 @@ from scipy.special import softmax
 
 from benchmarks.networks import ROOT, Subject, make_subject
 from benchmarks.quantization import CONVERTER, DEFAULT, Way, by_tensorflow, quantized
-from builder.judging.interval import wilson_interval
 from builder.reporting.plots import BLUE, GREY, RED
+from builder.support.interval import wilson_interval
 from builder.tflite.flatbuffer import read_parts
 
 CROP = 0.875  # of the short side, bicubic: as EfficientNet's own evaluation

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
 from benchmarks.measure import take_turns
-from builder.reporting.progress import Stages
+from builder.support.progress import Stages
 from builder.support.quiet import terminal
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter

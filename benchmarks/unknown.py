@@ -106,7 +106,8 @@ def joint_list(seen: Evidence) -> Score:
     return lambda e: known_score(router.probabilities(e.features, e.logits), heads)
 
 
-def ways(seen: Evidence, everyday: Evidence) -> dict[str, Score]:
+def distances(seen: Evidence) -> dict[str, Score]:
+    """Scores of the literature. ``seen``: calibration pictures, of which the heads are known."""
     return {
         "largest softmax (MSP)": loudest(lambda z: softmax(z, axis=1).max(1)),
         "energy": energy(seen),
@@ -114,6 +115,12 @@ def ways(seen: Evidence, everyday: Evidence) -> dict[str, Score]:
         "Mahalanobis, unit length": mahalanobis(seen, normalised=True),
         "ViM": vim(seen),
         "KNN": nearest(seen),
+    }
+
+
+def ways(seen: Evidence, everyday: Evidence) -> dict[str, Score]:
+    return {
+        **distances(seen),
         "joint list, no pictures of none": joint_list(seen),
         "joint list (default)": joint_list(everyday),
     }

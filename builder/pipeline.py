@@ -22,11 +22,11 @@ from builder.reading.early import check_early
 from builder.reading.loading import load_classifiers, reading_options
 from builder.reading.resizing import input_spec
 from builder.reporting.notes import notes_of
-from builder.reporting.progress import Stages
 from builder.reporting.report import Report
 from builder.samples.gathered import collect_samples
 from builder.settings.config import BuildConfig
 from builder.support.files import Output, locked
+from builder.support.progress import Stages
 from builder.writing import check_kinds, check_places, write_judged, write_others
 from edge_runtime.metadata import Metadata
 

@@ -20,10 +20,10 @@ from builder.quantizing.mixed import Plan, plans
 from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
-from builder.reporting.progress import Stages
 from builder.settings.config import DYNAMIC, MIXED, OWN
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
+from builder.support.progress import Stages
 from builder.tflite.flatbuffer import Part, operator_name, read_parts
 from builder.tflite.link import LinkedModel, link
 from builder.tflite.pixel_input import take_pixels

@@ -10,13 +10,13 @@ from builder.merging.merged import Merged
 from builder.reading.checks import labels_file
 from builder.reading.classifier import Classifier
 from builder.reading.tflite.classifier import TfliteClassifier
-from builder.reporting.progress import Stages
 from builder.reporting.report import Report
 from builder.reporting.report_files import write_report
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, QualityError
 from builder.support.files import write_text, written
 from builder.support.places import check_file
+from builder.support.progress import Stages
 from edge_runtime.metadata import Metadata
 
 

@@ -18,9 +18,9 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildConfig, BuildResult, build
-from builder.reporting.progress import WORDS
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import BuilderError, ConfigError, NoSharedBackboneError, QualityError, SamplesError
+from builder.support.progress import WORDS
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.identity import file_digest

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from builder import BuildResult
-from builder.judging.interval import wilson_interval
 from builder.judging.verify import HeadQuality, Quality, check_end_to_end, judge
 from builder.quantizing.coverage import beyond_calibration
 from builder.reporting.verdicts import reason_of_failure
@@ -18,6 +17,7 @@ from builder.samples import calibration
 from builder.samples.calibration import chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
 from builder.support.errors import ConversionError, SamplesError
+from builder.support.interval import wilson_interval
 from builder.tflite.flatbuffer import Part, plain_tensor
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier

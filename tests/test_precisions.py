@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build, precisions
-from builder.judging.interval import wilson_interval
 from builder.judging.verify import Quality, verify
 from builder.quantizing import latency
 from builder.quantizing.mixed import Plan
 from builder.settings.config import ALGORITHMS, PRECISIONS, BuildConfig
 from builder.support.errors import ConfigError, ConversionError, QualityError, TargetError
+from builder.support.interval import wilson_interval
 from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, operator_name, plain_tensor, read_parts
 from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name

@@ -16,9 +16,9 @@ from builder.commands import building
 from builder.commands.cli import main
 from builder.precisions import SkippedPrecision
 from builder.reporting import made as words
-from builder.reporting.progress import Stages
 from builder.settings.config import PRECISIONS
 from builder.support.errors import ConfigError, QualityError
+from builder.support.progress import Stages
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,7 +69,7 @@ def test_nothing_is_shown_where_nothing_is_wanted() -> None:
 
 
 def test_every_stage_has_words() -> None:
-    from builder.reporting.progress import WORDS
+    from builder.support.progress import WORDS
 
     used = {
         name

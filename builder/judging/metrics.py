@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from builder.judging.interval import wilson_interval
+from builder.support.interval import wilson_interval
 
 BINS = 15  # of equal width, as in Guo et al. 2017, arXiv 1706.04599
 _SIMULATIONS = 200

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from builder.judging.interval import wilson_interval
 from builder.merging.kinds import difference_in_kind
 from builder.quantizing.noise import snr_db
 from builder.samples.calibration import SampleSet
 from builder.support.errors import ConversionError
+from builder.support.interval import wilson_interval
 from edge_runtime.bundle import read_metadata
 from edge_runtime.engine import Features, MultiHeadClassifier, by_name
 from edge_runtime.interpreter import open_interpreter

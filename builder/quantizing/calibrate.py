@@ -10,9 +10,9 @@ from builder.quantizing.coverage import SAMPLES, beyond_calibration
 from builder.quantizing.equalize import equalized
 from builder.quantizing.quantize import pin
 from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
-from builder.reporting.progress import Stages
 from builder.samples.gathered import Samples
 from builder.settings.config import OWN, BuildConfig
+from builder.support.progress import Stages
 from builder.tflite.parts import Range
 
 _EQUALIZING_SAMPLES = 64

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from builder.judging.interval import wilson_interval
 from builder.scoring.stored import Result
 from builder.support.errors import ConfigError
+from builder.support.interval import wilson_interval
 
 MOST_SHOWN = 200  # changed answers of each head, those with the largest change of the score first
 

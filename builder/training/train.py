@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from builder.reporting.progress import Stages
 from builder.scoring.features import holds_features
 from builder.support.errors import ConfigError
 from builder.support.files import written
+from builder.support.progress import Stages
 from builder.support.tracing import traced
 from builder.training.base import LITE0, Base, picture_base, text_base
 from builder.training.fit import BATCH, fit_head, views
