@@ -49,7 +49,7 @@ def canonical_layers(*, allow_code: bool = False) -> Callable[[Mapping[str, Any]
 _NO_OPS = (
     "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "Equalization", "GaussianDropout",
     "GaussianNoise", "Identity", "MaxNumBoundingBoxes", "MixUp", "RandAugment", "Solarization", "SpatialDropout1D",
-    "SpatialDropout2D", "SpatialDropout3D",
+    "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth",
 )  # fmt: skip
 _ALWAYS_ON = ("RandomCrop",)  # changes pictures at inference too, whatever its name suggests
 

@@ -49,6 +49,12 @@ _LAYERS = _words(
     """
 )
 
+_APPLICATIONS = _words(  # layers that Keras keeps beside its own networks
+    """
+    CustomScaleLayer LayerScale StochasticDepth
+    """
+)
+
 _MODELS = _words(
     """
     Container Functional Model Sequential
@@ -158,6 +164,7 @@ _OPERATIONS = {
 }
 _NAMES: Mapping[str, frozenset[str]] = {
     "": _LAYERS | _MODELS | _INITIALIZERS | _REGULARIZERS | _CONSTRAINTS | _POLICIES,
+    "applications": _APPLICATIONS,
     "engine": _LAYERS | _MODELS,
     "layers": _LAYERS,
     "models": _MODELS,

@@ -29,6 +29,14 @@ CLASSES = {
     "AtrousConvolution2D": "Conv2D",
 }
 
+# Where Keras 3 has layers that belong to one of its networks. Files that name no module are refused before: anybody may
+# have called a layer so.
+MODULES = {
+    "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
+    "LayerScale": "keras.src.applications.convnext",
+    "StochasticDepth": "keras.src.applications.convnext",
+}
+
 # Settings under another name, by class; "" holds for every class. The first two columns of Keras 1 and 2, the last of 3.
 RENAMED: dict[str, dict[str, str]] = {
     "": {
@@ -139,6 +147,7 @@ VARIABLES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "LayerNormalization": _SCALED,
     "GroupNormalization": _SCALED,
     "PReLU": (("alpha", None),),
+    "LayerScale": (("gamma", None),),
     "Embedding": (("embeddings", None),),
 }
 

@@ -248,11 +248,12 @@ def _defined(old_kind: str, config: dict[str, Any], reader: _Reader) -> dict[str
         config["axis"] = config["axis"][0]
     if "dtype" in config:
         config["dtype"] = _dtype(config["dtype"], reader)
-    if not hasattr(keras.layers, kind) and not reader.allow_code:
+    module = differences.MODULES.get(kind, "keras.layers")
+    if module == "keras.layers" and not hasattr(keras.layers, kind) and not reader.allow_code:
         raise reader.fail(
             name, f"class {kind!r:.60} is none of Keras's own, or one that Keras {keras.__version__} no longer has"
         )
-    return {"module": "keras.layers", "class_name": kind, "config": config, "registered_name": None, "name": name}
+    return {"module": module, "class_name": kind, "config": config, "registered_name": None, "name": name}
 
 
 def _kernel_size(config: dict[str, Any], kind: str) -> dict[str, Any]:
