@@ -15,8 +15,8 @@ from scipy.special import softmax
 from builder.joint.logistic import cross_validated, fit_logistic, folds, principal
 from builder.joint.router import PENALTIES, Evidence, unit
 from edge_runtime import MultiHeadClassifier
-from edge_runtime.engine import by_name
 from edge_runtime.metadata import FEATURES
+from edge_runtime.seam import by_name
 
 HELD_OUT = 0.3
 

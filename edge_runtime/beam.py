@@ -14,8 +14,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from edge_runtime.engine import Head, MultiHeadClassifier
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError, said
+from edge_runtime.heads import Head
 from edge_runtime.inputs import Sample
 from edge_runtime.text import TextInput
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
 import os
 import struct
 import zipfile
 import zlib
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 from edge_runtime.errors import BundleError, reason
 from edge_runtime.files import open_file, read_file
-from edge_runtime.flatbuffer import IDENTIFIER, check_model
+from edge_runtime.flatbuffer import IDENTIFIER, Model, Views, check_model
 from edge_runtime.joint import JointInfo
-from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, HeadPack, Metadata
+from edge_runtime.metadata import JOINT, HeadPack, Metadata
 from edge_runtime.text import TextInput
 
 METADATA_MEMBER = Metadata.MEMBER
@@ -77,12 +78,22 @@ def read_model(path: str, trusted_key: Optional[str] = None) -> Tuple[Metadata, 
 
     ``trusted_key``: a file with a public key; see ``signing.check_signature``.
     """
-    return _checked(path, *_read(path, Metadata, trusted_key))
+    metadata, model = _read(path, Metadata, trusted_key)
+    _checked(path, model)
+    return metadata, model
+
+
+def open_model(path: str, trusted_key: Optional[str] = None) -> Tuple[Metadata, Views]:
+    """The same for what runs it, mapped into memory rather than read, unless it must be signed."""
+    metadata, model = _read(path, Metadata, trusted_key, mapped=True)
+    return metadata, Views(_checked(path, model))
 
 
 def read_head_pack(path: str, trusted_key: Optional[str] = None) -> Tuple[HeadPack, bytes]:
     """``read_model`` for a head pack."""
-    return _checked(path, *_read(path, HeadPack, trusted_key))
+    pack, model = _read(path, HeadPack, trusted_key)
+    _checked(path, model)
+    return pack, model
 
 
 def packs_beside(path: str) -> List[str]:
@@ -93,12 +104,11 @@ def packs_beside(path: str) -> List[str]:
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(PACK_SUFFIX)]
 
 
-def _checked(path: str, metadata: _Members, model: bytes) -> Tuple[_Members, bytes]:
+def _checked(path: str, model: Any) -> Model:
     try:
-        check_model(model)
+        return check_model(model)
     except BundleError as error:
         raise BundleError(f"{path}: not safe to run: {error}; {REBUILD}") from error
-    return metadata, model
 
 
 def members_of(archive: zipfile.ZipFile) -> Dict[str, bytes]:
@@ -110,7 +120,9 @@ def members_of(archive: zipfile.ZipFile) -> Dict[str, bytes]:
     return found
 
 
-def _read(path: str, kind: Type[_Members], trusted_key: Optional[str] = None) -> Tuple[_Members, bytes]:
+def _read(
+    path: str, kind: Type[_Members], trusted_key: Optional[str] = None, *, mapped: bool = False
+) -> Tuple[_Members, Any]:
     # Of a file that must be signed what is checked and what is read are the same bytes.
     with open_file(path) if trusted_key is None else io.BytesIO(read_file(path, MAX_MODEL_BYTES)) as file:
         head = file.read(8)
@@ -129,7 +141,9 @@ def _read(path: str, kind: Type[_Members], trusted_key: Optional[str] = None) ->
             if start > MAX_MODEL_BYTES:
                 raise BundleError(f"a model of {start:,} bytes, more than the {MAX_MODEL_BYTES:,} that are opened")
             file.seek(0)
-            model = file.read(start)
+            # What was signed is run, whatever becomes of the file.
+            mapped = mapped and trusted_key is None
+            model: Any = mmap.mmap(file.fileno(), start, access=mmap.ACCESS_READ) if mapped else file.read(start)
             if zlib.crc32(model) != checksum:
                 raise BundleError(f"the model is damaged: its checksum is not the one of {kind.MEMBER}; {REBUILD}")
             if trusted_key is not None and members is not None:
@@ -141,43 +155,6 @@ def _read(path: str, kind: Type[_Members], trusted_key: Optional[str] = None) ->
                 f"{path}: no readable members ({reason(error)}): not made by polyhead, or cut short; {REBUILD}"
             ) from error
     return metadata, model
-
-
-def check_signatures(path: str, metadata: Metadata, signatures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every head that the members promise has its signature, and no other is there but ``all``, which older files lack.
-
-    Raises ``BundleError``.
-    """
-    seam = {tensor.name for tensor in metadata.seam}
-    fits = {END_TO_END: lambda signature: True, BACKBONE: lambda signature: _is(signature, {metadata.input.name}, seam)}
-    fits.update((info.head_name, lambda signature: _is_head(signature, seam)) for info in metadata.heads)
-    if metadata.joint is not None:
-        fits[JOINT] = lambda signature: _is_joint(signature, seam)
-    expected = list(fits)
-    fits.setdefault(ALL, lambda signature: _is_head(signature, seam))
-    for name, signature in signatures.items():
-        if name in fits and not fits[name](signature):
-            raise BundleError(f"{path}: signature {name} takes or gives something else than a polyhead file's; {REBUILD}")
-    if not set(expected) <= set(signatures) <= set(fits):
-        missing, strange = sorted(set(expected) - set(signatures)), sorted(set(signatures) - set(fits))
-        raise BundleError(
-            f"{path}: members and signatures disagree (missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(strange) or 'none'}); {REBUILD}"
-        )
-
-
-def _is(signature: Mapping[str, Any], inputs: Set[str], outputs: Set[str]) -> bool:
-    return set(signature["inputs"]) == inputs and set(signature["outputs"]) == outputs
-
-
-def _is_head(signature: Mapping[str, Any], seam: Set[str]) -> bool:
-    """It reads one tensor of the seam or more, and gives scores."""
-    read = set(signature["inputs"])
-    return bool(read) and read <= seam and list(signature["outputs"]) == ["scores"]
-
-
-def _is_joint(signature: Mapping[str, Any], seam: Set[str]) -> bool:
-    return FEATURES in signature["inputs"] and _is(signature, set(signature["inputs"]) & seam, {"heads", "scores"})
 
 
 def labels_text(labels: Sequence[str]) -> bytes:

@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Optional, Sequence
 from edge_runtime import versions
 from edge_runtime.bundle import packs_beside
 from edge_runtime.escape import printable
-from edge_runtime.heads import read_packs
 from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import FORMAT_VERSION, Metadata
+from edge_runtime.packs import read_packs
 
 
 def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = None) -> Dict[str, Any]:

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edge_runtime.bundle import REBUILD, check_signatures, packs_beside, read_model
-from edge_runtime.errors import BundleError, EdgeRuntimeError, TextError, UnknownHeadError
-from edge_runtime.heads import Path, all_heads, own_heads, packed_heads
+from edge_runtime.errors import EdgeRuntimeError, TextError, UnknownHeadError
+from edge_runtime.heads import Head
 from edge_runtime.identity import file_digest
 from edge_runtime.inputs import Sample, picture_input, tensor_maker, text_input
 from edge_runtime.joint import JointClassification, JointInfo, Thresholds, judge
 from edge_runtime.metadata import BACKBONE, FEATURES, JOINT, HeadInfo, Metadata
+from edge_runtime.opening import open_file
+from edge_runtime.packs import Path
 from edge_runtime.preprocess import Picture
 from edge_runtime.results import Answers, ClassificationResult, Classifications, check_top_k, top_categories
-from edge_runtime.signatures import Signatures
+from edge_runtime.seam import Features
 from edge_runtime.text import Text, TextInput
 
-Head = Union[str, int]
 _FEW = 8  # of so many heads what they answer is sorted at once
-Features = Union[np.ndarray, Dict[str, np.ndarray]]
-
-
-def _try_in_child(path: str, interpreter: Optional[str], packs: Sequence[str]) -> None:
-    from edge_runtime.isolate import try_in_child  # imports subprocess, which most have no use for
-
-    try_in_child(path, interpreter, packs)
-
-
-def by_name(features: Features) -> Dict[str, np.ndarray]:
-    """The tensors of the seam by their names, also where there is only one."""
-    return features if isinstance(features, dict) else {FEATURES: features}
 
 
 class MultiHeadClassifier:
@@ -68,37 +56,19 @@ class MultiHeadClassifier:
         isolate: bool = False,
         trusted_key: Optional[Path] = None,
     ) -> None:
-        path, key = os.fspath(model_path), None if trusted_key is None else os.fspath(trusted_key)
-        self._metadata, model = read_model(path, key)
-        packs = packs_beside(path) if head_packs is None else [os.fspath(pack) for pack in head_packs]
-        packed = packed_heads(packs, self._metadata, path, interpreter=interpreter, trusted_key=key)
-        if isolate:
-            _try_in_child(path, interpreter, packs)
-        # What was signed is run, also where another file has taken its place since; others are mapped into memory.
-        self._model = Signatures(
-            path,
-            self._metadata.min_runtime,
+        self._path = os.fspath(model_path)
+        opened = open_file(
+            self._path,
             interpreter=interpreter,
             num_threads=num_threads,
-            content=None if key is None else model,
+            head_packs=head_packs,
+            isolate=isolate,
+            trusted_key=None if trusted_key is None else os.fspath(trusted_key),
         )
-        self._interpreter_name, opened = self._model.open()
-        signatures = opened.get_signature_list()
-        check_signatures(path, self._metadata, signatures)
-        own = own_heads(self._metadata, self._model, signatures)
-        self._all = all_heads(self._metadata, self._model, signatures)
-        self._heads = (*own, *packed)
-        if not self._heads and head_packs is None:
-            raise BundleError(f"{path}: a backbone without heads; give head packs, or put them into its folder .heads")
-        self._index = {head.info.head_name: i for i, head in enumerate(self._heads)}
-        joint = self._metadata.joint
-        self._joint = None if joint is None else JointInfo.from_json(joint, [head.info.head_name for head in own])
-        self._path = path
+        self._metadata, self._model, self._seam, self._heads, self._joint, self._interpreter_name = opened
         self._digest: Optional[str] = None
         self._spec = self._metadata.input
         self._make_tensor = tensor_maker(self._spec)
-        self._seam = {t.name: ((1, *t.shape), np.dtype(t.quantization.dtype)) for t in self._metadata.seam}
-        self._check_input(opened.get_input_details())
 
     def __enter__(self) -> MultiHeadClassifier:
         return self
@@ -108,7 +78,7 @@ class MultiHeadClassifier:
 
     def close(self) -> None:
         """Give the memory back. The classifier cannot be used afterwards."""
-        for model in {self._model, *(head.model for head in self._heads)}:
+        for model in {self._model, *self._heads.models}:
             model.close()
 
     @property
@@ -126,7 +96,7 @@ class MultiHeadClassifier:
     @property
     def heads(self) -> Tuple[HeadInfo, ...]:
         """The file's own and those of its packs, in the order of their indices."""
-        return tuple(head.info for head in self._heads)
+        return self._heads.infos
 
     @property
     def interpreter_name(self) -> str:
@@ -134,7 +104,7 @@ class MultiHeadClassifier:
 
     @property
     def head_names(self) -> Tuple[str, ...]:
-        return tuple(self._index)
+        return tuple(self._heads.index)
 
     @property
     def joint(self) -> Optional[JointInfo]:
@@ -185,7 +155,7 @@ class MultiHeadClassifier:
             spec.check_numbers(tensor)
         results = self._model.run(BACKBONE, {spec.name: tensor})
         for name, result in results.items():
-            self._model.check_result(BACKBONE, result, *self._seam[name])
+            self._model.check_result(BACKBONE, result, *self._seam.expected[name])
         return results if len(results) > 1 else results[FEATURES]
 
     def head_scores(self, features: Features, head: Head) -> np.ndarray:
@@ -202,8 +172,7 @@ class MultiHeadClassifier:
             UnknownHeadError: The file has no such head.
             EdgeRuntimeError: The features are of another shape or dtype.
         """
-        source = self._heads[self._find(head)]
-        return source.scores({name: self._seam_tensor(features, name) for name in source.reads})
+        return self._heads.one(features, self._heads.find(head))
 
     def scores(self, features: Features, heads: Optional[Iterable[Head]] = None) -> Tuple[np.ndarray, ...]:
         """Run several heads.
@@ -218,8 +187,8 @@ class MultiHeadClassifier:
         Raises:
             UnknownHeadError: The file has no such head.
         """
-        chosen = self._select(heads)
-        return tuple(map(self._scores(features, chosen), range(len(chosen))))
+        chosen = self._heads.select(heads)
+        return tuple(map(self._heads.several(features, chosen), range(len(chosen))))
 
     def joint_scores(self, features: Features) -> Tuple[np.ndarray, np.ndarray]:
         """Run the joint head.
@@ -231,8 +200,7 @@ class MultiHeadClassifier:
             UnknownHeadError: The file has no joint head.
         """
         info = self._joint_info()
-        inputs = {name: self._seam_tensor(features, name) for name in self._seam}
-        raw = self._model.run(JOINT, inputs)
+        raw = self._model.run(JOINT, self._seam.tensors(features, self._seam.expected))
         for name, length in (("scores", len(info.labels)), ("heads", info.classes)):
             self._model.check_result(f"{JOINT}, {name}", raw[name], (1, length), np.dtype("float32"))
         return raw["scores"][0], raw["heads"][0]
@@ -266,7 +234,7 @@ class MultiHeadClassifier:
         Raises:
             UnknownHeadError: The file has no such head.
         """
-        return self._classify_heads(features, self._select(heads), top_k)
+        return self._classify_heads(features, self._heads.select(heads), top_k)
 
     def classify(
         self,
@@ -367,7 +335,7 @@ class MultiHeadClassifier:
         joint: bool,
         threshold: Optional[Thresholds],
     ) -> ClassificationResult:
-        chosen = self._select(heads)  # a wrong head is refused before any work is done
+        chosen = self._heads.select(heads)  # a wrong head is refused before any work is done
         info = self._joint_info().with_thresholds(threshold) if joint else None
         start = time.perf_counter()
         tensor = self.prepare(sample)
@@ -384,68 +352,16 @@ class MultiHeadClassifier:
         self, features: Features, chosen: Sequence[int], top_k: Optional[int]
     ) -> Tuple[Classifications, ...]:
         check_top_k(top_k)
-        scores = self._scores(features, chosen)
+        scores = self._heads.several(features, chosen)
 
         def make(place: int) -> Classifications:
             index = chosen[place]
-            info = self._heads[index].info
+            info = self._heads.infos[index]
             return Classifications(index, info.head_name, top_categories(scores(place), info.labels, top_k=top_k))
 
         return Answers(len(chosen), make) if len(chosen) > _FEW else tuple(map(make, range(len(chosen))))
-
-    def _scores(self, features: Features, chosen: Sequence[int]) -> Callable[[int], np.ndarray]:
-        """Run the heads at these indices, the file's own all at once where that is cheaper.
-
-        Returns what gives the scores of the first, the second and so on.
-        """
-        everything, own = self._all, len(self._metadata.heads)
-        if everything is None or not everything.worth(len({index for index in chosen if index < own})):
-            return [self.head_scores(features, index) for index in chosen].__getitem__
-        found = everything.scores({name: self._seam_tensor(features, name) for name in everything.reads})
-        starts = everything.starts
-        packed = {index: self.head_scores(features, index) for index in chosen if index >= own}
-
-        def scores(place: int) -> np.ndarray:
-            index = chosen[place]
-            return packed[index] if index >= own else found[starts[index] : starts[index + 1]]
-
-        return scores
 
     def _joint_info(self) -> JointInfo:
         if self._joint is None:
             raise UnknownHeadError(f"{self._path} has no joint head; its builder's report says why")
         return self._joint
-
-    def _seam_tensor(self, features: Features, name: str) -> np.ndarray:
-        shape, dtype = self._seam[name]
-        found = by_name(features).get(name)
-        if found is None or found.shape != shape or found.dtype != dtype:
-            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
-            raise EdgeRuntimeError(f"expected {name} of this file, {dtype} {shape}; found {what}")
-        return found
-
-    def _select(self, heads: Optional[Iterable[Head]]) -> List[int]:
-        if heads is None:
-            return list(range(len(self._index)))
-        if isinstance(heads, (str, int)):
-            heads = [heads]
-        return [self._find(head) for head in heads]
-
-    def _find(self, head: Head) -> int:
-        if isinstance(head, str) and head in self._index:
-            return self._index[head]
-        if isinstance(head, int) and 0 <= head < len(self._index):
-            return head
-        names = list(self._index)
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
-
-    def _check_input(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        """``inputs``: of subgraph 0, the only one that interpreters before 2.12 describe correctly."""
-        spec = self._spec
-        found = [(np.dtype(i["dtype"]).name, tuple(int(n) for n in i["shape"])) for i in inputs]
-        if found != [(spec.dtype.name, spec.shape)]:
-            raise BundleError(
-                f"{self._path}: members promise {spec.name} as {spec.dtype} {spec.shape}, the model takes {found}; "
-                f"{REBUILD}"
-            )

@@ -12,10 +12,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tupl
 
 import numpy as np
 
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.files import whole_file
 from edge_runtime.metadata import FEATURES, SeamTensor
+from edge_runtime.seam import by_name
 
 SUFFIXES = (".npz", ".parquet")
 TENSOR = "polyhead"  # of a column's metadata: what its integers mean; of the table's: the digest of the backbone

@@ -1,19 +1,20 @@
-"""Where each head is stored: in the file itself or in a head pack."""
+"""The heads of an open file, its packs' too: found by name or index, run one by one or all at once."""
 
 from __future__ import annotations
 
-import os
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from edge_runtime.bundle import REBUILD, read_head_pack
-from edge_runtime.errors import BundleError
-from edge_runtime.metadata import ALL, HeadInfo, HeadPack, Metadata
+from edge_runtime.bundle import REBUILD
+from edge_runtime.errors import BundleError, UnknownHeadError
+from edge_runtime.flatbuffer import Signature
+from edge_runtime.metadata import ALL, HeadInfo, Metadata
 from edge_runtime.quantization import Quantization
+from edge_runtime.seam import Features, Seam
 from edge_runtime.signatures import Signatures
 
-Path = Union[str, "os.PathLike[str]"]
+Head = Union[str, int]
 
 
 class HeadSource(NamedTuple):
@@ -57,73 +58,75 @@ class AllHeads(NamedTuple):
 _WORTH = 8  # of 200 heads one run takes what 8 take by themselves, of 4 labels each
 
 
-def all_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, Any]) -> Optional[AllHeads]:
+def all_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, Signature]) -> Optional[AllHeads]:
     """None where the file has no such signature, as those of older builders, in which a head may have its name."""
     if ALL not in signatures or any(head.head_name == ALL for head in metadata.heads):
         return None
     starts = [0]
     for head in metadata.heads:
         starts.append(starts[-1] + len(head.labels))
-    return AllHeads(model, tuple(signatures[ALL]["inputs"]), metadata.scores, tuple(starts))
+    return AllHeads(model, tuple(signatures[ALL].inputs), metadata.scores, tuple(starts))
 
 
-def own_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, Any]) -> Tuple[HeadSource, ...]:
-    """``signatures``: of the file, as its interpreter lists them."""
+def own_heads(metadata: Metadata, model: Signatures, signatures: Mapping[str, Signature]) -> Tuple[HeadSource, ...]:
     return tuple(
-        HeadSource(head, model, tuple(signatures[head.head_name]["inputs"]), metadata.scores) for head in metadata.heads
+        HeadSource(head, model, tuple(signatures[head.head_name].inputs), metadata.scores) for head in metadata.heads
     )
 
 
-def packed_heads(
-    paths: Sequence[Path],
-    metadata: Metadata,
-    main: str,
-    *,
-    interpreter: Optional[str],
-    trusted_key: Optional[str] = None,
-) -> Tuple[HeadSource, ...]:
-    """The heads in the packs at ``paths``; see ``read_packs``.
+class Heads:
+    """The file's own heads, then those of its packs, in the order of their indices.
 
-    They are read now, since the files may be replaced; the interpreter of each is opened when its head is first asked.
+    Attributes:
+        infos: What each is.
+        index: Of each by its name.
+        models: The files in which they are.
     """
-    found = []
-    for path, pack, content in read_packs(paths, metadata, main, trusted_key):
-        model = Signatures(path, pack.min_runtime, interpreter=interpreter, num_threads=1, content=content)
-        found.append(HeadSource(pack.head, model, tuple(tensor.name for tensor in pack.seam), pack.scores))
-    return tuple(found)
 
+    def __init__(
+        self, own: Sequence[HeadSource], packed: Sequence[HeadSource], everything: Optional[AllHeads], seam: Seam
+    ) -> None:
+        self._own, self._sources, self._all, self._seam = len(own), (*own, *packed), everything, seam
+        self.infos = tuple(source.info for source in self._sources)
+        self.models = {source.model for source in self._sources}
+        self.index = {info.head_name: i for i, info in enumerate(self.infos)}
 
-def read_packs(
-    paths: Sequence[Path], metadata: Metadata, main: str, trusted_key: Optional[str] = None
-) -> Tuple[Tuple[str, HeadPack, bytes], ...]:
-    """The path, the members and the flatbuffer of each pack, read once.
+    def select(self, heads: Optional[Iterable[Head]]) -> List[int]:
+        """Their indices, in the order of ``heads``; None takes all. Raises ``UnknownHeadError``."""
+        if heads is None:
+            return list(range(len(self._sources)))
+        if isinstance(heads, (str, int)):
+            heads = [heads]
+        return [self.find(head) for head in heads]
 
-    Raises ``BundleError`` where a pack is for another backbone than that of ``metadata``, which is of the file ``main``,
-    or its head has the name of one that is there.
-    """
-    found, places = [], {head.head_name: main for head in metadata.heads}
-    for given in paths:
-        path = os.fspath(given)
-        pack, content = read_head_pack(path, trusted_key)
-        name = pack.head.head_name
-        _check_backbone(path, pack, metadata, main)
-        if name in places:
-            raise BundleError(f"{path}: head {name} is in {places[name]} already; rename one of them, or leave one out")
-        places[name] = path
-        found.append((path, pack, content))
-    return tuple(found)
+    def find(self, head: Head) -> int:
+        """The index of a head by its name or index. Raises ``UnknownHeadError``."""
+        if isinstance(head, str) and head in self.index:
+            return self.index[head]
+        if isinstance(head, int) and 0 <= head < len(self.index):
+            return head
+        names = list(self.index)
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise UnknownHeadError(f"no head {head!r}; this file has {len(names)}: {shown}")
 
+    def one(self, features: Features, index: int) -> np.ndarray:
+        """The scores of the head at ``index``, float32 (labels,)."""
+        source = self._sources[index]
+        return source.scores(self._seam.tensors(features, source.reads))
 
-def _check_backbone(path: str, pack: HeadPack, metadata: Metadata, main: str) -> None:
-    expected, found = metadata.backbone_digest, pack.backbone_digest
-    if found != expected:
-        raise BundleError(
-            f"{path}: head {pack.head.head_name} is for backbone {found[:23]}, {main} has {expected[:23]}; "
-            "build the pack for this file"
-        )
-    strange = [tensor.name for tensor in pack.seam if tensor not in metadata.seam]
-    if strange:
-        raise BundleError(
-            f"{path}: head {pack.head.head_name} reads {strange[0]} in other integers than {main} gives; build the pack "
-            f"for this file, or {REBUILD}"
-        )
+    def several(self, features: Features, chosen: Sequence[int]) -> Callable[[int], np.ndarray]:
+        """Run the heads at these indices, the file's own all at once where that is cheaper.
+
+        Returns what gives the scores of the first, the second and so on.
+        """
+        everything, own = self._all, self._own
+        if everything is None or not everything.worth(len({index for index in chosen if index < own})):
+            return [self.one(features, index) for index in chosen].__getitem__
+        found, starts = everything.scores(self._seam.tensors(features, everything.reads)), everything.starts
+        packed = {index: self.one(features, index) for index in chosen if index >= own}
+
+        def scores(place: int) -> np.ndarray:
+            index = chosen[place]
+            return packed[index] if index >= own else found[starts[index] : starts[index + 1]]
+
+        return scores

@@ -51,10 +51,11 @@ def operator_times(
     """
     model, cases = read_probe(path)
     threads = num_threads or 1
-    signatures = Signatures(path, (2, 10), interpreter=interpreter, num_threads=threads, content=model)
-    name, opened = signatures.open()
+    signatures = Signatures(path, (2, 10), lambda names: model, interpreter=interpreter, num_threads=threads)
+    own = [s for case in cases for s in case.signatures]
+    name, opened = signatures.open(*own)
     rng, parts = np.random.default_rng(0), {}  # type: Tuple[Any, Dict[str, Callable[[], object]]]
-    for signature in [s for case in cases for s in case.signatures]:
+    for signature in own:
         parts[signature] = _call(signatures, opened, signature, rng)
     least = {signature: min(times) for signature, times in measure(parts, runs).items()}
     rows = [{"kind": c.kind, "precision": c.precision, "work": c.work, "us": _each_us(c, least)} for c in cases]

@@ -16,10 +16,11 @@ from edge_runtime.camera.live_hub import encode
 from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision
 from edge_runtime.camera.sources import Shot
-from edge_runtime.engine import Features, MultiHeadClassifier
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
 from edge_runtime.inputs import picture_input
 from edge_runtime.results import top_categories
+from edge_runtime.seam import Features
 
 LARGE, SMALL = (640, 480), (320, 240)  # (width, height): what cameras send, and the smallest they can
 

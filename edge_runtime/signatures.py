@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,38 +15,54 @@ from edge_runtime.interpreter import open_interpreter, refused, without_notices
 class Signatures:
     """Calls wait for each other: signatures of one interpreter cannot run side by side.
 
-    ``open`` may be called at any time before the first ``run``; a runner is made when its signature is first run, since
-    making all 200 costs more than running one. ``content``: of the file at ``path``, where it was read already.
+    An interpreter prepares every subgraph it is given, so a signature gets one of its own when it is first run.
+
+    Args:
+        path: For messages.
+        min_runtime: The oldest TensorFlow Lite that runs the file.
+        model: Gives a model in which the signatures of these names are.
+        interpreter: As in ``MultiHeadClassifier``.
+        num_threads: As in ``MultiHeadClassifier``.
+        alike: Signatures of which many may be asked for one by one. With each there come as many others as are open,
+            so few interpreters hold them all.
     """
 
     def __init__(
         self,
         path: str,
         min_runtime: Tuple[int, int],
+        model: Callable[[Sequence[str]], bytes],
         *,
         interpreter: Optional[str],
         num_threads: Optional[int],
-        content: Optional[bytes] = None,
+        alike: Sequence[str] = (),
     ) -> None:
         self.path = path
-        self._chosen: Dict[str, Any] = {
-            "min_runtime": min_runtime, "name": interpreter, "num_threads": num_threads, "content": content
-        }  # fmt: skip
+        self._chosen: Dict[str, Any] = {"min_runtime": min_runtime, "name": interpreter, "num_threads": num_threads}
+        self._model: Optional[Callable[[Sequence[str]], bytes]] = model
+        self._alike = alike
         self._lock = threading.Lock()
+        self._interpreters: Dict[str, Any] = {}
         self._runners: Dict[str, Any] = {}
         self._name = ""
-        self._interpreter: Any = None
-        self._closed = False
 
-    def open(self) -> Tuple[str, Any]:
-        """(the interpreter's name, the interpreter). Raises ``InterpreterError``."""
-        self._name, self._interpreter = open_interpreter(self.path, **self._chosen)
-        return self._name, self._interpreter
+    def open(self, *signatures: str) -> Tuple[str, Any]:
+        """Before the first ``run``: (the interpreter's name, the interpreter). Raises ``InterpreterError``."""
+        if self._model is None:
+            raise EdgeRuntimeError("this classifier is closed; open it again")
+        self._name, opened = open_interpreter(self.path, content=self._model(signatures), **self._chosen)
+        self._interpreters.update(dict.fromkeys(signatures, opened))
+        return self._name, opened
+
+    @property
+    def closed(self) -> bool:
+        return self._model is None
 
     def close(self) -> None:
         with self._lock:
             self._runners.clear()
-            self._interpreter, self._closed = None, True
+            self._interpreters.clear()
+            self._model = None
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Its outputs by their names, (1, ...) each.
@@ -54,10 +70,8 @@ class Signatures:
         Raises ``InterpreterError``: some flaws of a file show only when it runs. And ``EdgeRuntimeError`` once closed.
         """
         with self._lock:
-            if self._closed:
-                raise EdgeRuntimeError("this classifier is closed; open it again")
-            if self._interpreter is None:
-                self.open()
+            if signature not in self._interpreters:
+                self.open(*self._with_others(signature))
             try:
                 with without_notices():
                     results: Dict[str, np.ndarray] = self._runner(signature)(**inputs)
@@ -65,9 +79,15 @@ class Signatures:
                 raise refused(self.path, self._name, f"cannot run {signature}", error) from error
         return results
 
+    def _with_others(self, signature: str) -> List[str]:
+        if signature not in self._alike:
+            return [signature]
+        waiting = [name for name in self._alike if name not in self._interpreters and name != signature]
+        return [signature, *waiting[: len(self._alike) - 1 - len(waiting)]]
+
     def _runner(self, signature: str) -> Any:
         if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
+            self._runners[signature] = self._interpreters[signature].get_signature_runner(signature)
         return self._runners[signature]
 
     def check_result(self, signature: str, result: np.ndarray, shape: Tuple[int, ...], dtype: Any) -> None:

@@ -96,8 +96,8 @@ def test_closing_closes_the_file_and_every_pack(joint: Any, tmp_path: Path) -> N
 
     export_split(joint.output, tmp_path / "apart")
     classifier = MultiHeadClassifier(next((tmp_path / "apart").glob("*.tflite")))
-    models = {classifier._model, *(head.model for head in classifier._heads)}
+    models = {classifier._model} | classifier._heads.models
     assert len(models) == 1 + len(classifier.head_names)
-    assert not any(model._closed for model in models)
+    assert not any(model.closed for model in models)
     classifier.close()
-    assert all(model._closed for model in models)
+    assert all(model.closed for model in models)

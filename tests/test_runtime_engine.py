@@ -23,38 +23,39 @@ from tests.tiny_models import SIZE, THREE_HEADS, label_names
 NAMES = list(THREE_HEADS)
 
 
-class CountingInterpreter:
-    """An interpreter that counts which signatures are made and which run, and whether two ever run side by side."""
+class Counts:
+    """Which signatures were made and run by any interpreter, and whether two ever ran side by side."""
 
-    def __init__(self, interpreter: Any) -> None:
-        self._interpreter = interpreter
+    def __init__(self) -> None:
         self.made: Counter[str] = Counter()
         self.ran: Counter[str] = Counter()
         self.running, self.most_running = 0, 0
 
-    def get_signature_list(self) -> Any:
-        return self._interpreter.get_signature_list()
+
+class CountingInterpreter:
+    def __init__(self, interpreter: Any, counts: Counts) -> None:
+        self._interpreter, self._counts = interpreter, counts
 
     def get_input_details(self) -> Any:
         return self._interpreter.get_input_details()
 
     def get_signature_runner(self, name: str) -> Any:
-        self.made[name] += 1
-        return CountingRunner(self, name, self._interpreter.get_signature_runner(name))
+        self._counts.made[name] += 1
+        return CountingRunner(self._counts, name, self._interpreter.get_signature_runner(name))
 
 
 class CountingRunner:
-    def __init__(self, owner: CountingInterpreter, name: str, runner: Any) -> None:
-        self._owner, self._name, self._runner = owner, name, runner
+    def __init__(self, counts: Counts, name: str, runner: Any) -> None:
+        self._counts, self._name, self._runner = counts, name, runner
 
     def __call__(self, **inputs: np.ndarray) -> Any:
-        self._owner.ran[self._name] += 1
-        self._owner.running += 1
-        self._owner.most_running = max(self._owner.most_running, self._owner.running)
+        self._counts.ran[self._name] += 1
+        self._counts.running += 1
+        self._counts.most_running = max(self._counts.most_running, self._counts.running)
         try:
             return self._runner(**inputs)
         finally:
-            self._owner.running -= 1
+            self._counts.running -= 1
 
     # Nothing else: before TensorFlow 2.12 a runner describes the tensors of subgraph 0, whichever signature it runs.
 
@@ -66,16 +67,15 @@ def classifier(tiny_file: Path) -> Iterator[MultiHeadClassifier]:
 
 
 @pytest.fixture
-def counted(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[MultiHeadClassifier, CountingInterpreter]:
-    opened: list[CountingInterpreter] = []
+def counted(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[MultiHeadClassifier, Counts]:
+    counts = Counts()
 
     def open_counting(path: str, **options: Any) -> tuple[str, CountingInterpreter]:
         name, interpreter = open_interpreter(path, **options)
-        opened.append(CountingInterpreter(interpreter))
-        return name, opened[-1]
+        return name, CountingInterpreter(interpreter, counts)
 
     monkeypatch.setattr(edge_runtime.signatures, "open_interpreter", open_counting)
-    return MultiHeadClassifier(tiny_file), opened[0]
+    return MultiHeadClassifier(tiny_file), counts
 
 
 @pytest.mark.parametrize("heads", [None, [], ["garden"], [2], NAMES[::-1], ["things", "things"]], ids=str)

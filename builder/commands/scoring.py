@@ -11,8 +11,9 @@ import click
 from builder.commands.progress import Progress
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.escape import printable
+from edge_runtime.seam import by_name
 
 
 @click.command()

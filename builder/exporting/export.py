@@ -17,10 +17,11 @@ from builder.support.files import written, written_folder
 from builder.support.places import check_file, check_folder
 from builder.tflite.link import backbone_alone
 from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import BACKBONE, END_TO_END, JOINT
+from edge_runtime.seam import by_name
 
 
 @dataclass(frozen=True)

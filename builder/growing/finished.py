@@ -16,10 +16,11 @@ from builder.support.files import write_text
 from builder.tflite.flatbuffer import Part, tensor_name
 from builder.tflite.link import link, unlink
 from edge_runtime.bundle import append_members, read_model
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.files import read_file
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
+from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ from builder.support.errors import NoSharedBackboneError
 from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name
 from builder.tflite.versions import with_versions
 from builder.tflite.writer import write_parts
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo, SeamTensor
 from edge_runtime.quantization import FLOAT
+from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 

@@ -12,10 +12,11 @@ from builder.judging.labelled import Block, Labelled
 from builder.scoring.contents import Contents
 from builder.support.arrays import pooled
 from builder.support.errors import SamplesError
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import PictureError, TextError
 from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import stored_tensor
+from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 INTERPRETER = "ai_edge_litert"

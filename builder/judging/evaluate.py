@@ -35,8 +35,9 @@ from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, SamplesError
 from builder.support.files import written
 from builder.support.side_by_side import side_by_side
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo, Metadata
+from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 _COMPARED = 4  # stored features that are computed again, to see that they are this file's

@@ -16,9 +16,10 @@ from builder.samples.calibration import SampleSet
 from builder.support.errors import ConversionError
 from builder.support.interval import wilson_interval
 from edge_runtime.bundle import read_metadata
-from edge_runtime.engine import Features, MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import ALL, END_TO_END
+from edge_runtime.seam import Features, by_name
 
 INTERPRETER = "ai_edge_litert"
 _WORST = 6

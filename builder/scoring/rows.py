@@ -14,12 +14,13 @@ import pyarrow as pa
 from builder.scoring.contents import Contents
 from builder.scoring.samples import Planned
 from builder.support.errors import SamplesError
-from edge_runtime.engine import MultiHeadClassifier, by_name
+from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
 from edge_runtime.feature_file import TENSOR, backbone_entry, feature_column, feature_columns
 from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import stored_tensor
 from edge_runtime.results import Category
+from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 INTERPRETER = "ai_edge_litert"

@@ -5,5 +5,9 @@ process. ``check_model`` knows the format without a schema module, and reads all
 """
 
 from edge_runtime.flatbuffer.check import DEFAULT_LIMITS, IDENTIFIER, ModelLimits, check_model, check_structure
+from edge_runtime.flatbuffer.model import Model
+from edge_runtime.flatbuffer.views import Signature, Views
 
-__all__ = ["DEFAULT_LIMITS", "IDENTIFIER", "ModelLimits", "check_model", "check_structure"]
+__all__ = [
+    "DEFAULT_LIMITS", "IDENTIFIER", "Model", "ModelLimits", "Signature", "Views", "check_model", "check_structure"
+]  # fmt: skip

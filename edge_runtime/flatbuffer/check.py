@@ -29,7 +29,7 @@ class ModelLimits:
 DEFAULT_LIMITS = ModelLimits()
 
 
-def check_model(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> None:
+def check_model(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> Model:
     """Would an interpreter run this flatbuffer?
 
     Checked are offsets, counts and indices; shapes against contents; types; scales and zero points; the order of the
@@ -37,16 +37,19 @@ def check_model(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> None:
     before it runs. What no classifier needs is refused by its name: custom operators, control flow, variables.
 
     Args:
-        data: bytes, or anything with the buffer protocol; it is not changed and not kept.
+        data: bytes, or anything with the buffer protocol; it is not changed.
         limits: Refused is what is larger.
+
+    Returns:
+        Its tables, of which ``Views`` gives parts. They keep ``data``.
 
     Raises:
         BundleError: One line, the first thing that is wrong.
     """
-    check_structure(data, limits=limits)()
+    return check_structure(data, limits=limits)()
 
 
-def check_structure(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> Callable[[], None]:
+def check_structure(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> Callable[[], Model]:
     """All of ``check_model`` but the rules of the operators, which the result checks: the shapes of a model that takes
     pictures of any size are a stand-in's until it has one.
     """
@@ -68,8 +71,9 @@ def check_structure(data: Any, *, limits: ModelLimits = DEFAULT_LIMITS) -> Calla
         if needed > limits.arena_bytes:
             raise BundleError(f"{needed:,} bytes of memory to run, more than the {limits.arena_bytes:,} that are allowed")
 
-    def rules() -> None:
+    def rules() -> Model:
         with np.errstate(all="ignore"):
             check_operators(model, scale, per_channel)
+        return model
 
     return rules

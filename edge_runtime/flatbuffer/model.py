@@ -5,7 +5,7 @@ Tables that several subgraphs share are read once; ``tensor_of`` leads from a su
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Model:
 
     def __init__(self, data: Data) -> None:
         self.data = data
-        root = Tables(data, data.follow(np.zeros(1, np.int64)))
+        self.root = root = Tables(data, data.follow(np.zeros(1, np.int64)))
         version = int(root.scalars(0, "u4")[0])
         if version != 3:
             raise BundleError(f"expected a model of version 3, found {version}")
@@ -99,8 +99,9 @@ class Model:
         """Where each begins and its bytes; also those that lie behind the tables, at an offset."""
         tables, which = lists.tables()
         inside = tables.vectors(0, 1)
+        self.data.structure.pop()  # contents are none
         start, size = tables.scalars(1, "i8"), tables.scalars(2, "i8")
-        behind = start > 1
+        self.behind = behind = start > 1
         wrong = behind & ((size < 0) | (start > self.data.size) | (size > self.data.size - start))
         refuse_where(wrong, lambda i: "a buffer outside the file")
         return np.where(behind, start, inside.starts)[which], np.where(behind, size, inside.counts)[which]
@@ -112,6 +113,7 @@ class Model:
         if len(tables) < len(which):
             raise BundleError("two subgraphs that are one")
         tables = Tables(self.data, tables.places[which])  # in the file's order
+        self.graph_places = tables.places
         tables.vectors(4, 1)
         tensors = tables.vectors(0, 4)
         found, self.tensor_of = tensors.tables()
@@ -161,11 +163,13 @@ class Model:
                 raise BundleError(f"metadata {name.decode('ascii')}, which no classifier needs")
 
     def _signatures(self, lists: Vectors) -> None:
-        tables, _ = lists.tables()
+        tables, which = lists.tables()
+        self.signature_tables = tables = Tables(self.data, tables.places[which])  # in the file's order
         graph, self.signatures = tables.scalars(4, "u4"), tables.vectors(2, 1).texts()
         count = len(self.first) - 1
         refuse_where(graph >= count, lambda i: f"a signature of subgraph {graph[i]}, where there are {count}")
         _check_names(self.signatures, "signatures")
+        self.signature_tensors: List[List[Tuple[str, ...]]] = []  # names of the inputs of each, and of the outputs
         for field in (0, 1):
             maps = tables.vectors(field, 4)
             entries, which = maps.tables()
@@ -178,8 +182,10 @@ class Model:
                 constant = self.tensors.constant[self.tensor_of[self.first[own] + tensor]]
                 refuse_where(constant, lambda i: "a signature whose input is constant")
             ends = [0, *maps.ends.tolist()]
-            for i in range(len(tables)):
-                _check_names([names[j] for j in which[ends[i] : ends[i + 1]].tolist()], "inputs or outputs")
+            own_names = [[names[j] for j in which[a:b].tolist()] for a, b in zip(ends, ends[1:])]
+            for found in own_names:
+                _check_names(found, "inputs or outputs")
+            self.signature_tensors.append([tuple(name.decode("utf-8") for name in found) for found in own_names])
 
 
 def check_texts(texts: Sequence[bytes], what: str) -> None:

@@ -7,7 +7,7 @@ lies, 0 where it does not.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, List, Tuple
 
 import numpy as np
 
@@ -24,11 +24,15 @@ def refuse_where(wrong: Any, words: Callable[[int], str]) -> None:
 
 
 class Data:
-    """The bytes; no vector of them may have more than ``most`` items, nor may all vectors of one field together."""
+    """The bytes; no vector of them may have more than ``most`` items, nor may all vectors of one field together.
+
+    ``structure``: (first bytes, ends) of the tables and vectors that were read.
+    """
 
     def __init__(self, data: Any, most: int) -> None:
         raw = np.frombuffer(data, np.uint8)
         self.raw, self.size, self.most = raw.data, raw.size, most
+        self.structure: List[Tuple[np.ndarray, np.ndarray]] = []
         self._views = {k: raw[: raw.size // w * w].view("<" + k) for k, w in _KINDS.items()}
 
     def read(self, kind: str, places: np.ndarray) -> np.ndarray:
@@ -68,6 +72,7 @@ class Tables:
         wrong = (self._vtable_size < 4) | (self._vtable_size % 2 != 0) | (self.sizes < 4)
         wrong |= (self.vtables + self._vtable_size > data.size) | (places + self.sizes > data.size)
         refuse_where(wrong, lambda i: "the model is damaged: a table is not whole")
+        data.structure += [(places, places + self.sizes), (self.vtables, self.vtables + self._vtable_size)]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -117,6 +122,7 @@ class Vectors:
         refuse_where(
             there & (self.starts + self.counts * width > data.size), lambda i: "the model is damaged: a list is not whole"
         )
+        data.structure.append((places[there], (self.starts + self.counts * width)[there]))
         self.ends = np.cumsum(self.counts)  # of each among the items of all
         if width > 1 and self.total > data.most:
             raise BundleError(f"a list of {self.total:,} items, more than the {data.most:,} that are read")
