@@ -172,7 +172,7 @@ def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) 
     ours, theirs = (load(tmp_path, n, tiny_classifier(tiny_base(seed=s), 3)) for n, s in (("a", 0), ("b", 1)))
     with pytest.raises(
         NoSharedBackboneError,
-        match=r"a and b share no backbone; the first layer that differs is \S*tiny_base_stem: .* two checkpoints",
+        match=r"a and b share no backbone; the first layer that differs is \S*tiny_base_stem: .* different checkpoints",
     ):
         find_backbone((ours, theirs))
 
@@ -289,7 +289,7 @@ def test_a_base_whose_last_block_was_trained_on_is_shared_up_to_there(tmp_path: 
     found = early_difference(pair, shared)
     assert found is not None
     assert found[2].layer.endswith("tiny_base_top")
-    assert "trained on from here" in found[2].advice
+    assert "fine-tuned from here on" in found[2].advice
 
 
 def test_a_convolution_is_not_torn_from_its_normalization(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_file_that_went_through_float16_is_told_and_taken_on_request(tmp_path:
     pair = tuple(
         load(tmp_path, name, tiny_classifier(other, 3)) for name, other in (("a", base), ("b", through_float16(base)))
     )
-    with pytest.raises(NoSharedBackboneError, match="one file went through it; tolerance"):
+    with pytest.raises(NoSharedBackboneError, match="one file was stored in float16; tolerance"):
         find_backbone(pair)
     near, apart = align(pair, 1e-3)
     merged = merge(near, find_backbone(near))
@@ -406,9 +406,9 @@ def test_the_tolerance_does_not_take_other_weights(tmp_path: Path, by: float) ->
 
 CAUSES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "training mode": (lambda base: moved_statistics(base), "All kernels agree: the base was run in training mode when"),
-    "fine-tuned": (lambda base: changed(base, "top", "kernel"), "trained on from here"),
-    "another checkpoint": (lambda base: tiny_base(seed=9), "these are two checkpoints"),
-    "another architecture": (lambda base: tiny_base(features=48), "they are built differently"),
+    "fine-tuned": (lambda base: changed(base, "top", "kernel"), "fine-tuned from here on"),
+    "another checkpoint": (lambda base: tiny_base(seed=9), "the bases are different checkpoints"),
+    "another architecture": (lambda base: tiny_base(features=48), "the architectures differ"),
 }
 
 
@@ -447,7 +447,7 @@ def test_running_refuses_what_content_alone_would_accept(tmp_path: Path) -> None
     ours = load(tmp_path, "a", tiny_classifier(base, 3))
     merged = merge((ours,), find_backbone((ours,)))
     merged.backbone.set_weights(changed(base, "top", "kernel", by=1.0).get_weights())
-    with pytest.raises(NoSharedBackboneError, match="only what is equivalent when it runs is shared"):
+    with pytest.raises(NoSharedBackboneError, match="only a base that gives the same results is shared"):
         difference_from_originals((ours,), merged, PIXELS)
 
 

@@ -114,7 +114,7 @@ def test_a_set_unlike_the_other_is_warned_of(tiny: BuildResult) -> None:
 
 def test_too_few_readable_pictures_are_refused(tmp_path: Path) -> None:
     (path,) = save_pictures(tmp_path, {"a": 1})
-    with pytest.raises(SamplesError, match="expected at least 2 samples that can be read"):
+    with pytest.raises(SamplesError, match="expected at least 2 readable samples"):
         read_samples([Picture(path, None, "x")], ImageInput(8, 8), tmp_path)
 
 
@@ -226,10 +226,10 @@ def test_a_head_that_fails_is_named_with_its_figures_and_the_remedy(own: bool) -
     found = reason_of_failure(q, 0.97, "pictures", precision="int8", chosen_by_name=True)
     assert "head a: agrees with its original on 60.0% of" in found
     assert "leave precision out" in found
-    assert ("in a folder a" in found) is not own
-    assert ("not judged on pictures of its own" in found) is not own
+    assert ("in a folder named a" in found) is not own
+    assert ("none are pictures of its own" in found) is not own
     assert "[heads.a]" in found
     assert "\n" not in found
     assert "softmax" in reason_of_failure(
-        replace(q, kind="a softmax stands there twice"), 0.97, "pictures", precision="int8", chosen_by_name=True
+        replace(q, kind="softmax is applied twice"), 0.97, "pictures", precision="int8", chosen_by_name=True
     )

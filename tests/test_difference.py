@@ -149,7 +149,7 @@ def test_the_first_difference_is_told_and_no_spelling_before_it(
         assert found is not None
         assert found.layer in layer.split(), f"{name}: {found}"
         assert words in found.what, f"{name}: {found}"
-        assert "built differently" in found.advice
+        assert "the architectures differ" in found.advice
 
 
 def test_pixels_come_before_all_layers(written: dict[str, Classifier], tmp_path: Path) -> None:

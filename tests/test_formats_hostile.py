@@ -125,25 +125,25 @@ CONFIGS = {
     "a lambda as activation": (
         set_setting(activation={"class_name": "__lambda__", "config": {"value": "eJw="}}), "__lambda__: it would run",
     ),
-    "a module of Python's": (set_last(module="os", class_name="system"), "'os.system', which is none of Keras's own"),
+    "a module of Python's": (set_last(module="os", class_name="system"), "'os.system', which is not one of Keras's own"),
     "a helper of Keras's": (set_last(module="keras.utils", class_name="get_file"), "'keras.utils.get_file', which is"),
-    "a registered class": (set_last(registered_name="mine>Dense"), "'mine>Dense', which is none of Keras's own"),
+    "a registered class": (set_last(registered_name="mine>Dense"), "'mine>Dense', which is not one of Keras's own"),
     "another file": (set_last(class_name="TFSMLayer"), "TFSMLayer: it would run code"),
     "a hub layer": (set_last(class_name="KerasLayer"), "a TensorFlow Hub layer: its weights are in the file, but not"),
     "a pickled torch module": (set_last(class_name="TorchModuleWrapper"), "it would run code"),
-    "a class that is no text": (set_last(class_name=["Dense"]), "class name that is no text"),
+    "a class that is no text": (set_last(class_name=["Dense"]), "class name that is not text"),
     "a subclassed model": (lambda c: c.update(class_name="Mine", module="keras"), r"of class '?(keras\.)?Mine"),
     "a dotted Lambda": (set_last(module="keras", class_name="layers.Lambda"), "is of class layers.Lambda: it would run"),
-    "a dotted layer": (set_last(module="keras", class_name="layers.Dense"), "'keras.layers.Dense', which is none of"),
+    "a dotted layer": (set_last(module="keras", class_name="layers.Dense"), "'keras.layers.Dense', which is not one of"),
     "a dotted model": (set_last(module="keras", class_name="models.Sequential"), "'keras.models.Sequential', which is"),
     "a wrapper of JAX": (set_last(module="keras", class_name="layers.JaxLayer"), "it would run code"),
     "a function of another module": (set_last(module="keras.src.ops.core", class_name="Map"), "'keras.src.ops.core.Map'"),
-    "a loop": (set_last(module="keras.ops", class_name="WhileLoop"), "'keras.ops.WhileLoop', which is none of"),
-    "a function of keras.layers": (set_last(module="keras.layers", class_name="deserialize"), "which is none of"),
+    "a loop": (set_last(module="keras.ops", class_name="WhileLoop"), "'keras.ops.WhileLoop', which is not one of"),
+    "a function of keras.layers": (set_last(module="keras.layers", class_name="deserialize"), "which is not one of"),
     "a helper called as plain values are": (set_last(module="os", class_name="__tuple__"), "'os.__tuple__', which is"),
-    "a module that is no text": (set_last(module=["keras.layers"]), "a module or a registered name that is no text"),
+    "a module that is no text": (set_last(module=["keras.layers"]), "a module or a registered name that is not text"),
     "get as activation": (
-        set_setting(activation={"module": "builtins", "class_name": "function", "config": "deserialize"}), "none of",
+        set_setting(activation={"module": "builtins", "class_name": "function", "config": "deserialize"}), "not one of",
     ),
     "no layers": (lambda c: c.update(config={}), "no layers|not that of a Keras model"),
     "a layer without a name": (set_last(config={}, name=None), "without a class or a name|not that of|without a name"),
@@ -217,7 +217,7 @@ def test_code_is_read_where_it_is_allowed(tmp_path: Path) -> None:
     layers = keras.layers
     stack = [keras.Input((4, 4, 3)), layers.Lambda(lambda x: x * 2), layers.Flatten(), layers.Dense(2)]
     keras.Sequential(stack).save(tmp_path / "m.keras")
-    refused(tmp_path / "m.keras", "is of class Lambda: it would run code that the file brings; .* give --allow-code")
+    refused(tmp_path / "m.keras", "is of class Lambda: it would run code from the file; .* give --allow-code")
     model = read_model(tmp_path / "m.keras", allow_code=True)
     assert [layer["class_name"] for layer in model.definition["config"]["layers"]][1] == "Lambda"
 

@@ -136,20 +136,20 @@ def test_a_constant_may_stand_first() -> None:
 
 
 REFUSED = {
-    "an unknown operation": (functional(image(), operation("linalg.inv", {})), "'op': tf.linalg.inv has no counterpart"),
+    "an unknown operation": (functional(image(), operation("linalg.inv", {})), "'op': tf.linalg.inv is not supported"),
     "an unknown argument": (functional(image(), operation("nn.relu6", {"name": None, "shift": 1})), "argument shift"),
     "a division by zero": (functional(image(), operation("math.truediv", {"y": 0.0})), "division by zero"),
     "a cast to int": (functional(image(), operation("cast", {"dtype": "uint8"})), "expected a float type"),
     "an operation of TensorFlow 2.0": (
-        functional(image(), {**operation("", {}), "class_name": "TensorFlowOpLayer"}), "version 2.0 to 2.3",
+        functional(image(), {**operation("", {}), "class_name": "TensorFlowOpLayer"}), "TensorFlow 2.0 to 2.3",
     ),
     "a class that is gone": (functional(image(), layer("LocallyConnected2D", "l", "image")), "'l': class 'LocallyConn"),
-    "a class of the user's": (functional(image(), layer("MyLayer", "mine", "image")), "'mine': class 'MyLayer' is none"),
+    "a class of the user's": (functional(image(), layer("MyLayer", "mine", "image")), "class 'MyLayer' is not one of"),
     "a setting that is gone": (
         functional(image(), layer("DepthwiseConv2D", "d", "image", kernel_size=3, groups=3)), "'d': groups is 3",
     ),
     "a subclassed model": ({"class_name": "MyModel", "config": {}}, "of class 'MyModel'; expected Sequential"),
-    "a tensor from nowhere": (functional(image(), layer("Flatten", "f", "gone")), "a layer 'gone' that is not there"),
+    "a tensor from nowhere": (functional(image(), layer("Flatten", "f", "gone")), "a layer 'gone' that does not exist"),
     "no layers": ({"class_name": "Sequential", "config": {"name": "s"}}, "not that of a Keras model"),
     "a recurrent hard sigmoid": (
         functional(image(), layer("LSTM", "l", "image", units=2, recurrent_activation="hard_sigmoid")), "hard_sigmoid",

@@ -215,7 +215,7 @@ def test_a_variable_that_the_checkpoint_lacks_is_named(sources: dict[str, Path],
     path = shutil.copytree(sources["exported"], tmp_path / "other")
     data = path / "variables" / "variables.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(ModelFileError, match="cut off"):
+    with pytest.raises(ModelFileError, match="truncated"):
         read(path)
 
 

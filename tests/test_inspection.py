@@ -147,8 +147,8 @@ def test_a_large_head_behind_the_pooling_gets_no_advice_that_cannot_be_followed(
     (group,) = inspect(models)
     assert group.difference is None
     (sentence,) = share_sentences(group.shares)  # of both, since they cost the same
-    assert "have each 6,803 parameters of their own" in sentence
-    assert sentence.endswith("nothing is to be done: that is what it has behind the base")
+    assert "each have 6,803 parameters of their own" in sentence
+    assert sentence.endswith("nothing needs to be done: this is all that follows the base")
 
 
 def run_inspect(*arguments: object) -> Result:
@@ -163,7 +163,7 @@ def words_of(done: Result) -> str:
 def test_how_pictures_are_resized_is_shown_and_said_for_each(folder: Path) -> None:
     pair = (*paths(folder, "ab"), "--preprocessing", "tf")
     silent = words_of(run_inspect(*pair))
-    assert silent.count("nothing says how they were resized, taken as bilinear, antialiased, stretch") == 2
+    assert silent.count("resizing unknown, assumed bilinear, antialiased, stretch") == 2
     said = run_inspect(*pair, "--resize", "b=lanczos,crop")
     assert said.exit_code == 0, said.output
     assert "349 parameters of its own; pictures: lanczos, antialiased, crop" in words_of(said)

@@ -79,7 +79,7 @@ def test_two_folders_become_one_file_with_one_list(exports: Path, tmp_path: Path
     assert min(agreement.values()) >= 0.97
     # What both trained on, the last layers of the base, is said with figures.
     said = (
-        r"colours and patterns have each [\d,]+ parameters of their own beside [\d,]+ shared ones, about [\d.]+ kB in "
+        r"colours and patterns each have [\d,]+ parameters of their own beside [\d,]+ shared ones, about [\d.]+ kB in "
         r"int8, \d+% of the multiply-adds .*trainable = False"
     )
     assert any(re.match(said, note) for note in report["warnings"])

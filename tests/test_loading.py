@@ -88,7 +88,7 @@ def _chain(shape: Any, *stack: Any) -> Any:
 
 
 BAD = {
-    "text": (lambda _, path: path.write_text("no model"), "found something else or a part of one"),
+    "text": (lambda _, path: path.write_text("no model"), "found something else or an incomplete one"),
     "no config": (_archive_without("config.json"), "no config.json in the archive"),
     "no weights": (_archive_without("model.weights.h5"), "no model.weights.h5 in the archive"),
     "empty archive": (lambda _, path: zipfile.ZipFile(path, "w").close(), "found an empty archive"),

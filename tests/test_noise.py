@@ -65,8 +65,8 @@ def test_what_int8_costs_the_heads_is_not_measured_where_it_passes(tiny: BuildRe
     assert all(noise.head_noise is None and noise.alone_db > 0 for noise in tiny.report.chosen.noise)
     assert tiny.report.to_json()["layers"][0]["head_noise"] is None
     page = (tiny.report.config.report_folder / "index.html").read_text("utf-8")
-    assert "Operators that lose most" in page
-    assert "Operators that cost the heads most" not in page
+    assert "Operators with the most noise" in page
+    assert "Operators that add most noise to the scores" not in page
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.1, 20.0), (1.01, 40.0)])

@@ -204,16 +204,16 @@ def test_kinds_of_probabilities_are_told_apart() -> None:
     assert difference_in_kind(original, noisy) is None
     assert difference_in_kind(original, other) is None  # as wrong as can be, and of the same kind
     for found, words in (
-        (raised / raised.sum(1, keepdims=True), "a softmax stands there twice"),
-        (original**0.3 / (original**0.3).sum(1, keepdims=True), "rise and fall together"),
+        (raised / raised.sum(1, keepdims=True), "softmax is applied twice"),
+        (original**0.3 / (original**0.3).sum(1, keepdims=True), "a monotone function of the original"),
         (np.sqrt(original), "add up to 1, the file's do not"),
-        (np.log(original), "are no probabilities"),
-        (original * np.nan, "no number"),
+        (np.log(original), "they are no probabilities"),
+        (original * np.nan, "NaN or infinity"),
         (original[:, :3], "4 probabilities, the file 3"),
     ):
         assert words in (difference_in_kind(original, found.astype(np.float32)) or "")
     alone = np.random.default_rng(4).uniform(0, 1, (60, 4)).astype(np.float32)  # each label for itself
-    assert "rise and fall together" in (difference_in_kind(alone, alone**3) or "")
+    assert "a monotone function of the original" in (difference_in_kind(alone, alone**3) or "")
 
 
 @pytest.mark.parametrize("labels", [2, 4])

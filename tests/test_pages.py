@@ -147,5 +147,5 @@ def test_a_row_that_passed_only_because_pictures_are_few_is_marked_and_explained
     many = HeadQuality("b", 1000, 0.98, (0.97, 0.99), 0.01, 0.1, (), (0.01, 0.1))
     assert [marked_agreement(q, 0.97) for q in (few, many)] == ["0.900*", "0.980"]
     assert "0.900*" in built("a")
-    assert "so few pictures cannot refute it" in caption([few, many], 0.97, "pictures")[0]
+    assert "so few pictures cannot prove that it is worse" in caption([few, many], 0.97, "pictures")[0]
     assert caption([many], 0.97, "pictures") == []

@@ -281,5 +281,5 @@ def test_bias_add_of_tensorflow_with_channels_last(data_format: str | None, know
     if known:
         assert translate("nn.bias_add", [tensor], given).config == {"scale": 1.0, "offset": [1.0, 2.0, 3.0]}
         return
-    with pytest.raises(UnknownOperationError, match="data_format is not known here"):
+    with pytest.raises(UnknownOperationError, match="data_format is not supported"):
         translate("nn.bias_add", [tensor], given)

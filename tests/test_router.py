@@ -200,7 +200,7 @@ def test_a_list_that_is_worse_than_the_largest_score_of_all_heads_says_so(held_o
     assert len(notes) == (0 if good else 1)
     counted = 3 * held_out if held_out > 10 else 90
     assert (
-        good or f"0.0% of {counted} pictures that it has not seen, the largest score of all heads on 100.0%" in notes[0]
+        good or f"0.0% of {counted} held-out pictures, but the largest score of all heads does so on 100.0%" in notes[0]
     )
 
 

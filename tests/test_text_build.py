@@ -241,7 +241,7 @@ class TestModelsThatAreRefused:
         ("settings", "words"),
         [
             ({"output_sequence_length": None}, "expected output_sequence_length to be set"),
-            ({"standardize": lambda text: text}, "is of class|none of Keras's own"),
+            ({"standardize": lambda text: text}, "is of class|not one of Keras's own"),
         ],
     )
     def test_what_a_device_cannot_do(self, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
@@ -269,7 +269,7 @@ class TestModelsThatAreRefused:
         config = text_config(tmp_path, {"a": 3})
         for path in (tmp_path / "texts").rglob("*.txt"):
             path.write_text("\n \n")
-        self.refuse(config, SamplesError, "expected texts, one a line, found empty files")
+        self.refuse(config, SamplesError, "expected texts, one in each line, found empty files")
         for path in (tmp_path / "texts").rglob("*.txt"):
             path.rename(path.with_suffix(".doc"))
         self.refuse(config, SamplesError, r"or texts \(\.txt\), found none")

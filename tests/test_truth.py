@@ -64,7 +64,7 @@ def test_weights_too_far_apart_are_seen_when_the_originals_run(near: BuildConfig
     merged = merge(aligned, find_backbone(aligned))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     said = {c.name: 1 - c.predict(list(pixels)) for c in classifiers}
-    with pytest.raises(NoSharedBackboneError, match=r"were taken as equal \(tolerance\)"):
+    with pytest.raises(NoSharedBackboneError, match=r"were treated as equal \(tolerance\)"):
         check_equivalence(aligned, merged, pixels, said, apart=apart)
 
 

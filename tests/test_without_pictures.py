@@ -51,7 +51,7 @@ def test_it_is_said_wherever_a_figure_is(built: BuildResult, capsys: pytest.Capt
     print_summary(built.report)
     summary = capsys.readouterr()
     assert "noise" in summary.out
-    assert "no head was judged on pictures" in summary.err
+    assert "no head was verified on pictures" in summary.err
     for way in ("project.tm", "edge-runtime camera FILE --record 200 DIR", "calibration_data"):
         assert way in summary.err
     assert "too few" not in summary.err
@@ -61,7 +61,7 @@ def test_it_is_said_wherever_a_figure_is(built: BuildResult, capsys: pytest.Capt
     assert all(not head["own_pictures"] for head in report["verification"]["heads"].values())
     page = (built.report.config.report_folder / "index.html").read_text("utf-8")
     assert "noise pictures" in page
-    assert "no head was judged on pictures" in page
+    assert "no head was verified on pictures" in page
 
 
 def test_the_file_says_it_too(built: BuildResult) -> None:

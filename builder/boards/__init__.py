@@ -1,4 +1,4 @@
-"""What operators cost on the board that a file is for: measured there by a probe, or from published figures.
+"""Latency of operators on the board that a file is for: measured there by a probe, or from published figures.
 
 In the order of the work: work, probe, profile, times.
 """

@@ -1,7 +1,7 @@
 """The probe: a file of a few hundred KB with chains of each kind of operator, for ``edge-runtime benchmark --operators``.
 
-Two chains for each case, of one operator and different length; sizes as in the middle and towards the end of MobileNetV2
-and EfficientNet. All chains of one size share their weights.
+There are two chains of different length for each case, each of one kind of operator, with sizes as in the middle and
+towards the end of MobileNetV2 and EfficientNet. All chains of one size share their weights.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from builder.tflite.writer import write_parts
 from edge_runtime.bundle import append_files
 from edge_runtime.probe import FORMAT_VERSION, MEMBER, PRECISIONS
 
-SHORT, LONG, LIGHT = 2, 6, 26  # times the operators of a case; the last of light ones, which are elementwise
+SHORT, LONG, LIGHT = 2, 6, 26  # lengths of the chains; the last is for light, elementwise operators
 _RANGE = (-4.0, 4.0)  # of every activation
 _PADDING_SAME = 0
 _CONVOLUTION = {"padding": _PADDING_SAME, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
 
 class _Chain:
-    """One subgraph that grows by an operator at a time; activations are float32 (1, side, side, channels)."""
+    """One subgraph that grows by one operator at a time; activations are float32 (1, side, side, channels)."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         tensors = [plain_tensor("x", shape, np.float32)]
@@ -45,7 +45,7 @@ class _Chain:
     def add(
         self, kind: str, inputs: list[int], shape: tuple[int, ...], options: Any = None, *, scale: float | None = None
     ) -> int:
-        """``scale``: of an operator that gives int8."""
+        """``scale``: of an operator with int8 output."""
         dtype = np.float32 if scale is None else np.int8
         self.part.tensors.append(plain_tensor(f"y{len(self.part.tensors)}", shape, dtype, scale=scale))
         self.last = len(self.part.tensors) - 1
@@ -64,7 +64,7 @@ class _Chain:
 
 @dataclass(frozen=True)
 class _Subject:
-    """``grow``: makes a chain of so many times its operators."""
+    """``grow``: adds the operators to a chain, the given number of times."""
 
     shape: tuple[int, ...]
     grow: Callable[[_Chain, int], None]
@@ -72,7 +72,7 @@ class _Subject:
 
 
 def make_probe() -> bytes:
-    """The file, the same every time."""
+    """The bytes of the probe file, always the same."""
     parts, cases = dict[str, Part](), list[dict[str, Any]]()
     for number, subject in enumerate(_subjects()):
         pair = [_chain(subject, times) for times in (SHORT, subject.long)]
@@ -94,7 +94,7 @@ def make_probe() -> bytes:
 
 
 def _case(chains: list[Part], names: list[str], precision: str) -> dict[str, Any]:
-    """An operator of the chain that was to be measured, by its mean: an expansion and a projection are one kind."""
+    """A case of the probe; its work is the mean over the operators, since expansion and projection are one kind."""
     kind = kind_of(chains[0], chains[0].operators[0])
     own = [[op for op in part.operators if kind_of(part, op) == kind] for part in chains]
     assert kind == CONVERSION or {precision_of(chains[0], op) for op in own[0]} == {precision}
@@ -119,8 +119,8 @@ def _in_precision(part: Part, precision: str) -> Part:
 
 
 def _conversions(side: int, channels: int, count: int) -> Part:
-    """``LIGHT`` means of int8 that ``count`` conversions make of one float tensor, each with a scale of its own, so that
-    none can be left out.
+    """``count`` conversions of one float tensor to int8, each with its own scale so that none can be optimized away, and
+    ``LIGHT`` means of their results.
     """
     chain = _Chain((1, side, side, channels))
     small, axes = (1, 1, 1, channels), chain.constant(np.array([1, 2], np.int32))
@@ -154,14 +154,14 @@ def _subjects() -> Iterator[_Subject]:
 
 
 def _weights(*shape: int) -> np.ndarray:
-    """Seeded; they keep the size of what goes through."""
+    """Seeded random weights that preserve the magnitude of activations."""
     taps = np.prod(shape[1:3] if shape[0] == 1 else shape[1:])
     found: np.ndarray = np.random.default_rng(shape).normal(0, 1 / np.sqrt(taps), shape).astype(np.float32)
     return found
 
 
 def _layers(chain: _Chain, kind: str, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], times: int) -> None:
-    """``layers``: the shapes of kernel and result of each."""
+    """``layers``: the shapes of kernel and result of each layer."""
     zeros = [np.zeros(shape[-1], np.float32) for _, shape in layers]
     kept = [(chain.constant(_weights(*k)), chain.constant(zero)) for (k, _), zero in zip(layers, zeros, strict=True)]
     for _ in range(times):
@@ -208,7 +208,7 @@ def _alone(kind: str) -> Callable[[_Chain, int], None]:
 
 
 def _means(chain: _Chain, times: int) -> None:
-    """Of one tensor, each; small additions join them."""
+    """Means of the same tensor, joined by small additions."""
     axes, small = chain.constant(np.array([1, 2], np.int32)), (1, 1, 1, chain.part.tensors[0].shape[3])
     found = [chain.add("MEAN", [0, axes], small, ("ReducerOptions", {"keepDims": True})) for _ in range(times)]
     for mean in found[:-1]:

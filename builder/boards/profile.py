@@ -1,4 +1,4 @@
-"""What operators cost on a board, from what was measured there: read from a file, or built in."""
+"""The latency of operators on a board, from measurements: read from a file, or built in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from edge_runtime.files import read_file
 from edge_runtime.probe import FORMAT_VERSION, PRECISIONS
 
 MAX_PROFILE_FILE = 4 << 20
-NEEDED = ("CONV_2D 1x1", "DEPTHWISE_CONV_2D", "ADD")  # in float and int8: without them nothing can be planned
+NEEDED = ("CONV_2D 1x1", "DEPTHWISE_CONV_2D", "ADD")  # in float and int8: without them mixed precision cannot be planned
 _HOW = "edge-runtime benchmark probe.tflite --operators --json > FILE writes one on the board"
-_LIKE = {"CONV_2D": "CONV_2D 1x1", "BATCH_MATMUL": "FULLY_CONNECTED", "FULLY_CONNECTED": "CONV_2D 1x1"}  # else as ADD
+_LIKE = {
+    "CONV_2D": "CONV_2D 1x1",
+    "BATCH_MATMUL": "FULLY_CONNECTED",
+    "FULLY_CONNECTED": "CONV_2D 1x1",
+}  # any other as ADD
 _BUILT_IN = Path(__file__).parent / "profiles"
 
 
@@ -38,7 +42,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Profile:
-    """``source``: where the figures come from; ``error``: how far it is from figures that it was not made of."""
+    """``source``: where the figures come from. ``error``: its difference from published figures that were not used."""
 
     name: str
     measured: Mapping[tuple[str, str], tuple[Measured, ...]]
@@ -61,7 +65,9 @@ class Profile:
         return self.us(CONVERSION, "float", elements)
 
     def us(self, kind: str, precision: str, work: float) -> float:
-        """A kind that was not measured counts as one that is like it; infinite in a precision that was not."""
+        """Microseconds of one operator. A kind that was not measured counts as a similar one; a precision that was not
+        measured is infinite.
+        """
         while (kind, "float") not in self.measured:
             kind = _LIKE.get(kind, "ADD")
         fixed, each = self._lines.get((kind, precision), (math.inf, 0.0))
@@ -81,7 +87,7 @@ class Profile:
 
 
 def _line(rows: tuple[Measured, ...]) -> tuple[float, float]:
-    if len({row.work for row in rows}) == 1:  # says nothing of what is fixed
+    if len({row.work for row in rows}) == 1:  # one size does not show the fixed part
         return 0.0, float(np.mean([row.us for row in rows])) / rows[0].work
     matrix = np.array([[1 / row.us, row.work / row.us] for row in rows])
     scale = matrix.max(0)
@@ -90,7 +96,7 @@ def _line(rows: tuple[Measured, ...]) -> tuple[float, float]:
 
 
 def read_profile(path: Path) -> Profile:
-    """What ``edge-runtime benchmark --operators --json`` wrote. Raises ``ConfigError`` in one line."""
+    """Read the output of ``edge-runtime benchmark --operators --json``. Raises ``ConfigError``."""
     try:
         document = json.loads(read_file(path, MAX_PROFILE_FILE).decode("utf-8"))
     except OSError as error:

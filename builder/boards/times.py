@@ -1,4 +1,4 @@
-"""Whose times a plan is made with: a board's that was measured, one of the built-in profiles', or this machine's."""
+"""The latencies that decide the precision: of a measured board, of a built-in profile, or of this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Times(Protocol):
 
 
 def times_for(config: BuildConfig) -> Times:
-    """``device`` wins over ``target``. Raises ``ConfigError`` where the file is none that a device wrote."""
+    """The latencies for a build; ``device`` wins over ``target``. Raises ``ConfigError`` where it is no profile."""
     if config.device is not None:
         return read_profile(config.device)
     profile = None if config.target is None else TARGETS[config.target].profile

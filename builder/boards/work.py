@@ -36,7 +36,7 @@ def precision_of(part: Part, op: Any) -> str:
 
 
 def work_of(part: Part, op: Any) -> float:
-    """Multiply-adds of what has weights; of other operators the elements of the largest activation."""
+    """Multiply-adds of an operator with weights; of any other, the elements of its largest activation."""
     name, results = operator_name(part, op), float(np.prod(part.tensors[op.outputs[0]].shape))
     if name in LAYERS:
         kernel = part.tensors[op.inputs[1]].shape

@@ -1,4 +1,4 @@
-"""One list of the labels of all heads: P(head) from a router, times what each head says. Read ``head.py`` first."""
+"""One list of the labels of all heads: P(head) from a router, times the head's probabilities. Read ``head.py`` first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FittedOnce", "JointHead", "fit_joint", "grouped_samples"]
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Imported when it is asked for: a head gets another name where there is no SciPy."""
+        """Import on first use: heads can be renamed where SciPy is not installed."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = "observe" if name == "grouped_samples" else "head"

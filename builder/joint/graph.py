@@ -20,13 +20,13 @@ from builder.tflite.flatbuffer import Part
 from builder.tflite.link import JOINT_SEAM
 from edge_runtime.metadata import JOINT
 
-_FAR = -1e4  # below a head's largest logit nothing is left of a probability: fills the places of missing labels
+_FAR = -1e4  # so far below a head's largest logit a probability is 0: fills the places of missing labels
 
 
 def reference(
     router: Router, layout: Layout, features: np.ndarray, logits: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the subgraph computes, in plain numpy: scores (pictures, labels) and P(heads) (pictures, classes), float64.
+    """What the subgraph computes, in numpy: scores (pictures, labels) and P(heads) (pictures, classes), float64.
 
     ``features``: real (pictures, ...). ``logits``: real (pictures, labels) of each head.
     """
@@ -40,8 +40,8 @@ def reference(
 
 
 def joint_part(router: Router, layout: Layout, features: Any, logits: Mapping[str, Any]) -> Part:
-    """``features``, ``logits``: the tensors that the finished file has for them. The inputs of the part are named
-    ``JOINT_SEAM`` and as the heads; its outputs are ``scores`` and ``heads``.
+    """The joint head as a part, with inputs ``JOINT_SEAM`` and one named as each head, and outputs ``scores`` and
+    ``heads``. ``features``, ``logits``: their tensors in the finished file.
     """
     graph, heads = Assembler(JOINT), layout.heads
     source = graph.input(JOINT_SEAM, features)
@@ -54,10 +54,10 @@ def joint_part(router: Router, layout: Layout, features: Any, logits: Mapping[st
 
 @dataclass(frozen=True)
 class _Logits:
-    """Tensors (1, heads, most labels), but for ``top``: (1, heads, 1), the largest logit of each head.
+    """Tensors (1, heads, most labels), except ``top``: (1, heads, 1), the largest logit of each head.
 
-    ``padded``: as the heads give them, the first repeated where a head has fewer labels. ``below``: beside ``top``, and
-    far below it where a label is missing, whatever the size of the head's own.
+    ``padded``: the logits, the first repeated where a head has fewer labels. ``below``: the logits minus ``top``, and
+    far below 0 where a label is missing.
     """
 
     padded: int
@@ -79,7 +79,7 @@ def _logits(graph: Assembler, router: Router, layout: Layout, sources: Mapping[s
 
 
 def _pooled(graph: Assembler, source: int, shape: Sequence[int]) -> int:
-    """Real features (1, features); a map of features is averaged over its places, as ``router.pooled`` does."""
+    """Real features (1, features); a feature map is averaged over its positions, as ``router.pooled`` does."""
     real = graph.real(source)
     if len(shape) == 2:
         return real

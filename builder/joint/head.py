@@ -1,4 +1,4 @@
-"""The joint head of a build: the router, thresholds, what the user should know of it, and why there is none."""
+"""The joint head of a build: the router, thresholds, notes for the user, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
 MIN_PICTURES = 5  # of a head: one for each fold of the cross-validation
-WORTHLESS = 0.7  # AUROC below which the list cannot tell what is none's
-_HELD_OUT = 10  # pictures of each head from which on held-out ones set the thresholds
+WORTHLESS = 0.7  # AUROC below which the list cannot recognize pictures of no head
+_HELD_OUT = 10  # with so many held-out pictures of each head, these set the thresholds
 
 
 @dataclass(frozen=True)
 class JointHead:
-    """``part``: its subgraph. ``fitted``: the router. ``pictures``: how many each head had, and ``none``.
+    """``part``: the subgraph. ``fitted``: the router. ``pictures``: number of pictures of each head, and of ``none``.
 
-    ``thresholds``: by the names of the heads; ``threshold``: of the list. ``notes``: what the user should know.
+    ``thresholds``: by head name; ``threshold``: of the list. ``notes``: what the user should know.
     """
 
     part: Part
@@ -54,7 +54,7 @@ class JointHead:
     notes: tuple[str, ...] = ()
 
     def on(self, parts: Mapping[str, Part]) -> JointHead:
-        """The same list in another precision: what it was fitted on are real features and logits, whatever holds them."""
+        """The same list for parts in another precision: it was fitted to real-valued features and logits."""
         return replace(self, part=_part(self.fitted, self.layout, parts))
 
     def to_json(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class JointHead:
 
 
 class FittedOnce:
-    """The joint head of one build, fitted when it is first asked for; other precisions take the same.
+    """The joint head of one build, fitted on first use and then reused for all precisions.
 
-    ``samples``: from ``grouped_samples``. ``held_out``: what the heads have not seen either; it sets the thresholds.
+    ``samples``: from ``grouped_samples``. ``held_out``: samples that the heads were not trained on; they set thresholds.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ def fit_joint(
     *,
     held_out: SampleSet | None = None,
 ) -> tuple[JointHead | None, str]:
-    """Learn the joint head from calibration samples of which is known to which head they belong, or that to none.
+    """Fit the joint head to calibration samples that are known to belong to a head or to none.
 
-    Arguments as of ``FittedOnce``. None and the reason where there can be none.
+    Arguments as of ``FittedOnce``. Returns the joint head, or None and the reason.
     """
     names = [head.head_name for head in heads]
     reason = _impossible(config, spec, parts, names, samples)
@@ -128,7 +128,7 @@ def fit_joint(
     everyday = config.everyday and spec.noun == "pictures" and none_pictures < MIN_PICTURES
     evidence = observe(parts, names, tensors_of(samples, names, spec), spec, advance)
     if evidence is None or np.bincount(evidence.classes, minlength=len(names))[: len(names)].min() < MIN_PICTURES:
-        return None, "too many pictures of a head cannot be read"
+        return None, "too many pictures of one head cannot be read"
     if everyday:
         evidence = with_everyday(evidence, parts, names, spec)
     unseen = None if held_out is None else observe(parts, names, held_out_tensors(held_out, names), spec)
@@ -137,7 +137,7 @@ def fit_joint(
 
 
 def with_everyday(evidence: Evidence, parts: Mapping[str, Part], names: Sequence[str], spec: InputSpec) -> Evidence:
-    """With the builder's everyday pictures as pictures of none, but for those that look like a head's own."""
+    """Add the builder's everyday pictures as pictures of none, except those that look like a head's own."""
     shown = everyday_samples()
     found = observe(parts, names, tensors_of(shown, names, spec), spec)
     assert found is not None
@@ -148,21 +148,21 @@ def with_everyday(evidence: Evidence, parts: Mapping[str, Part], names: Sequence
 def _impossible(
     config: JointConfig, spec: InputSpec, parts: Mapping[str, Part], names: Sequence[str], samples: Sequence[Sample]
 ) -> str:
-    """Why there can be no joint head; nothing where there can."""
+    """The reason why there can be no joint head; empty where there can."""
     if not config.wanted(spec.noun):
-        return "it is switched off" if config.enabled is False else "texts have one where joint = true asks for it"
+        return "it is switched off" if config.enabled is False else "for texts it needs joint = true"
     odd = [name for name in names if logits_part(parts[name]) is None]
     if odd:
-        return f"head {odd[0]} does not end in a softmax or a sigmoid of logits"
+        return f"head {odd[0]} does not end in softmax or sigmoid"
     if len({s.digest for s in samples}) < len(samples):
-        return "the same text lies in the folders of several heads"
+        return "the same text is in the folders of several heads"
     counts = {name: sum(s.head == name for s in samples) for name in names}
     few = [f"{name} has {count}" for name, count in counts.items() if count < MIN_PICTURES]
     if not few:
         return ""
-    more = f" and {len(few) - 4} heads more" if few[4:] else ""
+    more = f", and {len(few) - 4} more heads have too few" if few[4:] else ""
     return (
-        f"each head needs at least {MIN_PICTURES} calibration {spec.noun} in a folder of its name, and "
+        f"each head needs at least {MIN_PICTURES} calibration {spec.noun} in a folder of its name; "
         f"{', '.join(few[:4])}{more}"
     )
 
@@ -177,9 +177,9 @@ def assemble(
     none_pictures: int = 0,
     against: str = "pictures of none",
 ) -> JointHead:
-    """The joint head from what was observed. ``unseen``: held-out pictures of the heads.
+    """The joint head from observed pictures. ``unseen``: held-out pictures of the heads.
 
-    ``none_pictures``: found in ``none``, whether they were enough to be used or not.
+    ``none_pictures``: number of pictures in ``none``, whether they were enough to be used or not.
     """
     names, count = [head.head_name for head in heads], len(heads)
     fitted = fit_router(evidence)
@@ -223,11 +223,12 @@ def _few(pictures: Mapping[str, int], names: Sequence[str], none_pictures: int) 
     notes, few = [], [f"{name} has {pictures[name]}" for name in names if pictures[name] < FEW_PICTURES]
     if few:
         notes.append(
-            f"the joint list is inexact with fewer than {FEW_PICTURES} calibration pictures a head: {', '.join(few[:8])}"
+            f"the joint list is inaccurate with fewer than {FEW_PICTURES} calibration pictures of a head: "
+            f"{', '.join(few[:8])}"
         )
     if 0 < none_pictures < MIN_PICTURES:
         notes.append(
-            f"{none_pictures} pictures in {NONE}/ are too few to learn from ({MIN_PICTURES}); they were left out"
+            f"{none_pictures} pictures in {NONE}/ are too few to learn from (at least {MIN_PICTURES}); they were left out"
         )
     return tuple(notes)
 
@@ -236,8 +237,8 @@ def _one_scene(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"all calibration pictures of {', '.join(names[:8])} are nearly the same; how sure the joint list may be of "
-        "others is not known: add pictures of other scenes",
+        f"all calibration pictures of {', '.join(names[:8])} are nearly the same, so the joint list's confidence in "
+        "others could not be measured: add pictures of other scenes",
     )
 
 
@@ -246,16 +247,16 @@ def _shared(layout: Layout, *, merged: bool) -> tuple[str, ...]:
     if not shared:
         return ()
     how = (
-        "stand once in the joint list, their probabilities added up"
+        "appear once in the joint list, with their probabilities added"
         if merged
-        else "are kept apart as head/label in the joint list; [joint] merge_labels = true adds them up"
+        else "are listed separately as head/label in the joint list; [joint] merge_labels = true merges them"
     )
     return (f"labels of more than one head ({', '.join(shared[:8])}{', ...' if shared[8:] else ''}) {how}",)
 
 
 def _worthless(unknown: Unknown | None, judged: Judged, layout: Layout) -> tuple[str, ...]:
-    """Warnings where a user is better off without the list."""
-    notes, what = [], "set joint = false, or calibrate with more pictures and with some in none/"
+    """Warnings where the user is better off without the list."""
+    notes, what = [], "set joint = false, or calibrate with more pictures, including some in none/"
     if unknown is not None and unknown.auroc < WORTHLESS:
         notes.append(
             f"the joint list barely separates pictures of no head from the heads' own (AUROC {unknown.auroc:.2f} against "
@@ -270,7 +271,7 @@ def _worthless(unknown: Unknown | None, judged: Judged, layout: Layout) -> tuple
     plain = loudest.argmax(1) == judged.classes[own]
     if told.mean() < plain.mean():
         notes.append(
-            f"the joint list finds the right head on {told.mean():.1%} of {len(told)} pictures that it has not seen, the "
-            f"largest score of all heads on {plain.mean():.1%}: {what}"
+            f"the joint list finds the right head on {told.mean():.1%} of {len(told)} held-out pictures, but the "
+            f"largest score of all heads does so on {plain.mean():.1%}: {what}"
         )
     return tuple(notes)

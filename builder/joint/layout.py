@@ -1,4 +1,4 @@
-"""Which labels the joint list has, which labels of the heads each stands for, and how far a sample is of any head."""
+"""The labels of the joint list, the heads' labels that each stands for, and the score of belonging to any head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Layout:
-    """The joint list. ``members``: for each of its ``labels`` the labels (head, index) whose scores add up to it;
-    ``none``, where there is one, is the last and has no members.
+    """The joint list. ``members``: for each of its ``labels``, the heads' labels (head, index) whose scores are added.
+    ``none``, if present, is the last label and has no members.
     """
 
     heads: tuple[HeadInfo, ...]
@@ -37,9 +37,9 @@ class Layout:
 def lay_out(heads: Sequence[HeadInfo], *, none: bool, merge: bool) -> Layout:
     """All labels in the order of the heads.
 
-    A label that two heads have is called ``head/label`` in each, or, with ``merge``, stands once, where it comes first,
-    if the heads are softmax heads. A head's label ``none`` is called ``head/none`` beside the list's own, and a label
-    that reads as another head's ``head/label`` gets its own head's name in front too: each name means one thing.
+    A label of two heads is called ``head/label`` in each, or, with ``merge`` and softmax heads, appears once, at its
+    first place. A head's label ``none`` is called ``head/none`` if the list has its own, and a label that reads like
+    another head's ``head/label`` gets its own head's name in front too: names are unique.
     """
     counts = Counter([label for head in heads for label in head.labels] + [NONE] * none)
     full = {(h, i): f"{head.head_name}/{label}" for h, head in enumerate(heads) for i, label in enumerate(head.labels)}

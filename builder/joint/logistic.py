@@ -1,8 +1,8 @@
 """Multinomial logistic regression with a ridge penalty, cross-validated: the only fit that the joint head needs.
 
-Convex, so that there is one answer, whatever the order of the classes or of the pictures. scikit-learn's own fits two
-classes by other rules than three, and takes several times as long in directions as unlike as these. What is used of
-scikit-learn is imported where it is used: it takes a second.
+The problem is convex, so the order of classes and pictures does not change the solution. scikit-learn's version treats
+two classes differently from three, and takes several times as long on directions of such unequal scale. scikit-learn is
+imported where it is used, because the import takes a second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 _STEPS = 400
 _TOLERANCE = 1e-6  # of the gradient, relative to the first one
-_DIRECTIONS = 512  # principal directions of the features that a fit looks at; more pictures than that are rarely at hand
+_DIRECTIONS = 512  # principal directions of the features that a fit uses; there are rarely more pictures
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Linear:
 
 
 def balanced_weights(classes: np.ndarray) -> np.ndarray:
-    """(pictures,): every class counts the same in sum, and a picture 1 on average."""
+    """Weights (pictures,) with which every class has the same total and the average is 1."""
     from sklearn.utils.class_weight import compute_sample_weight
 
     found: np.ndarray = compute_sample_weight("balanced", classes)
@@ -57,7 +57,8 @@ def fit_logistic(features: np.ndarray, classes: np.ndarray, *, penalty: float, n
     columns = np.column_stack([features - mean, np.ones(len(classes))])
     target = np.eye(number)[classes]
     ridge = np.append(np.full(features.shape[1], penalty), 0.0)[:, None]
-    # The diagonal of Böhning's bound of the Hessian (1992): in units of its root all directions are about equally curved.
+    # The diagonal of Böhning's bound of the Hessian (1992): in units of its root, curvature is about equal in all
+    # directions.
     units = 1 / np.sqrt(0.5 * (weights @ columns**2)[:, None] + ridge)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -70,7 +71,7 @@ def fit_logistic(features: np.ndarray, classes: np.ndarray, *, penalty: float, n
     start = np.zeros(columns.shape[1] * number)
     tolerance = _TOLERANCE * np.abs(objective(start)[1]).max()
     options = {"maxiter": _STEPS, "gtol": tolerance, "ftol": 1e-13}
-    with threadpool_limits(1):  # products this small take longer on two cores than on one
+    with threadpool_limits(1):  # products this small take longer with two threads than with one
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     solution = units * found.x.reshape(-1, number)
     offset = solution[-1] - solution[-1].mean()
@@ -78,21 +79,22 @@ def fit_logistic(features: np.ndarray, classes: np.ndarray, *, penalty: float, n
 
 
 def principal(features: np.ndarray) -> np.ndarray:
-    """(features, directions): the directions in which pictures differ most. Fits in them are the same and quicker."""
+    """(features, directions): the principal directions of the pictures. A fit in them has the same result, faster."""
     right: np.ndarray = np.linalg.svd(features - features.mean(0), full_matrices=False)[2]
     return right[:_DIRECTIONS].T
 
 
 def folds(groups: np.ndarray, classes: np.ndarray, number: int) -> np.ndarray:
-    """(pictures,): which fold leaves the picture out. Pictures of one group are left out together; each class is spread
+    """(pictures,): the fold that holds the picture out. Pictures of one group are held out together; each class is spread
     over the folds as evenly as its groups allow.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     found = np.zeros(len(classes), np.int64)
-    # Classes by their first picture: the splitter breaks ties by their order, and that of the heads must not matter.
+    # Classes are ordered by their first picture: the splitter breaks ties by order, and that of the heads must not
+    # matter.
     _, first, place = np.unique(classes, return_index=True, return_inverse=True)
-    if np.bincount(place).max() < number:  # fewer of every class than folds: there is nothing to spread
+    if np.bincount(place).max() < number:  # every class has fewer pictures than folds
         return np.asarray(np.unique(groups, return_inverse=True)[1] % number)
     splitter = StratifiedGroupKFold(number)
     for fold, (_, left_out) in enumerate(splitter.split(np.zeros((len(classes), 1)), first[place], groups)):
@@ -103,7 +105,7 @@ def folds(groups: np.ndarray, classes: np.ndarray, number: int) -> np.ndarray:
 def out_of_fold(
     features: np.ndarray, classes: np.ndarray, fold: np.ndarray, *, penalty: float, number: int
 ) -> np.ndarray:
-    """Evidence (pictures, ``number``) for each picture by the fit that did not see it."""
+    """Evidence (pictures, ``number``) for each picture, from the fit that did not see it."""
     found = np.zeros((len(classes), number))
     for each in np.unique(fold):
         left_out = fold == each
@@ -115,7 +117,7 @@ def out_of_fold(
 def cross_validated(
     features: np.ndarray, classes: np.ndarray, penalties: Sequence[float], *, number: int, folds_of: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """The penalty whose out-of-fold log loss is least, and that evidence (pictures, ``number``)."""
+    """The penalty with the least out-of-fold log loss, and its evidence (pictures, ``number``)."""
     weights = balanced_weights(classes)
     found = {p: out_of_fold(features, classes, folds_of, penalty=p, number=number) for p in penalties}
     best = min(found, key=lambda p: log_loss(found[p], classes, weights))

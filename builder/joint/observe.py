@@ -1,4 +1,4 @@
-"""Which samples the joint head may learn from, and what the finished heads make of them."""
+"""The samples that the joint head may learn from, and the finished heads' outputs for them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from edge_runtime.inputs import InputSpec, tensor_maker
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE, FEATURES
 
-FEW_PICTURES = 10  # from here on the joint list was measured to be worth having; see docs/concepts/joint-list.md
+FEW_PICTURES = 10  # with so many the joint list was measured to be useful; see docs/concepts/joint-list.md
 MAX_PICTURES = 4000  # unless there are so many heads that each would have fewer than FEW_PICTURES
 MAX_PICTURES_OF_A_HEAD = 200
 EVERYDAY = Path(__file__).parent / "everyday_pictures"  # each with its licence in LICENCES.md
-_OWN_LOOK = 0.05  # of a head's own pictures: what looks like it more than these do is taken for one of its own
+_OWN_LOOK = 0.05  # of a head's own pictures: a picture that resembles the head more than these counts as its own
 _ENDS = ("SOFTMAX", "LOGISTIC")
 
 
 def grouped_samples(folder: Path, names: Sequence[str], spec: InputSpec, held_out: Sequence[Sample]) -> list[Sample]:
-    """Calibration samples in a folder named as a head, or in ``none``: in an order that their content alone decides.
+    """Calibration samples in a folder named as a head, or in ``none``, ordered by content.
 
-    ``held_out``: samples that must not be looked at.
+    ``held_out``: samples that must not be used.
     """
     forbidden = {p.digest for p in held_out}
     found = [p for p in find_samples(folder, [*names, NONE], spec) if p.head and p.digest not in forbidden]
@@ -47,13 +47,13 @@ def everyday_samples() -> list[Sample]:
 
 
 def scenes_of(everyday: Sequence[Sample]) -> np.ndarray:
-    """(pictures,): the number of the photograph that each is a crop of."""
+    """(pictures,): the index of the photograph that each picture is a crop of."""
     numbers: np.ndarray = np.unique([s.path.stem.rpartition("_")[0] for s in everyday], return_inverse=True)[1]
     return numbers
 
 
 def tensors_of(samples: Sequence[Sample], names: Sequence[str], spec: InputSpec) -> Iterator[tuple[int, np.ndarray]]:
-    """(class, tensor) of every sample that can be read; broken ones were named when they were collected."""
+    """(class, tensor) of every readable sample; broken ones were reported when they were collected."""
     make = tensor_maker(spec)
     for sample in samples:
         try:
@@ -63,7 +63,7 @@ def tensors_of(samples: Sequence[Sample], names: Sequence[str], spec: InputSpec)
 
 
 def held_out_tensors(samples: SampleSet, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """(class, tensor) of every verification sample of which is known to which head it belongs."""
+    """(class, tensor) of every verification sample that is known to belong to a head."""
     for source, tensor in zip(samples.sources, samples.tensors, strict=True):
         if source.head in names:
             yield class_of(source, names), tensor[None]
@@ -80,9 +80,9 @@ def observe(
     spec: InputSpec,
     advance: Callable[[], None] = lambda: None,
 ) -> Evidence | None:
-    """Run the backbone as the device will, and the heads up to their logits. None: of no sample.
+    """Run the backbone as the device will, and the heads up to their logits. Returns None without samples.
 
-    ``seen``: (class, tensor) of each; ``advance`` is called after it.
+    ``seen``: (class, tensor) of each sample; ``advance`` is called after each.
     """
     logits_parts = {name: part for name in names if (part := logits_part(parts[name])) is not None}
     backbone = parts[BACKBONE]
@@ -106,9 +106,9 @@ def observe(
 
 
 def unlike_the_heads(own: Evidence, others: Evidence) -> np.ndarray:
-    """bool (others,): which of ``others`` point nowhere where a head's ``own`` pictures do.
+    """bool (others,): which of ``others`` resemble no head's ``own`` pictures.
 
-    A photograph that is there for ``none`` may show what a head knows.
+    A photograph that stands for ``none`` may show what a head knows.
     """
     features, strange = unit(own.features), unit(others.features)
     kept = np.ones(len(strange), bool)
@@ -119,7 +119,7 @@ def unlike_the_heads(own: Evidence, others: Evidence) -> np.ndarray:
 
 
 def logits_part(part: Part) -> Part | None:
-    """A head without its last operator; None where that is not a softmax or a sigmoid of logits."""
+    """A head without its last operator; None where that is neither softmax nor sigmoid."""
     last, logits = part.operators[-1], logits_tensor(part)
     ends = operator_name(part, last) in _ENDS and list(last.outputs) == [part.outputs["scores"]]
     if not ends or len(part.tensors[logits].shape) != 2:

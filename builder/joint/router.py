@@ -1,9 +1,9 @@
 """The router: P(head | picture), learned only from which head a picture belongs to.
 
-Two kinds of evidence are added up for each head: where the features point (logistic regression on features of unit
-length: how long they are says how much there is on a picture rather than what), and how strongly the head itself answers
-(its energy, the log-sum-exp of its logits: Liu et al. 2020, arXiv 2010.03759). How far each is to be trusted is fitted on
-pictures that the regression did not see. Pictures of no head, where there are any, are one more class whose energy is 0.
+Two kinds of evidence are added for each head: the direction of the features (logistic regression on features of unit
+length: their length says how much is in a picture rather than what), and the strength of the head's answer (its energy,
+the log-sum-exp of its logits: Liu et al. 2020, arXiv 2010.03759). The weight of each is fitted on pictures that the
+regression did not see. Pictures of no head, if there are any, are one more class whose energy is 0.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from builder.joint.logistic import Linear, balanced_weights, cross_validated, fi
 
 PENALTIES = (1.0, 0.2, 0.04)  # of a squared weight, for features of unit length
 FOLDS = 5
-_ALIKE = 0.8  # cosine from which two pictures of a head are nearly one: frames of a film, a picture saved twice
-_PRIOR = (1.0, 0.4)  # trust in the regression and in the energies before any picture was seen
-_PULL = 0.02  # towards that, per picture; it matters where there are few
+_ALIKE = 0.8  # cosine from which two pictures of a head are near-duplicates: frames of a film, a picture saved twice
+_PRIOR = (1.0, 0.4)  # prior weights of the regression and of the energies
+_PULL = 0.02  # penalty towards that prior, per picture; it matters where there are few
 _STEPS = 127  # the regression's weights are stored as int8
-TINY = 1e-12  # added to the squared length of features: those of a black picture may all be 0
+TINY = 1e-12  # added to the squared length of features, which may all be 0 for a black picture
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the finished heads made of the pictures the router learns from.
+    """The finished heads' outputs for the pictures that the router learns from.
 
     ``features``: float (pictures, features), as the device sees them. ``logits``: for each head (pictures, labels).
-    ``classes``: (pictures,) the index of the head that each belongs to, or the number of heads where it is none's.
-    ``scenes``: (pictures,) which ones show the same, where that is known; -1 elsewhere.
+    ``classes``: (pictures,) the index of the head that each belongs to, or the number of heads if it belongs to none.
+    ``scenes``: (pictures,) equal for pictures of the same scene, where that is known; -1 elsewhere.
     """
 
     features: np.ndarray
@@ -47,7 +47,7 @@ class Evidence:
         return Evidence(self.features[chosen], tuple(z[chosen] for z in self.logits), self.classes[chosen], scenes)
 
     def beside(self, other: Evidence) -> Evidence:
-        """Of these pictures and of ``other`` ones."""
+        """These pictures, followed by those of ``other``."""
         scenes = [np.full(len(e.classes), -1) if e.scenes is None else e.scenes for e in (self, other)]
         return Evidence(
             np.concatenate([self.features, other.features]),
@@ -57,7 +57,7 @@ class Evidence:
         )
 
     def only_heads(self, heads: Sequence[int]) -> Evidence:
-        """As if there were only these heads; the pictures of others are none's."""
+        """As if there were only these heads; pictures of other heads belong to none."""
         place = np.full(len(self.logits) + 1, len(heads))
         place[list(heads)] = np.arange(len(heads))
         return Evidence(self.features, tuple(self.logits[h] for h in heads), place[self.classes])
@@ -67,8 +67,8 @@ class Evidence:
 class Router:
     """P(classes) = softmax(steps * (features @ weights) / |features| + bias + gains * energies); float32 arrays.
 
-    ``weights``: integers -127..127 (features, classes). ``widths``: what each head's logits are divided by before their
-    energy is taken. ``gains``: (heads,). Classes are the heads in order, then none where ``none``.
+    ``weights``: integers -127..127 (features, classes). ``widths``: (heads,) the divisor of each head's logits before
+    their energy is computed. ``gains``: (heads,). Classes are the heads in order, then none if ``none``.
     """
 
     weights: np.ndarray
@@ -92,22 +92,22 @@ class Router:
 
 @dataclass(frozen=True)
 class FittedRouter:
-    """``evidence``: before the softmax, (pictures, classes), of each by a router whose regression did not see it."""
+    """``evidence``: before the softmax, (pictures, classes), from routers whose regression did not see the picture."""
 
     router: Router
     evidence: np.ndarray
     penalty: float
-    trust: tuple[float, float]  # in the regression, in the energies
-    one_scene: tuple[int, ...]  # classes whose pictures are all nearly the same: nothing of them could be held out
+    trust: tuple[float, float]  # weights of the regression and of the energies
+    one_scene: tuple[int, ...]  # classes whose pictures are all near-duplicates: none could be held out
 
     @property
     def held_out(self) -> np.ndarray:
-        """P (pictures, classes) by a router that did not see the picture."""
+        """P (pictures, classes) from a router that did not see the picture."""
         found: np.ndarray = softmax(self.evidence, axis=1)
         return found
 
     def with_none(self, shift: float) -> FittedRouter:
-        """With so much more evidence for none, the last class, on every picture; as it is where there is none."""
+        """Add ``shift`` to the evidence for none, the last class, on every picture; unchanged without such a class."""
         if not self.router.none:
             return self
         added = none_alone(self.evidence.shape[1], shift)
@@ -135,7 +135,7 @@ def energies(logits: Sequence[np.ndarray], widths: np.ndarray) -> np.ndarray:
 
 
 def fit_router(evidence: Evidence, *, fit_energies: bool = True, penalties: Sequence[float] = PENALTIES) -> FittedRouter:
-    """Requires a picture or more of every head. ``fit_energies``: False leaves the features alone (for comparison).
+    """Fit the router; every head needs a picture. ``fit_energies``: False uses the features alone (for comparison).
 
     ``penalties``: one of them is chosen.
     """
@@ -170,10 +170,8 @@ def fit_router(evidence: Evidence, *, fit_energies: bool = True, penalties: Sequ
 def near_duplicates(features: np.ndarray, classes: np.ndarray, scenes: np.ndarray | None = None) -> np.ndarray:
     """(pictures,): the first picture of the group that each is in.
 
-    Two pictures of a head that are nearly the same are in one group, and so are the frames of a pan, each of which is
-    nearly the same as the next.
-
-    A fit that has seen one of them would only seem to be good at the others.
+    Near-duplicate pictures of a head are in one group, and so are all frames of a pan, each of which is nearly the same
+    as the next. A fit that has seen one of them would only seem to be good at the others.
     """
     centred = unit(features - features.mean(0))
     found = np.zeros(len(classes), np.int64)
@@ -200,7 +198,7 @@ def _left_out_together(
 
 
 def _trusted(regression: np.ndarray, energy: np.ndarray, classes: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """How far to trust the regression and the energies, and an offset for each class: a convex fit of few numbers."""
+    """Weights of the regression and of the energies, and an offset for each class: a convex fit of few parameters."""
     number, weights = regression.shape[1], balanced_weights(classes)
     parts, target = np.stack([regression, energy]), np.eye(number)[classes]
     prior = np.concatenate([_PRIOR, np.zeros(number)])
@@ -217,7 +215,7 @@ def _trusted(regression: np.ndarray, energy: np.ndarray, classes: np.ndarray) ->
 
 
 def _stored(linear: Linear, widths: np.ndarray, gains: np.ndarray, none: bool) -> Router:
-    """Weights rounded to 127 steps a class, as the file holds them."""
+    """The router with weights rounded to 127 steps for each class, as the file holds them."""
     steps = np.maximum(np.abs(linear.weights).max(0), 1e-12) / _STEPS
     return Router(
         np.rint(linear.weights / steps).astype(np.int8),

@@ -1,4 +1,4 @@
-"""When a picture belongs to no head: thresholds for a stated false-alarm rate, and how well they can tell."""
+"""When a picture belongs to no head: thresholds for a given false-alarm rate, and how well they separate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from builder.joint.layout import known_score
 from builder.joint.router import Evidence, FittedRouter, fit_router, none_alone
 
 _MOST_LEFT_OUT = 8  # heads that are left out in turn; each costs a fit
-_TIES = 0.2  # of the false alarms, where there is none to be told from: pictures torn between two heads
+_TIES = 0.2  # share of the false alarms for pictures that are undecided between two heads
 
 
 @dataclass(frozen=True)
 class Unknown:
     """``auroc``: how often a picture of a head scores above one of none. ``fpr_at_95_tpr``: share of the pictures of none
-    that pass where 95 % of those of the heads do. ``against``: what stood for the unknown. ``pictures``: how many did.
+    that pass where 95 % of those of the heads do. ``against``: what stood for the unknown. ``pictures``: their number.
     """
 
     auroc: float
@@ -35,8 +35,7 @@ class Unknown:
 class Judged:
     """Evidence (pictures, classes) before the softmax, on pictures by which thresholds are set.
 
-    ``classes``: (pictures,). ``logits``: of each head (pictures, labels). Where there is one class more than heads, it is
-    none.
+    ``classes``: (pictures,). ``logits``: of each head (pictures, labels). A class beyond the heads is none.
     """
 
     evidence: np.ndarray
@@ -53,8 +52,8 @@ class Judged:
 
     @classmethod
     def of(cls, fitted: FittedRouter, evidence: Evidence, unseen: Evidence | None, enough: int) -> Judged:
-        """On ``unseen``, pictures that the heads were not trained on either, where each head has ``enough`` of them;
-        else on those that the router learned from, each by a fit that did not see it.
+        """From ``unseen``, pictures that the heads were not trained on either, if each head has ``enough`` of them;
+        otherwise from those that the router learned from, each by a fit that did not see it.
         """
         heads = len(evidence.logits)
         if unseen is None or np.bincount(unseen.classes, minlength=heads)[:heads].min() < enough:
@@ -69,10 +68,10 @@ class Judged:
 
 
 def refusing(judged: Judged, false_alarm: float) -> tuple[float, float]:
-    """(shift, bar): evidence to add to none, and the P(head) that the likeliest head must reach, so that the share
-    ``false_alarm`` of the heads' pictures is refused: the likeliest head does not reach it, or is less likely than none.
+    """(shift, bar): the evidence to add to none, and the P(head) that the likeliest head must reach.
 
-    Where there is none, that is what nearly all of them are refused by.
+    Together they refuse the share ``false_alarm`` of the heads' pictures: the likeliest head does not reach ``bar``, or
+    is less likely than none. If there is a class none, nearly all of them are refused by the latter.
     """
     own = judged.evidence[judged.classes < judged.heads]
     if not judged.none:
@@ -80,28 +79,28 @@ def refusing(judged: Judged, false_alarm: float) -> tuple[float, float]:
     largest, everything = own[:, :-1].max(1), logsumexp(own[:, :-1], axis=1)
     share = np.exp(largest - everything)
     bar = _reached(share, _TIES * false_alarm)
-    # The most evidence that none may have for the picture to stay known, by either rule.
+    # The most evidence for none with which a picture is still accepted, by either rule.
     by_bar = everything + np.log(np.maximum(share / max(bar, 1e-6) - 1, 1e-300))
     most = np.minimum(largest, by_bar) - own[:, -1]
-    # A hair less, so that the picture that sets it stays known.
+    # Slightly less, so that the picture that sets it is still accepted.
     return float(np.quantile(most, false_alarm, method="lower")) - 1e-3, bar
 
 
 def head_thresholds(judged: Judged, false_alarm: float) -> list[float]:
-    """For each head the P(head) that all but the share ``false_alarm`` of its own pictures reach."""
+    """For each head, the P(head) that all but the share ``false_alarm`` of its own pictures reach."""
     p = softmax(judged.evidence, axis=1)
     return [_reached(p[judged.classes == h, h], false_alarm) for h in range(judged.heads)]
 
 
 def unknown_from_none(held_out: np.ndarray, classes: np.ndarray, heads: int, against: str) -> Unknown:
-    """From pictures of none, by fits that did not see them."""
+    """Measured on pictures of none, with fits that did not see them."""
     scores = known_score(held_out, heads)
     known, strange = scores[classes < heads], scores[classes == heads]
     return Unknown(*separation(known, strange), f"{against}, cross-validated", len(strange))
 
 
 def unknown_by_leaving_out(evidence: Evidence, penalty: float) -> Unknown | None:
-    """Each head in turn is taken away and its pictures stand for the unknown; None where fewer than two would be left."""
+    """Each head in turn is left out and its pictures stand for the unknown; None where fewer than two would remain."""
     heads = len(evidence.logits)
     if heads < 3:
         return None
@@ -114,7 +113,7 @@ def unknown_by_leaving_out(evidence: Evidence, penalty: float) -> Unknown | None
         found.append(separation(fitted.held_out.max(1), p.max(1)))
         count += int(strange.sum())
     auroc, fpr = np.mean(found, axis=0)
-    return Unknown(float(auroc), float(fpr), "the pictures of each head in turn, that head left out", count)
+    return Unknown(float(auroc), float(fpr), "the pictures of each head in turn, with that head left out", count)
 
 
 def separation(known: np.ndarray, strange: np.ndarray) -> tuple[float, float]:
@@ -127,5 +126,5 @@ def separation(known: np.ndarray, strange: np.ndarray) -> tuple[float, float]:
 
 
 def _reached(scores: np.ndarray, false_alarm: float) -> float:
-    """Rounded down, so that the picture that sets it passes."""
+    """The threshold that all but ``false_alarm`` reach, rounded down so that the picture that sets it passes."""
     return float(np.floor(np.quantile(scores, false_alarm, method="lower") * 1e4) / 1e4)

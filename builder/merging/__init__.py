@@ -1,4 +1,5 @@
-"""N classifiers -> one float file: the shared backbone is found, checked by running, and each head is cut off.
+"""N classifiers -> one float file: find the shared backbone, check it by running it, and split off each head.
 
-In: ``Classifier`` objects. Out: ``MergedModel``, and a float ``.tflite``, a subgraph each. Read ``backbone.py`` first.
+In: ``Classifier`` objects. Out: ``MergedModel``, and a float ``.tflite`` with a subgraph for the backbone and for each
+head. Read ``backbone.py`` first.
 """

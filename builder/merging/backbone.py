@@ -1,4 +1,4 @@
-"""Find what the classifiers share: every tensor that has one digest in all of them."""
+"""Find what the classifiers share: every tensor that has the same digest in all of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from builder.support.errors import NoSharedBackboneError
 from edge_runtime.metadata import FEATURES
 
 LARGE_HEAD = 0.2  # of the backbone's parameters
-_OF_BASES = ("conv", "lstm", "gru", "rnn", "bidirectional", "attention", "embedding")  # kinds of layers, in part
+_OF_BASES = ("conv", "lstm", "gru", "rnn", "bidirectional", "attention", "embedding")  # parts of layer kinds
 _PIXELS = "pixels"  # stands among the digests of a seam for the model's input
 
 
 @dataclass(frozen=True)
 class SharedBackbone:
-    """Where to cut. ``seams``: for each classifier its own tensor for every name of the seam.
+    """Where to cut: the tensors between backbone and heads (the seam), and how many parameters lie before them.
 
-    A name that a classifier's head does not read is there too. The deepest tensor is called ``features``, further ones
-    ``features_2``, ``features_3``, from the deepest up. ``digests``: of those tensors, by their names.
+    The deepest tensor is called ``features``, further ones ``features_2``, ``features_3``, from the deepest up.
+
+    Attributes:
+        digests: Digest of each tensor of the seam, by its name.
+        parameters: Number of parameters of the backbone.
+        seams: For each classifier, its own tensor for every name of the seam, also for names that its head does not read.
     """
 
     digests: Mapping[str, str]
@@ -32,7 +36,7 @@ class SharedBackbone:
 
     @property
     def digest(self) -> str:
-        """Of the whole seam."""
+        """One digest for the whole seam."""
         found = list(self.digests.values())
         return found[0] if len(found) == 1 else digest(*found)
 
@@ -46,7 +50,7 @@ class SharedBackbone:
 
 
 def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tuple[int, int, Difference] | None:
-    """The first classifier whose own part is large and reaches into the base: (index, parameters, why)."""
+    """The first classifier whose head is large and contains layers of the base: (index, parameters, why)."""
     for i, classifier in list(enumerate(classifiers))[1:]:
         nodes = [classifier.graph.nodes[node] for node in shared.head(classifiers, i)]
         own = sum(node.parameters for node in nodes)
@@ -58,15 +62,18 @@ def early_difference(classifiers: Sequence[Classifier], shared: SharedBackbone) 
 
 
 def reaches_into_base(head: Iterable[Node]) -> bool:
-    """What comes after the pooling is a head, however large it is; a layer that looks around is a base's."""
+    """Whether a head contains layers of a base: convolution, recurrent, attention, embedding; a dense layer is none."""
     return any(node.weights and any(word in node.kind.lower() for word in _OF_BASES) for node in head)
 
 
 def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:
-    """Everything from the pixels on that all classifiers compute alike.
+    """Find everything, from the input on, that all classifiers compute alike.
 
-    The last layer with weights, and what follows it, is always left to the head, so that a single classifier has a head
-    too. Raises ``NoSharedBackboneError`` where they share no layer with weights.
+    The last layer with weights, and what follows it, always belongs to the head, so that a single classifier has a head
+    too.
+
+    Raises:
+        NoSharedBackboneError: They share no layer with weights.
     """
     common = set.intersection(*(set(c.digests[: c.graph.head_start]) for c in classifiers))
     for classifier in classifiers:
@@ -84,8 +91,8 @@ def find_backbone(classifiers: Sequence[Classifier]) -> SharedBackbone:
 
 
 def _torn_apart(graph: Graph, digests: Sequence[str], common: set[str]) -> set[str]:
-    """Convolutions whose BatchNormalization is not shared: in the file the two are one operation, and between them
-    each channel has a range of its own.
+    """Convolutions whose BatchNormalization is not shared. The two are kept together: the file stores them as one
+    operation, and between them each channel would need its own range.
     """
     torn = set[str]()
     for node, found in zip(graph.nodes, digests, strict=True):
@@ -100,7 +107,7 @@ def _is_linear(graph: Graph, ref: Ref) -> bool:
 
 
 def _seam(graph: Graph, digests: Sequence[str], common: set[str]) -> set[str]:
-    """The shared tensors at which a walk back from the output ends, perhaps the pixels themselves."""
+    """The shared tensors at which a walk back from the output ends; the input itself stands as ``_PIXELS``."""
     stack, seen, found = [graph.output], set[Ref](), set[str]()
     while stack:
         ref = stack.pop()

@@ -26,8 +26,8 @@ from builder.tflite.writer import write_parts
 from edge_runtime.errors import reason
 from edge_runtime.metadata import BACKBONE
 
-_AT_ONCE = 16  # functions in one conversion: its time grows faster than their number
-_WORTH_IT = 3  # heads built alike, from which on converting one for all is quicker
+_AT_ONCE = 16  # functions in one conversion: its time grows faster than linearly with their number
+_WORTH_IT = 3  # from so many heads of one structure on, converting one for all is quicker
 
 
 def convert(
@@ -37,12 +37,14 @@ def convert(
     source_input: SourceInput,
     seam: Sequence[str],
 ) -> bytes:
-    """Signatures: ``backbone`` (image or tokens -> the seam) and each head by its name (what it reads of it -> scores);
-    batch 1, float32, tokens int32.
+    """Convert the backbone and the heads to one float ``.tflite``; batch 1, float32, tokens int32.
 
-    The backbone's ``image`` is what the pixels' quantization stands for: transformed already where that is one scale and
-    one offset, raw 0..255 where channels differ, with a 1x1 convolution behind it.
-    Raises ``ConversionError``.
+    Its signatures are ``backbone`` (image or tokens -> the seam) and one for each head (the tensors of the seam that it
+    reads -> scores). The backbone's ``image`` holds the values that the quantized pixels represent: scaled already where
+    the input scaling is one scale and one offset, raw 0..255 followed by a 1x1 convolution where channels differ.
+
+    Raises:
+        ConversionError: TensorFlow Lite cannot express a model, or the temporary folder is full.
     """
     shapes, on_device = {source_input.name: source_input.shape}, _on_device(backbone, source_input)
     function = partial(_frozen, on_device, shapes, list(seam), tf.as_dtype(source_input.dtype))
@@ -61,7 +63,7 @@ def convert_classifier(classifier: Classifier) -> Part:
 
 
 def convert_heads(heads: Mapping[str, Any]) -> dict[str, Part]:
-    """Each Keras head by its name as a float part (what it reads of the seam -> scores); those built alike at once."""
+    """Each Keras head as a float part (tensors of the seam that it reads -> scores); heads of one structure at once."""
     parts, templates, single = dict[str, Part](), dict[str, Any](), list[str]()
     alike = {names[0]: names for names in groups(heads)}
     for first, names in alike.items():
@@ -83,7 +85,7 @@ def convert_heads(heads: Mapping[str, Any]) -> dict[str, Part]:
 
 @traced()
 def _parts(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Part]:
-    """Each concrete function converted; equal constants of those converted together are one buffer."""
+    """Convert each concrete function; functions converted together share one buffer for equal constants."""
     parts: dict[str, Part] = {}
     for start in range(0, len(functions), _AT_ONCE):
         some = list(functions)[start : start + _AT_ONCE]
@@ -107,7 +109,7 @@ def _convert(functions: Mapping[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def _old_objects_left() -> Iterator[None]:
-    """The garbage that a conversion collects is its own: TensorFlow's half a million objects are not searched again."""
+    """Keep the garbage collector from searching TensorFlow's half a million old objects during each conversion."""
     gc.freeze()
     try:
         yield

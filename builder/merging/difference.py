@@ -1,4 +1,4 @@
-"""Where two models part, in words that say what happened and what to do about it."""
+"""The first layer that differs between two models, with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from builder.reading.source_input import source_input_difference
 from builder.reading.spelling import activation_form, is_bare_activation
 
 _FLOAT16_STEP = 2.0**-11  # largest relative error of rounding to float16
-_INT8_STEP = 1 / 127  # a whole step, where a channel is rounded by its largest value
+_INT8_STEP = 1 / 127  # a whole step, where a channel's scale comes from its largest value
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place, from the input on, at which ``model`` leaves the first one. ``what``: in plain words.
+    """The first layer, from the input on, at which ``model`` differs from the first model.
 
-    ``advice``: what it means and what to do.
+    ``what``: the difference in plain words. ``advice``: what it means and what to do.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Difference:
 
 
 def first_difference(first: Classifier, other: Classifier) -> Difference | None:
-    """Where ``other`` leaves ``first``; None where all of it is the same."""
+    """The first layer of ``other`` that differs from ``first``; None where none does."""
     place = _first_of_its_own(other, first)
     if place is None:
         return None
@@ -47,10 +47,10 @@ def first_difference(first: Classifier, other: Classifier) -> Difference | None:
 
 
 def _first_of_its_own(classifier: Classifier, other: Classifier) -> int | None:
-    """The first node that the other does not compute.
+    """The first node that the other does not compute, and whose readers it does not compute either.
 
-    Nor anything that reads it: zeros in front of a convolution that the other has within, or a convolution whose
-    activation the other has in the same layer, are no difference.
+    A ZeroPadding layer that the other has as padding inside its convolution, or a convolution whose activation the other
+    has in the same layer, is no difference.
     """
     known, graph = set(other.digests), classifier.graph
     unknown = [i for i, found in enumerate(classifier.digests) if found not in known]
@@ -71,14 +71,14 @@ def _explain(first: Classifier, other: Classifier, node: Node, place: int) -> tu
         index = len(first.digests) - 1 if index is None else index
         return (
             _describe_layers(first, index, other, place),
-            "From here on they are built differently; only layers of one architecture can be shared",
+            "From here on the architectures differ; only layers of the same architecture can be shared",
         )
     return _describe_weights(known[place], node), _advice(first, other, known)
 
 
 def counterparts(first: Classifier, other: Classifier) -> dict[int, Node]:
-    """From a node of ``other`` to the node of ``first`` that has its place in the architecture, heads left out."""
-    places: dict[str, deque[Node]] = defaultdict(deque)  # branches that are built alike come in the same order
+    """Map nodes of ``other`` to the nodes of ``first`` at the same place in the architecture, without the heads."""
+    places: dict[str, deque[Node]] = defaultdict(deque)  # branches of one structure come in the same order
     for key, node in list(zip(first.structure, first.graph.nodes, strict=True))[: first.graph.head_start]:
         places[key].append(node)
     keys = other.structure[: other.graph.head_start]
@@ -96,7 +96,7 @@ def _describe_layers(first: Classifier, index: int, other: Classifier, place: in
     ends = [_activation(c, i) for c, i in ((other, place), (first, index))]
     if ends[0] != ends[1]:
         return f"its activation is {ends[0]} where the other has {ends[1]}"
-    padding = {"padding"} if zeros else set()  # zeros in front and padding within are compared as one
+    padding = {"padding"} if zeros else set()  # a ZeroPadding layer and a convolution's own padding are compared as one
     for key in sorted({*settings, *others} - {"activation"} - padding):
         if settings.get(key) != others.get(key):
             found, expected = (n.config.get(key, s.get(key)) for n, s in ((theirs, settings), (ours, others)))
@@ -112,14 +112,14 @@ def _is_zeros(node: Node) -> bool:
 
 
 def _behind_zeros(classifier: Classifier, place: int) -> int:
-    """The layer that alone reads zeros that were put around a picture; any other is itself."""
+    """The only reader of a ZeroPadding layer; any other layer is itself."""
     nodes = classifier.graph.nodes
     readers = [i for i, node in enumerate(nodes) if any(ref.node == place for ref in node.inputs())]
     return readers[0] if _is_zeros(nodes[place]) and len(readers) == 1 else place
 
 
 def _zeros(classifier: Classifier, place: int) -> str:
-    """What a layer reads beyond its input, in words."""
+    """A layer's padding in words, its own or that of a ZeroPadding layer before it."""
     node = classifier.graph.nodes[place]
     before = [classifier.graph.nodes[ref.node] for ref in node.inputs() if ref.node != INPUT]
     said = [f"{zeros.config.get('padding')!r} zeros in front ({zeros.layer!r})" for zeros in before if _is_zeros(zeros)]
@@ -127,7 +127,7 @@ def _zeros(classifier: Classifier, place: int) -> str:
 
 
 def _activation(classifier: Classifier, place: int) -> str:
-    """What a layer's output goes through, in the layer itself or in one of its own behind it."""
+    """A layer's activation in words, its own or that of an activation layer after it."""
     graph = classifier.graph
     behind = [node for node in graph.nodes if any(ref.node == place for ref in node.inputs())]
     chain = [graph.nodes[place], *(node for node in behind if len(behind) == 1 and _is_activation(node))]
@@ -140,7 +140,7 @@ def _is_activation(node: Node) -> bool:
 
 
 def _written(form: list[Any]) -> str:
-    """A ReLU of three numbers by its name, where it has one."""
+    """An activation's name; a ReLU of three numbers becomes ``relu`` or ``relu6`` where it is one."""
     name, *numbers = form
     if name == "relu" and numbers[1:] in ([None, 0], [6, 0]) and numbers[0] == 0:
         return "relu6" if numbers[1] else "relu"
@@ -158,25 +158,26 @@ def _describe_weights(ours: Node, theirs: Node) -> str:
 
 
 def _pairs(ours: Node, theirs: Node) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, weight, weight of the other): one object where they are equal."""
+    """Yield (name, weight, weight of the other); both are the same object where they are equal."""
     for i, (a, b) in enumerate(zip(ours.weights, theirs.weights, strict=True)):
         yield weight_name(theirs.kind, theirs.config, i), a.value, a.value if a.digest == b.digest else b.value
 
 
 def _advice(first: Classifier, other: Classifier, counterparts: dict[int, Node]) -> str:
-    """What the weights that differ have in common, over all layers that the two models have at the same places."""
+    """The likely cause, told from all weights that differ, and what to do about it."""
     pairs = [pair for i, ours in counterparts.items() for pair in _pairs(ours, other.graph.nodes[i])]
     changed = [(name, a, b) for name, a, b in pairs if a is not b]
     if all(distance(a, b) <= _FLOAT16_STEP for _, a, b in changed):
         return (
-            "All differences are as small as float16 makes them: one file went through it; "
-            "tolerance = 0.001 (--tolerance 0.001) takes them for equal"
+            "All differences are as small as rounding to float16 makes them: one file was stored in float16; "
+            "tolerance = 0.001 (--tolerance 0.001) treats the weights as equal"
         )
     if first.is_exact != other.is_exact and all(distance(a, b) <= _INT8_STEP for _, a, b in changed):
         rounded, exact = (other, first) if first.is_exact else (first, other)
         return (
-            f"All differences are as small as int8 makes them: {rounded.name} was quantized, {exact.name} was not; take "
-            "the float file of both (Teachable Machine calls it model_unquant.tflite), or the quantized one of both"
+            f"All differences are as small as rounding to int8 makes them: {rounded.name} was quantized, {exact.name} "
+            "was not; use the float file of both (Teachable Machine calls it model_unquant.tflite), or the quantized "
+            "file of both"
         )
     if all(name in _STATISTICS for name, _, _ in changed):
         return (
@@ -185,10 +186,10 @@ def _advice(first: Classifier, other: Classifier, counterparts: dict[int, Node])
         )
     kernels = [(a, b) for name, a, b in pairs if "kernel" in name]
     if kernels and all(a is not b for a, b in kernels):
-        return "Every kernel differs: these are two checkpoints; train both heads on the same frozen base"
+        return "Every kernel differs: the bases are different checkpoints; train both heads on the same frozen base"
     return (
-        "The base was trained on from here (fine-tuned, or trainable was not False); what lies before is the same. "
-        "Set base.trainable = False and train that head again to share all of it"
+        "The base was fine-tuned from here on (trainable was not False); the layers before are the same. "
+        "Set base.trainable = False and train that head again to share the whole base"
     )
 
 

@@ -1,4 +1,4 @@
-"""How pixels enter models that are only read: as the user says, or as it gives one the backbone of another."""
+"""Input scaling of models that are only inspected: as the user says, or the one that makes a model share a backbone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from builder.support.errors import NoSharedBackboneError
 
 
 def read_said(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> Classifier:
-    """With what is said of its pictures. Raises ``ModelFileError`` and ``ConfigError``."""
+    """Read a model with the user's settings for its pictures. Raises ``ModelFileError`` and ``ConfigError``."""
     found = reader.read(str(model.model), model.model, model.preprocessing, model.size or size, model.output_name)
     return _said(found, model)
 
 
 def read_each_said(reader: Reader, model: HeadConfig, size: tuple[int, int] | None) -> list[Classifier]:
-    """The same of a model that may have several outputs: a classifier for each."""
+    """As ``read_said``, for a model that may have several outputs: a classifier for each."""
     each = reader.read_each(str(model.model), model.model, model.preprocessing, model.size or size)
     return [_said(replace(c, name=f"{c.name}: {c.output_name}") if c.output_name else c, model) for c in each]
 
@@ -37,7 +37,7 @@ def _said(found: Classifier, model: HeadConfig) -> Classifier:
 
 
 def as_each_other(classifiers: Sequence[Classifier]) -> list[Classifier]:
-    """Where nobody says how pixels enter a model: as the preprocessing does that gives it another's backbone."""
+    """Give each model of unknown input scaling the one with which it shares a backbone with a model of known scaling."""
     said = [c for c in classifiers if not _is_unsaid(c)]
     return [_as_one_of(said, c) if _is_unsaid(c) else c for c in classifiers]
 
@@ -47,7 +47,7 @@ def _is_unsaid(classifier: Classifier) -> bool:
 
 
 def _as_one_of(others: Sequence[Classifier], classifier: Classifier) -> Classifier:
-    """As it is where no preprocessing does it."""
+    """Unchanged where no preprocessing makes them share one."""
     source_input = classifier.source_input
     assert isinstance(source_input, PictureSourceInput)
     known = named_preprocessing(source_input.pixels.channels).values()

@@ -1,4 +1,4 @@
-"""What content says, running must bear out: the merged model in float beside the originals, run by their frameworks."""
+"""Compare the merged float model with the originals, run by their own frameworks: digests alone prove nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from builder.support.errors import NoSharedBackboneError
 
 TOLERANCE = 1e-4  # on probabilities: two float programs of one function differ by rounding only
 LOOSE_TOLERANCE = 0.02  # where the user lets weights differ
-INTEGER_TOLERANCE = 0.1  # in the mean, where the original rounds every activation to integers: the gate tells the rest
+INTEGER_TOLERANCE = 0.1  # mean, where the original rounds every activation to integers: verification judges the rest
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """``difference``: largest of a probability, between ``models`` originals and the merged model on ``samples`` samples.
-    ``apart``: how far weights were from each other that were taken as equal, relative to the largest of each tensor.
+    """How far the merged float model is from its originals.
+
+    Attributes:
+        difference: Largest difference of a probability between originals and merged model.
+        models: Number of originals that were run.
+        samples: Number of samples that each was run on.
+        apart: Largest difference of weights that were treated as equal, relative to the largest value of the tensor.
     """
 
     difference: float
@@ -40,9 +45,15 @@ def check_equivalence(
 ) -> Equivalence:
     """Compare every head of the merged model with its original.
 
-    ``tensors``: samples as the device sees them. ``originals``: by the names of the heads, probabilities of the original
-    on the same samples, float32 (samples, labels). ``apart``: how far weights were from each other that were taken as
-    equal. Raises ``NoSharedBackboneError`` where a probability differs by more than rounding, or than such weights, make.
+    Args:
+        classifiers: The originals.
+        merged: The merged model.
+        tensors: Samples as the device sees them.
+        originals: For each head's name, the probabilities of its original on the same samples, float32 (samples, labels).
+        apart: Largest relative difference of weights that were treated as equal.
+
+    Raises:
+        NoSharedBackboneError: A probability differs by more than rounding, or such weights, can explain.
     """
     loose = apart > FOLDING
     tolerance = LOOSE_TOLERANCE if loose else TOLERANCE
@@ -58,17 +69,17 @@ def check_equivalence(
 
 
 def _mean(original: np.ndarray, found: np.ndarray) -> float:
-    """Of the largest difference of each sample."""
+    """The mean over samples of the largest difference of a probability."""
     return float(np.abs(original - found).max(1).mean()) if original.shape == found.shape else np.inf
 
 
 def _differs(classifier: Classifier, original: np.ndarray, found: np.ndarray, distance: float, apart: float) -> str:
     kind = difference_in_kind(original, found)
-    cause = f"; weights up to {apart:.2g} apart were taken as equal (tolerance): build without it, or give a smaller one"
+    cause = f"; weights up to {apart:.2g} apart were treated as equal (tolerance): build without it, or set a smaller one"
     return (
-        f"{classifier.name}: by content its base is the shared one, but run on {len(original)} samples its probabilities "
-        f"differ by up to {distance:.2g} from those of {classifier.path.name}; "
+        f"{classifier.name}: its base has the shared weights, but on {len(original)} samples the merged model's "
+        f"probabilities differ by up to {distance:.2g} from those of {classifier.path.name}; "
         + (f"{kind}; " if kind else "")
-        + "only what is equivalent when it runs is shared"
+        + "only a base that gives the same results is shared"
         + (cause if apart else "")
     )

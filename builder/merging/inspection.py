@@ -31,20 +31,20 @@ from builder.support.plain import plain
 
 @dataclass(frozen=True)
 class Group:
-    """Models that share a backbone. ``difference``: where the first of them leaves the first model of all."""
+    """Models that share a backbone. ``difference``: the first layer that differs from the very first model."""
 
     classifiers: tuple[Classifier, ...]
     shared: SharedBackbone | None
     difference: Difference | None
 
     def head(self, index: int) -> tuple[Node, ...]:
-        """The nodes of the classifier at ``index`` that are its own."""
+        """The nodes of the head of the classifier at ``index``."""
         nodes = self.classifiers[index].graph.nodes
         return nodes if self.shared is None else tuple(nodes[i] for i in self.shared.head(self.classifiers, index))
 
     @cached_property
     def shares(self) -> tuple[HeadShare, ...]:
-        """What each head costs; nothing where there is no backbone."""
+        """What each head costs; empty where there is no backbone."""
         return () if self.shared is None else head_shares(self.classifiers, self.shared)
 
     def backbone(self) -> tuple[Node, ...]:
@@ -62,10 +62,10 @@ def inspect(
     limits: Limits | None = None,
     inference_mode: bool = False,
 ) -> tuple[Group, ...]:
-    """The models in groups that share a backbone, in the order of their first models.
+    """Group the models by the backbone that they share, in the order of their first models.
 
-    ``models``: each with what is said of its pictures; their names do not matter. ``size``, ``tolerance`` and the others:
-    as in ``BuildConfig``. Raises ``ModelFileError``.
+    ``models``: each with its settings for pictures; their names do not matter. ``size``, ``tolerance`` and the others: as
+    in ``BuildConfig``. Raises ``ModelFileError``.
     """
     reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
     read = [found for model in models for found in read_each_said(reader, model, size)]
@@ -73,7 +73,7 @@ def inspect(
 
 
 def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:
-    """The same for models that were read already."""
+    """As ``inspect``, for models that were read already."""
     groups: list[list[Classifier]] = []
     for classifier in of_one_kind(classifiers):
         for group in groups:
@@ -87,7 +87,7 @@ def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[
 
 
 def _group(members: Sequence[Classifier], first: Classifier) -> Group:
-    """``difference``: where another group begins to differ, or where this one's models part early."""
+    """``difference``: from the first group, or, in the first group, of a head that contains much of the base."""
     shared = _share(members)
     if members[0] is not first:
         return Group(tuple(members), shared, first_difference(first, members[0]))
@@ -96,7 +96,7 @@ def _group(members: Sequence[Classifier], first: Classifier) -> Group:
 
 
 def to_json(groups: Sequence[Group]) -> dict[str, Any]:
-    """The document of ``inspect --json``. ``backbone`` is the first group's, and null where it has none."""
+    """The document of ``inspect --json``. ``backbone`` is the first group's, or null where it has none."""
     first = groups[0]
     models = [
         {
@@ -131,7 +131,7 @@ def to_json(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def print_tree(groups: Sequence[Group]) -> None:
-    """The same for a person, on standard output."""
+    """Print the groups for a person, on standard output."""
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
     for group in groups:
@@ -147,11 +147,11 @@ def print_tree(groups: Sequence[Group]) -> None:
                 f"  {plain(group.difference.advice)}."
             )
     if len(groups) > 1:
-        console.print(f"\n{len(groups)} groups that share nothing with each other: build a file for each of them.")
+        console.print(f"\n{len(groups)} groups that share no backbone with each other: build one file for each group.")
 
 
 def _resize(classifier: Classifier) -> ResizeConfig | None:
-    """How its pictures were resized, as far as it is known; None for texts."""
+    """How its pictures were resized in training, as far as known; None for texts."""
     entered = classifier.source_input
     return entered.resize if isinstance(entered, PictureSourceInput) else None
 
@@ -159,7 +159,7 @@ def _resize(classifier: Classifier) -> ResizeConfig | None:
 def _prepared(resize: ResizeConfig) -> str:
     whole = resize.over(DEFAULT)
     said = f"{whole.method}, {'antialiased' if whole.antialias else 'not antialiased'}, {whole.fit}"
-    return f"nothing says how they were resized, taken as {said}" if resize == ResizeConfig() else said
+    return f"resizing unknown, assumed {said}" if resize == ResizeConfig() else said
 
 
 def _share(classifiers: Sequence[Classifier]) -> SharedBackbone | None:

@@ -1,4 +1,4 @@
-"""Do the probabilities of a file and of its original differ in kind? The top label alone would not tell."""
+"""Whether a file gives another kind of answer than its original, such as a second softmax: top labels do not show it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.special import softmax
 
-_RANGE, _SUM = 0.02, 0.05  # beyond 0 and 1, and from 1 in a sum: more than int8 rounds
-_FAR = 0.05  # mean difference of a probability, from which on the shape of the difference is looked at
-_CLOSER = 0.25  # of the difference: what is left where one is a function of the other
+_RANGE, _SUM = 0.02, 0.05  # outside 0..1, and of a sum from 1: more than rounding to int8 explains
+_FAR = 0.05  # mean difference of a probability from which on the kind of difference is examined
+_CLOSER = 0.25  # share of the difference that may remain where one is a function of the other
 _LEAST = 1 / 256  # the step of an int8 probability
-_FEW, _MANY = 8, 64  # values: of which no function is told, and of which any may be
+_FEW, _MANY = 8, 64  # values: with fewer no function is sought; from so many on any monotone one
 
 
 def difference_in_kind(original: np.ndarray, found: np.ndarray) -> str | None:
-    """In words how ``found`` is another kind of answer than ``original``; None where it is not.
+    """Describe how ``found`` is another kind of answer than ``original``; None where it is not.
 
-    Both: probabilities, float32 (samples, labels). Seen are: a range that probabilities do not have, a sum of 1 that one
-    has and the other has not, a softmax of what was probabilities already, and any other monotone function of them.
+    Both: probabilities, float32 (samples, labels). Detected are values outside 0..1, probabilities of which only one side
+    adds up to 1, a softmax of probabilities, and any other monotone function of them.
     """
     if original.shape != found.shape:
         return f"the original gives {original.shape[1]} probabilities, the file {found.shape[1]}"
     if not np.isfinite(found).all():
-        return "the file answers with what is no number"
+        return "the file answers with NaN or infinity"
     if found.min() < -_RANGE or found.max() > 1 + _RANGE:
-        return f"the file's answers run from {found.min():.2g} to {found.max():.2g}, and are no probabilities"
+        return f"the file's answers run from {found.min():.2g} to {found.max():.2g}: they are no probabilities"
     theirs, ours = (_adds_up(values) for values in (original, found))
     if theirs != ours and original.shape[1] > 1:
         one, other = ("add up to 1", "do not")
@@ -35,7 +35,7 @@ def difference_in_kind(original: np.ndarray, found: np.ndarray) -> str | None:
 
 
 def _adds_up(values: np.ndarray) -> bool:
-    """Within what rounding each of them to a step of 1/256 can move a sum."""
+    """Within what rounding each probability to a step of 1/256 can change the sum."""
     return bool(np.all(np.abs(values.sum(1, dtype=np.float64) - 1) < max(_SUM, values.shape[1] / 256)))
 
 
@@ -45,18 +45,15 @@ def _function_of(original: np.ndarray, found: np.ndarray) -> str | None:
         return None
     raised = np.exp(original - original.max(1, keepdims=True))
     if np.abs(raised / raised.sum(1, keepdims=True) - found).mean() < _CLOSER * apart:
-        return "the file's probabilities are a softmax of the original's: a softmax stands there twice"
+        return "the file's probabilities are a softmax of the original's: softmax is applied twice"
     if min(float(np.abs(guess - found).mean()) for guess in _functions(original, found)) < _CLOSER * apart:
-        return (
-            f"the file's probabilities are another function of the same answer, {apart:.2f} away in the mean: "
-            "they rise and fall together"
-        )
+        return f"the file's probabilities are a monotone function of the original's, {apart:.2f} away on average"
     return None
 
 
 def _functions(original: np.ndarray, found: np.ndarray) -> Iterator[np.ndarray]:
-    """What functions of ``original`` come nearest to ``found``: a softmax of another temperature, and of many values any
-    that rises. What rounding moves lies beside both.
+    """Functions of ``original`` fitted to ``found``: a softmax of another temperature, and, given many values, the best
+    monotone one. Differences that come from rounding fit neither.
     """
     theirs, ours = _odds(original), _odds(found)
     yield softmax(theirs * (np.vdot(theirs, ours) / max(float(np.vdot(theirs, theirs)), 1e-12)), axis=1)
@@ -68,6 +65,6 @@ def _functions(original: np.ndarray, found: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _odds(values: np.ndarray) -> np.ndarray:
-    """Logarithms around their mean in each sample: a temperature is a factor there."""
+    """Log probabilities minus their mean in each sample: a temperature only scales them."""
     logs = np.log(np.maximum(values, _LEAST, dtype=np.float64))
     return np.asarray(logs - logs.mean(1, keepdims=True))

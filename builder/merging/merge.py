@@ -25,15 +25,15 @@ Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of th
 
 @dataclass(frozen=True)
 class MergedModel:
-    """``backbone``: what the graph takes, see ``source_input`` -> the tensors of the seam; each head: those of them
-    that it reads -> scores (n, labels).
+    """``backbone``: input of the graph (see ``source_input``) -> the tensors of the seam. Each head: the tensors of the
+    seam that it reads -> scores (n, labels).
 
-    Every head ends in probabilities, also where the original gave bare logits.
+    Every head ends in probabilities, also where the original gave logits.
     """
 
     source_input: SourceInput
     backbone: Any  # keras.Model
-    heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are called as in the seam
+    heads: dict[str, Any]  # keras.Model of each head, in the user's order; inputs are named as in the seam
     digest: str
     seam: tuple[str, ...]  # names of the backbone's outputs
 
@@ -52,12 +52,12 @@ class MergedModel:
         return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
 
     def needs_words(self) -> bool:
-        """Does a text without a token give no number, as the mean of none does?"""
+        """Whether a text without tokens gives NaN, as a mean over no tokens does."""
         if not isinstance(self.source_input, TextSourceInput):
             return False
         nothing = self.source_input.graph_input(np.zeros((1, *self.source_input.shape), np.int32))
-        # Called, not predicted: compiled, a product and its relu become one operation, which makes 0 of what is no
-        # number on some processors.
+        # Called, not predicted: compiled code fuses a product with its relu, which turns NaN into 0 on some
+        # processors.
         return any(not np.isfinite(np.asarray(values)).all() for values in as_list(self.backbone(nothing)))
 
     def head_scores(self, name: str, features: Features) -> np.ndarray:
@@ -100,7 +100,7 @@ def merge(classifiers: Sequence[Classifier], shared: SharedBackbone) -> MergedMo
 
 
 def _check_numbers(first: Classifier, shared: SharedBackbone, backbone: Any) -> None:
-    """A mask is no number that could be quantized. Raises ``NoSharedBackboneError``."""
+    """A boolean mask cannot be quantized. Raises ``NoSharedBackboneError`` where the seam has one."""
     for ref, tensor in zip(shared.seams[0].values(), backbone.outputs, strict=True):
         if "float" not in str(tensor.dtype):
             layer = first.graph.nodes[ref.node].layer

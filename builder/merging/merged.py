@@ -1,4 +1,4 @@
-"""What merging makes of classifiers, whatever they were read from: a backbone, heads, and both as a float file."""
+"""The result of merging, whatever the classifiers were read from: backbone, heads, and both as a float file."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Merged(Protocol):
         """Float probabilities (samples, labels)."""
 
     def needs_words(self) -> bool:
-        """Does a text without a token give no number, as the mean of none does?"""
+        """Whether a text without tokens gives NaN, as a mean over no tokens does."""
 
     def float_model(self) -> bytes:
         """A float ``.tflite`` with a signature ``backbone`` and one for each head; see ``convert.convert``."""
 
 
 def seam_shapes(classifiers: Sequence[Classifier], shared: SharedBackbone) -> list[list[int]]:
-    """Of every tensor between backbone and heads, without the batch axis."""
+    """Shapes of all tensors between backbone and heads, without the batch axis."""
     if isinstance(classifiers[0], TfliteClassifier):
         graph = classifiers[0].graph
         return [list(output_shape(graph, ref)[1:]) for ref in shared.seams[0].values()]
@@ -59,7 +59,7 @@ def seam_shapes(classifiers: Sequence[Classifier], shared: SharedBackbone) -> li
 def float_head(
     classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, tuple[int, ...]]
 ) -> Part:
-    """``nodes`` of a classifier as a float part: those tensors of ``seam`` that they read -> scores (1, labels).
+    """``nodes`` of a classifier as a float part: the tensors of ``seam`` that they read -> scores (1, labels).
 
     ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError`` and ``ConfigError``.
     """

@@ -11,9 +11,9 @@ from builder.reading.tflite.classifier import TfliteClassifier, converted
 
 
 def of_one_kind(classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
-    """The classifiers as they are, or, where some were read from ``.tflite`` files, all of them as operators.
+    """The classifiers unchanged, or, where some were read from ``.tflite`` files, all of them as operators.
 
-    A Keras model is converted on its own and its answers stay the original's. Raises ``ConversionError`` and
+    A Keras model is converted by itself; its answers are still those of the original. Raises ``ConversionError`` and
     ``ModelFileError``.
     """
     if len({isinstance(c, TfliteClassifier) for c in classifiers}) == 1:
@@ -25,7 +25,7 @@ def of_one_kind(classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
 
 
 def as_operators(classifier: Classifier, pool: WeightPool) -> Classifier:
-    """The classifier by the operators of its conversion; one of texts, or of operators already, as it is."""
+    """The classifier as operators of its conversion; unchanged where it takes texts or consists of operators already."""
     if isinstance(classifier, TfliteClassifier) or not isinstance(classifier.source_input, PictureSourceInput):
         return classifier
     from builder.merging.convert import convert_classifier  # imports TensorFlow

@@ -89,9 +89,9 @@ def merge_operators(classifiers: Sequence[Classifier], shared: SharedBackbone) -
 def head_part(
     classifier: TfliteClassifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, Shape]
 ) -> Part:
-    """``nodes`` of a classifier as a part: those tensors of ``seam`` that they read -> scores (1, labels).
+    """``nodes`` of a classifier as a part: the tensors of ``seam`` that they read -> scores (1, labels).
 
-    ``shapes``: of the seam's tensors, batch axis and all. Raises ``ConfigError`` where it has no output for each label.
+    ``shapes``: of the seam's tensors, batch axis included. Raises ``ConfigError`` unless each label has an output.
     """
     graph = classifier.graph
     outputs, (activation, negative) = size(output_shape(graph, graph.output)), classifier.missing
@@ -103,7 +103,7 @@ def head_part(
             builder.values[ref] = builder.assembler.source(name, shapes[name])
     last = nodes[-1]
     builder.add(nodes[:-1])
-    if activation is None:  # the last operator takes and gives one row, whatever the file's has
+    if activation is None:  # the last operator reads and gives one row, whatever the file has
         scores = builder.add_one(last, shape=(1, outputs))
     else:
         builder.add([last])
@@ -142,7 +142,7 @@ def _backbone_part(
 
 
 def _pixels(assembler: Assembler, image: int, source_input: PictureSourceInput) -> int:
-    """A 1x1 convolution where channels differ or are swapped, as ``picture_input.pixel_layer``."""
+    """A 1x1 convolution where the scaling differs by channel or swaps channels, as ``picture_input.pixel_layer`` does."""
     kernel, offset = channel_mix(source_input.pixels)
     inputs = [image, assembler.constant(kernel), assembler.constant(offset)]
     settings = {"padding": VALID, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
@@ -151,7 +151,7 @@ def _pixels(assembler: Assembler, image: int, source_input: PictureSourceInput) 
 
 
 def channel_mix(transform: PixelTransform) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (channels, 1, 1, channels) and bias (channels,) of a convolution that does what the transform does."""
+    """Kernel (channels, 1, 1, channels) and bias (channels,) of a convolution equal to the transform."""
     count = transform.channels
     kernel = np.zeros((count, 1, 1, count), np.float32)
     kernel[range(count), 0, 0, list(transform.order)] = transform.scale
@@ -174,7 +174,7 @@ class _PartBuilder:
             self.add_one(index)
 
     def add_one(self, index: int, *, shape: Shape | None = None) -> int:
-        """``shape``: that the operator reads and gives, where it is not the file's."""
+        """``shape``: of what the operator reads and gives, where it differs from the file."""
         node = self.graph.nodes[index]
         shapes = node.config["shapes"] if shape is None or node.kind not in _PROBABILITIES.values() else [shape]
         outputs = node.config["outputs"] if shape is None else [shape]
@@ -187,7 +187,7 @@ class _PartBuilder:
         return made[0]
 
     def shaped(self, tensor: int, shape: Shape) -> int:
-        """The tensor in a shape in which it is read."""
+        """The tensor, reshaped to ``shape`` where it has another."""
         own = tuple(self.assembler.part.tensors[tensor].shape)
         return tensor if own == tuple(shape) else self.assembler.reshape(tensor, shape)
 

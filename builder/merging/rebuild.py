@@ -1,4 +1,4 @@
-"""Parts of classifiers as Keras models of their own, layer by layer with their weights."""
+"""Rebuild parts of classifiers as separate Keras models, layer by layer with their weights."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from builder.support.errors import ModelFileError
 def head_model(
     classifier: Classifier, nodes: Sequence[int], seam: Mapping[str, Ref], shapes: Mapping[str, tuple[int, ...]]
 ) -> Any:
-    """``nodes`` of a classifier as a Keras model: those tensors of ``seam`` that they read -> scores (n, labels).
+    """``nodes`` of a classifier as a Keras model: the tensors of ``seam`` that they read -> scores (n, labels).
 
-    ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError`` and ``ConfigError`` where it has
-    no output for each label.
+    ``shapes``: of the seam's tensors, without the batch axis. Raises ``ModelFileError``, and ``ConfigError`` where
+    outputs and labels differ in number.
     """
     read = {ref for node in nodes for ref in classifier.graph.nodes[node].inputs()}
     inputs = {ref: keras.Input(shapes[name], name=name) for name, ref in seam.items() if ref in read}
@@ -36,14 +36,14 @@ def head_model(
 
 
 def whole_model(classifier: Classifier) -> Any:
-    """All of a classifier as a Keras model: what its graph takes -> its scores, as the original gives them."""
+    """A whole classifier as a Keras model: input of its graph -> its scores, as the original gives them."""
     source_input, graph = classifier.source_input, classifier.graph
     source = keras.Input(source_input.shape, name=source_input.name, dtype=source_input.dtype)
     return _rebuild(classifier, range(len(graph.nodes)), [graph.output], {Ref(INPUT, 0): source}, name="whole")
 
 
 def backbone_model(classifiers: Sequence[Classifier], shared: SharedBackbone) -> Any:
-    """The shared part as a Keras model: what the graph takes -> the tensors of the seam."""
+    """The shared part as a Keras model: input of the graph -> the tensors of the seam."""
     source_input = classifiers[0].source_input
     source = keras.Input(source_input.shape, name=source_input.name, dtype=source_input.dtype)
     nodes, outputs = shared.backbone(classifiers), list(shared.seams[0].values())
@@ -77,7 +77,7 @@ def _rebuild(
     try:
         tensors = [values[ref] for ref in outputs]
     except KeyError as error:
-        raise ModelFileError(f"{classifier.path}: it reads an output of a layer that the layer does not have") from error
+        raise ModelFileError(f"{classifier.path}: it reads an output that its layer does not have") from error
     if finish is not None:
         tensors = [keras.layers.Activation(finish, name="probabilities")(tensor) for tensor in tensors]
     sources = list(inputs.values())
@@ -93,7 +93,7 @@ def _one_or_all(values: list[Any]) -> Any:
 
 
 def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
-    """The layer's own name where no other in this part has it, else the whole path."""
+    """Map each layer's path to its own name, or to the whole path where another layer of this part has that name."""
     paths = dict.fromkeys(graph.nodes[i].layer for i in indices)
     own = [path.rsplit("/", 1)[-1] for path in paths]
     return {
@@ -104,7 +104,7 @@ def _unique_names(graph: Graph, indices: Iterable[int]) -> dict[str, str]:
     }
 
 
-# What Keras raises on settings that do not fit each other: they come from an untrusted file.
+# What Keras raises on settings that contradict each other: they come from an untrusted file.
 _UNFIT = (*LOADING_ERRORS, ArithmeticError, MemoryError)
 _WITHOUT_WEIGHTS = (
     "Activation",
@@ -120,7 +120,7 @@ _WITHOUT_WEIGHTS = (
 
 
 def _layer(node: Node, name: str, classifier: Classifier) -> Any:
-    # Keras takes out of a definition what it reads.
+    # Keras removes entries from the definition that it reads.
     definition = copy.deepcopy({**node.definition, "config": {**node.config, "name": name}})
     try:
         return made(definition, allow_code=classifier.allow_code)
@@ -137,7 +137,7 @@ def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier
 
 
 def _check_weights(node: Node, classifier: Classifier, args: Any, kwargs: Any) -> None:
-    """Do the weights in the file fit the layer? Seen on a sketch: in a graph of its own no weight is made."""
+    """Check that the file's weights fit the layer, on a symbolic copy in a separate graph, which allocates no weight."""
     with tf.Graph().as_default(), keras.StatelessScope():
         sketch = _layer(node, "sketch", classifier)
         _call(sketch, node, args, kwargs, classifier)
@@ -153,7 +153,7 @@ def _set_weights(layer: Any, node: Node) -> None:
     if node.weights:
         layer.set_weights([weight.value for weight in node.weights])
     if node.kind == "Normalization":
-        layer.finalize_state()  # what it computes with is derived from its weights
+        layer.finalize_state()  # it computes with values derived from its weights
 
 
 def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileError:
@@ -172,7 +172,7 @@ def _arguments(node: Node, values: Mapping[Ref, Any], classifier: Classifier) ->
 
 
 def _constants(value: Any) -> Any:
-    """Constants that Keras serialized inside a call become arrays again; tensors pass. Raises ``ValueError``."""
+    """Turn constants that Keras serialized inside a call into arrays; tensors pass. Raises ``ValueError``."""
     if isinstance(value, dict):
         if "class_name" in value and "config" in value:
             if value["class_name"] not in PLAIN:

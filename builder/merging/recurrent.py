@@ -1,6 +1,6 @@
-"""Recurrent layers without a loop: one step after the other, so that each step is an operator with a range of its own.
+"""Unroll recurrent layers, so that each step becomes operators with ranges of their own.
 
-A loop would be subgraphs of their own, which neither the quantizer takes to int8 nor two signatures can share.
+A loop would become separate subgraphs, which the quantizer cannot take to int8 and two signatures cannot share.
 """
 
 from __future__ import annotations

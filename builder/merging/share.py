@@ -1,4 +1,4 @@
-"""What each head costs beside the backbone, told from its weights and shapes: bytes, and multiply-adds for one sample."""
+"""What each head costs beside the backbone, from its weights and shapes: bytes, and multiply-adds for one sample."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from builder.reading.tflite.classifier import TfliteClassifier
 
 _NAMED = 3  # heads in a sentence
 _LOOKED_UP = ("Embedding",)  # weights that nothing is multiplied with
-_BY_STEP = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")  # whose weights work at every step of what they read
+_BY_STEP = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")  # their weights are used at every step of the input
 
 
 @dataclass(frozen=True)
 class HeadShare:
-    """One head beside the backbone that it shares. ``work``: multiply-adds; None where a shape cannot be told.
+    """The cost of one head beside the backbone that it shares.
 
-    ``in_base``: it has layers of the base, which were trained on.
+    ``work``, ``shared_work``: multiply-adds for one sample; None where a shape is unknown. ``in_base``: the head contains
+    layers of the base, which were fine-tuned.
     """
 
     name: str
@@ -33,18 +34,18 @@ class HeadShare:
 
     @property
     def work_share(self) -> float | None:
-        """Of backbone and head, from 0 to 1."""
+        """The head's share of the multiply-adds of backbone and head, 0 to 1."""
         if self.work is None or self.shared_work is None:
             return None
         return self.work / max(self.work + self.shared_work, 1)
 
     @property
     def is_early(self) -> bool:
-        """Does much of the base stand in it?"""
+        """Whether the head contains much of the base."""
         return self.in_base and self.parameters > LARGE_HEAD * self.shared_parameters
 
     def cost(self, of: str) -> str:
-        """In words: about so many bytes, and which share of the work. ``of``: its own, or their own."""
+        """The cost in words: parameters, bytes, and share of the work. ``of``: ``its`` or ``their``."""
         work = self.work_share
         said = "" if work is None else f", {percent(work)} of the multiply-adds of backbone and head"
         return (
@@ -54,7 +55,7 @@ class HeadShare:
 
 
 def head_shares(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tuple[HeadShare, ...]:
-    """In the order of ``classifiers``."""
+    """The cost of each head, in the order of ``classifiers``."""
     first, seam = classifiers[0], shared.seams[0]
     backbone = shared.backbone(classifiers)
     shapes = _shapes(first, backbone, {})
@@ -71,7 +72,7 @@ def head_shares(classifiers: Sequence[Classifier], shared: SharedBackbone) -> tu
 
 
 def share_sentences(shares: Sequence[HeadShare]) -> list[str]:
-    """A sentence for all heads that cost the same: what it is, and what to do about it."""
+    """One sentence for all heads of the same cost: what they cost, and what to do about it."""
     alike: dict[tuple[str, bool], list[HeadShare]] = {}
     for share in shares:
         alike.setdefault((share.cost("its"), share.is_early), []).append(share)
@@ -79,7 +80,7 @@ def share_sentences(shares: Sequence[HeadShare]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """Two digits of it, and no more than there are."""
+    """As text, with at most two significant digits."""
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
@@ -89,20 +90,20 @@ def _who(found: Sequence[HeadShare]) -> str:
         return f"{names[0]} has {found[0].cost('its')}"
     named = " and ".join(names) if len(names) == 2 else ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
-    return f"{named}{more} have each {found[0].cost('their')}"
+    return f"{named}{more} each have {found[0].cost('their')}"
 
 
 def _advice(share: HeadShare) -> str:
     if not share.is_early:
-        return "nothing is to be done: that is what it has behind the base"
+        return "nothing needs to be done: this is all that follows the base"
     return (
-        "they are stored and computed for each head; to share all of the base, train the classifiers with "
+        "they are stored and computed for each head; to share the whole base, train the classifiers with "
         "base.trainable = False, or run only the heads that a picture needs (schedule, --head)"
     )
 
 
 def _size(parameters: int) -> str:
-    """One byte each."""
+    """The size of int8 parameters, one byte each."""
     return f"{parameters / 1e6:.1f} MB" if parameters >= 1e5 else f"{max(parameters / 1e3, 0.1):.1f} kB"
 
 
@@ -120,7 +121,7 @@ def _work(graph: Graph, nodes: Iterable[int], shapes: Mapping[Ref, Shape | None]
 
 
 def _multiply_adds(node: Node, made: Ref, shapes: Mapping[Ref, Shape | None]) -> int | None:
-    """Each weight of a kernel works once at each place of the output."""
+    """Each weight of a kernel is used once at each position of the output."""
     kernels = sum(w.value.size for w in node.weights if w.value.ndim > 1)
     if not kernels or node.kind in _LOOKED_UP:
         return 0

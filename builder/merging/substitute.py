@@ -1,4 +1,4 @@
-"""Heads that are built alike are converted once: the others get that result with their own weights in it.
+"""Heads of one structure are converted once: the others reuse the result with their own weights in it.
 
 The TensorFlow converter takes a tenth of a second for a dense layer: 200 heads would cost more than their backbone.
 """
@@ -22,14 +22,14 @@ _SEED = 0
 
 
 class Place(NamedTuple):
-    """Where a constant comes from: the number of a weight in ``get_weights``, and the order of its axes."""
+    """Where a constant comes from: the index of a weight in ``get_weights``, and the order of its axes."""
 
     weight: int
     axes: tuple[int, ...]
 
 
 def groups(heads: Mapping[str, Any]) -> list[list[str]]:
-    """Names of heads that differ in nothing but their weights, in the order of the first of each group."""
+    """Group the names of heads that differ only in their weights, in the order of the first of each group."""
     found: dict[str, list[str]] = {}
     for name, head in heads.items():
         found.setdefault(_structure(head), []).append(name)
@@ -37,7 +37,7 @@ def groups(heads: Mapping[str, Any]) -> list[list[str]]:
 
 
 def template(head: Any) -> Any:
-    """The same Keras model with weights that are recognised wherever they end up: no two numbers are equal."""
+    """A copy of a Keras model with random weights, so that each is recognized in the converted file."""
     own = keras.models.clone_model(head)
     rng = np.random.default_rng(_SEED)
     own.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(w.dtype) for w in own.get_weights()])
@@ -45,10 +45,10 @@ def template(head: Any) -> Any:
 
 
 def places(part: Part, weights: list[np.ndarray]) -> dict[int, Place] | None:
-    """For each constant tensor of a converted template the weight it holds.
+    """The weight that each constant tensor of a converted template holds.
 
-    None where the converter computed with weights (a BatchNormalization folded into its neighbour): then each head has to
-    be converted for itself.
+    None where the converter computed with weights, for example folded a BatchNormalization: then each head must be
+    converted separately.
     """
     found: dict[int, Place] = {}
     for i, tensor in enumerate(part.tensors):
@@ -64,7 +64,7 @@ def places(part: Part, weights: list[np.ndarray]) -> dict[int, Place] | None:
 
 
 def stamped(part: Part, where: Mapping[int, Place], weights: list[np.ndarray]) -> Part:
-    """A copy of ``part`` with other weights."""
+    """A copy of ``part`` with ``weights`` in the places of ``where``."""
     own = replace(part, tensors=copy.deepcopy(part.tensors), buffers=list(part.buffers))
     for tensor, place in where.items():
         own.set_constant(tensor, np.ascontiguousarray(weights[place.weight].transpose(place.axes)))
@@ -80,7 +80,7 @@ def _same(values: np.ndarray, weight: np.ndarray, index: int) -> Place | None:
 
 
 def _structure(head: Any) -> str:
-    """What a model is, without the names that Keras gave its layers."""
+    """A model's structure as text, without the names that Keras gave its layers."""
     numbers = {name: f"layer {i}" for i, name in enumerate(layer.name for layer in head.layers)}
 
     def anonymous(value: Any) -> Any:

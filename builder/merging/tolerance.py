@@ -1,4 +1,4 @@
-"""Weights that are nearly the same, taken for the same where the user asks for it: a file that went through float16."""
+"""Treat nearly equal weights as equal where the user asks for it, for example after a file was stored in float16."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from builder.reading.graph import Graph, Weight
 def align(
     classifiers: Sequence[Classifier], tolerance: float, advance: Callable[[], None] = lambda: None
 ) -> tuple[tuple[Classifier, ...], float]:
-    """The classifiers with the weights of the first wherever a layer at the same place has weights no further from them.
+    """Replace weights by those of the first classifier where a layer at the same place has nearly equal ones.
 
-    ``tolerance``: largest difference within one weight, relative to its largest value; what reads a file may know of a
-    least one (``Classifier.folding``). ``advance`` is
-    called after each classifier. Returns the largest difference that was passed over, too.
+    Args:
+        classifiers: The first is the reference.
+        tolerance: Largest difference within one weight, relative to its largest value; a classifier's own ``folding`` is
+            the least that applies to it.
+        advance: Called after each classifier.
+
+    Returns:
+        The classifiers, and the largest relative difference that was ignored.
     """
     found, worst = [], 0.0
     for classifier in classifiers:
@@ -27,7 +32,7 @@ def align(
         if limit > 0:
             classifier, apart = _aligned(classifiers[0], classifier, limit)
             worst = max(worst, apart)
-        _ = classifier.digests  # what takes the time, here where it is counted
+        _ = classifier.digests  # this takes the time: compute them here, where progress is shown
         found.append(classifier)
         advance()
     return tuple(found), worst
@@ -46,7 +51,7 @@ def _aligned(first: Classifier, other: Classifier, tolerance: float) -> tuple[Cl
 
 
 def _apart(a: Weight, b: Weight) -> float:
-    """As ``distance``, beyond what rounding by two scales makes of one number."""
+    """As ``distance``, without what rounding by two different scales explains."""
     if a.slack is None or b.slack is None:
         return distance(a.value, b.value)
     beyond = np.maximum(np.abs(a.value.astype(np.float64) - b.value) - a.slack - b.slack, 0)

@@ -1,8 +1,8 @@
-"""No sum of an int8 layer leaves int32.
+"""Keep the sums of int8 layers within int32.
 
-A bias is held in steps of the input's scale times that of the weights. Where the weights of a channel are next to
-nothing, as training leaves many, its bias is so many of these steps that int32 cannot hold it: the quantizer cuts it, and
-the sum runs over. The scale of such weights is made as large as the bias needs, as TensorFlow's converter does it
+The scale of a bias is the input's scale times that of the weights. Where the weights of a channel are close to zero,
+which is common after training, the bias does not fit into int32 at that scale: the quantizer clips it, and the sum
+overflows. The scale of such weights is raised as far as the bias needs, as TensorFlow's converter does it
 (``AdjustWeightsForBiasScale`` in ``tensorflow/compiler/mlir/lite/quantization``).
 """
 
@@ -18,11 +18,11 @@ from builder.tflite.flatbuffer import INT8, INT32, NO_TENSOR, Part, operator_nam
 from builder.tflite.parts import constant, names
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-ROOM = 2**30  # for a bias; as much is left for the products, whose taps would have to be 30,000 to fill it
+ROOM = 2**30  # for a bias; the other half is for the products, and needs 30,000 taps to fill
 
 
 def fit_accumulators(float_parts: Mapping[str, Part], int8_parts: Mapping[str, Part]) -> bool:
-    """Give weights of ``int8_parts`` the scales that their biases need, in place. Did any of them change?"""
+    """Give weights of ``int8_parts`` the scales that their biases need, in place. Returns whether any changed."""
     changed = [
         _fit(float_parts[name], dict(names(float_parts[name])), part, op, uses)
         for name, part in int8_parts.items()
@@ -36,17 +36,17 @@ def fit_accumulators(float_parts: Mapping[str, Part], int8_parts: Mapping[str, P
 def _fit(floating: Part, known: Mapping[str, int], part: Part, op: Any, uses: Counter[int]) -> bool:
     source, kernel, bias = op.inputs
     if NO_TENSOR in op.inputs or (part.tensors[kernel].type, part.tensors[bias].type) != (INT8, INT32):
-        return False  # beside int16 activations a bias has 64 bits
+        return False  # with int16 activations a bias has 64 bits
     held, stored = constant(part, kernel, np.int8), constant(part, bias, np.int32)
     if held is None or stored is None:
         return False
     weights, wanted = (_in_float(floating, known, part, i) for i in (kernel, bias))
     if weights is None or wanted is None or uses[kernel] > 1 or uses[bias] > 1:
-        return False  # shared, as by a layer that is called twice: a scale would have to suit the inputs of all
+        return False  # shared, for example by a layer that is called twice: one scale cannot suit all inputs
     found = part.tensors[kernel].quantization
     scales, step = np.asarray(found.scale, np.float64), float(quantization(part.tensors[source]).scale)
     if len(scales) != len(wanted):
-        return False  # one for all channels: the largest weight of all is not next to nothing
+        return False  # one scale for all channels: the largest weight is not close to zero
     least = np.abs(wanted) / (step * ROOM)
     small = scales < least
     if not small.any():

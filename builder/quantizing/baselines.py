@@ -1,4 +1,4 @@
-"""int8 as others make it, to compare with: TensorFlow's converter and the algorithms of litert-quantizer."""
+"""Baselines for int8: TensorFlow's converter and the algorithms of litert-quantizer."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LAYERS = (
 
 
 def baseline_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: str) -> bytes:
-    """``float_model`` in int8 by one of ``config.ALGORITHMS`` that is not ours, with ``ranges`` for its activations.
+    """``float_model`` in int8 by one of ``config.ALGORITHMS`` other than our own, with ``ranges`` for its activations.
 
-    Those of litert-quantizer differ in how they choose the scales of weights; all round to nearest. Raises
+    The algorithms of litert-quantizer differ in how they choose the scales of weights; all round to nearest. Raises
     ``ConversionError``.
     """
     if algorithm == "tensorflow":
@@ -40,7 +40,7 @@ def baseline_int8(float_model: bytes, ranges: Mapping[str, Range], algorithm: st
 
 
 def _by_tensorflow(float_model: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """What ``tf.lite.TFLiteConverter`` does behind its calibration, which takes the least and the greatest value."""
+    """What ``tf.lite.TFLiteConverter`` does after its min/max calibration."""
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 

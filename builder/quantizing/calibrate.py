@@ -1,4 +1,4 @@
-"""The float model made ready to be quantized: channels equalized, the range of every activation measured."""
+"""Prepare the float model for quantization: equalize channels, and measure the range of every activation."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _EQUALIZING_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Calibrated:
-    """``model``: float, equalized. ``ranges``: by the names of its tensors, pinned at the input. ``beyond``: how far
-    verification samples lie beyond those that calibrated, see ``coverage``.
+    """``model``: float, equalized. ``ranges``: by tensor name, pinned at the input. ``beyond``: how far verification
+    samples lie outside the ranges of the calibration samples, see ``coverage``.
     """
 
     model: bytes
@@ -30,7 +30,7 @@ class Calibrated:
 
 
 def calibrate(config: BuildConfig, merged: Merged, float_model: bytes, samples: Samples, stages: Stages) -> Calibrated:
-    """``float_model``: of the merged model, signatures as ``merging.convert`` makes them."""
+    """``float_model``: the merged model with the signatures of ``merging.convert``."""
     own, source = config.algorithm == OWN, merged.source_input
     inputs, held_out = (
         source.device_input(s.tensors) for s in (samples.calibration, samples.verification.first(SAMPLES))

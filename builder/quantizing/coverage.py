@@ -1,9 +1,9 @@
-"""Do the samples that calibrate look like those that verify, as far as int8 is concerned?
+"""Whether the calibration samples resemble the verification samples, as far as int8 is concerned.
 
-What counts is whether the backbone's features stay within what calibration showed. Of samples drawn alike, one in n + 1
-lies beyond the greatest of n. Sets that were dark, grey, inverted or of one head's objects alone came to 0.03 at most and
-cost int8 at most 1.7 dB; noise, blur and plain colours came to 0.38 and more and cost 5 dB or more
-(docs/concepts/quantization.md).
+What counts is whether the backbone's features stay within the ranges seen in calibration. Of samples from the same
+distribution, one in n + 1 lies beyond the largest of n. Sets that were dark, grey, inverted or of one head's objects
+alone came to 0.03 at most and cost int8 at most 1.7 dB; noise, blur and plain colours came to 0.38 and more and cost 5
+dB or more (docs/concepts/quantization.md).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MOST_BEYOND = 0.2
 def beyond_calibration(
     float_model: bytes, calibration: np.ndarray, verification: np.ndarray, advance: Callable[[], None] = lambda: None
 ) -> float:
-    """The share of the features of ``verification`` larger than any that ``calibration`` gives, channel by channel.
+    """The share of the features of ``verification`` that exceed the largest of ``calibration`` in their channel, 0 to 1.
 
-    Both (samples, ...), as the model's ``image`` or ``tokens`` takes them; of either the first ``SAMPLES`` count.
-    ``advance`` is called after each.
+    Both: (samples, ...), as the model's ``image`` or ``tokens`` takes them; only the first ``SAMPLES`` of each are used.
+    ``advance`` is called after each sample.
     """
     _, factory = find_interpreter("ai_edge_litert")
     runner = factory(model_content=float_model, num_threads=2).get_signature_runner(BACKBONE)

@@ -1,14 +1,14 @@
-"""Cross-layer equalization: channels of a tensor scaled alike, which the layers that read them undo.
+"""Cross-layer equalization: scale the channels of a tensor to similar ranges, and undo it in the layers that read them.
 
-A tensor has one scale for all its channels, so a channel with a small range gets few of the 256 steps. Where nothing
-stands between two layers but sums, pools and ReLU, channel c may be divided by s_c in the first and multiplied in the
-second:
+A tensor has one scale for all its channels, so a channel with a small range gets few of the 256 steps. Where only sums,
+pools and ReLU lie between two layers, channel c may be divided by s_c in the first and multiplied by it in the second:
 ``s = r1^a / r2^(1 - a)``, r1 the channel's range, r2 that of the weights that read it (Nagel et al. 2019, arXiv
-1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs stay.
+1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs stay the
+same.
 
-ReLU of a channel scaled by a positive number is ReLU scaled by it. ReLU6 would clip elsewhere, even channels that never
-reached 6 on the calibration pictures (docs/concepts/quantization.md), and swish is another function of a scaled channel:
-no channel is scaled across them. What residual additions join is scaled alike.
+ReLU commutes with a positive scale. ReLU6 would clip at another value, also in channels that never reached 6 on the
+calibration pictures (docs/concepts/quantization.md), and swish does not commute with scaling: no channel is scaled across
+them. Tensors that residual additions join get the same scales.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 STRENGTH = 0.5  # a; 0.75 and 1 were no better (docs/concepts/quantization.md)
-_MOST = 2.0**16  # a channel is scaled by, beside the one that is scaled least
+_MOST = 2.0**16  # largest ratio between the scales of two channels
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
 
 
 @dataclass
 class _Group:
-    """Tensors that additions, pools and ReLU join; the layers that make them and those that read them."""
+    """Tensors joined by additions, pools and ReLU, with the layers that write and read them."""
 
     tensors: set[int] = field(default_factory=set)
     makers: list[Any] = field(default_factory=list)
@@ -44,7 +44,7 @@ class _Group:
 
 def equalized(model: bytes, images: np.ndarray, advance: Callable[[], None] = lambda: None) -> bytes:
     """The float ``model`` with its backbone equalized for ``images``, float32 (samples, height, width, 3), as its
-    ``image`` takes them. ``advance`` is called after each.
+    ``image`` takes them. ``advance`` is called after each image.
     """
     parts = read_parts(model)
     tensors = equalizable(parts[BACKBONE])
@@ -72,8 +72,8 @@ def _channel_ranges(
 
 
 def equalize(part: Part, channel_ranges: Mapping[int, np.ndarray]) -> Part:
-    """A copy of a float part with the same function. ``channel_ranges``: for each tensor the largest magnitude of each
-    channel, float (channels,).
+    """An equalized copy of a float part, with the same outputs. ``channel_ranges``: for each tensor, the largest
+    magnitude of each channel, float (channels,).
     """
     found = replace(part, tensors=copy.deepcopy(part.tensors), buffers=list(part.buffers))
     for group in _groups(part):
@@ -94,7 +94,7 @@ def equalizable(part: Part) -> set[int]:
 
 
 def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A factor for each channel, by which it is divided; 1 where nothing is known. Their largest is near 1."""
+    """The divisor of each channel; 1 where nothing is known. The largest is near 1."""
     known = (values > 0) & (weights > 0)
     if not known.any():
         return np.ones(len(values), np.float32)
@@ -105,8 +105,8 @@ def _scale(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _groups(part: Part) -> Iterable[_Group]:
-    """Every tensor belongs to one group; a group is not scalable where anything but layers and what passes channels on
-    reads or makes it.
+    """Every tensor belongs to one group. A group is scalable only if it is written and read by nothing but layers and
+    operators that keep a channel's scale.
     """
     group_of: dict[int, _Group] = {}
     for op in part.operators:
@@ -146,7 +146,7 @@ def _join(group_of: dict[int, _Group], tensors: list[int]) -> None:
 
 
 def _passes_on(part: Part, op: Any) -> bool:
-    """Does it give each channel of activations, scaled by a positive number, scaled by that number?"""
+    """Whether the operator commutes with a positive scale of each channel."""
     kind = operator_name(part, op)
     if kind != "RELU" and not (kind in ("ADD", *_POOLS) and _keeps_scale(op)):
         return False
@@ -160,7 +160,7 @@ def _keeps_scale(op: Any) -> bool:
 
 
 def _is_layer(part: Part, op: Any) -> bool:
-    """With constant weights of its own, one to each pair of channels or one to each channel."""
+    """Whether the operator has constant weights that no other uses, for pairs of channels or for each channel."""
     if operator_name(part, op) not in _LAYERS or len(op.inputs) != 3:
         return False
     weights = constant(part, op.inputs[1], np.float32)
@@ -171,8 +171,8 @@ def _is_layer(part: Part, op: Any) -> bool:
 
 
 def _reading(part: Part, op: Any, values: np.ndarray) -> np.ndarray:
-    """The largest weight that reads each channel, relative to what its output gets at most from any one channel, so that
-    neither the scale of outputs nor that of channels before matters: (channels,). ``values``: ranges of the channels.
+    """The largest weight that reads each channel, (channels,), relative to the largest contribution of any channel to its
+    output, so that neither the scale of outputs nor that of channels matters. ``values``: ranges of the channels.
     """
     weights = np.abs(_weights(part, op))
     if operator_name(part, op) == "DEPTHWISE_CONV_2D":

@@ -1,8 +1,8 @@
-"""Rounding one tap after the other, the error of each passed on to those that are left.
+"""GPTQ: round the weights of a layer one tap after the other, and compensate the error of each in those that are left.
 
-GPTQ: Frantar et al. 2022, arXiv 2210.17323, after the optimal brain surgeon, Hassibi and Stork 1993. Here every integer
-is one of the two beside the float weight (as in AdaRound: Nagel et al. 2020, arXiv 2004.10568): what would have to move
-farther fits the calibration pictures alone.
+Frantar et al. 2022, arXiv 2210.17323, after the optimal brain surgeon, Hassibi and Stork 1993. Here every integer
+is one of the two beside the float weight (as in AdaRound: Nagel et al. 2020, arXiv 2004.10568): moving
+farther would overfit the calibration pictures.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import numpy as np
 from scipy.linalg.lapack import dtrtri
 
 LIMIT = 127  # weights are symmetric: -127..127
-BLOCK = 128  # taps whose error is passed on at once; changes speed, not the result
+BLOCK = 128  # taps whose errors are propagated at once; affects speed, not the result
 
 
 def neighbours(weights: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers beside ``weights`` (groups, taps, outputs), in units of ``steps`` (groups, outputs): below, above."""
+    """The integers next to ``weights`` (groups, taps, outputs) in units of ``steps`` (groups, outputs): below, above."""
     places = weights / steps[:, None]
     return np.clip(np.floor(places), -LIMIT, LIMIT), np.clip(np.ceil(places), -LIMIT, LIMIT)
 
 
 def inverse_factor(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which taps are rounded (groups, taps): falling diagonal of the Hessian (groups, taps, taps); and the
-    upper Cholesky factor of its inverse in that order.
+    """The order in which taps are rounded, (groups, taps), by decreasing diagonal of the Hessian (groups, taps, taps),
+    and the upper Cholesky factor of its inverse in that order.
     """
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
     hessian = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
@@ -46,9 +46,8 @@ def gptq(
 ) -> np.ndarray:
     """Round ``weights`` (groups, taps, outputs) to multiples of ``steps`` (groups, outputs).
 
-    ``between``: the least and the greatest integer that each may become, shaped as ``weights``. ``order``, ``upper``:
-    from ``inverse_factor``; the error of each tap is spread over the taps that are left as the inverse Hessian says.
-    Returns the integers.
+    ``between``: the least and the greatest integer allowed for each weight, shaped as ``weights``. ``order``, ``upper``:
+    from ``inverse_factor``. Returns the integers, shaped as ``weights``.
     """
     left, low, high = (np.take_along_axis(values, order[:, :, None], 1) for values in (weights, *between))
     integers, taps = np.empty_like(left), left.shape[1]

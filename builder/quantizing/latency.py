@@ -1,4 +1,4 @@
-"""How long a backbone takes here, and each of its operators."""
+"""The latency of a backbone, and of each of its operators, on this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 _RUNS = 15
-_BYTES_PER_US = 20_000.0  # of a conversion, which reads and writes five bytes an element: measured on a whole model
-_OPERATOR_RUNS = 12  # of which the shortest counts: all that disturbs a run makes it longer
+_BYTES_PER_US = 20_000.0  # of a conversion, which reads and writes five bytes for each element; measured on a whole model
+_OPERATOR_RUNS = 12  # the shortest counts: a disturbance only makes a run longer
 
 
 class ThisMachine:
-    """The machine that builds, as ``boards.times.Times``."""
+    """The machine that runs the build, as ``boards.times.Times``."""
 
     name = "this machine"
 
@@ -36,13 +36,13 @@ class ThisMachine:
         return 5 * elements / _BYTES_PER_US
 
     def to_json(self) -> dict[str, str]:
-        return {"name": self.name, "source": "measured as it was built"}
+        return {"name": self.name, "source": "measured during the build"}
 
 
 def backbone_ms(*parts: Part) -> list[float]:
     """Median milliseconds of one sample for each of ``parts``, 1 thread, in ai-edge-litert.
 
-    They take turns, so that whatever else the machine does disturbs all of them alike.
+    The parts run in turns, so that other load on the machine affects all of them equally.
     """
     times = measure({str(i): _one_sample(part) for i, part in enumerate(parts)}, _RUNS)
     return [float(np.median(found)) for found in times.values()]
@@ -57,7 +57,7 @@ def _one_sample(part: Part) -> Callable[[], object]:
 
 
 def operator_us(part: Part) -> dict[str, float]:
-    """Microseconds of each operator by itself, by its ``result_name``: the least of several runs, 1 thread."""
+    """Microseconds of each operator by itself, by its ``result_name``: the fastest of several runs, 1 thread."""
     unpacking = constant_operators(part)
     made = {i for op in unpacking for i in op.outputs}
     found = {}
@@ -65,7 +65,7 @@ def operator_us(part: Part) -> dict[str, float]:
         if op not in unpacking:
             inputs = [i for i in op.inputs if i >= 0 and part.buffers[part.tensors[i].buffer] is None and i not in made]
             interpreter, times = one_operator(part, op, inputs, threads=1), []
-            for given in interpreter.get_input_details():  # what lies in memory may be an index of no row
+            for given in interpreter.get_input_details():  # uninitialized memory may hold an index out of range
                 interpreter.set_tensor(given["index"], np.zeros(given["shape"], given["dtype"]))
             for _ in range(_OPERATOR_RUNS):
                 begin = time.perf_counter()

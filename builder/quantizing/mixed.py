@@ -1,7 +1,7 @@
-"""Which operators of an int8 backbone are worth computing in float: the fewest with which the heads answer as before.
+"""Mixed precision: the fewest operators of an int8 backbone to compute in float so that the heads agree with float.
 
-Operators are taken by runs: what lies between one place where a single activation is all that goes on and the next.
-Where two runs meet, nothing is converted, so what a run costs depends on which others are in float already.
+Operators are chosen by runs. A run ends where a single activation is all that later operators read. No conversion is
+needed between two neighbouring float runs, so the cost of a run depends on which others are in float already.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from builder.tflite.splice import result_name, splice
 from edge_runtime.metadata import BACKBONE
 
 _JUDGED = 96  # samples
-_GROWTH = 1.15  # of the number of runs from one try to the next
+_GROWTH = 1.15  # factor of the number of runs from one attempt to the next
 
 
 @dataclass(frozen=True)
 class OperatorCost:
-    """``head_noise``: mean squared change of the heads' scores when this operator alone is quantized. ``float_us``,
+    """``head_noise``: mean squared change of the heads' scores when only this operator is quantized. ``float_us``,
     ``int8_us``: microseconds of the operator by itself, 1 thread.
     """
 
@@ -39,7 +39,7 @@ class OperatorCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """``layers``: the operators in float, by the names of what they give. ``costs``: of all the operators."""
+    """``layers``: the operators in float, by the names of their results. ``costs``: of all operators."""
 
     layers: tuple[str, ...]
     costs: Sequence[OperatorCost]
@@ -58,13 +58,23 @@ def plans(
     bar: float,
     times: Times,
 ) -> Iterator[Plan]:
-    """Runs of operators in the order of their gain for each microsecond: first as few as make the heads agree with float
-    as often as half way between ``bar`` and always, on calibration samples; then more of them, as long as float is
-    slower. Where that is not reached, as many as are quicker than float, if they agree as often as ``bar`` says.
+    """Yield plans with more and more runs of float operators, added in the order of their gain for each microsecond.
 
-    ``int8_parts``: rounded. ``weights_only``: the backbone in float with int8 weights, of which the float operators are
-    taken. ``inputs``: (samples, ...) as the float model takes them. ``noise``: of the operators of ``int8_parts``.
-    ``times``: of the board that is planned for. Raises ``ConversionError`` where there is no first.
+    The first has as few as bring the agreement with float on calibration samples half way from ``bar`` to 1; later ones
+    have more, as long as the backbone is faster than in float. Where that agreement is not reached, the only plan is the
+    largest one that is faster than float, if it reaches ``bar``.
+
+    Args:
+        float_parts: Backbone and heads in float.
+        int8_parts: Backbone and heads in int8, their weights rounded.
+        weights_only: The backbone in float with int8 weights, the source of the float operators.
+        inputs: Calibration samples (samples, ...) as the float model takes them.
+        noise: Of the operators of ``int8_parts``.
+        bar: The agreement that the heads have to reach, 0 to 1.
+        times: Latencies of the board that the file is for.
+
+    Raises:
+        ConversionError: There is no such plan.
     """
     backbone, base = float_parts[BACKBONE], int8_parts[BACKBONE]
     float_us, int8_us = times.operators(backbone), times.operators(base)
@@ -74,7 +84,7 @@ def plans(
         if layer.head_noise is not None and layer.layer in float_us and layer.layer in int8_us
     ]
     if not costs:
-        raise ConversionError(f"{len(base.operators)} operators are too many to measure what each costs the heads")
+        raise ConversionError(f"{len(base.operators)} operators are too many to measure the noise of each at the heads")
     order, judged = by_gain(backbone, costs, times), inputs[:_JUDGED]
     truth = answers(backbone, some_heads(float_parts), judged)
     count, plan, agreement, enough = 1, None, 0.0, False
@@ -93,17 +103,17 @@ def plans(
     if enough:
         return
     if plan is None:
-        raise ConversionError("no operators in float among int8 ones are quicker than all of them in float")
+        raise ConversionError("no mix of float and int8 operators is faster than float")
     if agreement < bar:
         raise ConversionError(
-            f"with {len(plan.layers)} operators in float, as many as are quicker than all of them, the heads agree on "
-            f"{agreement:.1%} of calibration samples"
+            f"with {len(plan.layers)} operators in float, the most that are faster than float alone, the heads agree on "
+            f"only {agreement:.1%} of calibration samples"
         )
     yield plan  # its rounding is not learnt yet
 
 
 def float_runs(part: Part) -> list[list[str]]:
-    """The operators of ``part`` in order, by their ``result_name``, parted where one activation is all that goes on."""
+    """The operators of ``part`` in order, by their ``result_name``, split where only one activation is read later."""
     last = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
     last.update(dict.fromkeys(part.outputs.values(), len(part.operators)))
     live, found, current = set(part.inputs.values()), list[list[str]](), list[str]()
@@ -117,8 +127,8 @@ def float_runs(part: Part) -> list[list[str]]:
 
 
 def by_gain(part: Part, costs: Sequence[OperatorCost], times: Times) -> list[list[str]]:
-    """The runs of the float ``part`` in the order in which they are worth being float: the noise that goes, for each
-    microsecond that comes, those in front of it being float already.
+    """The runs of the float ``part``, ordered by the noise that each removes for each microsecond that it adds, given
+    that the runs before it in this order are in float already.
     """
     known = {cost.layer: cost for cost in costs}
     left = [[layer for layer in run if layer in known] for run in float_runs(part)]
@@ -140,7 +150,7 @@ def by_gain(part: Part, costs: Sequence[OperatorCost], times: Times) -> list[lis
 
 
 class _Conversions:
-    """What converting activations costs where operators in float and in int8 meet, by the activations' size."""
+    """The cost of converting activations between operators in float and in int8, by the activations' size."""
 
     def __init__(self, part: Part, times: Times) -> None:
         self._ends: dict[int, tuple[str | None, set[str | None]]] = {i: (None, set()) for i in part.inputs.values()}
@@ -163,7 +173,7 @@ class _Conversions:
 
 
 def _agreement(truth: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> float:
-    """Of all heads together."""
+    """Top-1 agreement of all heads together."""
     return float(np.mean([np.mean(found[head].argmax(1) == truth[head].argmax(1)) for head in truth]))
 
 

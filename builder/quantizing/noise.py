@@ -1,4 +1,4 @@
-"""Signal to noise of an operator by itself, and of its weights and activations apart."""
+"""Signal-to-noise ratio of an operator by itself, and of its weights and activations separately."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from builder.tflite.stepper import run_operator
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise in dB of the output of one operator against float; infinite where nothing is lost.
+    """Signal-to-noise ratio in dB of the output of one operator against float; infinite where nothing is lost.
 
-    ``snr_db``: all operators before it included. ``alone_db``: on inputs that are right but for their own rounding.
-    ``weights_db``: its weights rounded and nothing else, None where it has none; ``activations_db``: what it reads and
-    gives rounded and nothing else. ``head_noise``: mean squared change of the heads' scores, this operator alone in int8;
-    None where it was not measured: for int8 that passes nobody asks, and operators may be too many.
+    Attributes:
+        layer: Name of the operator's result.
+        kind: Kind of the operator.
+        snr_db: With the noise of all operators before it.
+        alone_db: On float inputs that were only rounded themselves.
+        weights_db: With only its weights rounded; None where it has none.
+        activations_db: With only its inputs and outputs rounded.
+        head_noise: Mean squared change of the heads' scores when only this operator is int8; None where it was not
+            measured: int8 passed, or there are too many operators.
     """
 
     layer: str
@@ -40,13 +45,13 @@ class LayerNoise:
 
 
 def snr_db(signal: np.ndarray, found: np.ndarray) -> float:
-    """Signal to noise: power of ``signal`` over power of its difference from ``found``, in dB."""
+    """Signal-to-noise ratio in dB: power of ``signal`` over power of its difference from ``found``."""
     noise = _energy(signal - found)
     return 10 * float(np.log10(_energy(signal) / noise)) if noise > 0 else float("inf")
 
 
 def _energy(values: np.ndarray) -> float:
-    """Sum of the squares; in float32 no more than those of one sample are added up."""
+    """Sum of the squares; only those of one sample are summed in float32."""
     return sum(float(np.vdot(sample, sample)) for sample in np.ascontiguousarray(values))
 
 
@@ -57,11 +62,11 @@ def alone(
     values: Sequence[np.ndarray],
     truth: np.ndarray,
 ) -> tuple[np.ndarray, tuple[float, float | None, float]]:
-    """What one operator gives by itself, float32 (samples, ...) of its first output; its ``alone_db``, ``weights_db`` and
+    """The first output of one operator by itself, float32 (samples, ...), and its ``alone_db``, ``weights_db`` and
     ``activations_db``.
 
-    ``parts``, ``ops``: in float, and as the device has them. ``tensors``: the activations that each reads, in one order.
-    ``values``: what they are in float, (samples, ...) each; ``truth``: what the operator makes of them.
+    ``parts``, ``ops``: in float, and as on the device. ``tensors``: the activations that each reads, in the same order.
+    ``values``: their float values, (samples, ...) each; ``truth``: the operator's float output for them.
     """
     (floating, device), (op, own), (reads, own_reads) = parts, ops, tensors
     entering = [quantization(device.tensors[i]) for i in own_reads]
@@ -76,7 +81,7 @@ def alone(
 
 
 def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:
-    """``floating`` with the weights of ``op`` as the device has them; None where it has none."""
+    """``floating`` with the device's weights of ``op``; None where it has none."""
     if len(op.inputs) < 2 or not is_constant(floating, op.inputs[1]):
         return None
     name = floating.tensors[op.inputs[1]].name
@@ -86,7 +91,7 @@ def _rounded_weights(floating: Part, op: Any, device: Part) -> Part | None:
         return None
     scales = device.tensors[quantized].quantization
     shape = [1] * stored.ndim
-    if len(scales.scale) > 1:  # else one for the whole tensor, which may be a single number
+    if len(scales.scale) > 1:  # else one scale for the whole tensor, which may be a single number
         shape[int(scales.quantizedDimension)] = -1
     zero = np.asarray(scales.zeroPoint, np.float32).reshape(shape)
     own = replace(floating, tensors=list(floating.tensors), buffers=list(floating.buffers))

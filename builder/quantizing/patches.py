@@ -1,4 +1,4 @@
-"""What a layer with weights multiplies them with: rows of its input, as a matrix."""
+"""The inputs that a layer multiplies with its weights, as rows of a matrix (im2col)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SAME = 0  # the schema's Padding
 def sample_patches(
     kind: str, options: Any, shape: tuple[int, ...], inputs: Sequence[tuple[np.ndarray, float]], rows: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """For each of ``inputs``, the same samples under several views, (groups, rows, taps) at the same places; and the
-    sample (rows,) that each row is of.
+    """For each of ``inputs``, versions of the same samples, patches (groups, rows, taps) at the same positions; and the
+    index of each row's sample, (rows,).
 
-    ``inputs``: values with what stands for zero in them, which is what lies outside. ``shape``: of the weights as the
-    file has them. A convolution is one group with height x width x channels taps, a depthwise one a group for each
-    channel with height x width taps. At most ``rows`` places, drawn with a fixed seed.
+    ``inputs``: values, and the value that stands for zero, which pads them. ``shape``: of the weights as the file has
+    them. A convolution is one group with height x width x channels taps; a depthwise convolution has a group for each
+    channel with height x width taps. ``rows``: most positions, drawn with a fixed seed.
     """
     if kind == "FULLY_CONNECTED":
         flat = [x.reshape(-1, x.shape[-1]) for x, _ in inputs]
@@ -49,7 +49,7 @@ def _draw(items: np.ndarray, most: int) -> np.ndarray:
 
 
 def _positions(size: int, kernel: int, stride: int, dilation: int, padding: int) -> np.ndarray:
-    """(outputs, kernel): the input index under each tap, -1 or ``size`` and beyond where it lies in the padding."""
+    """(outputs, kernel): the input index under each tap; below 0, or ``size`` and above, in the padding."""
     extent = (kernel - 1) * dilation + 1
     if padding == SAME:
         outputs = -(-size // stride)

@@ -18,16 +18,17 @@ from builder.tflite.writer import write_parts
 from edge_runtime.metadata import BACKBONE
 from edge_runtime.quantization import FLOAT
 
-# The mean of the words that are there is a sum divided by their number. The quantizer would make both int8; interpreters
-# have no kernel for such a division, and one scale for sums of one word and of forty leaves the short texts no digits.
+# The masked mean of words is a sum divided by their number. The quantizer would make both int8; interpreters have no
+# kernel for such a division, and one scale for sums of one word and of forty leaves short texts no precision.
 FLOAT_ONLY = (qtyping.TFLOperationName.DIV, qtyping.TFLOperationName.SUM)
 
 
 def pin(float_model: bytes, ranges: Mapping[str, Range], input_range: Range | None) -> dict[str, Range]:
-    """``ranges`` with the input set to ``input_range``, where it is a quantity, and one range on both sides of the seam.
+    """``ranges`` with the input's range set to ``input_range`` (None for tokens), and one range on both sides of the
+    seam.
 
-    For a picture that is what pixels 0 and 255 become: with 255 steps of one pixel each, quantizing a picture is taking
-    its pixels as they are.
+    For a picture the input range is what pixels 0 and 255 become: with 255 steps of one pixel each, quantization leaves
+    the pixels unchanged.
     """
     parts = read_parts(float_model)
     names = {name: [tensor_name(t) for t in part.tensors] for name, part in parts.items()}
@@ -62,8 +63,8 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
 
 
 def _seam_as_made(parts: Mapping[str, Part]) -> dict[str, Range]:
-    """The ranges of what heads read, where the backbone gives another scale than they have: a softmax and a sigmoid
-    have one of their own, whatever their range is.
+    """The ranges of the heads' inputs where the backbone's outputs have a fixed scale: softmax and sigmoid do, whatever
+    their range is.
     """
     if BACKBONE not in parts:
         return {}
@@ -77,7 +78,7 @@ def _seam_as_made(parts: Mapping[str, Part]) -> dict[str, Range]:
 
 
 def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | None) -> bytes:
-    """``float_model`` by litert-quantizer. ``ranges``: of activations that become integers.
+    """Quantize ``float_model`` by litert-quantizer. ``ranges``: of activations that become integers.
 
     Raises ``ConversionError``.
     """
@@ -103,7 +104,10 @@ def run_recipe(float_model: bytes, recipe: Any, ranges: Mapping[str, Range] | No
 
 
 def _take_along(part: Part, op: Any) -> bool:
-    """The quantizer leaves outputs that nobody reads in float, and kernels want all outputs alike. Were there such?"""
+    """Convert outputs that no operator reads: the quantizer leaves them in float, kernels need all of one type.
+
+    Returns whether there were any.
+    """
     outputs = [part.tensors[i] for i in op.outputs]
     made = [tensor for tensor in outputs if tensor.type in (INT8, INT16)]
     left = [tensor for tensor in outputs if tensor.type == FLOAT32 and made]
@@ -120,8 +124,8 @@ def _float16() -> Any:
 
 
 def _dynamic() -> Any:
-    """Dense layers have one scale for the whole tensor: one for each channel needs FULLY_CONNECTED version 12, which
-    interpreters before TensorFlow Lite 2.17 refuse. Depthwise layers compute in float: XNNPACK has no such kernel for
+    """Dense layers get one scale for the whole tensor: per-channel scales need FULLY_CONNECTED version 12, which
+    interpreters before TensorFlow Lite 2.17 refuse. Depthwise layers compute in float: XNNPACK has no dynamic kernel for
     them, and TensorFlow Lite's own takes four times as long as float.
     """
     manager = recipe_manager.RecipeManager()

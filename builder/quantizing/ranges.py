@@ -1,9 +1,9 @@
 """The range of every activation of a float ``.tflite`` on representative data.
 
-``minmax`` takes the least and greatest value; ``percentile`` leaves out the share ``TAIL`` at either end; ``mse`` takes
-the range in which 256 steps are nearest to the values, in the mean square (Choukroun et al. 2019, arXiv 1902.06822),
-where they are read: what stands in front of a swish or a sigmoid need not be told apart where those are flat. Heads
-and the seam are left their whole ranges: the largest logits are few, and decide.
+``minmax`` takes the least and the greatest value; ``percentile`` clips the share ``TAIL`` at either end; ``mse`` takes
+the range whose 256 steps have the least mean squared error (Choukroun et al. 2019, arXiv 1902.06822), measured after the
+operator that reads the tensor: in front of a swish or a sigmoid, values where those are flat need no precision. Heads and
+the seam keep their whole ranges: large logits are rare but decide the answer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from builder.tflite.parts import Range
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
-# Attention writes numbers like -1e38 where a softmax shall give 0. In int8 a number so far below the others does as well,
-# and leaves them a scale of their own.
+# Attention writes numbers like -1e38 where a softmax must give 0. In int8 a moderately low number does as well, and
+# leaves the others a usable scale.
 MASKED, FAR = -1e6, 16.0
 HEAD_SAMPLES = 200  # heads are small and may be many
 Sample = dict[str, np.ndarray]  # (1, ...) by the name of an input or output
 TAIL = 1e-4
-_KEPT = 1024  # values of a tensor that are kept of each sample, beside its least and greatest
-_CUTS = np.linspace(0.2, 1.0, 17)  # of either end that are tried
+_KEPT = 1024  # values kept of a tensor in each sample, besides its least and greatest
+_CUTS = np.linspace(0.2, 1.0, 17)  # factors of either end that are tried
 _STEPS = 255
 Read = Callable[[np.ndarray], np.ndarray]
 
@@ -38,7 +38,7 @@ def measure_ranges(
     *,
     estimate: str = "minmax",
 ) -> dict[str, Range]:
-    """Run the backbone on ``inputs`` and each head on the features; the range of every float tensor by its name.
+    """Run the backbone on ``inputs`` and each head on the features. Returns the range of every float tensor by its name.
 
     ``inputs``: (samples, ...), as the model's ``image`` or ``tokens`` takes them. ``advance`` is called after each sample
     of each signature. ``estimate``: as above, of the backbone.
@@ -49,7 +49,7 @@ def measure_ranges(
     samples = ({source: sample[None]} for sample in inputs)
     features = _run(interpreter, parts[BACKBONE], samples, seen, advance)[:HEAD_SAMPLES]
     found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
-    for i in parts[BACKBONE].outputs.values():  # heads that come later may look for what is rare
+    for i in parts[BACKBONE].outputs.values():  # heads that are added later may depend on rare values
         name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
     for head in heads:
@@ -60,7 +60,7 @@ def measure_ranges(
 
 
 def measure_head(model: bytes, head: str, features: Iterable[Sample]) -> dict[str, Range]:
-    """The same for the signature ``head`` alone, on what the backbone made of samples."""
+    """The ranges of the signature ``head`` alone, run on ``features`` of the backbone."""
     seen = _Seen(keep=False)
     _run(_watched(model), read_parts(model)[head], features, seen, lambda: None)
     return seen.ranges("minmax", {})
@@ -72,7 +72,7 @@ def _watched(model: bytes) -> Any:
 
 
 class _Seen:
-    """What tensors held: their limits and, where asked for, some values of each sample, drawn with a fixed seed."""
+    """What tensors held: their limits and, with ``keep``, some values of each sample, drawn with a fixed seed."""
 
     def __init__(self, *, keep: bool) -> None:
         self._keep = keep
@@ -104,13 +104,13 @@ class _Seen:
 
 
 def percentile_range(values: np.ndarray) -> Range:
-    """The values but for the share ``TAIL`` at either end."""
+    """The range of the values without the share ``TAIL`` at either end."""
     low, high = np.quantile(values, (TAIL, 1 - TAIL))
     return float(low), float(high)
 
 
 def mse_range(values: np.ndarray, limits: Range, read: Read | None = None) -> Range:
-    """The range within ``limits`` whose 256 steps give ``read(values)`` best: one end after the other, twice."""
+    """The range within ``limits`` whose 256 steps represent ``read(values)`` best, searched end by end, twice."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     read = read or _as_it_is
     truth, best = read(values), (low, high)
@@ -142,7 +142,7 @@ def _swish(values: np.ndarray) -> np.ndarray:
 
 
 def _reads(part: Part) -> dict[str, Read]:
-    """By the name of a tensor that only a sigmoid reads, or a sigmoid and its product with the tensor: that function."""
+    """Map the name of a tensor that only a sigmoid or a swish reads to that function."""
     readers: dict[int, list[Any]] = {}
     for op in part.operators:
         for i in op.inputs:
@@ -162,9 +162,9 @@ def _reads(part: Part) -> dict[str, Read]:
 def _run(
     interpreter: Any, part: Part, samples: Iterable[Sample], seen: _Seen, advance: Callable[[], None]
 ) -> list[Sample]:
-    """Run one signature on samples, tell ``seen`` what its tensors hold; returns its outputs."""
+    """Run one signature on samples and record its tensors in ``seen``. Returns its outputs."""
     runner = interpreter.get_signature_runner(part.name)
-    # Weights must not be among them: a range for a weight would make the quantizer give all its channels one scale.
+    # Weights are excluded: a range for a weight would make the quantizer give all its channels one scale.
     tensors = {tensor_name(part.tensors[i]): i for i in part.activations()}
     outputs = []
     for sample in samples:

@@ -1,7 +1,7 @@
-"""Weights with which a layer gives, on the inputs it gets on the device, what it gives in float on its float inputs.
+"""Refit a layer's weights so that its output on the device's inputs matches its float output on float inputs.
 
-Ridge regression towards the float weights (Hoerl and Kennard 1970). How hard it pulls is chosen for each layer, for
-each channel of a depthwise one, by what it leaves on pictures that were held out: few places and many taps fit noise.
+Ridge regression towards the float weights (Hoerl and Kennard 1970). The penalty is chosen for each layer, or each channel
+of a depthwise one, by the error on held-out pictures: few positions and many taps would fit noise.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve
 
-PULLS = (0.05, 0.5, 2.0, 8.0, 32.0, 128.0)  # in units of an input's mean energy; beside them, no refit at all
+PULLS = (0.05, 0.5, 2.0, 8.0, 32.0, 128.0)  # penalties, in units of an input's mean energy; no refit at all is tried too
 _HELD_OUT = 4  # every fourth sample
 
 
 class Refit:
-    """What depends on a layer's inputs alone: products of them, from which all that is asked for follows.
+    """The products of a layer's inputs that every refit of its weights needs.
 
-    ``signal``, ``device``: float32 (groups, rows, taps), in float and on the device, each with a mean of 0. ``owners``:
-    (rows,) the sample that each row is of.
+    ``signal``, ``device``: float32 (groups, rows, taps), in float and on the device, each with mean 0. ``owners``:
+    (rows,) the index of each row's sample.
     """
 
     def __init__(self, signal: np.ndarray, device: np.ndarray, owners: np.ndarray) -> None:
@@ -30,7 +30,7 @@ class Refit:
         self.gram = self._there[0] + gram
         self._seen: OfRows | OfProducts
         self._all: OfRows | OfProducts
-        if signal.shape[1] < signal.shape[2]:  # few rows: as with the features that a dense layer reads
+        if signal.shape[1] < signal.shape[2]:  # few rows, as of the features that a dense layer reads
             self._seen, self._all = OfRows(seen[0], seen[1], gram), OfRows(device, signal, self.gram)
         else:
             cross = products(*seen)
@@ -50,7 +50,7 @@ class Refit:
         return best
 
     def _left(self, weights: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """Squared error (groups,) of ``weights`` on the held-out samples, but for what does not depend on them."""
+        """Squared error (groups,) of ``weights`` on held-out samples, without the terms that do not depend on them."""
         error: np.ndarray = np.sum(weights * (self._there[0] @ weights - 2 * there), axis=(1, 2))
         return error
 
@@ -87,7 +87,7 @@ class OfProducts:
 
 @dataclass(frozen=True)
 class OfRows:
-    """The same with a system of equations of rows, not of taps. ``device``, ``signal``: (groups, rows, taps)."""
+    """As ``OfProducts``, with one equation for each row, not each tap. ``device``, ``signal``: (groups, rows, taps)."""
 
     device: np.ndarray
     signal: np.ndarray

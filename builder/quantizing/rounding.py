@@ -1,9 +1,9 @@
-"""Learnt rounding: int8 weights with which each layer, on the inputs it really gets on the device, gives what the float
-network gives. Activations may be int8, int16 or float.
+"""Learnt rounding: int8 weights with which each layer, on the device's quantized inputs, matches the float network.
+Activations may be int8, int16 or float.
 
 Layer by layer, from the input on: the layer is refitted from its *quantized* inputs to the *float* network's outputs
-(``refit.py``); its weights are rounded one input at a time, the error of each passed on to those not yet rounded
-(``gptq.py``); the bias takes up what is left of the mean (``bias.py``). Operators, scales and speed stay what they were.
+(``refit.py``); its weights are rounded one tap after the other, the error of each compensated in those not yet rounded
+(``gptq.py``); the bias absorbs the remaining mean error (``bias.py``). Operators, scales and speed stay the same.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from edge_runtime.metadata import BACKBONE
 
 ROUNDING_SAMPLES = 96  # memory and time grow with them; 192 give 0.1 dB more on EfficientNet-Lite0
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
-NOISE_SAMPLES = 16  # on which signal to noise is measured
+NOISE_SAMPLES = 16  # on which the signal-to-noise ratio is measured
 Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
-MOST_OPERATORS = 400  # each of them is put alone before what is left of the network: time grows with their square
-ROWS = {"CONV_2D": 4_000, "DEPTHWISE_CONV_2D": 500, "FULLY_CONNECTED": 4_000}  # places at which a layer is observed
+MOST_OPERATORS = 400  # each is run with the rest of the network after it: time grows with the square
+ROWS = {"CONV_2D": 4_000, "DEPTHWISE_CONV_2D": 500, "FULLY_CONNECTED": 4_000}  # positions at which a layer is observed
 
 
 @dataclass(frozen=True)
 class Learning:
-    """What is learnt. ``weights``: their rounding; else the bias alone. ``refit``: see ``refit.py``."""
+    """What is learnt. ``weights``: rounding and bias; otherwise only the bias. ``refit``: see ``refit.py``."""
 
     weights: bool = True
     refit: bool = True
 
 
 class Observed:
-    """What a layer reads, in float and on the device, with everything that does not depend on its weights.
+    """A layer's inputs in float and on the device, with everything that does not depend on its weights.
 
-    ``signal``, ``device``: float32 (groups, rows, taps). ``owners``: (rows,) the sample that each row is of.
+    ``signal``, ``device``: float32 (groups, rows, taps). ``owners``: (rows,) the index of each row's sample.
     """
 
     def __init__(self, signal: np.ndarray, device: np.ndarray, owners: np.ndarray) -> None:
@@ -57,15 +57,15 @@ class Observed:
         self._order, self._upper = inverse_factor(gram + DAMPING * energy(gram) * np.eye(gram.shape[1]))
 
     def shift(self, weights: np.ndarray, integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """What the bias has to grow by (groups, outputs) for the mean error to be 0, with ``integers`` as weights."""
+        """The correction of the bias (groups, outputs) that makes the mean error 0, with ``integers`` as weights."""
         return bias_shift(*self._means, weights, integers * steps[:, None])
 
     def fit(self, weights: np.ndarray, steps: np.ndarray, *, refit: bool = True) -> np.ndarray:
-        """Integer weights with which the device gives what the signal gives with the float ``weights``.
+        """Integer weights with which the layer's output on the device matches its float output.
 
         ``weights``: (groups, taps, outputs). ``steps``: their scale (groups, outputs). Returns integers -127..127
-        (groups, taps, outputs), each less than one from the float weight. ``refit``: aim at what the signal gives, not
-        at what the float weights give on the device.
+        (groups, taps, outputs), each less than one from the float weight. ``refit``: match the output for
+        the float inputs; otherwise that of the float weights for the device's inputs.
         """
         aim = self._refit(weights) if refit else weights
         return gptq(aim, steps, neighbours(weights, steps), self._order, self._upper)
@@ -79,14 +79,14 @@ def round_parts(
     *,
     learning: Learning = Learning(),
 ) -> list[LayerNoise]:
-    """Learn the rounding of the backbone, then of each head on the features that the backbone now gives.
+    """Learn the rounding of the backbone, then of each head on the rounded backbone's features.
 
-    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in place;
-    returns the noise behind each operator of the backbone, but for that at the heads.
+    ``inputs``: (samples, ...), as the float model's ``image`` or ``tokens`` takes them. Changes ``int8_parts`` in place.
+    Returns the noise after each operator of the backbone, without ``head_noise``.
     """
     floating, backbone = float_parts[BACKBONE], int8_parts[BACKBONE]
-    observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: what is known of them is kept
-    with threadpool_limits(1):  # a layer's products are small: on two cores they take a third longer
+    observed: dict[tuple[str, str], Observed] = {}  # heads read the same features: their products are kept
+    with threadpool_limits(1):  # a layer's products are small: two threads take a third longer
         truth, device, noise = _walk_backbone(floating, backbone, inputs, learning, None, advance)
     for name, part in int8_parts.items():
         if name != BACKBONE:
@@ -97,8 +97,8 @@ def round_parts(
 def measure_noise(
     float_parts: Mapping[str, Part], backbone: Part, inputs: np.ndarray, advance: Callable[[], None] = lambda: None
 ) -> list[LayerNoise]:
-    """The noise behind each operator of the ``backbone`` as it is, and at the heads. ``float_parts``, ``inputs``: as
-    ``round_parts`` takes them.
+    """The noise after each operator of ``backbone``, and at the heads; nothing is changed. ``float_parts``, ``inputs``:
+    as for ``round_parts``.
     """
     few = len(backbone.operators) <= MOST_OPERATORS
     heads, inputs = AtTheHeads(float_parts, inputs) if few else None, inputs[:NOISE_SAMPLES]
@@ -136,19 +136,19 @@ def learn_rounding(
 ) -> None:
     """Give the layers of ``int8_part`` new weights and biases, in place.
 
-    ``float_inputs``: (samples, ...) float32 for each input that the part has, perhaps for more. ``int8_inputs``: the same
-    samples as the int8 input tensors hold them. ``observed``: shared by parts with the same inputs; keeps what is known
-    of dense layers that read them. ``advance`` is called after each operator.
+    ``float_inputs``: (samples, ...) float32 for each input of the part, perhaps for more. ``int8_inputs``: the same
+    samples as the int8 input tensors hold them. ``observed``: a cache for dense layers, shared by parts with the same
+    inputs. ``advance`` is called after each operator.
     """
     walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
     with threadpool_limits(1):  # as above
         for op in int8_part.operators:
-            walk.learn(op, learning, observed)  # runs what is in front of a layer, not what is behind the last one
+            walk.learn(op, learning, observed)  # runs what comes before a layer, not what follows the last one
             advance()
 
 
 class _Walk:
-    """A float part and the int8 part made from it, run on the same samples, one int8 operator after the other."""
+    """Runs a float part and the int8 part made from it on the same samples, one int8 operator after the other."""
 
     def __init__(self, float_part: Part, int8_part: Part, float_inputs: Samples, int8_inputs: Samples) -> None:
         self._float, self._int8 = float_part, int8_part
@@ -180,7 +180,7 @@ class _Walk:
             observed[kind, source] = known
 
     def watched_step(self, op: Any, heads: AtTheHeads | None) -> list[LayerNoise]:
-        """Run ``op``, the next int8 operator; returns the noise behind it, nothing where there is none to speak of."""
+        """Run ``op``, the next int8 operator. Returns the noise after it; empty where it is not measured."""
         result, theirs = op.outputs[0], self._float_ops.get(self._float_index.get(op.outputs[0], -1))
         watched = self._watched(theirs, op) if self._uses[result] or result in self._int8.outputs.values() else None
         reads = [self._float_index[i] for i in watched or ()]
@@ -196,15 +196,15 @@ class _Walk:
         return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
 
     def outputs(self) -> tuple[Samples, Samples]:
-        """In float and in int8, when all operators have run."""
+        """The outputs in float and in int8, once all operators have run."""
         return (
             {name: self._truth.until(i) for name, i in self._float.outputs.items()},
             {name: self._device.value(i) for name, i in self._int8.outputs.items()},
         )
 
     def _watched(self, theirs: Any, op: Any) -> list[int] | None:
-        """The activations that ``op`` reads, where ``theirs``, the same in float, reads the same, and all of them and its
-        one result are quantities; else None.
+        """The activations that ``op`` reads, if ``theirs``, its float counterpart, reads the same ones, and they and
+        its only result are real-valued; otherwise None.
         """
         in_float = self._float_index
         reads = [i for i in op.inputs if i in in_float and not is_constant(self._float, in_float[i])]
@@ -216,7 +216,7 @@ class _Walk:
 
 
 def _kernel(part: Part, op: Any) -> int | None:
-    """The tensor with the int8 weights of ``op``, also where a DEQUANTIZE stands between them."""
+    """The tensor with the int8 weights of ``op``, also behind a DEQUANTIZE."""
     between = [other.inputs[0] for other in makers(part, op, [op.inputs[0]])]
     found = between[0] if between else op.inputs[1]
     return found if part.tensors[found].type == INT8 and constant(part, found, np.int8) is not None else None
@@ -233,11 +233,11 @@ def _learn_layer(
     *,
     learning: Learning,
 ) -> Observed | None:
-    """New int8 weights and bias for ``op``, from its input in float and on the device; returns what was seen of it."""
+    """Learn int8 weights and bias for ``op`` from its inputs in float and on the device. Returns those observations."""
     source, bias = op.inputs[0], op.inputs[2] if len(op.inputs) > 2 else NO_TENSOR
     old = None if bias == NO_TENSOR else constant(part, bias, dtype_of(part.tensors[bias]))
     if (old is None and bias != NO_TENSOR) or weights.shape[-1] != views[0].shape[-1]:
-        return None  # a depth multiplier or groups: left as they are
+        return None  # a depth multiplier or groups: left unchanged
     scale, zero_point, _ = quantization(part.tensors[source])
     if known is None:
         inputs = [(views[0], 0.0), (views[1], float(zero_point))]
@@ -269,8 +269,8 @@ def _learn_layer(
 
 
 def _by_group(weights: np.ndarray, *, depthwise: bool) -> np.ndarray:
-    """(groups, taps, outputs) of TFLite's (1, height, width, channels) of a depthwise convolution, a group for each
-    channel, and of (outputs, ..., inputs) of any other layer, which is one group.
+    """Weights as (groups, taps, outputs): from (1, height, width, channels) of a depthwise convolution, a group for each
+    channel; from (outputs, ..., inputs) of any other layer, one group.
     """
     if depthwise:
         return weights.reshape(-1, weights.shape[3]).T[:, :, None]

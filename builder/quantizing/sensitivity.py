@@ -1,8 +1,8 @@
-"""How far one operator, quantized, moves the answers of the heads.
+"""How far quantizing one operator changes the answers of the heads.
 
-The noise of operators is taken to add up, as that of independent rounding does while it is small. So it is measured one
-operator at a time in an otherwise float network, where it is small; in an int8 network that has lost its way, putting one
-operator right shows nothing.
+The noise of operators is assumed to add up, as that of independent rounding does while it is small. So it is measured for
+one operator at a time in an otherwise float network; in an int8 network whose answers are wrong, correcting a single
+operator shows nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
-HEADS = 8  # that answer; of more, some are drawn evenly
-SAMPLES = 8  # on which they do
+HEADS = 8  # that are run; of more, some are chosen evenly
+SAMPLES = 8  # on which they run
 
 
 class AtTheHeads:
@@ -31,7 +31,8 @@ class AtTheHeads:
         self._truth = answers(float_parts[BACKBONE], self._heads, inputs[:SAMPLES])
 
     def noise(self, truth: Stepper, tensor: int, found: np.ndarray) -> float:
-        """Mean squared change of the heads' scores when the backbone goes on from ``truth`` with ``found`` for a tensor.
+        """Mean squared change of the heads' scores when the backbone continues from ``truth`` with ``found`` for
+        ``tensor``.
 
         ``found``: float32 (samples, ...), of as many samples as there are answers, or more.
         """
@@ -42,13 +43,13 @@ class AtTheHeads:
 
 
 def answers(backbone: Part, heads: Mapping[str, Part], inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores, float32 (samples, labels), of each head for what the input stands for."""
+    """Scores of each head, float32 (samples, labels), for real-valued ``inputs``."""
     ((source, index),) = backbone.inputs.items()
     return _run({BACKBONE: backbone, **heads}, {source: as_held(backbone.tensors[index], inputs)})
 
 
 def _run(parts: Mapping[str, Part], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """``inputs``: (samples, ...) by the name of the backbone's input, as it holds them."""
+    """``inputs``: (samples, ...) by the name of the backbone's input, as its tensor holds them."""
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=write_parts(dict(parts)), num_threads=2)
     runners = {name: interpreter.get_signature_runner(name) for name in parts}

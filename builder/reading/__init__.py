@@ -1,4 +1,4 @@
 """Model files -> classifiers: a graph with digests, labels, input scaling and the original's answers.
 
-In: the path of a model, what the user says of it. Out: ``Classifier``. Read ``reader.py`` first.
+In: the path of a model, and the user's settings for it. Out: ``Classifier``. Read ``reader.py`` first.
 """

@@ -1,4 +1,4 @@
-"""The labels of a model, and whether it is one that can be computed with."""
+"""Read the labels of a model, and check its calls, weights and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_runtime.files import read_file
 
 
 def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "") -> tuple[str, ...]:
-    """The labels of a head: as configured, else those that came with the model, else of the file beside it.
+    """The labels of a head: as configured, else those inside the model, else from a file beside it.
 
     Raises ``ConfigError``.
     """
@@ -34,7 +34,7 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
         candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
         labels = next((path for path in candidates if path.is_file()), None)
         if labels is None:
-            raise ConfigError(f"{source}: expected a file or a list of labels, found neither it nor {candidates[0]}")
+            raise ConfigError(f"{source}: expected a file or a list of labels, found neither, and no {candidates[0]}")
     if isinstance(labels, Path):
         source = str(labels)
         labels = read_label_file(labels)
@@ -47,7 +47,7 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
 
 
 def labels_file(model: Path) -> Path:
-    """Where the labels of a model with several outputs stand: a list for each, by its name."""
+    """The file with the labels of a model with several outputs: a list for each, by its name."""
     return model.with_suffix(".labels.json")
 
 
@@ -69,7 +69,7 @@ def labels_of_output(model: Path, output: str) -> tuple[str, ...] | None:
 
 
 def check_nodes(graph: Graph, path: Path) -> None:
-    """Raises ``ModelFileError`` for a call on no tensor, and for a weight that is no number."""
+    """Raises ``ModelFileError`` for a call on no tensor, and for a weight that is NaN or infinite."""
     for node in graph.nodes:
         if next(node.inputs(), None) is None:
             raise ModelFileError(f"{path}: layer {node.layer!r:.80} ({node.kind}) is called on nothing; save it again")
@@ -79,12 +79,14 @@ def check_nodes(graph: Graph, path: Path) -> None:
                 name = weight_name(node.kind, node.config, i)
                 raise ModelFileError(
                     f"{path}: layer {node.layer!r:.80} ({node.kind}): {wrong:,} of {weight.value.size:,} numbers of its "
-                    f"{name} are NaN or infinite: the training went wrong, or the file was damaged; train or copy again"
+                    f"{name} are NaN or infinite: training diverged, or the file was damaged; train or copy again"
                 )
 
 
 def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
-    """``shape``: of the model's output, batch axis and all. Raises ``ModelFileError`` and ``ConfigError``."""
+    """Check labels against the model's output ``shape``, batch axis included. Raises ``ModelFileError`` and
+    ``ConfigError``.
+    """
     if len(shape) != 2 or shape[1] is None:
         raise ModelFileError(f"{classifier.path}: expected one output (batch, labels), found {shape}; not a classifier")
     if len(classifier.labels) != shape[1]:

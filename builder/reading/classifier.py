@@ -1,4 +1,4 @@
-"""``Classifier``, what every reader gives: a model as a graph, with its labels, its input and its answers."""
+"""``Classifier``, the result of every reader: a model as a graph, with labels, input and the original's answers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Classifier:
     """One model that was read.
 
     ``graph``: what it computes at inference from ``source_input`` on. ``original``: the file itself, as its own framework
-    runs it. ``output``: what its values are; of a base, which is no classifier, logits. ``declared``: what the user says
-    of them.
+    runs it. ``output``: what its values are, such as logits; a base, which is no classifier, counts as having logits.
+    ``declared``: the activation that the user declared.
     """
 
     name: str
@@ -42,58 +42,58 @@ class Classifier:
     labels: tuple[str, ...] = ()
     allow_code: bool = False
     limits: Limits = field(default_factory=Limits)
-    notes: tuple[str, ...] = ()  # what was read otherwise than it was written
+    notes: tuple[str, ...] = ()  # what was changed while reading
     declared: str | None = None
-    application: Application | None = None  # of Keras, that it is built on
+    application: Application | None = None  # the architecture of Keras that it is built on
     output_name: str | None = None  # of a model with several
     trouble: str = ""  # why the labels beside the file cannot be read
 
     @property
     def activation(self) -> str:
-        """What the scores are: ``softmax``, they add up to 1, or ``sigmoid``, each label for itself."""
+        """``softmax`` where the scores add up to 1, ``sigmoid`` where each label is separate."""
         return "softmax" if self.output.negative else self.output.activation
 
     @property
     def applied(self) -> str | None:
-        """The activation that is missing behind ``graph``; None where it ends in scores."""
+        """The activation that has to be appended to ``graph``; None where it ends in scores."""
         return None if self.output.negative else self.output.applied
 
     @cached_property
     def digests(self) -> list[str]:
-        """Of every tensor, weights included; see ``digests.tensor_digests``."""
+        """Digests of all tensors, weights included; see ``digests.tensor_digests``."""
         with contradictions(self.path):
             return tensor_digests(self.graph, self.source_input.identity, self.source_input.shape)
 
     @cached_property
     def structure(self) -> list[str]:
-        """The same without weights: equal where two models are built alike."""
+        """Digests without weights: equal for models of the same structure."""
         with contradictions(self.path):
             return tensor_digests(self.graph, self.source_input.identity, self.source_input.shape, with_weights=False)
 
     @property
     def folding(self) -> float:
-        """How far apart weights may be that are one, relative to the largest of a tensor; more where the user says so."""
+        """The least tolerance for equal weights, relative to the largest of a tensor; the user may allow more."""
         return 0.0
 
     @property
     def is_exact(self) -> bool:
-        """Does the original compute in float with the numbers that ``graph`` has?"""
+        """Whether the original computes in float with the weights of ``graph``."""
         return True
 
     def settings(self, index: int) -> dict[str, Any]:
-        """Of a node, in the form in which they are compared."""
+        """A node's settings in the canonical form in which they are compared."""
         return settings_of(self.graph, index, self.source_input.shape)
 
     def ask(self, samples: Sequence[Any]) -> Answers:
         """Run the original on ``samples``, as users have them: pixels 0..255 uint8 (samples, height, width, 3) or texts,
-        bytes (samples,). Its raw values come when the result is called.
+        bytes (samples,). Calling the result returns its raw values.
         """
         return self.original.ask(self.source_input.shown(samples), max_memory=self.limits.max_memory)
 
     def settled(self, raw: np.ndarray) -> Classifier:
-        """With what the values are, now that the original has answered; ``raw``: float32 (samples, outputs).
+        """Settle what the output values are, from the original's answers ``raw``, float32 (samples, outputs).
 
-        Raises ``ConfigError`` and ``ModelFileError`` where they are no answers, or could be two things.
+        Raises ``ConfigError`` and ``ModelFileError`` where they are no scores, or ambiguous.
         """
         where = f"heads.{self.name}: {self.path.name}"
         return self._with_output(settled_output(self.output, raw, self.declared, len(self.labels), where))
@@ -104,7 +104,7 @@ class Classifier:
         return self.settled(raw).output.scores(raw)
 
     def with_labels(self, labels: tuple[str, ...], declared: str | None) -> Classifier:
-        """With what the user says of its answers. Raises ``ConfigError`` and ``ModelFileError``."""
+        """With labels and the declared activation. Raises ``ConfigError`` and ``ModelFileError``."""
         if self.graph.output.node == INPUT:
             raise ModelFileError(f"{self.path}: the model returns its input; not a classifier")
         where = f"{head_setting(self.name, 'activation')}: {self.path.name}"
@@ -113,7 +113,7 @@ class Classifier:
 
     @property
     def end(self) -> tuple[str, int | None]:
-        """What the graph ends in, see ``outputs.Output``, and the number of its outputs, where that is known."""
+        """What the graph ends in, see ``outputs.Output``, and the number of its outputs if known."""
         shape = tensor_shapes(self.graph, self.source_input.shape).get(self.graph.output)
         return ends_in(self.graph), shape[1] if shape is not None and len(shape) == 2 else None
 

@@ -1,4 +1,4 @@
-"""The name of what something is: equal for equal content."""
+"""Digests: equal for equal content."""
 
 from __future__ import annotations
 

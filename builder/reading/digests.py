@@ -1,9 +1,8 @@
-"""What a tensor is, by content: one digest for the function of the input that makes it.
+"""The digest of a tensor: a hash of the function that computes it from the input.
 
-Two tensors have one digest when the same kinds of layers, with the same settings that matter at inference and the same
-weights, make them from the same pixels or tokens. A digest covers everything before it, so that equal digests of a
-tensor mean equal everything up to there. Names, nesting, training-time settings and the spelling of a setting do not
-enter: see ``spelling``.
+Two tensors have the same digest when the same kinds of layers, with the same settings that matter at inference and the
+same weights, compute them from the same pixels or tokens. A digest covers everything before the tensor. Names, nesting,
+training-time settings and the spelling of a setting do not matter: see ``spelling``.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from builder.reading.spelling import (
 def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, with_weights: bool = True) -> list[str]:
     """The digest of each node's first output, in the graph's order.
 
-    ``source``: the identity of what enters; ``shape``: its shape, without the batch axis. Without weights only their
-    shapes count: equal digests then mean one architecture.
+    ``source``: the identity of the input; ``shape``: its shape, without the batch axis. ``with_weights``: False uses only
+    the shapes of weights, so that equal digests mean the same architecture.
     """
     shapes = tensor_shapes(graph, shape)
     padding = explicit_padding(graph, shapes)
@@ -75,9 +74,9 @@ def tensor_digests(graph: Graph, source: str, shape: tuple[int | None, ...], *, 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Digests of the same numbers in other shapes and with their axes in another order.
+    """Digests of reshaped and transposed tensors.
 
-    ``shapes``: that in which the numbers of a digest first were.
+    ``shapes``: the first shape of the numbers of each digest.
     """
 
     shapes: dict[str, Shape | None]
@@ -85,7 +84,7 @@ class _Numbers:
     _turned: dict[str, tuple[str, list[int]]] = field(default_factory=dict)  # to that before, and the order of its axes
 
     def reshaped(self, numbers: str, wanted: Shape | None) -> str:
-        """The digest of ``numbers`` in another shape; where that is the shape they had first, their own."""
+        """The digest of ``numbers`` reshaped; their own where that restores their first shape."""
         numbers = self._unshaped.get(numbers, numbers)
         if wanted is not None and wanted == self.shapes.get(numbers):
             return numbers
@@ -94,7 +93,7 @@ class _Numbers:
         return result
 
     def transposed(self, numbers: str, order: list[int]) -> str:
-        """The digest of ``numbers`` with their axes in another order; of a transposition of another one, of both."""
+        """The digest of ``numbers`` transposed; consecutive transpositions are combined."""
         first, before = self._turned.get(numbers, (numbers, list(range(len(order)))))
         both = [before[axis] for axis in order]
         if both == sorted(both):
@@ -105,7 +104,7 @@ class _Numbers:
 
 
 def one_node_each(graph: Graph, shape: tuple[int | None, ...]) -> Graph:
-    """The graph with one node for each function: what is computed twice is computed once, what does nothing leaves."""
+    """The graph with one node for each function: duplicates are merged, no-ops are removed."""
     first: dict[str, int] = {"input": INPUT}
     place = {i: first.setdefault(found, i) for i, found in enumerate(tensor_digests(graph, "input", shape))}
     read = {ref for node in graph.nodes for ref in node.inputs()} | {graph.output}
@@ -120,7 +119,7 @@ def _without(shape: Shape | None, axes: Any) -> Shape | None:
 
 
 def settings_of(graph: Graph, index: int, shape: tuple[int | None, ...]) -> dict[str, Any]:
-    """A node's settings in the form in which they are compared. ``shape``: of the graph's input, without the batch."""
+    """A node's settings in their canonical form. ``shape``: of the graph's input, without the batch axis."""
     shapes = tensor_shapes(graph, shape)
     node = graph.nodes[index]
     return settings_form(node, [shapes.get(ref) for ref in node.inputs()])[1]
@@ -148,7 +147,7 @@ def _digest_of_call(
 
 
 def _constants(value: Any) -> list[Any]:
-    """What is no tensor among arguments."""
+    """The arguments that are not tensors."""
     if isinstance(value, Ref):
         return []
     return [found for item in value for found in _constants(item)] if isinstance(value, (list, tuple)) else [value]

@@ -1,4 +1,4 @@
-"""What is wrong with files that a configuration names, told before TensorFlow is imported, all of it at once."""
+"""Report all mistakes in the files that a configuration names at once, before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SAMPLES = (*PICTURE_SUFFIXES, *TEXT_SUFFIXES)
 
 
 def check_early(config: BuildConfig | GrowConfig) -> None:
-    """Files that are missing, numbers of labels that are wrong, pixels of which nobody says how they enter.
+    """Check for missing files, wrong numbers of labels, and unknown input scaling.
 
-    What takes more than a look is left to the stages that read. Raises ``ModelFileError``, ``SamplesError`` or, also
-    where several kinds are found, ``ConfigError``, with a line for each mistake.
+    Slower checks are left to the stages that read. Raises ``ModelFileError``, ``SamplesError`` or, also for several kinds
+    of mistakes, ``ConfigError``, with a line for each mistake.
     """
     found = list(_mistakes(config))
     kinds = {type(error) for error in found}
@@ -44,7 +44,7 @@ def _mistakes(config: BuildConfig | GrowConfig) -> Iterator[BuilderError]:
 
 
 def _of_head(head: HeadConfig, *, building: bool) -> Iterator[BuilderError]:
-    """``building``: no finished file says how pixels enter."""
+    """``building``: there is no finished file that defines the input scaling."""
     if not head.model.exists():
         yield ModelFileError(f"{model_setting(head.name, str(head.model))}: no such model file")
     found = peek(head.model) if head.model.is_file() else None
@@ -61,7 +61,7 @@ def _of_head(head: HeadConfig, *, building: bool) -> Iterator[BuilderError]:
 
 
 def _labels(head: HeadConfig) -> tuple[str, ...]:
-    """As far as they do not come with the model itself. Raises ``ConfigError``."""
+    """The configured labels; empty where they come with the model. Raises ``ConfigError``."""
     comes_with_it = head.model.is_dir() or head.model.suffix in (".zip", ".tflite") or has_labels_beside(head.model)
     if head.labels is None and (comes_with_it or not head.model.exists()):
         return ()

@@ -1,4 +1,4 @@
-"""Pages: templates that escape by themselves, and how a picture becomes an element. A page fetches nothing."""
+"""HTML pages: autoescaping templates, and pictures as inline elements. A page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-THUMBNAIL = 132  # pixels, as in the style
+THUMBNAIL = 132  # pixels, as in the stylesheet
 _TEMPLATES = Environment(
     loader=PackageLoader("builder.reporting"),
-    autoescape=True,  # names, labels and texts come from files of others
+    autoescape=True,  # names, labels and texts come from untrusted files
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -19,11 +19,11 @@ _TEMPLATES = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """A whole page from a file in ``templates/``. Every value is escaped, unless ``plot`` or ``inline`` made it."""
+    """Render a page from a file in ``templates/``. Every value is escaped unless ``plot`` or ``inline`` made it."""
     return _TEMPLATES.get_template(template).render(**values)
 
 
 def inline(data: bytes, kind: str, alt: str) -> Markup:
-    """A picture's bytes as an element."""
+    """An ``img`` element that holds a picture's bytes; ``kind``: its type, such as ``png``."""
     encoded = base64.b64encode(data).decode()
     return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(alt, kind, encoded)

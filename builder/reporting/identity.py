@@ -1,4 +1,4 @@
-"""Who the finished file is: what its maker calls it, and digests of what it was made of. No time, unless it is given."""
+"""The identity of the finished file: name, version, digests of its sources; no build time unless one is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPOCH = "SOURCE_DATE_EPOCH"
 
 
 def identity_of(config: BuildConfig, samples: Iterable[Sample]) -> Identity:
-    """``samples``: those that calibrated. The same inputs give the same identity. Raises ``ConfigError``."""
+    """The same inputs give the same identity. ``samples``: the calibration samples. Raises ``ConfigError``."""
     content = hashlib.sha256("\n".join(sorted(sample.digest for sample in samples)).encode())
     return Identity(
         name=config.name or "",
@@ -31,7 +31,7 @@ def identity_of(config: BuildConfig, samples: Iterable[Sample]) -> Identity:
 
 
 def built_at(epoch: str | None) -> str:
-    """UTC, ISO 8601, of the seconds that builds agree on to have the same bytes; empty where nobody says them.
+    """The build time in UTC (ISO 8601) from ``SOURCE_DATE_EPOCH``, which reproducible builds set; empty without it.
 
     Source: reproducible-builds.org/specs/source-date-epoch. Raises ``ConfigError``.
     """

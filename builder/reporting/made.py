@@ -1,4 +1,4 @@
-"""What a build made, in a sentence; why it is no smaller; and what to run next."""
+"""What a build made, in a sentence; why it is not a smaller precision; and what to run next."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Tried = Sequence[BuiltPrecision | SkippedPrecision]
 _COMPUTES = {
     "int8": "computes in integers",
     "mixed": "computes in integers, some operators in float",
-    "int16": "computes in integers of 16 bits",
-    "dynamic": "has int8 weights and rounds what they meet to int8 as it runs",
+    "int16": "computes in 16-bit integers",
+    "dynamic": "has int8 weights and rounds activations to int8 at run time",
     "weights": "has int8 weights and computes in float",
     "float16": "has float16 weights and computes in float",
     "float": "computes in float",
@@ -45,7 +45,7 @@ def _why_not(config: BuildConfig, tried: BuiltPrecision | SkippedPrecision) -> s
 
 
 def made_lines(config: BuildConfig, tried: Tried) -> list[str]:
-    """The sentence, where everything lies, and what to run next."""
+    """The sentence, the places of all outputs, and what to run next."""
     lines = [made(config, tried), f"report: {config.report_folder / 'index.html'}"]
     if config.keras_output is not None:
         lines.append(f"merged Keras model: {config.keras_output}")
@@ -62,11 +62,12 @@ def _next(metadata: Metadata, output: str) -> str:
 
 
 def joint_line(joint: JointHead | None, reason: str = "") -> str:
-    """What became of the joint list, in a line; ``reason``: why there is none."""
+    """The joint list in one line; ``reason``: why there is none."""
     if joint is None:
         return f"none: {reason}"
     count = sum(joint.pictures.values())
-    line = f"{len(joint.layout.labels)} labels, learned from {count} pictures; of no head below {joint.threshold}"
+    labels = f"{len(joint.layout.labels)} labels, learned from {count} pictures"
+    line = f"{labels}; below {joint.threshold} a picture belongs to no head"
     if joint.unknown is None:
         return line
     return f"{line}; AUROC {joint.unknown.auroc:.3f} against {joint.unknown.against}"

@@ -1,4 +1,4 @@
-"""What a user would not expect of a build, a sentence each."""
+"""Notes on what a user may not expect of a build, a sentence each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from builder.samples.gathered import Samples
 from builder.settings.config import SAMPLE_FREE, BuildConfig
 
 _WITHOUT_PICTURES = (
-    "no calibration_data: the precisions that need none are made ({kinds}), and no joint list; no head was judged on "
-    "pictures: the file was compared with its originals on {count} pictures of noise. To get pictures: project.tm of "
-    "Teachable Machine (`builder init` unpacks it), `edge-runtime camera FILE --record 200 DIR`, or the folder that the "
-    "models were trained on; then set calibration_data"
+    "no calibration_data: only precisions that need none were tried ({kinds}), there is no joint list, and no head was "
+    "verified on pictures: the file was compared with its originals on {count} pictures of noise. To get pictures, use "
+    "Teachable Machine's project.tm (`builder init` unpacks it), `edge-runtime camera FILE --record 200 DIR`, or the "
+    "folder that the models were trained on; then set calibration_data"
 )
 
 
@@ -28,7 +28,7 @@ def notes_of(
     samples: Samples,
     others: Sequence[str],
 ) -> tuple[str, ...]:
-    """``others``: what was noted elsewhere."""
+    """All notes of a build. ``others``: notes from elsewhere."""
     found = [*(f"{classifier.name}: {note}" for classifier in classifiers for note in classifier.notes), *others]
     found += resize_notes(config.resize, {c.name: c.source_input for c in classifiers})
     if config.calibration_data is None:

@@ -1,4 +1,4 @@
-"""Plots of a page."""
+"""Plots for the HTML pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLUE, RED, GREY = "#2a6f97", "#c1440e", "#8d99a6"
 
 
 def tidy(figure: Any) -> Any:
-    """``figure`` without the frame's upper and right side, nothing overlapping."""
+    """Remove the upper and right frame of ``figure``, and keep its parts from overlapping."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -25,7 +25,7 @@ def tidy(figure: Any) -> Any:
 
 
 def plot(figure: Any, alt: str) -> Markup:
-    """A plot as an element, its background transparent for the dark mode; the figure is closed."""
+    """A plot as an element, with a transparent background for dark mode; closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, transparent=True)
     plt.close(figure)

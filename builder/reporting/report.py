@@ -1,4 +1,4 @@
-"""What a build did, for a person and for a program: a table, ``report.json``, and one page with plots."""
+"""The results of a build: figures, failures and warnings, and the document of ``report.json``."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ _NAMED = 12  # heads in a warning
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the stages found out.
+    """The results of all stages of a build.
 
-    ``notes``: what the user should know, a sentence each. ``shares``: what each head costs. ``beyond``: see
-    ``coverage.beyond_calibration``. ``tried``: precisions in the order they were tried. ``times``: of the board
-    that was planned for.
+    Attributes:
+        config: The settings of the build.
+        times: Latencies of the board that the precision was chosen for.
+        tried: Precisions in the order in which they were tried.
+        samples: Calibration and verification samples.
+        equivalence: The comparison of the merged float model with the originals.
+        beyond: See ``coverage.beyond_calibration``.
+        notes: What the user should know, a sentence each.
+        shares: What each head costs.
+        seconds: Wall time of each stage.
     """
 
     config: BuildConfig
@@ -74,17 +81,17 @@ class Report:
 
     @property
     def file_bytes(self) -> int:
-        """Of the finished file."""
+        """The size of the finished file."""
         return len(self.chosen.model)
 
     @property
     def noun(self) -> str:
-        """What the samples are called that the file was compared on."""
+        """``pictures``, ``texts`` or ``noise pictures``: the samples that the file was compared on."""
         return f"noise {self.metadata.input.noun}" if self.quality.noise else self.metadata.input.noun
 
     @property
     def planned_for(self) -> str:
-        """The board whose times decided the plan."""
+        """The board whose latencies decided the precision."""
         return "; ".join(self.times.to_json().values())
 
     @property
@@ -108,8 +115,8 @@ class Report:
         if self.beyond > MOST_BEYOND and not self.quality.noise:
             noun = self.noun
             found.append(
-                f"the calibration {noun} look unlike the verification {noun}: {self.beyond:.0%} of the features of these "
-                f"are larger than any that those gave; calibrate with more {noun}, like those that the device will see"
+                f"the calibration {noun} look unlike the verification {noun}: {self.beyond:.0%} of the features of the "
+                f"latter are larger than any of the former; calibrate with more {noun} like those the device will see"
             )
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
@@ -123,7 +130,7 @@ class Report:
         return found
 
     def _always_the_same(self) -> list[str]:
-        """Heads whose originals give one answer to everything: that the file agrees says little then."""
+        """A warning for heads whose originals give one answer to every sample: agreement then proves little."""
         labels = {head.head_name: head.labels for head in self.metadata.heads}
         same = [
             f"{q.head_name} ({labels[q.head_name][q.always]!r} on {q.pictures})"
@@ -135,13 +142,13 @@ class Report:
         named = ", ".join(same[:_NAMED]) + (f" and {len(same) - _NAMED} more" if same[_NAMED:] else "")
         noun = self.noun
         return [
-            f"one and the same answer to all held-out {noun}, from the original too: {named}; agreement says nothing: "
-            f"are these {noun} of all its labels, and do they enter the model as in its training?"
+            f"the original gives one and the same answer to all held-out {noun}: {named}; agreement then proves little; "
+            f"check that there are {noun} of all labels and that preprocessing is as in training"
         ]
 
     @property
     def bytes_by_part(self) -> dict[str, int]:
-        """Adds up to the size of the file; names with a space are no heads.
+        """Bytes of each part of the file; they add up to its size. Names with a space are not heads.
 
         The end-to-end tables include the signatures and the buffers' headers.
         """

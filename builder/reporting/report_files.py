@@ -1,4 +1,4 @@
-"""The folder of a report: ``report.json`` for a program, and one page for a person."""
+"""Write the folder of a report: ``report.json`` for programs, and an HTML page for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_runtime.metadata import Metadata
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    """Write ``report.json`` and ``index.html`` into ``folder``, each atomically."""
     files = {
         "report.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
         "index.html": render(_page(report)),
@@ -67,7 +67,7 @@ def _page(report: Report) -> Page:
 
 
 def _cost(report: Report, share: HeadShare) -> tuple[str, str]:
-    """Bytes in the file, and share of the work."""
+    """A head's bytes in the file, and its share of the multiply-adds."""
     work = share.work_share
     return f"{report.linked.head_bytes[share.name]:,}", "" if work is None else percent(work)
 
@@ -100,8 +100,11 @@ def _seam_text(metadata: Metadata) -> str:
 
 
 def _equivalence_text(found: Equivalence) -> str:
-    loose = f"; weights up to {found.apart:.2g} apart taken as equal" if found.apart else ""
-    return f"all {found.models} originals run: at most {found.difference:.1g} from the merged model in float{loose}"
+    loose = f"; weights up to {found.apart:.2g} apart treated as equal" if found.apart else ""
+    return (
+        f"largest difference of a probability between the merged float model and its {found.models} originals: "
+        f"{found.difference:.1g}{loose}"
+    )
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -126,7 +129,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             if report.quality.noise
             else f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
         ),
-        ("held out", f"{len(report.verification.tensors)} {noun} that calibrated nothing"),
-        ("planned for", report.planned_for),
+        ("held out", f"{len(report.verification.tensors)} {noun}, not used for calibration"),
+        ("latency from", report.planned_for),
         ("joint list", joint_line(report.joint, report.chosen.joint_reason)),
     ]

@@ -1,4 +1,4 @@
-"""The page of the report: one HTML file that needs nothing else."""
+"""The HTML page of the report, a single file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from edge_runtime.metadata import BACKBONE
 from edge_runtime.preprocess import picture_of
 
 SHOWN = 300  # characters of a text
-_MANY = 24  # more heads than this are shown as a distribution, not as a row each
+_MANY = 24  # more heads than this are shown as a distribution, not as one row each
 
 
 @dataclass(frozen=True)
 class Worst:
-    """A held-out sample that changed most, pixels uint8 (height, width, 3) or a text, and both answers in words."""
+    """A held-out sample whose answer changed most: pixels uint8 (height, width, 3) or a text, and both answers."""
 
     head_name: str
     picture: str
@@ -40,10 +40,11 @@ class Worst:
 
 @dataclass(frozen=True)
 class Page:
-    """``made``: in a sentence. ``noun``: pictures or texts. ``failures``: a sentence for each head that failed.
+    """What the page shows.
 
-    ``precisions``: in the columns of ``PRECISION_COLUMNS``. ``costs``: bytes and share of the work of each head.
-    ``captions``: what marks in their table mean.
+    ``made``: what the build made, in a sentence. ``noun``: pictures or texts. ``failures``: a sentence for each head that
+    failed. ``precisions``: rows with the columns ``PRECISION_COLUMNS``. ``costs``: bytes and share of the work of each
+    head. ``captions``: explanations of the marks in the table of heads.
     """
 
     made: str
@@ -63,11 +64,11 @@ class Page:
     seconds: Mapping[str, float]
 
 
-_DEAREST = 12  # operators in the table of those that cost the heads most
+_DEAREST = 12  # rows in the table of operators
 NOISE_COLUMNS = ("operator", "kind", "alone (dB)", "its weights (dB)", "its activations (dB)")
-HEADS_COLUMN = "of the heads' noise (%)"
+HEADS_COLUMN = "share of the heads' noise (%)"
 PRECISION_COLUMNS = (
-    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone here (ms)", "of float's time",
+    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone (ms)", "relative to float",
     "runs from TensorFlow Lite",
 )  # fmt: skip
 _WORDS = (
@@ -130,7 +131,7 @@ def _quality_plot(page: Page) -> Any:
             axes.set_ylim(len(page.heads) - 0.5, -0.5)
     left.axvline(page.min_agreement, color=RED, linestyle="--", linewidth=1)
     left.set_xlabel("top-1 agreement, with 95 % interval; dashed: min_agreement")
-    right.set_xlabel("drift of the top probability, a dot for each picture; red: mean")
+    right.set_xlabel(f"drift of the top probability, one dot for each {page.noun.removesuffix('s')}; red: mean")
     return tidy(figure)
 
 
@@ -151,19 +152,19 @@ def _bytes_plot(parts: Mapping[str, int]) -> Any:
 
 
 def _noise(layers: Sequence[LayerNoise]) -> dict[str, Any]:
-    """What every operator of the backbone loses, and costs the heads; nothing where it was not measured."""
+    """The plot and the table of the noise of operators; no plot where it was not measured."""
     if not layers:
         return {"noise_plot": None}
     shares = _shares(layers)
     order = np.argsort([layer.alone_db for layer in layers] if shares is None else [-share for share in shares])
     rows = [_noise_row(layers[i], None if shares is None else shares[i]) for i in order[:_DEAREST]]
-    figure = plot(_noise_plot(layers, shares), "signal to noise behind every operator")
+    figure = plot(_noise_plot(layers, shares), "signal-to-noise ratio after each operator")
     columns = NOISE_COLUMNS if shares is None else (*NOISE_COLUMNS, HEADS_COLUMN)
     return {"noise_plot": figure, "noise_columns": columns, "noise_rows": rows, "at_heads": shares is not None}
 
 
 def _shares(layers: Sequence[LayerNoise]) -> list[float] | None:
-    """Of the heads' noise in percent; None where it was not measured, as where mixed precision was not tried."""
+    """Shares of the heads' noise in percent; None where it was not measured: mixed precision was not tried."""
     measured = [layer.head_noise for layer in layers if layer.head_noise is not None]
     total = sum(measured) or 1.0
     return [100 * (layer.head_noise or 0.0) / total for layer in layers] if measured else None
@@ -178,20 +179,20 @@ def _noise_plot(layers: Sequence[LayerNoise], shares: Sequence[float] | None) ->
     ratios = (1,) if shares is None else (3, 1)
     figure, grid = plt.subplots(len(ratios), 1, figsize=(11, 6), height_ratios=ratios, sharex=True, squeeze=False)
     axes, below = grid[0, 0], grid[-1, 0]
-    axes.plot([layer.snr_db for layer in layers], color=RED, linewidth=1.2, label="all before it included")
+    axes.plot([layer.snr_db for layer in layers], color=RED, linewidth=1.2, label="with all before it")
     for name, marker, values in (
         ("alone", ".", [layer.alone_db for layer in layers]),
         ("its weights alone", "^", [np.nan if layer.weights_db is None else layer.weights_db for layer in layers]),
         ("its activations alone", "v", [layer.activations_db for layer in layers]),
     ):
-        shown = np.where(np.isfinite(values), values, np.nan)  # nothing is lost
+        shown = np.where(np.isfinite(values), values, np.nan)  # infinite: nothing is lost
         axes.plot(shown, marker, color=GREY if marker != "." else BLUE, label=name, markersize=5)
-    axes.set_ylabel("signal to noise (dB)")
+    axes.set_ylabel("signal-to-noise ratio (dB)")
     axes.legend(frameon=False, ncols=4, fontsize=9)
     if shares is not None:
         below.bar(range(len(shares)), shares, color=BLUE)
-        below.set_ylabel("of the heads'\nnoise (%)")
-    below.set_xlabel("operator of the backbone, from the input on")
+        below.set_ylabel("share of the\nheads' noise (%)")
+    below.set_xlabel("operator of the backbone, in order")
     return tidy(figure)
 
 

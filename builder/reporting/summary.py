@@ -1,4 +1,4 @@
-"""What a build did, on a terminal: a table of the heads, the precisions that were tried, and what was made."""
+"""The summary of a build on a terminal: a table of heads, the precisions that were tried, and what was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROWS = 24  # heads in the table
 
 
 def print_summary(report: Report) -> None:
-    """The table on standard output; warnings on standard error."""
+    """Print the summary on standard output, and warnings on standard error."""
     table = Table(
         title=f"{plain(report.config.output)}  {report.file_bytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD
     )
@@ -52,7 +52,7 @@ def print_summary(report: Report) -> None:
         f"built in {total:.1f} s"
     )
     if len(report.tried) > 1:
-        print(f"planned for {report.planned_for}")
+        print(f"latency from {report.planned_for}")
         print("\n".join(_precision_line(tried, report.times.name) for tried in report.tried))
     if report.joint is not None:
         print(f"joint list: {joint_line(report.joint)}")
@@ -65,9 +65,9 @@ def print_summary(report: Report) -> None:
 
 def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str:
     if isinstance(tried, SkippedPrecision):
-        return f"{tried.precision}: left out: {tried.reason}"
+        return f"{tried.precision}: skipped: {tried.reason}"
     return (
         f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
-        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms on {board} where float takes "
-        f"{tried.float_ms:.2f}"
+        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms on {board} (float: "
+        f"{tried.float_ms:.2f} ms)"
     )

@@ -1,11 +1,11 @@
-"""Verification in words: what a head reached, why it fails, and what to do."""
+"""The result of verification in words: what a head reached, why it fails, and what to do."""
 
 from __future__ import annotations
 
 from builder.judging.verify import MOST_DRIFT, HeadQuality
 from builder.support.naming import head_bar
 
-MARK = "*"  # behind the agreement of a head that passed only because its pictures are few
+MARK = "*"  # after the agreement of a head that passed only because it has few pictures
 
 
 def reason_of_failure(q: HeadQuality, min_agreement: float, noun: str, *, precision: str, chosen_by_name: bool) -> str:
@@ -19,40 +19,38 @@ def _figures(q: HeadQuality, noun: str) -> str:
     if q.own_pictures:
         return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
     return (
-        f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which that is "
-        f"decided ({q.agreement:.1%} of all {q.pictures}), not judged on {noun.split()[-1]} of its own"
+        f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which the original "
+        f"is confident ({q.agreement:.1%} of all {q.pictures}; none are {noun.split()[-1]} of its own)"
     )
 
 
 def _below(q: HeadQuality, min_agreement: float) -> str:
     bar = q.bar(min_agreement)
     if q.upper >= bar:
-        return f"and its probabilities drift by {q.drift:.3f} in the mean, more than {MOST_DRIFT:g}"
+        return f"and its probabilities drift by {q.drift:.3f} on average, more than {MOST_DRIFT:g}"
     return f"and even {q.upper:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
 
 
 def _remedy(q: HeadQuality, precision: str, chosen_by_name: bool) -> str:
-    own = "" if q.own_pictures else f"give it pictures of its own, in a folder {q.head_name}; "
+    own = "" if q.own_pictures else f"give it pictures of its own, in a folder named {q.head_name}; "
     if precision == "float":
         return f"{own}or lower {head_bar(q.head_name)}"
-    other = "leave precision out, so that more exact ones are tried" if chosen_by_name else "calibrate with more pictures"
+    other = "leave precision out to try more accurate ones" if chosen_by_name else "calibrate with more pictures"
     return f"{own}{other}, or lower {head_bar(q.head_name)}"
 
 
 def marked_agreement(q: HeadQuality, min_agreement: float) -> str:
-    """For a table: three places, and ``MARK`` where few pictures alone let it pass."""
+    """The agreement for a table, with ``MARK`` where the head passes only because it has few pictures."""
     return f"{q.agreement:.3f}{MARK if q.passes_for_few(min_agreement) else ''}"
 
 
 def caption(heads: list[HeadQuality], min_agreement: float, noun: str) -> list[str]:
-    """What the marks of such a table mean, a sentence each."""
+    """Explanations of the marks in the table of heads, a sentence each."""
     found = []
     if any(q.passes_for_few(min_agreement) for q in heads):
-        found.append(f"{MARK} below min_agreement; passes because so few {noun} cannot refute it")
+        found.append(f"{MARK} below min_agreement; passes because so few {noun} cannot prove that it is worse")
     others = [q for q in heads if not q.own_pictures]
     if others:
-        which = "no head was" if len(others) == len(heads) else f"{len(others)} of {len(heads)} heads were not"
-        found.append(
-            f"{which} judged on {noun} of its own: what counts there is where the original is decided, and drift"
-        )
+        which = "no head has" if len(others) == len(heads) else f"{len(others)} of {len(heads)} heads have no"
+        found.append(f"{which} {noun} of its own: only {noun} on which the original is confident count, and the drift")
     return found

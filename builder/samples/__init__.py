@@ -1,4 +1,4 @@
-"""Pictures and texts in folders -> representative data, and what is held out for verification.
+"""Pictures and texts in folders -> calibration samples and held-out verification samples.
 
 In: folders. Out: ``SampleSet``. Read ``calibration.py`` first.
 """

@@ -1,4 +1,4 @@
-"""Which samples calibrate and which verify, brought to the device's tensors by the device's own code."""
+"""Choose the samples for calibration and for verification, preprocessed by the device's own code."""
 
 from __future__ import annotations
 
@@ -14,31 +14,36 @@ from builder.support.errors import SamplesError
 from edge_runtime.errors import PictureError
 from edge_runtime.inputs import InputSpec, tensor_maker
 
-MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less, and says less
-MAX_VERIFICATION = {"pictures": 2000, "texts": 10_000}  # enough to tell an agreement to half a percent
-MAX_VERIFICATION_OF_A_HEAD = 50  # where that is more, of all heads together
+MAX_CALIBRATION = {"pictures": 200, "texts": 1000}  # a text costs less time, and covers less
+MAX_VERIFICATION = {"pictures": 2000, "texts": 10_000}  # enough to measure an agreement to half a percent
+MAX_VERIFICATION_OF_A_HEAD = 50  # where this gives more for all heads together
 MIN_SAMPLES = 2
-MAX_BROKEN_SHARE = 0.1  # more broken pictures than this and the folder is not what the user thinks it is
+MAX_BROKEN_SHARE = 0.1  # with more broken pictures, the folder is probably the wrong one
 _HELD_OUT_SHARE = 5  # a fifth
-_CANDIDATES = 5  # times as many samples as calibrate are looked through for extremes
+_CANDIDATES = 5  # times as many samples as calibrate are searched for extremes
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """``tensors``: as the device sees the samples, pictures uint8 (samples, height, width, channels), texts
-    int32 (samples, length); ``sources`` in the same order. ``found``: how many there were, where only a part of them
-    was drawn.
+    """Samples as the device sees them.
+
+    Attributes:
+        sources: The samples, in the order of ``tensors``.
+        tensors: Pictures uint8 (samples, height, width, channels), texts int32 (samples, length).
+        broken: Samples that could not be read, each with the reason.
+        found: Number of samples in the folder, before some were drawn.
+        noise: The samples are noise, made for lack of pictures.
     """
 
     sources: tuple[Sample, ...]
     tensors: np.ndarray
     broken: tuple[str, ...] = ()
     found: int = 0
-    noise: bool = False  # nobody's pictures
+    noise: bool = False
 
     @property
     def samples(self) -> Sequence[Any]:
-        """As users have them: pixels 0..255, or texts as bytes."""
+        """Pixels 0..255, or texts as bytes."""
         return [self.sample(i) for i in range(len(self.sources))]
 
     def sample(self, index: int) -> Any:
@@ -46,19 +51,19 @@ class SampleSet:
         return self.tensors[index] if isinstance(source, Picture) else source.content
 
     def with_words(self) -> SampleSet:
-        """Without texts that have no token at all; they are named among the broken."""
+        """Without texts that have no tokens; these are listed among the broken ones."""
         kept = [i for i, tokens in enumerate(self.tensors) if tokens.any()]
         left = [source.name for i, source in enumerate(self.sources) if i not in set(kept)]
         broken = (*self.broken, *(f"{name}: no words" for name in left))
         return SampleSet(tuple(self.sources[i] for i in kept), self.tensors[kept], broken, self.found)
 
     def drawn(self, noun: str) -> tuple[str, ...]:
-        """In words, that these are a part of what there was; nothing where they are all of it."""
+        """A sentence where only some of the samples were drawn; empty where all were."""
         if self.found <= len(self.sources) + len(self.broken):
             return ()
         return (
             f"{len(self.sources):,} of {self.found:,} verification {noun} were run, drawn evenly from their folders by "
-            "their content: always the same ones",
+            "content hash, so always the same ones",
         )
 
     def first(self, count: int) -> SampleSet:
@@ -69,11 +74,11 @@ class SampleSet:
         return SampleSet(tuple(self.sources[i] for i in indices), self.tensors[list(indices)], self.broken)
 
     def has_own(self, head: str) -> bool:
-        """Are there samples known to be this head's?"""
+        """Whether some samples are known to belong to this head."""
         return any(source.head == head for source in self.sources)
 
     def of_head(self, head: str) -> np.ndarray:
-        """Indices of the samples that are this head's: those in its own folder, or all where it has none."""
+        """Indices of the samples in this head's folder, or of all samples where it has none."""
         own = [i for i, source in enumerate(self.sources) if source.head == head]
         return np.asarray(own or range(len(self.sources)), np.int64)
 
@@ -81,10 +86,10 @@ class SampleSet:
 def collect(
     calibration_data: Path, verification_data: Path | None, heads: Sequence[str], spec: InputSpec
 ) -> tuple[SampleSet, SampleSet]:
-    """The samples that calibrate and those that verify, of many a part. No sample is in both, whatever it is called.
+    """Calibration and verification samples; of many, a part is drawn. No content is in both, under whatever name.
 
-    ``heads``: names of the folders whose samples belong to one. Raises ``SamplesError`` for a folder that is missing,
-    empty, or has more broken pictures than a few.
+    ``heads``: the head names; samples in a folder of that name belong to the head. Raises ``SamplesError`` for a folder
+    that is missing or empty, or has too many broken pictures.
     """
     everything = find_samples(calibration_data, heads, spec)
     if verification_data is None:
@@ -92,10 +97,10 @@ def collect(
     else:
         verification = find_samples(verification_data, heads, spec)
     held_out = {p.digest for p in verification}
-    # A text that is several heads' calibrates the backbone once.
+    # A text in the folders of several heads calibrates the backbone once.
     calibration = list({p.digest: p for p in everything if p.digest not in held_out}.values())
     if not verification:
-        raise SamplesError(f"{calibration_data}: too few samples to set a fifth aside; add some")
+        raise SamplesError(f"{calibration_data}: too few samples to hold out a fifth for verification; add some")
     most = MAX_CALIBRATION[spec.noun]
     enough = max(MAX_VERIFICATION[spec.noun], MAX_VERIFICATION_OF_A_HEAD * len(heads))
     drawn = verification if len(verification) <= enough else draw_evenly(verification, enough)
@@ -105,11 +110,11 @@ def collect(
 
 
 def chosen(tensors: np.ndarray, most: int) -> list[int]:
-    """Which of samples in the order in which they were drawn calibrate: the first ``most``, but the extremes among all of
-    them are kept in place of the last.
+    """Indices of ``most`` calibration samples: the first ones, but the extremes of all samples replace the last of them.
 
-    ``tensors``: pictures uint8 (samples, height, width, 3): the darkest and the brightest, those of the least and the
-    greatest contrast, colour and detail; or texts int32 (samples, length): the shortest and the longest.
+    ``tensors``: in the order in which they were drawn. Of pictures, uint8 (samples, height, width, 3), the extremes are
+    the darkest and the brightest, and those with the least and the most contrast, colour and detail; of texts, int32
+    (samples, length), the shortest and the longest.
     """
     if len(tensors) <= most:
         return list(range(len(tensors)))
@@ -127,7 +132,7 @@ def _traits(tensor: np.ndarray) -> list[float]:
 
 
 def read_samples(samples: Sequence[Sample], spec: InputSpec, folder: Path) -> SampleSet:
-    """Read ``samples`` as the device would. A few broken pictures are left out and named; many are an error."""
+    """Read ``samples`` as the device would. A few broken pictures are skipped and listed; many are an error."""
     make, sources, tensors, broken = tensor_maker(spec), list[Sample](), list[np.ndarray](), list[str]()
     for sample in samples:
         try:
@@ -138,7 +143,7 @@ def read_samples(samples: Sequence[Sample], spec: InputSpec, folder: Path) -> Sa
     if len(sources) < MIN_SAMPLES or len(broken) > MAX_BROKEN_SHARE * len(samples):
         named = f": {'; '.join(broken[:5])}" if broken else ""
         raise SamplesError(
-            f"{folder}: expected at least {MIN_SAMPLES} samples that can be read and at most "
-            f"{MAX_BROKEN_SHARE:.0%} that cannot, found {len(sources)} and {len(broken)}{named}"
+            f"{folder}: expected at least {MIN_SAMPLES} readable samples and at most {MAX_BROKEN_SHARE:.0%} broken ones, "
+            f"found {len(sources)} readable and {len(broken)} broken{named}"
         )
     return SampleSet(tuple(sources), np.concatenate(tensors), tuple(broken))

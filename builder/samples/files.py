@@ -1,4 +1,4 @@
-"""Files with data in a folder: pictures, one a file, and texts, one a line of a ``.txt`` file."""
+"""Find samples in a folder: pictures, one in each file, and texts, one in each line of a ``.txt`` file."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ MAX_TEXT_FILE = 1 << 30  # bytes
 
 @dataclass(frozen=True)
 class Picture:
-    """One file. ``head`` is the name of the sub-folder it lies in, where that is the name of a head."""
+    """One picture file. ``head``: the name of its sub-folder, if that is the name of a head."""
 
     path: Path
     head: str | None
-    digest: str  # of the file's bytes: the same picture under two names is one picture
+    digest: str  # of the file's bytes: one picture under two names counts once
 
     @property
     def content(self) -> Path:
-        """What ``edge_runtime`` makes a tensor of."""
+        """What ``edge_runtime`` preprocesses to a tensor."""
         return self.path
 
     @property
@@ -37,13 +37,13 @@ class Picture:
 
     @property
     def group(self) -> Path:
-        """Samples are drawn from all groups alike."""
+        """Samples are drawn evenly from all groups."""
         return self.path.parent
 
 
 @dataclass(frozen=True)
 class Text:
-    """One line of a file, without the line break. ``head``, ``digest``: as of a picture; a text may be several heads'."""
+    """One line of a file, without the line break. ``head``, ``digest``: as of ``Picture``; heads may share a text."""
 
     path: Path
     line: int
@@ -64,12 +64,12 @@ Sample = Picture | Text
 
 
 def find_samples(folder: Path, heads: Sequence[str], spec: InputSpec) -> list[Sample]:
-    """Every sample below ``folder`` that a file with this ``spec`` takes, see ``find_pictures`` and ``find_texts``."""
+    """All pictures or texts below ``folder``, as ``spec`` says; see ``find_pictures`` and ``find_texts``."""
     return list(find_texts(folder, heads) if isinstance(spec, TextInput) else find_pictures(folder, heads))
 
 
 def find_pictures(folder: Path, heads: Sequence[str]) -> list[Picture]:
-    """Every picture below ``folder`` once, in the order of their content, so that names and places change nothing.
+    """Every picture below ``folder`` once, ordered by content hash, so that names and places change nothing.
 
     Raises ``SamplesError`` for a folder that is missing or empty.
     """
@@ -81,7 +81,7 @@ def find_pictures(folder: Path, heads: Sequence[str]) -> list[Picture]:
 
 
 def find_texts(folder: Path, heads: Sequence[str]) -> list[Text]:
-    """Every line with something on it, once for each head in whose folder it is, in the order of their content.
+    """Every non-empty line, once for each head in whose folder it is, ordered by content hash.
 
     Raises ``SamplesError``.
     """
@@ -94,12 +94,12 @@ def find_texts(folder: Path, heads: Sequence[str]) -> list[Text]:
                 digest = hashlib.sha256(content).hexdigest()
                 found.setdefault((digest, head or ""), Text(path, number, content, head, digest))
     if not found:
-        raise SamplesError(f"{folder}: expected texts, one a line, found empty files")
+        raise SamplesError(f"{folder}: expected texts, one in each line, found empty files")
     return [found[key] for key in sorted(found)]
 
 
 def draw_evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most ``most`` samples, taken from the groups in turn, so that a large one does not outweigh a small one."""
+    """At most ``most`` samples, taken from the groups in turn, so that a large group does not outweigh a small one."""
     groups: dict[Path, list[Sample]] = {}
     for sample in sorted(samples, key=lambda s: s.digest):
         groups.setdefault(sample.group, []).append(sample)

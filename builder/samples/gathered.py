@@ -1,4 +1,4 @@
-"""All samples of a build, brought to the device's tensors."""
+"""All samples of a build, preprocessed to the device's tensors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from builder.settings.config import BuildConfig
 from edge_runtime.inputs import InputSpec
 from edge_runtime.text import TextInput
 
-_SHOWN = {"pictures": 4, "texts": 16}  # samples that every original is run on beside its own; texts may have no words
+_SHOWN = {"pictures": 4, "texts": 16}  # samples that every original runs on besides its own; some texts may have no words
 
 
 @dataclass(frozen=True)
 class Samples:
-    """``spec``: what the device takes. ``grouped``: for the joint head, each in the folder of its head."""
+    """``spec``: the device's input. ``grouped``: samples for the joint head, each in the folder of its head."""
 
     spec: InputSpec
     calibration: SampleSet
@@ -27,7 +27,7 @@ class Samples:
 
     @property
     def shown(self) -> SampleSet:
-        """A few that every original is run on: the merged model is held against them."""
+        """A few samples on which the merged model is compared with every original."""
         return self.calibration.first(_SHOWN[self.spec.noun])
 
     def with_words(self) -> Samples:
@@ -39,7 +39,7 @@ class Samples:
 
 
 def collect_samples(config: BuildConfig, spec: InputSpec) -> Samples:
-    """Raises ``SamplesError``."""
+    """Read all samples of a build. Raises ``SamplesError``."""
     if config.calibration_data is None:
         return Samples(spec, *noise_sets(spec), grouped=())
     names = [head.name for head in config.heads]

@@ -1,4 +1,4 @@
-"""Pictures of seeded noise, for a build that was given no pictures: the same ones each time."""
+"""Pictures of seeded noise for a build without pictures: the same ones each time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ _COARSEST = 2  # cells on a side; real pictures have structure of every size
 
 
 def noise_sets(spec: InputSpec) -> tuple[SampleSet, SampleSet]:
-    """Those in the place of calibration pictures, and those to compare on. Raises ``SamplesError`` for texts."""
+    """Noise in place of calibration pictures, and noise to compare on. Raises ``SamplesError`` for texts."""
     if not isinstance(spec, ImageInput):
-        raise SamplesError("calibration_data: expected a folder of texts, found nothing; models of texts need some")
+        raise SamplesError(
+            "calibration_data: expected a folder of texts, found nothing; text models need calibration texts"
+        )
     drawn = np.random.default_rng(0)
     return _set(spec, drawn), _set(spec, drawn)
 
@@ -37,7 +39,7 @@ def _set(spec: ImageInput, drawn: np.random.Generator) -> SampleSet:
 
 
 def _picture(spec: ImageInput, drawn: np.random.Generator, number: int) -> np.ndarray:
-    """Cells of uniform noise, from two on a side to as many as there are pixels, in turns."""
+    """Cells of uniform noise, from two cells a side to one cell a pixel, by ``number`` in turn."""
     sizes = [_COARSEST]
     while sizes[-1] * 2 < min(spec.height, spec.width):
         sizes.append(sizes[-1] * 2)

@@ -1,4 +1,4 @@
-"""What is under way: one moving bar on a terminal, a line a stage in a pipe, and how long each stage took."""
+"""Progress: one bar on a terminal, a line for each stage in a pipe, and the time that each stage took."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-# What a user reads; a stage that is not here is called as it is.
+# The words that a user reads; a stage that is missing here is shown by its own name.
 WORDS = {
     "read": "reading the models",
     "samples": "reading the samples",
@@ -36,15 +36,15 @@ WORDS = {
 
 
 class Stages:
-    """Used once for a build: ``with stages("load", 3) as advance: ...``.
+    """The stages of one build: ``with stages("read", 3) as advance: ...``.
 
-    ``seconds``: wall time of each stage so far, all precisions together. ``precision``: that the stages belong to which
-    come now; nothing where they belong to all.
+    ``seconds``: wall time of each stage so far, summed over all precisions. ``precision``: the precision to which the
+    next stages belong; empty where they belong to all.
     """
 
     def __init__(self, stream: TextIO | None, *, verbose: bool = False) -> None:
         """``stream``: a terminal gets a bar, anything else a line for each stage; None shows nothing. ``verbose``: a
-        terminal gets the lines too, and each line how long its stage took.
+        terminal gets the lines too, and each line has the time that its stage took.
         """
         terminal = stream is not None and stream.isatty()
         self._lines = stream if not terminal else None
@@ -81,7 +81,7 @@ class Stages:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def _begun(self, words: str, total: int) -> Callable[[], None]:
-        """The one bar is this stage's; a stage within another leaves it alone. Returns what moves it."""
+        """Start the bar of an outermost stage. Returns the function that advances it."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         task = self._progress.add_task(words, total=total)

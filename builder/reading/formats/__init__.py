@@ -1,4 +1,4 @@
-"""Model files of every usual kind, read without building the model and without running what they bring."""
+"""Read model files of every usual kind without building the model and without running code from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HOMES = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Imported when it is asked for: label files are read where there is no TensorFlow."""
+        """Import on first use: label files are also read without TensorFlow."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,7 +1,7 @@
-"""What a configuration may name: modules, and the names in each. Everything else is refused before Keras is asked.
+"""The modules and names that a configuration may use. Everything else is refused before Keras sees it.
 
-Keras looks a name up in the module that the file says, so both are on the list; what takes a function as a setting
-(``Lambda``, ``Map``, ``WhileLoop``) or loads another file (``TFSMLayer``) is not.
+Keras looks a name up in the module that the file says, so the list has both; layers that take a function as a setting
+(``Lambda``, ``Map``, ``WhileLoop``) or load another file (``TFSMLayer``) are not on it.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ _NAMES: Mapping[str, frozenset[str]] = {
 
 
 def is_allowed(module: str | None, name: str) -> bool:
-    """May a configuration name ``name`` of ``module``? None: of a file that says no module, as those of Keras 1 and 2."""
+    """Whether a configuration may use ``name`` of ``module``; None where the file has no modules (Keras 1 and 2)."""
     if module is None:
         return name in _NAMES[""]
     root = _ROOT.fullmatch(module)

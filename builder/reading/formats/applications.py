@@ -1,5 +1,5 @@
-"""Which of Keras's own architectures a model is built on, told by its convolutions alone: at what size it was trained,
-and how pixels enter it.
+"""Recognize by its convolutions which architecture of ``keras.applications`` a model is built on: its picture size and
+its input scaling.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _KINDS, _KEYS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D"), ("kernel_size"
 
 @dataclass(frozen=True)
 class Application:
-    """Of ``keras.applications``. ``size``: pixels of a side that its published weights were trained at, the default of
-    its ``input_shape``. ``preprocessing``: what its ``preprocess_input`` does.
+    """An architecture of ``keras.applications``. ``size``: the side in pixels at which its published weights were
+    trained, the default of its ``input_shape``. ``preprocessing``: what its ``preprocess_input`` does.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Application:
 
 
 def application_of(definition: Mapping[str, Any]) -> Application | None:
-    """What a model is built on; None for anything else. Layers with weights behind its pooling do not matter."""
+    """The architecture that a model is built on, or None. Layers with weights after its pooling do not matter."""
     return _KNOWN.get(convolutions(definition))
 
 

@@ -74,7 +74,7 @@ def _of_tf_keras(
     weights = stored_weights(raw, objects, path)
     if weights is None:
         raise ModelFileError(
-            f"{path}: which of its weights belong to which layer cannot be said for certain (layers within layers); "
+            f"{path}: it is ambiguous which weights belong to which layer (layers within layers); "
             "save the model as .h5 with the Keras that made it"
         )
     check_complete(modern.definition, weights, path)
@@ -97,7 +97,7 @@ def _of_tf_keras(
 
 
 def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:
-    """The configuration, the weights, the version of Keras that wrote them, or nothing, and files of vocabularies."""
+    """The configuration, the weights, the version of Keras that wrote them (empty if unknown), and vocabulary files."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path)
@@ -124,12 +124,12 @@ def _version(metadata: bytes) -> str:
 def stored_weights(
     definition: Mapping[str, Any], objects: Objects, path: Path
 ) -> dict[LayerPath, list[np.ndarray]] | None:
-    """The weights of each layer by where they lie in the file, without building the model.
+    """The weights of each layer by their place in the file, without building the model.
 
-    ``definition``: in the words of the file, after which the groups are called. None where it cannot be said for certain:
-    layers within layers, or names that do not fit.
+    ``definition``: as in the file, which names the groups. Returns None where that is ambiguous: layers within layers, or
+    names that do not match.
     """
-    datasets: dict[str, list[str]] = {}  # of each group, without what Dropout keeps for its random numbers
+    datasets: dict[str, list[str]] = {}  # of each group, without the random state of Dropout
     for name, item in objects.items():
         if isinstance(item, h5py.h5d.DatasetID) and name.startswith(_ROOTS) and "/seed_generator/" not in name:
             datasets.setdefault(name.rpartition("/")[0], []).append(name)
@@ -158,13 +158,13 @@ _ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # the second by TensorF
 
 
 def _ordered(datasets: dict[str, list[str]], group: str) -> list[str]:
-    """The datasets of one holder of variables, which are called by numbers; each is given out once."""
+    """The datasets of one group, which have numbers as names; each is returned once."""
     names = datasets.pop(f"{group}/vars", [])
     return sorted(names, key=lambda name: (len(name), name))
 
 
 def _is_called(group: Any, name: str, path: Path) -> bool:
-    """Does the layer's group bear its name? Files of Keras before 3.10 do not say."""
+    """Whether the group has the layer's name; files of Keras before 3.10 do not store it."""
     with hdf5_errors(path):
         if not isinstance(group, h5py.h5g.GroupID) or not h5py.h5a.exists(group, b"name"):
             return True
@@ -181,7 +181,7 @@ def _groups(
     counts: Counter[str] = Counter()
     for layer in layers_in(definition):
         if ".ops." in f"{layer.get('module')}.":
-            continue  # a bare operation holds nothing
+            continue  # a bare operation has no weights
         name = _snake_case(layer["class_name"])
         group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1

@@ -1,4 +1,4 @@
-"""Who calls whom in a configuration of Keras 1 or 2: names of layers, histories of tensors, arguments of calls.
+"""Calls in a configuration of Keras 1 or 2: names of layers, histories of tensors, arguments.
 
 A call was written as [[name, call, output, {more arguments}], ...]: where each tensor of the first argument comes from.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 from builder.reading.formats.operations import is_tensor
 
-_CONSTANT = "_CONSTANT_VALUE"  # in the place of a name: no tensor, but a number
-Arguments = tuple[list[Any], dict[str, Any]]  # by place and by name
+_CONSTANT = "_CONSTANT_VALUE"  # in place of a layer's name: a constant, not a tensor
+Arguments = tuple[list[Any], dict[str, Any]]  # positional and keyword
 
 
 def clean_name(name: str) -> str:
@@ -27,7 +27,7 @@ def layers_in(definition: Mapping[str, Any]) -> list[Any]:
 
 
 def layer_name(layer: Mapping[str, Any]) -> str:
-    """As other layers call it. Raises ``ValueError`` where it has no name."""
+    """The name by which other layers refer to it. Raises ``ValueError`` where it has none."""
     config = layer["config"]
     inner = config.get("name") if isinstance(config, Mapping) else None
     name = layer.get("name") or inner
@@ -37,7 +37,7 @@ def layer_name(layer: Mapping[str, Any]) -> str:
 
 
 def counts_from_one(name: str, config: Mapping[str, Any]) -> bool:
-    """Keras 2 counts the calls of every model that is a layer from 1; some versions did not."""
+    """Whether the calls of a nested model are counted from 1, as most versions of Keras 2 do."""
     used = [call for other in config["layers"] for call in _used(other.get("inbound_nodes", ()), name)]
     used += _used(config["output_layers"], name)
     return bool(used) and min(used) > 0
@@ -63,14 +63,14 @@ def is_history(value: Any) -> bool:
 
 
 def tensor_of(name: str, call: int, output: int) -> dict[str, Any]:
-    """As Keras 3 writes a tensor; its shape is not known here and not asked for."""
+    """A tensor as Keras 3 writes it; its shape is unknown here and not needed."""
     config = {"shape": [None], "dtype": "float32", "keras_history": [name, call, output]}
     return {"class_name": "__keras_tensor__", "config": config}
 
 
 def read_call(node: Any, tensor: Any) -> Arguments:
-    """Arguments by place and by name of one call: [[name, call, output, {more}], ...], or one of them alone."""
-    if isinstance(node, Mapping) and set(node) == {"args", "kwargs"}:  # Keras 3's words already
+    """Positional and keyword arguments of one call: [[name, call, output, {more}], ...], or a single one of these."""
+    if isinstance(node, Mapping) and set(node) == {"args", "kwargs"}:  # already in Keras 3's form
         return node["args"], node["kwargs"]
     if isinstance(node, list) and len(node) == 1 and _is_entry(node[0]):
         node = node[0]
@@ -85,7 +85,7 @@ def _is_entry(value: Any) -> bool:
 
 
 def _structure(value: Any, tensor: Any, kwargs: dict[str, Any]) -> Any:
-    """The first argument, with tensors in it; what follows each tensor goes to ``kwargs``."""
+    """The first argument with its tensors; further arguments after each tensor go to ``kwargs``."""
     if _is_entry(value):
         if len(value) == 4:
             more = ((k, _argument(v, tensor)) for k, v in value[3].items())

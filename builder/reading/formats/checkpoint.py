@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoint ("tensor bundle") from its bytes, in plain Python: a hostile one can only end in an error.
+"""Read TensorFlow's checkpoint ("tensor bundle") in pure Python: a hostile one can only cause an error.
 
 ``variables.index`` is a sorted table (that of LevelDB: blocks of entries with shared prefixes, and a footer of 48 bytes
 that points to the block of blocks); each entry is a ``BundleEntryProto`` that says where in ``variables.data-*`` a tensor
@@ -32,7 +32,7 @@ _DTYPES = {
 
 
 class BrokenCheckpointError(ValueError):
-    """The bytes are no checkpoint, or only a part of one."""
+    """The bytes are not a checkpoint, or a truncated one."""
 
 
 class Checkpoint:
@@ -57,10 +57,10 @@ class Checkpoint:
         dtype = _DTYPES.get(entry.dtype)
         shape = tuple(int(d.size) for d in entry.shape.dim)
         if dtype is None or entry.slices or min(shape, default=0) < 0:
-            raise BrokenCheckpointError(f"{key:.80} is no plain tensor of numbers")
+            raise BrokenCheckpointError(f"{key:.80} is not a plain tensor of numbers")
         data = self._bytes(entry)
         if math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-            raise BrokenCheckpointError(f"{key:.80} has {len(data)} bytes, which is not {shape} of {dtype}")
+            raise BrokenCheckpointError(f"{key:.80} has {len(data)} bytes, which do not fit shape {shape} of {dtype}")
         return np.frombuffer(data, dtype).reshape(shape)
 
     def text(self, key: str) -> bytes:
@@ -69,7 +69,7 @@ class Checkpoint:
         length, start = _varint(data, 0)
         found = data[start + 4 : start + 4 + length]  # 4 bytes of checksum lie between
         if len(found) != length:
-            raise BrokenCheckpointError(f"{key:.80} is cut off")
+            raise BrokenCheckpointError(f"{key:.80} is truncated")
         return found
 
     def _entry(self, key: str) -> Any:
@@ -85,17 +85,17 @@ class Checkpoint:
             self._data[name] = self._members[name]()
         found = self._data[name][max(entry.offset, 0) : max(entry.offset, 0) + max(entry.size, 0)]
         if entry.offset < 0 or len(found) != entry.size:
-            raise BrokenCheckpointError(f"{name:.80} is cut off")
+            raise BrokenCheckpointError(f"{name:.80} is truncated")
         return found
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a sorted table."""
     if len(data) < _FOOTER or int.from_bytes(data[-8:], "little") != _MAGIC:
-        raise BrokenCheckpointError("the index is no table, or cut off")
+        raise BrokenCheckpointError("the index is not a table, or is truncated")
     footer = data[-_FOOTER:]
     _, place = _varint(footer, 0)
-    _, place = _varint(footer, place)  # the first handle is of a block that says nothing here
+    _, place = _varint(footer, place)  # the first handle is that of a block that is not needed
     budget = len(data)
     for _, handle in _block(data, *_handle(footer, place)):
         offset, size = _handle(handle, 0)
@@ -112,10 +112,10 @@ def _handle(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of one block: each key is told as what it shares with the one before, and the rest."""
+    """Entries of one block; each key is stored as the length of the prefix shared with the previous key, and the rest."""
     block = data[offset : offset + size]
     if len(block) != size or size < 4 or data[offset + size : offset + size + 1] != b"\0":
-        raise BrokenCheckpointError("a block of the index is packed or cut off")
+        raise BrokenCheckpointError("a block of the index is compressed or truncated")
     restarts = int.from_bytes(block[-4:], "little")
     end = size - 4 - 4 * restarts
     place, key = 0, b""
@@ -131,7 +131,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, lowest first, and the place behind it."""
+    """A varint (7 bits for each byte, lowest first), and the place after it."""
     value = 0
     for shift in range(0, 64, 7):
         if place >= len(data):
@@ -140,7 +140,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
         place += 1
         if data[place - 1] < 128:
             return value, place
-    raise BrokenCheckpointError("a number is broken")
+    raise BrokenCheckpointError("a varint is malformed")
 
 
 def proto_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -161,8 +161,8 @@ def proto_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
-            raise BrokenCheckpointError(f"a field of kind {kind}")
+            raise BrokenCheckpointError(f"a field of unknown kind {kind}")
         if place + size > len(data):
-            raise BrokenCheckpointError("a field is cut off")
+            raise BrokenCheckpointError("a field is truncated")
         yield tag >> 3, data[place : place + size]
         place += size

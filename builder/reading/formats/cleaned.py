@@ -1,4 +1,4 @@
-"""A copy of a model file that is safe to hand to its own framework: checked, and without what loading would act on."""
+"""A copy of a model file that is safe to load with its own framework: checked, and without parts that loading runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from builder.reading.originals.original import write_definition
 from builder.support.errors import ConfigError, ModelFileError
 
 _DEFINITION = "model_config"  # an attribute of HDF5 files
-_KEPT = (_DEFINITION, "keras_version", "backend")  # of its attributes; not how it was trained
+_KEPT = (_DEFINITION, "keras_version", "backend")  # attributes that stay; not those of training
 
 
 _HALF = ("mixed_float16", "mixed_bfloat16")
@@ -58,8 +58,8 @@ def write_cleaned(path: Path, folder: Path, *, allow_code: bool = False) -> Path
     any depth, whose shapes and losses Keras would act on; the state of the training is left out.
 
     Args:
-        path: The stranger's file. It is read, and never given to Keras.
-        folder: Where the copy goes; it has to be there.
+        path: The untrusted file. It is read, and never given to Keras.
+        folder: An existing folder for the copy.
         allow_code: The user trusts the file: its classes are not checked.
 
     Returns:
@@ -102,8 +102,8 @@ def _clean_text(text: bytes | str, path: Path, allow_code: bool) -> str:
 
 
 def in_float32(value: Any) -> Any:
-    """A definition whose layers compute in float32 where they were trained in half precision: their weights are float32,
-    and what is compared with them is no rounding of theirs.
+    """The definition with layers of half precision in float32: their weights are float32, and comparisons must not
+    include the rounding of half precision.
     """
     if isinstance(value, dict):
         if value.get("class_name") in _POLICIES and (value.get("config") or {}).get("name") in _HALF:
@@ -127,10 +127,10 @@ def _clean_archive(path: Path, copy: Path, allow_code: bool) -> None:
 
 def _clean_hdf5(path: Path, copy: Path, allow_code: bool) -> None:
     with hdf5_errors(path), h5py.File(path, "r") as old:
-        hdf5_objects(old, path)  # nothing in it reaches outside
+        hdf5_objects(old, path)  # refuses links to other files
         text = old.attrs.get(_DEFINITION)
         if not isinstance(text, (str, bytes)):
-            raise ModelFileError(f"{path}: an HDF5 file, but no model of Keras in it (no attribute {_DEFINITION})")
+            raise ModelFileError(f"{path}: an HDF5 file without a Keras model (no attribute {_DEFINITION})")
         definition = _clean_text(text, path, allow_code)
     shutil.copyfile(path, copy)
     with hdf5_errors(path), h5py.File(copy, "r+") as new:

@@ -1,4 +1,4 @@
-"""Has every layer the weights it needs? Known for the usual layers before anything is built."""
+"""Check, before anything is built, that the usual layers have the weights they need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def layers_within(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, 
 
 
 def missing_weights(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]]) -> str | None:
-    """In words, the first layer that has not as many weights as its kind has; None where all have."""
+    """The first layer without as many weights as its kind needs, in words; None where all have them."""
     for place, layer in layers_within(definition, ()).items():
         if layer["class_name"] not in VARIABLES:
             continue
@@ -39,7 +39,7 @@ def weights_needed(kind: str, config: Mapping[str, Any]) -> int:
 
 
 def check_complete(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]], path: Path) -> None:
-    """Raises ``ModelFileError`` where a layer has not the weights it needs."""
+    """Raises ``ModelFileError`` where a layer lacks weights."""
     missing = missing_weights(definition, weights)
     if missing:
         raise ModelFileError(f"{path}: {missing}; copy or save the model again")

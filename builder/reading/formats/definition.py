@@ -1,4 +1,4 @@
-"""The configuration of a model as text and as data: parsed, and known to have the form that readers rely on."""
+"""Parse the configuration of a model and check that it has the form that readers rely on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from builder.reading.formats.limits import MAX_LAYERS, MAX_NUMBER
 from builder.reading.keras_graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
 
-# What Keras would act on when it reads a layer, and what no reader here needs: losses and metrics may be anybody's code,
-# and a layer that is told a shape makes its weights at once, as large as the file says.
+# Entries that Keras would act on and that no reader here needs: losses and metrics may be untrusted code, and a layer
+# with a build shape allocates its weights at once, as large as the file says.
 _UNUSED = ("compile_config", "build_config")
-_MODEL = ("module", "class_name", "config", "registered_name", "name")  # of all that is told about a whole model
-_FREE_NUMBERS = ("seed", "shared_object_id")  # whose size costs nothing: the second is an address in memory
+_MODEL = ("module", "class_name", "config", "registered_name", "name")  # the entries of a whole model that stay
+_FREE_NUMBERS = ("seed", "shared_object_id")  # may be large: the second is an address in memory
 
 
 def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
@@ -26,24 +26,24 @@ def parse_definition(text: bytes | str, path: Path) -> dict[str, Any]:
             return {key: definition[key] for key in _MODEL if key in definition}
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
-        raise ModelFileError(f"{path}: its configuration is no JSON ({reason}); save the model again") from error
+        raise ModelFileError(f"{path}: its configuration is not JSON ({reason}); save the model again") from error
     raise ModelFileError(f"{path}: its configuration is not that of a Keras model; save the model again")
 
 
 def _without_unused(table: dict[str, Any]) -> dict[str, Any]:
     for key in _UNUSED:
         table.pop(key, None)
-    if "unroll" in table:  # how Keras runs a recurrent layer: it would unroll it while it is put together
+    if "unroll" in table:  # Keras would unroll the recurrent layer while the model is built
         table["unroll"] = False
     return table
 
 
-# JSON gives dicts and no other mappings: asking for those is quick, and a model has ten thousand of them.
+# JSON has only dicts as mappings: checking for dict is fast, and a model has ten thousand of them.
 def check_form(definition: Mapping[str, Any], path: Path) -> None:
-    """Raises ``ModelFileError`` unless this is a Functional or Sequential model in Keras 3's words.
+    """Raises ``ModelFileError`` unless this is a Functional or Sequential model in Keras 3's form.
 
-    That is: named layers, no name twice, calls with ``args`` and ``kwargs`` whose tensors come from layers that are
-    there, and no number that would make a layer huge.
+    That is: layers with unique names, calls with ``args`` and ``kwargs`` whose tensors come from existing layers, and no
+    number that would make a layer huge.
     """
 
     def fail(what: str) -> ModelFileError:
@@ -72,7 +72,7 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
             raise fail(f"calls layer {name!r:.80} by two names")
         for key in ("batch_shape", "batch_input_shape", "shape"):
             if not _is_shape(layer["config"].get(key)):
-                raise fail(f"gives layer {name!r:.80} a {key} that is no list of sizes")
+                raise fail(f"gives layer {name!r:.80} a {key} that is not a list of sizes")
         if layer["class_name"] in MODEL_CLASSES:
             check_form(layer, path)
         elif (number := _huge(layer["config"])) is not None:
@@ -86,7 +86,7 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
         if not isinstance(calls, list) or not all(map(_is_call, calls)):
             raise fail(f"does not say how layer {name!r:.80} is called")
         if not _known([call["args"] for call in calls] + [call["kwargs"] for call in calls], names):
-            raise fail(f"calls layer {name!r:.80} on the output of a layer that is not there")
+            raise fail(f"calls layer {name!r:.80} on the output of a layer that does not exist")
     for key in ("input_layers", "output_layers"):
         ends = list(_ends(config.get(key)))
         if not ends or not all(_is_history(end, names) for end in ends):
@@ -104,7 +104,7 @@ def _is_named(layer: Any) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    """None, or a list of sizes; None stands for one that is open."""
+    """Whether a value is None or a list of sizes; an open size is None."""
     return value is None or (isinstance(value, list) and all(n is None or type(n) is int for n in value))
 
 
@@ -143,7 +143,7 @@ def _known(value: Any, names: set[str]) -> bool:
 
 
 def _huge(value: Any) -> Any:
-    """A number in a layer's settings that no layer has; None where there is none."""
+    """An implausibly large number in a layer's settings; None where there is none."""
     if isinstance(value, dict):
         value = [item for key, item in value.items() if key not in _FREE_NUMBERS]
     if isinstance(value, list):

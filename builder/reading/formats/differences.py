@@ -1,4 +1,4 @@
-"""How Keras 1 and 2 wrote what Keras 3 writes otherwise: the one table. ``keras2`` applies it.
+"""The table of differences between configurations of Keras 1 and 2 and those of Keras 3. ``keras2`` applies it.
 
 Sources: configurations written by tf_keras 2.21, and Keras 2.0's ``legacy`` interfaces for the words of Keras 1.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-ANY = object()  # a setting that may go whatever its value
+ANY = object()  # a setting that may be dropped whatever its value
 
 MODELS = {"Functional": "Functional", "Model": "Functional", "Container": "Functional", "Sequential": "Sequential"}
 
@@ -113,10 +113,10 @@ DROPPED: dict[str, dict[str, Any]] = {
     "Discretization": {"trainable": ANY},
 }
 
-# What a missing setting meant then, where Keras 3 takes something else.
+# Old defaults of missing settings, where Keras 3 has another.
 DEFAULTS: dict[str, dict[str, Any]] = {"GRU": {"reset_after": False}}
 
-# Training, and random starts of weights that the file holds: nothing of it is needed again.
+# Settings of training, and initializers of weights that the file holds: not needed.
 DROPPED_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 
 # Values under another name, by setting.

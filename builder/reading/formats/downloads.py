@@ -1,12 +1,12 @@
-"""What a folder, a zip archive or a file with neighbours tells beside the model: Teachable Machine, liner.ai, Frigate.
+"""Labels and input scaling from files beside the model: Teachable Machine, liner.ai, Frigate.
 
 Teachable Machine's download "Keras" holds ``keras_model.h5`` and ``labels.txt`` (``0 Name`` lines), "SavedModel" a folder
 ``model.savedmodel`` and the same labels. Its models take pixels as x / 127.5 - 1 (source: its converter,
-googlecreativelab/teachablemachine-community), and the programs that it hands out cut and resize a picture by
+googlecreativelab/teachablemachine-community), and the example programs that it provides crop and resize a picture by
 ``ImageOps.fit(image, (224, 224), Image.LANCZOS)``. liner.ai writes ``model_keras.h5`` and ``classes.json``
-(``{"name": index}``); its example resizes by Pillow's ``resize`` and nothing else: stretched, bicubic, pixels 0..255.
+(``{"name": index}``); its example only uses Pillow's ``resize``: stretched, bicubic, pixels 0..255.
 Frigate keeps ``model.tflite`` and ``labelmap.txt`` in ``model_cache/<name>``; it trains on stretched pictures as x / 255
-(source: blakeblackshear/frigate, ``frigate/util/classification.py``) and throws the Keras model away.
+(source: blakeblackshear/frigate, ``frigate/util/classification.py``) and discards the Keras model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LINER = Origin(preprocessing=PREPROCESSING["raw"], resize=ResizeConfig("bicubic
 
 
 def with_origin(model: StoredModel, neighbours: Members, prefix: str = "") -> StoredModel:
-    """``model`` with what the files beside it tell, where it and they are of a kind that is known.
+    """``model`` with labels and input scaling from the files beside it, if their kind is known.
 
     ``prefix``: the folder within ``neighbours`` that the model lies in.
     """
@@ -53,7 +53,7 @@ def _known(model: StoredModel, maker: str, origin: Origin) -> StoredModel:
 
 
 def _with_labels(origin: Origin, content: Callable[[], bytes] | None, read: Callable[[str], tuple[str, ...]]) -> Origin:
-    """A file of labels that cannot be read is trouble only for who needs them: see ``checks.read_labels``."""
+    """An unreadable label file is an error only if labels are needed: see ``checks.read_labels``."""
     if content is None:
         return origin
     try:
@@ -91,7 +91,7 @@ def is_frigate(definition: Mapping[str, Any]) -> bool:
 
 
 def is_liner(definition: Mapping[str, Any]) -> bool:
-    """A functional model of pictures of any size, which it scales itself, that ends in a pooling and a Dense."""
+    """A functional model for pictures of any size that scales them itself and ends in a pooling and a Dense."""
     layers = definition["config"]["layers"] if definition["class_name"] in MODEL_CLASSES else []
     kinds = [layer["class_name"] for layer in layers]
     sizes = [_input_shape(layer)[1:3] for layer in layers if layer["class_name"] == "InputLayer"]
@@ -105,6 +105,6 @@ def _input_shape(layer: Mapping[str, Any]) -> list[Any]:
 
 
 def _stack(definition: Mapping[str, Any]) -> list[Any]:
-    """The layers of a Sequential model, without its input; nothing of any other."""
+    """The layers of a Sequential model, without its input; empty for any other."""
     layers: Iterable[Any] = definition["config"]["layers"] if definition["class_name"] == "Sequential" else ()
     return [layer for layer in layers if layer["class_name"] != "InputLayer"]

@@ -1,6 +1,6 @@
 """The SavedModel of ``tf.keras.experimental.export_saved_model``, Teachable Machine's until 2020.
 
-Keras's description lies in ``assets/saved_model.json``, ``saved_model.pb`` says nothing of layers, and the checkpoint
+Keras's description is in ``assets/saved_model.json``, ``saved_model.pb`` does not describe layers, and the checkpoint
 lists its own objects: ``layer-0``, ``layer-1``, ... of every model, in the order of the description.
 """
 

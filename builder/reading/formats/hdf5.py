@@ -1,8 +1,8 @@
 """``.h5``, ``.hdf5`` and ``.model``: the whole-model HDF5 file of Keras 1, 2 and tf_keras, and the old format of Keras 3.
 
 The root holds the configuration as an attribute; ``model_weights`` holds a group for each layer, whose attribute
-``weight_names`` names its datasets. A model within a model is one layer there: all its weights lie in one group, known by
-their own names ("conv1/kernel:0").
+``weight_names`` names its datasets. A nested model is one layer there: all its weights are in one group, with names of
+their own ("conv1/kernel:0").
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from builder.reading.keras_graph import MODEL_CLASSES
 from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
 
-Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # of each layer its weights by name, in the file's order
+Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # each layer with its named weights, in the file's order
 
 
 def read_hdf5(path: Path, *, allow_code: bool = False) -> StoredModel:
@@ -47,7 +47,7 @@ def read_hdf5(path: Path, *, allow_code: bool = False) -> StoredModel:
 
 
 def read_hdf5_member(data: bytes, path: Path, *, allow_code: bool = False) -> StoredModel:
-    """As ``read_hdf5``, from the bytes of such a file that lies in the archive ``path``."""
+    """As ``read_hdf5``, from the bytes of such a file in the archive ``path``."""
 
     def copy(folder: Path) -> Path:
         (folder / "member.h5").write_bytes(data)
@@ -74,7 +74,7 @@ def stored_hdf5(
     *,
     allow_code: bool,
 ) -> StoredModel:
-    """The model of a configuration as the file has it and of the weights of its layers.
+    """The model from the file's configuration and the weights of its layers.
 
     ``copy``: writes the file, cleaned, into a folder.
     """
@@ -82,7 +82,7 @@ def stored_hdf5(
     old = is_old(raw, version)
     notes: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
-    if old or "module" not in raw:  # Keras 3 too leaves out the module of the model itself
+    if old or "module" not in raw:  # Keras 3 also omits the module of the model itself
         modern = modernize(raw, path, allow_code=allow_code)
         raw, notes, training = modern.definition, modern.notes, modern.training
     definition = raw
@@ -111,7 +111,7 @@ def stored_hdf5(
 
 
 def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:
-    """The configuration and the version of Keras that wrote it, or nothing."""
+    """The configuration, and the version of Keras that wrote it (empty if unknown)."""
     text = _text(file, "model_config")
     if text is None:
         if (
@@ -124,14 +124,14 @@ def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:
                 f"{path}: weights without an architecture; rebuild the model, load_weights() into it and save the whole "
                 "model as .keras"
             )
-        raise ModelFileError(f"{path}: an HDF5 file, but no model of Keras in it (no attribute model_config)")
+        raise ModelFileError(f"{path}: an HDF5 file without a Keras model (no attribute model_config)")
     if len(text) > MAX_TEXT:
-        raise ModelFileError(f"{path}: its configuration has {len(text):,} letters, expected at most {MAX_TEXT:,}")
+        raise ModelFileError(f"{path}: its configuration has {len(text):,} characters, expected at most {MAX_TEXT:,}")
     return text, (_text(file, "keras_version") or "").strip()
 
 
 def _text(file: h5py.File, name: str) -> str | None:
-    """An attribute as text, however the Python that wrote it kept text."""
+    """An attribute as text, whether it was stored as bytes or as a string."""
     if name not in file.attrs:
         return None
     value = file.attrs[name]
@@ -140,11 +140,11 @@ def _text(file: h5py.File, name: str) -> str | None:
         return bytes(value).rstrip(b"\0").decode("utf-8")
     if isinstance(value, str):
         return str(value)
-    raise ValueError(f"attribute {name} holds no text")
+    raise ValueError(f"attribute {name} is not text")
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names; those of more than 64 KB lie in several attributes with a number behind."""
+    """A list of names; lists above 64 KB are split over several numbered attributes."""
     if attribute in group.attrs:
         parts = [group.attrs[attribute]]
     else:
@@ -158,7 +158,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _groups(file: h5py.File, objects: Objects, path: Path) -> Groups:
-    """The weights of every layer that has any. Raises ``ModelFileError`` where one that is named is not there."""
+    """The weights of every layer that has any. Raises ``ModelFileError`` where a named weight is missing."""
     prefix = "model_weights/" if "model_weights" in objects else ""
     root = h5py.Group(objects[prefix.rstrip("/")])
     found: Groups = []
@@ -175,14 +175,14 @@ def _groups(file: h5py.File, objects: Objects, path: Path) -> Groups:
                 raise ModelFileError(f"{path}: weight {name!r:.80} of {layer!r:.80} is not in the file; save it again")
             named.append((name, read_dataset(dataset, path)))
         if layer == "top_level_model_weights" and named:
-            raise ModelFileError(f"{path}: the model has weights outside of its layers; build it of layers only")
+            raise ModelFileError(f"{path}: the model has weights outside its layers; build it from layers only")
         if named:
             found.append((layer, named))
     return found
 
 
 def weights_by_name(definition: Mapping[str, Any], groups: Groups) -> dict[LayerPath, list[np.ndarray]] | None:
-    """The weights of each layer by their names; None where these do not say it for certain."""
+    """The weights of each layer by their names; None where the names are ambiguous."""
     layers = {layer["config"]["name"]: layer for layer in definition["config"]["layers"]}
     found: dict[LayerPath, list[np.ndarray]] = {}
     for name_there, named in groups:

@@ -1,4 +1,4 @@
-"""A configuration of Keras 1, Keras 2 or tf_keras in Keras 3's words, so that nobody needs the old framework."""
+"""Translate a configuration of Keras 1, Keras 2 or tf_keras to Keras 3's form; the old framework is not needed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _HALF = ("float16", "bfloat16", "float64")
 
 @dataclass(frozen=True)
 class Modernized:
-    """``definition``: as Keras 3 serializes a model. ``notes``: what was changed that a user may want to know.
+    """``definition``: as Keras 3 serializes a model. ``notes``: changes that the user may want to know.
 
-    ``training``: layers whose calls say that they are trained, so that their answers depend on the batch or on chance.
+    ``training``: layers called with ``training=True``, so that their answers depend on the batch or on chance.
     """
 
     definition: dict[str, Any]
@@ -53,7 +53,7 @@ class _Reader:
 
 
 def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = False) -> Modernized:
-    """``definition`` as Keras 1, 2 or tf_keras wrote it, in Keras 3's words; what is in them already stays.
+    """``definition``, written by Keras 1, 2 or tf_keras, in Keras 3's form; parts in that form stay the same.
 
     Raises ``ModelFileError`` for what has no counterpart.
     """
@@ -71,14 +71,14 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
 
 
 def is_old(definition: Mapping[str, Any], version: str) -> bool:
-    """Is the configuration in the words of Keras 1 or 2? ``version``: as the file says, or nothing."""
+    """Whether the configuration is in the form of Keras 1 or 2. ``version``: as in the file; may be empty."""
     if version.split(".")[0].isdecimal():
         return int(version.split(".")[0]) < 3
     return "module" not in definition
 
 
 def _plain(value: Any) -> Any:
-    """Without the wrappers of tuples, shapes and numbers."""
+    """The value without Keras's wrappers of tuples, shapes and numbers."""
     if isinstance(value, Mapping):
         kind = value.get("class_name")
         if kind in ("__tuple__", "TensorShape") and isinstance(value.get("items"), list):
@@ -120,7 +120,7 @@ def _sequential(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
 
 
 def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
-    """The InputLayer that a Sequential model did not have, from the shape that its first layer or itself was given."""
+    """The InputLayer that a Sequential model lacks, from the input shape of its first layer or of itself."""
     if first["class_name"] == "InputLayer":
         return []
     shape = _input_shape(first) or config.get("build_input_shape")
@@ -130,7 +130,7 @@ def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], reader: _
 
 
 def _input_shape(layer: Mapping[str, Any]) -> Any:
-    """With the batch: of a layer that was given one, or of the first layer within a model; None where it is not said."""
+    """The input shape with the batch axis, of a layer or of the first layer in a model; None where it is missing."""
     config = layer["config"]
     if layer["class_name"] in differences.MODELS:
         inner = config if isinstance(config, list) else config["layers"]
@@ -156,7 +156,7 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     def tensor(history: Any) -> dict[str, Any]:
         name, call, output = history[:3]
         if name not in kinds:
-            raise ModelFileError(f"{reader.path}: its configuration names a layer {name!r:.80} that is not there")
+            raise ModelFileError(f"{reader.path}: its configuration names a layer {name!r:.80} that does not exist")
         return tensor_of(ends.get(name, clean_name(name)), int(call) - start[name], int(output))
 
     def end(history: Any) -> list[Any]:
@@ -177,13 +177,13 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
 
 
 def _operation(layer: Mapping[str, Any], calls: list[Arguments], reader: _Reader) -> dict[str, Any]:
-    """A TensorFlow function that was kept as a layer."""
+    """A TensorFlow function that was stored as a layer."""
     name = layer_name(layer)
     if len(calls) != 1:
-        raise reader.fail(name, f"an operation with {len(calls)} calls")
+        raise reader.fail(name, f"an operation that is called {len(calls)} times; expected once")
     try:
         if layer["class_name"] == "TensorFlowOpLayer":
-            raise UnknownOperationError("an operation of TensorFlow's graph, as version 2.0 to 2.3 wrote them")
+            raise UnknownOperationError("an operation as TensorFlow 2.0 to 2.3 wrote them is not supported")
         call = translate(layer["config"]["function"], *calls[0])
     except UnknownOperationError as error:
         raise reader.fail(name, str(error)) from error
@@ -203,7 +203,7 @@ def _operation(layer: Mapping[str, Any], calls: list[Arguments], reader: _Reader
 
 
 def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
-    """One layer, or the layers that compute together what it did."""
+    """One layer, or the layers that together compute the same."""
     if layer["class_name"] in differences.MODELS:
         model = _model(layer, reader)
         name = clean_name(layer.get("name") or model["config"]["name"])
@@ -219,7 +219,7 @@ def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
 
 
 def _hard_sigmoid(kind: str, config: dict[str, Any], reader: _Reader) -> list[dict[str, Any]]:
-    """That of Keras 2 is clip(0.2 x + 0.5, 0, 1); Keras 3 has another function of this name, relu6(x + 3) / 6."""
+    """In Keras 2 it is clip(0.2 x + 0.5, 0, 1); Keras 3 has another function of this name, relu6(x + 3) / 6."""
     name = config["name"]
     before = [] if kind == "Activation" else [_defined(kind, {**config, "activation": "linear"}, reader)]
     return [
@@ -251,13 +251,13 @@ def _defined(old_kind: str, config: dict[str, Any], reader: _Reader) -> dict[str
     module = differences.MODULES.get(kind, "keras.layers")
     if module == "keras.layers" and not hasattr(keras.layers, kind) and not reader.allow_code:
         raise reader.fail(
-            name, f"class {kind!r:.60} is none of Keras's own, or one that Keras {keras.__version__} no longer has"
+            name, f"class {kind!r:.60} is not one of Keras's own, or Keras {keras.__version__} no longer has it"
         )
     return {"module": module, "class_name": kind, "config": config, "registered_name": None, "name": name}
 
 
 def _kernel_size(config: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Keras 1 had a setting for each side."""
+    """Join the separate settings of Keras 1 for each side."""
     sides = [key for key in ("kernel_dim1", "kernel_dim2", "kernel_dim3", "nb_row", "nb_col") if key in config]
     if not sides:
         return config
@@ -284,7 +284,7 @@ def _without_dropped(config: dict[str, Any], kind: str, reader: _Reader) -> dict
 
 
 def _value(key: str, value: Any, reader: _Reader) -> Any:
-    """A setting's value: layers within it modernized, functions by their names."""
+    """A setting's value, with nested layers modernized and functions as names."""
     if key in differences.VALUES and isinstance(value, str):
         return differences.VALUES[key].get(value, value)
     if key == "recurrent_activation" and value == "hard_sigmoid":
@@ -305,7 +305,7 @@ def _value(key: str, value: Any, reader: _Reader) -> Any:
 
 
 def _dtype(value: Any, reader: _Reader) -> str:
-    """Half precision is for training: the features are computed in float32, as the file that is built needs them."""
+    """Half precision is for training: features are computed in float32, as the built file needs."""
     name = value
     if isinstance(value, Mapping):
         name = value["config"].get("name") if isinstance(value.get("config"), Mapping) else value.get("config")

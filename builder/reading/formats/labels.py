@@ -1,4 +1,4 @@
-"""Labels from the files that people have them in: ``.txt``, ``.json``, ``.csv``."""
+"""Read labels from ``.txt``, ``.json`` and ``.csv`` files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_LABEL_FILE = 16 << 20  # bytes
 
 _TEXT_SUFFIXES = ("", ".txt", ".names", ".labels")
 _NUMBERED = re.compile(r"(\d{1,9})(?:(?:\s*[:,;\t]\s*|\.\s+|\s+)(\S.*)|[:.,;]?)")
-# Plain text, and the letters that a code is for: what else decodes is a chance.
+# Plain text, and the letters that an encoding is for: other text decodes only by chance.
 _HANGUL = re.compile(r"[\t\n\r -~가-힣]*")
 _LATIN = re.compile(r"[\t\n\r -~À-ÖØ-öø-ÿŠšŽžŒœŸ°ºª·¡¿’]*")
 _INDEX_COLUMNS = ("index", "id", "idx", "class_id", "class_index", "number", "no")
@@ -28,10 +28,11 @@ _NAME_COLUMNS = ("label", "labels", "name", "names", "class", "classes", "class_
 def read_label_file(path: Path) -> tuple[str, ...]:
     """The labels in ``path``, in the order of the model's outputs.
 
-    ``.txt``: one a line, or ``0 Name``, ``0: Name``, ``0. Name``. Numbers in front count as numbers only if the lines
-    have all of them, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``, ``{"name": 0}``
-    (the ``class_indices`` of Keras's generators), or an object with such a thing under ``labels``. ``.csv``: one
-    column, or an index and a name, with or without a header. Empty lines do not count. Raises ``ConfigError``.
+    ``.txt``: one label on each line, or ``0 Name``, ``0: Name``, ``0. Name``. Leading numbers count as indices only if
+    the lines have all of them, from 0; otherwise they are part of the label. ``.json``: a list, ``{"0": "name"}``,
+    ``{"name": 0}`` (the ``class_indices`` of Keras's generators), or an object with one of these under ``labels``.
+    ``.csv``: one column, or an index and a name, with or without a header. Empty lines are ignored. Raises
+    ``ConfigError``.
     """
     try:
         return labels_in(path, read_file(path, MAX_LABEL_FILE))
@@ -40,7 +41,7 @@ def read_label_file(path: Path) -> tuple[str, ...]:
 
 
 def labels_in(path: Path, data: bytes) -> tuple[str, ...]:
-    """As ``read_label_file``, of what was read already."""
+    """As ``read_label_file``, from bytes that were read already."""
     try:
         text = decoded(data)
     except ValueError as error:
@@ -58,14 +59,16 @@ def labels_in(path: Path, data: bytes) -> tuple[str, ...]:
 
 
 def labels_of_text(text: str) -> tuple[str, ...]:
-    """One label a line; a number in front goes if every line has its own. Raises ``ValueError`` for a number alone."""
+    """One label on each line; leading numbers are dropped if every line has its own. Raises ``ValueError`` for a line
+    with only a number.
+    """
     return numbered_labels(text) or tuple(_lines(text))
 
 
 def numbered_labels(text: str, *, firsts: Sequence[int] = (0,)) -> tuple[str, ...] | None:
-    """The names in lines ``0 Name``, ``1: Name``, ``2. Name``, by their numbers; None where they are not of this form.
+    """The names in lines ``0 Name``, ``1: Name``, ``2. Name``, ordered by number; None for lines of another form.
 
-    ``firsts``: what the numbers may begin with. Raises ``ValueError`` for a line that has its number and no name.
+    ``firsts``: allowed first numbers. Raises ``ValueError`` for a line with a number and no name.
     """
     lines = _lines(text)
     found = [_NUMBERED.fullmatch(line) for line in lines]
@@ -75,14 +78,14 @@ def numbered_labels(text: str, *, firsts: Sequence[int] = (0,)) -> tuple[str, ..
         return None
     missing = next((number for number, name in names.items() if not name), None)
     if missing is not None:
-        raise ValueError(f"number {missing} has no name; write one behind it")
+        raise ValueError(f"number {missing} has no name; write one after it")
     return tuple(names[number] for number in sorted(names))
 
 
 def teachable_labels(text: str) -> tuple[str, ...]:
-    """As Teachable Machine writes them, ``0 Name``, and as people change them: from 1, or without numbers.
+    """Labels as Teachable Machine writes them, ``0 Name``, or edited by users: from 1, or without numbers.
 
-    Raises ``ValueError`` where a number is left out or there twice.
+    Raises ``ValueError`` where a number is missing or repeated.
     """
     names = numbered_labels(text, firsts=(0, 1))
     if names is not None:
@@ -96,7 +99,7 @@ def teachable_labels(text: str) -> tuple[str, ...]:
 
 
 def decoded(data: bytes) -> str:
-    """Text as it is, UTF-8, or as its byte order mark says; else of the older codes whose letters it is.
+    """Text in UTF-8 or as its byte order mark says; otherwise in an older encoding whose letters it consists of.
 
     Raises ``ValueError``.
     """
@@ -114,7 +117,7 @@ def decoded(data: bytes) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """What a name holds besides, U+2028 or a form feed, ends no line."""
+    """Lines of text; U+2028 or a form feed in a name does not end a line."""
     return [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 
@@ -159,7 +162,7 @@ def _of_csv(text: str, path: Path) -> tuple[str, ...]:
     rows = [row for row in rows if any(row)]
     widths = {len(row) for row in rows}
     if len(widths) != 1:
-        raise ConfigError(f"{path}: expected rows with one number of columns each, found {sorted(widths) or 'no rows'}")
+        raise ConfigError(f"{path}: expected rows with the same number of columns, found {sorted(widths) or 'no rows'}")
     header = [cell.lower() for cell in rows[0]]
     known = [place for place, cell in enumerate(header) if cell in _NAME_COLUMNS]
     if known:

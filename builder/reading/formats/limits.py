@@ -1,4 +1,4 @@
-"""What a model file may hold. It comes from anywhere, so it is looked at before any library is let loose on it."""
+"""Limits and checks for model files. They are untrusted, so they are checked before any library loads them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MAX_BYTES = 4 << 30  # of one file, unpacked: above any classifier that an edge 
 MAX_TEXT = 64 << 20  # of a configuration; EfficientNetV2-XL has 2 MB
 MAX_DEPTH = 64  # of groups within groups, and of models within models
 MAX_OBJECTS = 200_000  # groups and datasets
-MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly shrink at all, and zip reaches 1000
+MAX_PACKING = 200  # unpacked bytes for each packed one; weights hardly compress, and zip reaches 1000
 MAX_LAYERS = 5000  # of one model; EfficientNetV2-XL has 1,100
 MAX_NUMBER = 1 << 20  # in a layer's settings: above any width, picture or vocabulary of a classifier for a device
-_SMALL = 64 << 20  # bytes that may be packed as tightly as they like
+_SMALL = 64 << 20  # bytes below which any compression is allowed
 
 PLAIN = (
     "__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__", "__tuple__", "TensorShape", "TypeSpec",
@@ -41,7 +41,7 @@ _CODE = re.compile(r"(.*\.)?(Lambda|__lambda__|__typespec__|TorchModuleWrapper|T
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raises ``ModelFileError`` for an archive that unpacks to too much, or outside of its folder."""
+    """Raises ``ModelFileError`` for an archive that unpacks to too much, or outside its folder."""
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
         raise ModelFileError(f"{path}: expected at most {MAX_MEMBERS} members in the archive, found {len(members)}")
@@ -60,7 +60,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, path: Path, *, limit: int = MAX_BYTES) -> bytes:
-    """One member, whole and with the checksum that the archive says. Raises ``ModelFileError``."""
+    """One member, with its checksum verified. Raises ``ModelFileError``."""
     try:
         member = archive.getinfo(name)
         if member.file_size > limit:
@@ -87,7 +87,7 @@ def read_hdf5_objects(data: bytes, path: Path) -> Objects:
 
 @contextlib.contextmanager
 def hdf5_errors(path: Path) -> Iterator[None]:
-    """What h5py raises on a broken file becomes one ``ModelFileError``."""
+    """Turn what h5py raises on a broken file into a ``ModelFileError``."""
     try:
         yield
     except ModelFileError:
@@ -99,7 +99,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
 def hdf5_objects(file: h5py.File, path: Path) -> Objects:
     """Every group and dataset of ``file``, "" being the root, in the file's order.
 
-    Raises ``ModelFileError`` for what reaches outside of the file, is too deep, unpacks to too much, or holds no numbers.
+    Raises ``ModelFileError`` for links, and for content that is too deep, unpacks to too much, or is not numeric.
     """
     links: list[tuple[str, int]] = []
 
@@ -122,14 +122,14 @@ def hdf5_objects(file: h5py.File, path: Path) -> Objects:
             size += _size_inside(item, name, path)
         elif not isinstance(item, h5py.h5g.GroupID):
             raise ModelFileError(f"{path}: {name!r:.80} is a named type; expected groups and datasets only")
-        found[name.replace("\\", "/")] = item  # some versions on Windows wrote the names of groups so
+        found[name.replace("\\", "/")] = item  # some versions on Windows wrote group names with backslashes
         if size > MAX_BYTES:
             raise ModelFileError(f"{path}: expected at most {MAX_BYTES >> 30} GB of weights, found more at {name!r:.80}")
     return found
 
 
 def read_dataset(dataset: h5py.h5d.DatasetID, path: Path) -> np.ndarray:
-    """The whole dataset in the machine's byte order; numbers of any float type come as float32."""
+    """The whole dataset in the machine's byte order; all float types become float32."""
     with hdf5_errors(path):
         if dataset.get_type().get_class() == h5py.h5t.FLOAT:
             values = np.empty(dataset.shape, np.float32)
@@ -141,18 +141,18 @@ def read_dataset(dataset: h5py.h5d.DatasetID, path: Path) -> np.ndarray:
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """float16 and float64 as float32; everything else as it is."""
+    """float16 and float64 as float32; everything else unchanged."""
     return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values
 
 
 def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
     """Unpacked bytes of a dataset of numbers that lies in its own file."""
-    if dataset.get_offset() is None:  # in pieces, or elsewhere: what has a place in the file is all there
+    if dataset.get_offset() is None:  # chunked or external: contiguous data in the file is complete
         plan = dataset.get_create_plist()
         if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
             raise ModelFileError(f"{path}: dataset {name!r:.80} lies in other files; save the model in one file")
     kind = dataset.get_type()
-    numbers = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for what is true or false
+    numbers = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)  # the last for booleans
     if kind.get_class() not in numbers or kind.get_size() > 8:
         raise ModelFileError(f"{path}: dataset {name!r:.80} holds {str(dataset.dtype)!r:.40}; expected plain numbers")
     size: int = math.prod(dataset.shape) * int(kind.get_size())
@@ -164,7 +164,7 @@ def _size_inside(dataset: h5py.h5d.DatasetID, name: str, path: Path) -> int:
     return size
 
 
-# Libraries whose models save their settings alone, by what modules and registered names begin with.
+# Libraries whose models save only their settings, by the prefix of modules and registered names.
 _HUBS = {"keras_hub": "KerasHub", "keras_cv": "KerasCV", "keras_nlp": "KerasNLP"}
 _CLUSTERED = ("ClusterWeights", "ClusterWeightsRNN")  # wrappers whose weights are not those of the layers in them
 
@@ -178,7 +178,7 @@ def check_definition(definition: Any, path: Path, *, allow_code: bool = False) -
 
 
 def _check_value(value: Any, path: Path, layer: str, depth: int, allow_code: bool) -> None:
-    if depth > 6 * MAX_DEPTH:  # a nested model costs six levels of its configuration
+    if depth > 6 * MAX_DEPTH:  # a nested model adds six levels to its configuration
         raise ModelFileError(f"{path}: the model's configuration is nested too deeply, at {layer}")
     if isinstance(value, dict):
         if "class_name" in value:
@@ -189,24 +189,24 @@ def _check_value(value: Any, path: Path, layer: str, depth: int, allow_code: boo
     else:
         items = value
     for item in items:
-        if isinstance(item, (dict, list, tuple)):  # most values are plain: they are not worth a call
+        if isinstance(item, (dict, list, tuple)):  # most values are plain: skip the call
             _check_value(item, path, layer, depth + 1, allow_code)
 
 
 def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
     kind, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
     if not isinstance(kind, str):
-        raise ModelFileError(f"{path}: {layer} has a class name that is no text: {kind!r:.60}")
+        raise ModelFileError(f"{path}: {layer} has a class name that is not text: {kind!r:.60}")
     if not all(text is None or isinstance(text, str) for text in (module, registered)):
-        raise ModelFileError(f"{path}: {layer} has a module or a registered name that is no text")
+        raise ModelFileError(f"{path}: {layer} has a module or a registered name that is not text")
     if kind in PLAIN and module in (None, "builtins"):
         return
     trust = "rebuild the model from Keras's own layers, or give --allow-code if you trust the file"
     if _CODE.fullmatch(kind):
-        raise ModelFileError(f"{path}: {layer} is of class {kind:.120}: it would run code that the file brings; {trust}")
+        raise ModelFileError(f"{path}: {layer} is of class {kind:.120}: it would run code from the file; {trust}")
     if kind == "KerasLayer":
         raise ModelFileError(
-            f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not what it computes; "
+            f"{path}: {layer} is a TensorFlow Hub layer: its weights are in the file, but not its layers; "
             "train the head on a base from keras.applications, or export the base as Keras layers"
         )
     if kind.rpartition(">")[2] in _CLUSTERED:
@@ -220,12 +220,12 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
     if hub is not None:
         raise ModelFileError(
             f"{path}: {layer} is {hub}'s {kind:.60}: its layers are in {hub} and not in the file; export it there, "
-            "model.export(FOLDER), and give that folder, which is read; its preprocessor stays outside: say preprocessing"
+            "model.export(FOLDER), and give that folder; its preprocessor is not part of it: set preprocessing"
         )
     custom = next((name for name in (registered, kind) if name and ">" in name), None)
     if custom or not is_allowed(module, kind):
         name = custom or (kind if module is None else f"{module}.{kind}")
-        raise ModelFileError(f"{path}: {layer} is of class {name!r:.120}, which is none of Keras's own; {trust}")
+        raise ModelFileError(f"{path}: {layer} is of class {name!r:.120}, which is not one of Keras's own; {trust}")
 
 
 def _named(value: Mapping[str, Any], outer: str) -> str:

@@ -1,4 +1,4 @@
-"""The files of a folder, or the members of a zip archive, by name: what a download may be, packed or unpacked."""
+"""The files of a folder or the members of a zip archive, by name: a download, packed or unpacked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from builder.reading.formats.limits import MAX_BYTES, MAX_MEMBERS, check_archive
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.support.errors import ModelFileError
 
-Members = Mapping[str, Callable[[], bytes]]  # what reads a file, by its path inside, with "/"
+Members = Mapping[str, Callable[[], bytes]]  # functions that read a file, by its path inside, with "/"
 _DEPTH = 4  # folders within the folder; no download has more
 
 

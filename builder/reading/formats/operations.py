@@ -1,4 +1,4 @@
-"""TensorFlow functions that Keras 2 kept as layers (``x / 127.5``, ``tf.nn.relu6(x)``), in Keras 3's words."""
+"""Translate TensorFlow functions that Keras 2 stored as layers (``x / 127.5``, ``tf.nn.relu6(x)``) to Keras 3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builder.support.errors import ModelFileError
 
 
 class Call(NamedTuple):
-    """A layer without its name, and what it is called on."""
+    """A layer without its name, and its arguments."""
 
     module: str
     class_name: str
@@ -29,7 +29,7 @@ Arguments = Mapping[str, Any]  # by the names of TensorFlow's parameters; tensor
 _LAYERS, _NUMPY, _CORE, _MATH = "keras.layers", "keras.src.ops.numpy", "keras.src.ops.core", "keras.src.ops.math"
 _FLOATS = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
 
-# Names of the parameters in their order: a call holds its first arguments by place.
+# Names of the parameters in order: the first arguments of a call are positional.
 _PARAMETERS: dict[str, tuple[str, ...]] = {
     "concat": ("values", "axis"),
     "stack": ("values", "axis"),
@@ -47,16 +47,16 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
 
 
 def is_tensor(value: Any) -> bool:
-    """Is this Keras 3's way to write a tensor?"""
+    """Whether a value is a tensor as Keras 3 writes it."""
     return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
 
 
 def translate(function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """The call ``tf.<function>(*args, **kwargs)`` in Keras 3's words. Raises ``UnknownOperationError``."""
-    function = function.removeprefix("compat.v1.")  # what some names of version 2 stand for
+    """The call ``tf.<function>(*args, **kwargs)`` in Keras 3's form. Raises ``UnknownOperationError``."""
+    function = function.removeprefix("compat.v1.")  # some names of version 2 are aliases of these
     rule = _RULES.get(function)
     if rule is None:
-        raise UnknownOperationError(f"tf.{function} has no counterpart in the table of operations")
+        raise UnknownOperationError(f"tf.{function} is not supported: it has no counterpart in Keras 3 here")
     names = _PARAMETERS.get(function, ("x", "y"))
     given = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k != "name" and v is not None}
     if "input_tensor" in given or "features" in given or "logits" in given:
@@ -69,10 +69,10 @@ def _layer(kind: str, config: dict[str, Any], *args: Any) -> Call:
 
 
 def _only(given: Arguments, *allowed: str) -> None:
-    """Refuses what a rule does not look at."""
+    """Refuse arguments that a rule does not use."""
     extra = sorted(set(given) - set(allowed) - {"input_tensor", "features", "logits"})
     if extra:
-        raise UnknownOperationError(f"argument {', '.join(extra)} is not known here")
+        raise UnknownOperationError(f"argument {', '.join(extra)} is not supported")
 
 
 def _activation(name: str) -> Callable[[Arguments], Call]:
@@ -103,7 +103,7 @@ def _cast(given: Arguments) -> Call:
 
 
 def _binary(kind: str) -> Callable[[Arguments], Call]:
-    """Arithmetic with a constant becomes a Rescaling, as the pixels' way in is written in newer models."""
+    """Arithmetic with a constant becomes a Rescaling, as newer models write their input scaling."""
 
     def rule(given: Arguments) -> Call:
         _only(given, "x", "y")
@@ -122,7 +122,7 @@ def _binary(kind: str) -> Callable[[Arguments], Call]:
 
 
 def _affine(kind: str, constant: np.ndarray, *, first: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset of a tensor with a constant; ``first``: the tensor stands before it."""
+    """Scale and offset of arithmetic with a constant; ``first``: the tensor is the first operand."""
     zero, one = np.zeros_like(constant), np.ones_like(constant)
     if kind == "Add":
         return one, constant
@@ -136,7 +136,7 @@ def _affine(kind: str, constant: np.ndarray, *, first: bool) -> tuple[np.ndarray
 
 
 def _plain(value: np.ndarray) -> Any:
-    """One number where all are the same, else a list of them."""
+    """One number where all are equal, otherwise a list."""
     numbers = value.ravel().tolist()
     return numbers[0] if len(set(numbers)) == 1 else numbers
 
@@ -201,7 +201,7 @@ def _slice(value: Any) -> Any:
 
 
 def _shaped(kind: str, first: str, argument: str, setting: str) -> Callable[[Arguments], Call]:
-    """Operations with one tensor and one constant that Keras 3 keeps as a setting."""
+    """Operations on one tensor with a constant that Keras 3 stores as a setting."""
 
     def rule(given: Arguments) -> Call:
         plain = [key for key, value in (("mode", "CONSTANT"), ("conjugate", False)) if given.get(key) == value]

@@ -1,4 +1,4 @@
-"""Any path -> ``StoredModel``: what it is, is seen in its content, not in its name."""
+"""Any path -> ``StoredModel``. The kind of file is recognized by content, not by name."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from builder.support.errors import ModelFileError
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
-_POINTER = b"version https://"  # of Git LFS, as far as the start of a file is read
+_POINTER = b"version https://"  # of a Git LFS pointer
 _EXPECTED = "expected a Keras model: .keras, .h5, a SavedModel folder or a Teachable Machine download"
-# What else people have, by how it begins.
+# Other files that users try, by their first bytes.
 _OTHERS = (
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x80\x02", "a pickle, which is a program and is never loaded"),
     (0, b"\x80\x03", "a pickle, which is a program and is never loaded"),
     (0, b"\x80\x04", "a pickle, which is a program and is never loaded"),
     (0, b"\x80\x05", "a pickle, which is a program and is never loaded"),
-    (0, b"{", "text that begins like JSON, an architecture without weights at best"),
+    (0, b"{", "text that begins like JSON: at best an architecture without weights"),
 )
 _SUFFIXES = (".keras", ".h5", ".hdf5", ".model")
 
 
 def read_model(path: Path, *, allow_code: bool = False) -> StoredModel:
-    """The model in a file, a zip archive or a folder, with what a download tells beside it.
+    """The model in a file, a zip archive or a folder, with labels and input scaling from files beside it.
 
-    ``allow_code``: whether layers may bring code of their own (Lambda, classes of the user's). Raises ``ModelFileError``.
+    ``allow_code``: whether layers may contain code (Lambda, the user's own classes). Raises ``ModelFileError``.
     """
     with contradictions(path):
         return _read(path, allow_code=allow_code)
@@ -57,7 +57,7 @@ def _read(path: Path, *, allow_code: bool) -> StoredModel:
     found = next((what for place, mark, what in _OTHERS if start[place : place + len(mark)] == mark), None)
     if found:
         raise ModelFileError(f"{path}: {_EXPECTED}, found {found}; save the Keras model it was made from")
-    raise ModelFileError(f"{path}: {_EXPECTED}, found something else or a part of one; copy or save it again")
+    raise ModelFileError(f"{path}: {_EXPECTED}, found something else or an incomplete one; copy or save it again")
 
 
 def _start(path: Path) -> bytes:
@@ -132,6 +132,6 @@ def _the_model(members: Members, path: Path) -> str:
 
 
 def _folder_of(name: str) -> str:
-    """With the "/" behind; nothing for what lies at the top."""
+    """The folder of a member, with a trailing "/"; empty at the top."""
     parent, slash, _ = name.rpartition("/")
     return parent + slash

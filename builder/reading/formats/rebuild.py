@@ -1,4 +1,4 @@
-"""From a definition and weights to a live Keras 3 model: for the proof, and where only Keras knows whose a weight is."""
+"""Build a Keras 3 model from a definition and weights, for comparison and where only Keras can assign weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
     layers = leaves(model)
     for place, values in weights.items():
         if place not in layers:
-            raise ModelFileError(f"{path}: weights for a layer {'/'.join(place)!r:.80} that is not there")
+            raise ModelFileError(f"{path}: weights for a layer {'/'.join(place)!r:.80} that does not exist")
         try:
             layers[place].set_weights(list(values))
             if hasattr(layers[place], "finalize_state"):  # Normalization computes with copies of its weights
@@ -38,7 +38,7 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
 def build(definition: Mapping[str, Any], path: Path, numbers: int, *, allow_code: bool = False) -> Any:
     """The model with random weights; ``numbers``: as many as the file has for it. Raises ``ModelFileError``."""
     try:
-        # In a graph of its own and without state no weight is made: first see how large they would be.
+        # In a separate graph without state no weight is allocated: first check how large they would be.
         with tf.Graph().as_default(), keras.StatelessScope():
             sketch = _deserialized(definition, allow_code)
             asked = sum(int(np.prod(v.shape, dtype=np.float64)) for v in sketch.weights)
@@ -57,7 +57,7 @@ def build(definition: Mapping[str, Any], path: Path, numbers: int, *, allow_code
 
 
 def _deserialized(definition: Mapping[str, Any], allow_code: bool) -> Any:
-    """Keras takes the layers out of what it is given, so it is given a copy."""
+    """Keras removes the layers from its argument, so it gets a copy."""
     return made(copy.deepcopy(dict(definition)), allow_code=allow_code)
 
 
@@ -79,9 +79,9 @@ def leaves(model: Any) -> dict[LayerPath, Any]:
 def weights_by_order(
     definition: Mapping[str, Any], groups: Sequence[tuple[str, Sequence[np.ndarray]]], path: Path, *, allow_code: bool
 ) -> dict[LayerPath, list[np.ndarray]]:
-    """The weights of each layer where names do not say it: in the order in which Keras's layers have theirs.
+    """The weights of each layer where names are ambiguous: assigned in the order of Keras's layers.
 
-    ``groups``: (name, weights) of every layer with weights, in the file's order; a model within is one layer.
+    ``groups``: (name, weights) of every layer with weights, in the file's order; a nested model is one layer.
     """
     model = build(definition, path, sum(w.size for _, values in groups for w in values), allow_code=allow_code)
     layers = [layer for layer in model.layers if layer.weights]

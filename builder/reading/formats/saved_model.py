@@ -1,6 +1,6 @@
-"""A SavedModel folder that Keras 2 or tf_keras wrote: its layers and their weights, without running its graph.
+"""Read layers and weights from a SavedModel of Keras 2 or tf_keras, without running its graph.
 
-Keras's description of every layer lies in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by
+Keras's description of every layer is in ``keras_metadata.pb`` (until TensorFlow 2.4 in ``saved_model.pb`` itself), by
 the number of an object; ``saved_model.pb`` says which object holds which, and so does the checkpoint, with numbers of its
 own.
 """
@@ -50,7 +50,7 @@ class SavedModelPlace:
     prefix: str
 
     def beside(self, name: str) -> bytes | None:
-        """The file of a name in the SavedModel's folder, or in the one around it; None where there is none."""
+        """The file ``name`` in the SavedModel's folder or its parent; None where there is none."""
         around = self.prefix.rstrip("/").rpartition("/")[0]
         places = [f"{self.prefix}{name}", f"{around}/{name}".lstrip("/")]
         read = next((self.members[one] for one in places if one in self.members), None)
@@ -58,12 +58,12 @@ class SavedModelPlace:
 
 
 class NoLayersError(ModelFileError):
-    """A SavedModel without Keras's description of its layers; what it computes may be read all the same."""
+    """A SavedModel without Keras's description of its layers; its graph may still be readable."""
 
     def __init__(self, place: SavedModelPlace) -> None:
         super().__init__(
             f"{place.path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
-            f"Keras): a head can be read of it, but no layers; {_AGAIN}"
+            f"Keras): it can be read as a classifier, but not as layers; {_AGAIN}"
         )
         self.place = place
 
@@ -101,7 +101,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
     live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
 
     def copy(folder: Path) -> Path:
-        """The description of the layers, checked, and the checkpoint: nothing of the graph, which is a program."""
+        """Copy the checked description of the layers and the checkpoint, but not the graph, which is a program."""
         saved = write_definition(in_float32(as_inference(raw)), folder)
         for name in members:
             if name.startswith(f"{prefix}{VARIABLES}."):
@@ -125,7 +125,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
 
 
 def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:
-    """What Keras wrote about objects, as JSON, by their number."""
+    """Keras's description of objects, as JSON, by object number."""
     found = {
         number: node.user_object.metadata
         for number, node in enumerate(nodes)
@@ -162,7 +162,7 @@ class _Walk:
     def give_vocabularies(self, definition: Mapping[str, Any], meta_graph: Any, path: Path) -> None:
         """Put the vocabulary of each text layer that was adapted into its settings, in place.
 
-        It lies in the graph: as the constants that fill the layer's table when the model is loaded.
+        It is in the graph, as the constants that fill the layer's table when the model is loaded.
         """
         layers = {tuple(map(clean_name, place)): layer for place, layer in layers_within(definition, ()).items()}
         for place, number in self._objects(definition, 0, ()).items():
@@ -173,7 +173,7 @@ class _Walk:
                     layer["config"]["vocabulary"] = table_tokens(meta_graph, fill, path)
 
     def _follow(self, number: int, names: Sequence[str]) -> int | None:
-        """The object that is reached through attributes called ``names``."""
+        """The object reached through the attributes ``names``."""
         for name in names:
             held = {child.local_name: child.node_id for child in self.nodes[number].children}
             if name not in held:
@@ -182,7 +182,7 @@ class _Walk:
         return number
 
     def _variables(self, number: int) -> list[int]:
-        """The objects that are the weights of a layer, in the order of ``get_weights``."""
+        """The objects of a layer's weights, in the order of ``get_weights``."""
         held = {child.local_name: child.node_id for child in self.nodes[number].children}
         if "variables" in held:
             names = {child.local_name: child.node_id for child in self.nodes[held["variables"]].children}
@@ -235,7 +235,7 @@ def checkpoint_keys(nodes: Any, checkpoint: Checkpoint) -> dict[int, str]:
 
 
 def names_in_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
-    """The keys of variables by their names in the graph; nothing where the checkpoint lists no objects."""
+    """The keys of variables by their names in the graph; empty where the checkpoint lists no objects."""
     try:
         objects = _own_objects(checkpoint)
     except BrokenCheckpointError:

@@ -1,4 +1,4 @@
-"""What every kind of model file is read into: a definition in Keras 3's words, and the weights of each layer."""
+"""``StoredModel``, into which every kind of model file is read: a definition in Keras 3's form, and weights by layer."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from edge_runtime.errors import reason
 
 keras: Any = Lazy("keras")
 
-LayerPath = tuple[str, ...]  # names of the models around a layer, outermost child first, and its own
+LayerPath = tuple[str, ...]  # names of the nested models around a layer, from the outside in, and its own
 Weights = Mapping[LayerPath, Sequence[np.ndarray]]  # of each layer that has any, in the order of ``get_weights``
 
-# What Keras raises on files that are not what they say: it has no error of its own for that.
+# What Keras raises on malformed files: it has no error class for them.
 LOADING_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError, ImportError, NotImplementedError,
     zipfile.BadZipFile, UnicodeDecodeError, RecursionError, ArithmeticError,
 )  # fmt: skip
 
 
-MERGED = "polyhead"  # what the model is called that a build writes as ``keras_output``
+MERGED = "polyhead"  # name of the model that a build writes as ``keras_output``
 
 
 def is_merged(definition: Mapping[str, Any]) -> bool:
-    """Is it what a build wrote as ``keras_output``, which takes pixels as they are?"""
+    """Whether a build wrote the model as ``keras_output``; it takes raw pixels."""
     return isinstance(definition["config"], Mapping) and definition["config"].get("name") == MERGED
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a download tells beside the model itself. None: it does not say.
+    """Labels and input scaling from the files beside a model. None: they do not say.
 
-    ``resize``: how pictures come to the model's size. ``trouble``: why the labels beside it cannot be read.
+    ``resize``: how pictures are resized to the model's size. ``trouble``: why the labels beside it cannot be read.
     """
 
     labels: tuple[str, ...] | None = None
@@ -56,7 +56,8 @@ class StoredModel:
     """A model file, read but not built.
 
     ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``live``: builds it with Keras 3; slow.
-    ``original``: the file as its own framework runs it, in another process. ``training``: layers that its calls train.
+    ``original``: the file as its own framework runs it, in another process. ``training``: layers that are called with
+    ``training=True``.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class StoredModel:
     live: Callable[[], Any]
     original: Original
     origin: Origin = Origin()
-    notes: tuple[str, ...] = ()  # what was read otherwise than it was written, in words, for reports
+    notes: tuple[str, ...] = ()  # what was changed while reading, in words, for reports
     training: tuple[str, ...] = ()
 
 
@@ -86,7 +87,7 @@ def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error of a library says, on one line of bearable length."""
+    """A library's error message, on one line and shortened."""
     # Keras wraps a reason in pages of configuration.
     _, _, inner = reason(error).rpartition("Exception encountered: ")
     return inner[:300]
@@ -94,9 +95,9 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def contradictions(path: Path) -> Iterator[None]:
-    """What a definition whose parts do not fit each other makes of the code that reads it is one ``ModelFileError``.
+    """Turn errors from a contradictory definition into one ``ModelFileError``.
 
-    Each kind that is known is named before; no list of them is ever whole.
+    Known contradictions are reported before; no list of them is complete.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Layers that were called with ``training=True``: in Keras 2 that counts for more than what ``predict`` says."""
+"""Layers called with ``training=True``, which overrides ``predict`` in Keras 2."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _AMOUNTS = ("dropout", "recurrent_dropout", "rate", "stddev")
 
 
 def training_layers(definition: Mapping[str, Any], training: bool = False, path: str = "") -> Iterator[str]:
-    """Names and classes of the layers of a model whose answers depend on the batch or on chance, as they are called.
+    """Names and classes of layers whose outputs depend on the batch or on chance because of how they are called.
 
-    ``training``: what the call around the model says; an explicit argument of a call within counts for more.
+    ``training``: the argument of the call around the model; an explicit argument of an inner call overrides it.
     """
     if definition["class_name"] not in MODEL_CLASSES:
         if training and changes_in_training(definition):
@@ -27,24 +27,24 @@ def training_layers(definition: Mapping[str, Any], training: bool = False, path:
 
 
 def as_inference(value: Any) -> Any:
-    """A definition, of any Keras, no call of which says ``training=True``."""
+    """The definition, of any Keras, without ``training=True`` in any call."""
     if isinstance(value, dict):
         return {key: as_inference(item) for key, item in value.items() if not (key == "training" and item is True)}
     return [as_inference(item) for item in value] if isinstance(value, list) else value
 
 
 def _said(call: Mapping[str, Any]) -> bool | None:
-    """The training argument of a call, by its name or by its place; None where there is none."""
+    """The training argument of a call, keyword or positional; None where there is none."""
     args = list(call.get("args", ()))
     said = args[1] if len(args) > 1 and isinstance(args[1], bool) else call.get("kwargs", {}).get("training")
     return None if said is None else bool(said)
 
 
 def changes_in_training(definition: Mapping[str, Any]) -> bool:
-    """Does the layer compute something else with ``training=True`` than without?"""
+    """Whether the layer computes something else with ``training=True``."""
     kind, config = str(definition["class_name"]), definition["config"]
     if kind.endswith("BatchNormalization"):
-        return config.get("trainable", True) is not False  # a frozen one keeps to its statistics
+        return config.get("trainable", True) is not False  # a frozen one uses its stored statistics
     if kind.startswith(_CHANCE) or any(config.get(key) for key in _AMOUNTS):
         return True
     inner = [v for v in config.values() if isinstance(v, Mapping) and isinstance(v.get("config"), Mapping)]

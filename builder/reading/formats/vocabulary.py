@@ -1,4 +1,4 @@
-"""Vocabularies of text layers, which Keras saves as files beside the weights."""
+"""Vocabularies of text layers, which Keras saves as separate files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = "vocabulary.txt"
 
 
 def is_vocabulary(member: str) -> bool:
-    """May a member of a ``.keras`` archive be one?"""
+    """Whether a member of a ``.keras`` archive may be a vocabulary."""
     return member.startswith("assets/") and member.endswith(_NAME)
 
 
@@ -49,7 +49,7 @@ def table_tokens(meta_graph: Any, fill: int, path: Path) -> list[str]:
     numbers = [n for name in names if name in constants for n in _numbers(constants[name])]
     try:
         by_number = {number: word.decode("utf-8") for number, word in zip(numbers, words, strict=True)}
-    except ValueError as error:  # of different lengths, or no UTF-8
+    except ValueError as error:  # of different lengths, or not UTF-8
         raise ModelFileError(f"{path}: the vocabulary of its text layer is broken ({error}); save it again") from error
     if sorted(by_number) != list(range(2, len(words) + 2)):
         raise ModelFileError(
@@ -59,14 +59,14 @@ def table_tokens(meta_graph: Any, fill: int, path: Path) -> list[str]:
 
 
 def _numbers(tensor: Any) -> list[int]:
-    """Of a constant of int64; none of another kind."""
+    """The numbers of an int64 constant; empty for any other."""
     if tensor.dtype != types_pb2.DT_INT64:
         return []
     return list(tensor.int64_val) or np.frombuffer(tensor.tensor_content, "<i8").tolist()
 
 
 def _tokens(data: bytes, path: Path) -> list[str]:
-    """As Keras reads them, at every kind of line break, empty ones at the end left out."""
+    """Tokens split at every kind of line break, as Keras does, without empty ones at the end."""
     try:
         tokens = data.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
