@@ -18,6 +18,7 @@ from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
 from builder.reading.layers import made, refusals
 from builder.support.errors import ModelFileError
+from builder.support.frameworks import innermost
 
 
 def head_model(
@@ -157,8 +158,8 @@ def _set_weights(layer: Any, node: Node) -> None:
 
 
 def _unfit(node: Node, classifier: Classifier, error: Exception) -> ModelFileError:
-    reason = " ".join(str(error).split())[:200]
-    return ModelFileError(f"{classifier.path}: layer {node.layer!r} ({node.kind}) cannot be rebuilt: {reason}")
+    why = innermost(str(error))
+    return ModelFileError(f"{classifier.path}: layer {node.layer!r} ({node.kind}) cannot be rebuilt: {why}")
 
 
 def _arguments(node: Node, values: Mapping[Ref, Any], classifier: Classifier) -> Any:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from builder.support.frameworks import innermost
 from builder.support.lazy import Lazy
 
 keras: Any = Lazy("keras")
@@ -107,7 +108,7 @@ def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mappi
         layer = made(definition, allow_code=allow_code)
         rewritten = keras.saving.serialize_keras_object(layer)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = innermost(str(error))
         raise UnknownLayerError(
             f"layer {name!r} ({definition['class_name']}): Keras {keras.__version__} cannot make it: {reason}"
         ) from error

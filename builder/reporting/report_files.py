@@ -12,6 +12,7 @@ from builder.reporting.made import joint_line, made
 from builder.reporting.report import Report
 from builder.reporting.report_page import Page, Worst, render
 from builder.reporting.verdicts import caption
+from builder.reporting.words import decibels
 from builder.support.files import write_text
 from edge_runtime.metadata import Metadata
 
@@ -85,7 +86,7 @@ def _precisions(report: Report) -> list[tuple[str, ...]]:
                 tried.title,
                 f"{tried.quality.agreement:.3f}",
                 f"{worst.agreement:.3f} ({worst.head_name})",
-                f"{tried.quality.features_snr_db:.1f}",
+                decibels(tried.quality.features_snr_db).removesuffix(" dB"),
                 f"{len(tried.model):,}",
                 f"{tried.backbone_ms:.2f}",
                 f"{tried.backbone_ms / tried.float_ms:.2f}",
@@ -119,7 +120,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ),
         ("each head", "; ".join(share_sentences(report.shares))),
         ("digest", metadata.backbone_digest),
-        ("features", f"{_seam_text(metadata)}, {report.quality.features_snr_db:.1f} dB signal to noise"),
+        ("features", f"{_seam_text(metadata)}, signal to noise {decibels(report.quality.features_snr_db)}"),
         ("input", str(metadata.input)),
         ("equivalence", _equivalence_text(report.equivalence)),
         ("runs on", f"TensorFlow Lite {'.'.join(map(str, metadata.min_runtime))} and newer"),

@@ -11,6 +11,7 @@ from builder.precisions import BuiltPrecision, SkippedPrecision
 from builder.reporting.made import joint_line, made_lines
 from builder.reporting.report import Report
 from builder.reporting.verdicts import caption, marked_agreement
+from builder.reporting.words import decibels
 from builder.support.plain import plain
 from edge_runtime.escape import printable
 
@@ -48,7 +49,7 @@ def print_summary(report: Report) -> None:
     print(
         f"{report.chosen.title}; backbone {report.metadata.backbone_digest[:19]}, "
         f"{report.metadata.built['parameters']:,} parameters, "
-        f"{report.linked.backbone_bytes:,} bytes, stored once; features {report.quality.features_snr_db:.1f} dB; "
+        f"{report.linked.backbone_bytes:,} bytes, stored once; features {decibels(report.quality.features_snr_db)}; "
         f"built in {total:.1f} s"
     )
     if len(report.tried) > 1:
@@ -67,7 +68,7 @@ def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str
     if isinstance(tried, SkippedPrecision):
         return f"{tried.precision}: skipped: {tried.reason}"
     return (
-        f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {tried.quality.features_snr_db:.1f} dB, "
+        f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {decibels(tried.quality.features_snr_db)}, "
         f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms on {board} (float: "
         f"{tried.float_ms:.2f} ms)"
     )

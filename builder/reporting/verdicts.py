@@ -18,6 +18,11 @@ def reason_of_failure(q: HeadQuality, min_agreement: float, noun: str, *, precis
 def _figures(q: HeadQuality, noun: str) -> str:
     if q.own_pictures:
         return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
+    if not q.decided:
+        return (
+            f"not judged on {noun.split()[-1]} of its own, and its original is undecided on each of the {q.pictures} "
+            f"held-out ones (agrees on {q.agreement:.1%} of them)"
+        )
     return (
         f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which the original "
         f"is confident ({q.agreement:.1%} of all {q.pictures}; none are {noun.split()[-1]} of its own)"

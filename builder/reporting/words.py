@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _WORDS = {
     "backbone": "The frozen base that all models share. It is stored once and runs once for each {noun}.",
     "head": "The layers of a model after the backbone, from the features to the scores of its labels.",
@@ -33,3 +35,10 @@ _WORDS = {
 def meanings(*words: str, noun: str = "picture") -> list[tuple[str, str]]:
     """Pairs of a word and its meaning."""
     return [(word, _WORDS[word].format(noun=noun)) for word in words]
+
+
+def decibels(ratio: float) -> str:
+    """A signal to noise ratio in words, where there is no noise, or no signal, too."""
+    if math.isfinite(ratio):
+        return f"{ratio:.1f} dB"
+    return "equal to float" if ratio > 0 else "zero in float"

@@ -15,6 +15,7 @@ from builder.reading.originals.original import Original
 from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import BuilderError, ModelFileError
+from builder.support.frameworks import LENGTH, innermost
 from builder.support.lazy import Lazy
 from edge_runtime.errors import reason
 
@@ -88,9 +89,7 @@ def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
 
 def reason_of(error: BaseException) -> str:
     """A library's error message, on one line and shortened."""
-    # Keras wraps a reason in pages of configuration.
-    _, _, inner = reason(error).rpartition("Exception encountered: ")
-    return inner[:300]
+    return reason(error)[:LENGTH] if isinstance(error, OSError) else innermost(str(error))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from builder.reading.originals.processes import Job, OriginalError, process_of
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
+from builder.support.frameworks import innermost
 from builder.support.lazy import Lazy
 
 keras: Any = Lazy("keras")
@@ -22,7 +23,6 @@ tf: Any = Lazy("tensorflow")
 
 _WEIGHTS = 4.0  # GB that a model's own numbers may take, beside what it computes
 _SECONDS, _SECONDS_A_SAMPLE = 300.0, 2.0  # that an original may take to be loaded and run
-_LENGTH = 300  # letters of a framework's reason
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,8 @@ class KerasOriginal:
 
     def told(self, error: OriginalError, job: Job | None) -> str:
         """In one line, what kept the framework from doing a job; None where it is not installed."""
-        said = " ".join(str(error).split())
-        if job is not None:
-            said = said.replace(job.request["model"], str(self.path))
-        _, _, inner = said.rpartition("Exception encountered: ")  # Keras wraps a reason in pages of configuration
-        return f"{self.title or _TITLES[self.framework]} {_STEPS[error.step]}: {inner[:_LENGTH]}"
+        said = str(error) if job is None else str(error).replace(job.request["model"], str(self.path))
+        return f"{self.title or _TITLES[self.framework]} {_STEPS[error.step]}: {innermost(said)}"
 
 
 @dataclass
