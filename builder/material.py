@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -30,7 +30,9 @@ from edge_runtime.metadata import FEATURES, HeadInfo, Metadata
 
 @dataclass(frozen=True)
 class Material:
-    """``truth``: what the originals answered. ``times``: of the board that is planned for."""
+    """``truth``: what the originals answered. ``times``: of the board that is planned for. ``operators``: see
+    ``seam_operators``.
+    """
 
     config: BuildConfig
     classifiers: tuple[Classifier, ...]
@@ -40,6 +42,7 @@ class Material:
     samples: Samples
     truth: Truth
     times: Times
+    operators: Mapping[str, str]
 
     @property
     def heads(self) -> tuple[HeadInfo, ...]:
@@ -82,6 +85,7 @@ class Material:
             f"calibration_{spec.noun}": 0 if self.samples.calibration.noise else len(self.samples.calibration.tensors),
             "polyhead": __version__,
             "sources": {c.name: c.kind for c in self.classifiers},
+            **({"operators": dict(self.operators)} if self.operators else {}),
             **_versions(self.classifiers),
         }
         seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)

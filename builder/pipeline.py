@@ -14,6 +14,7 @@ from builder.merging.backbone import find_backbone
 from builder.merging.equivalence import check_equivalence
 from builder.merging.merged import merge
 from builder.merging.mixed_sources import of_one_kind
+from builder.merging.seam_operators import seam_operators
 from builder.merging.share import head_shares
 from builder.merging.tolerance import align
 from builder.precisions import try_precisions
@@ -94,12 +95,13 @@ def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) ->
             samples = samples.with_words() if merged.needs_words() else samples
         with stages("convert"):
             float_model = merged.float_model()
+            operators = seam_operators(float_model, classifiers[0], merged.seam)
         calibrated = calibrate(config, merged, float_model, samples, stages)
         with stages("originals", len(classifiers)) as advance:
             classifiers = truth.settle(classifiers, advance)
             shown = truth.shown(samples.calibration)
             equivalence = check_equivalence(classifiers, merged, shown.tensors, truth.of_all(shown), apart=apart)
-    material = Material(config, classifiers, shared, merged, calibrated, samples, truth, times)
+    material = Material(config, classifiers, shared, merged, calibrated, samples, truth, times, operators)
     with output.draft() as draft:
         tried = try_precisions(material, draft, stages)
         stages.precision = ""

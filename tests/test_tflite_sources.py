@@ -30,6 +30,7 @@ from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
+from edge_runtime.bundle import append_members  # noqa: E402
 from edge_runtime.image_input import ImageInput  # noqa: E402
 from edge_runtime.inputs import tensor_maker  # noqa: E402
 from tests import tflite_files  # noqa: E402
@@ -112,10 +113,10 @@ def test_a_head_is_added_to_a_file_that_was_built_from_tflite_files(
         )
 
 
-def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_not_the_other_way_round(
+def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_the_other_way_round(
     files: dict[str, Path], pictures: Path, tmp_path: Path
 ) -> None:
-    """A Keras model can be converted; what a file of Keras models was converted from is not known any more."""
+    """A Keras model is converted; what a backbone of Keras models is in operators is kept in its file."""
     saved = {name: tmp_path / f"{name}.keras" for name in files}
     for seed, (name, path) in enumerate(saved.items(), 1):
         tiny_classifier(tiny_base(), LABELS[name], seed).save(path)
@@ -126,10 +127,20 @@ def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_not_the_other_way_r
         assert opened.head_names == ("animals", "garden")
     made = build(config(tmp_path, {"animals": saved["animals"]}, pictures, precision="int8"))
     before = made.output.read_bytes()
+    grow = GrowConfig(made.output, made.output, calibration_data=pictures, min_agreement=0.5)
+    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(1e-2)))
     with pytest.raises(NoSharedBackboneError, match="found another"):
-        head = replace(head, model=files["garden"])
-        add_head(GrowConfig(made.output, made.output, head=head, calibration_data=pictures, min_agreement=0.5))
+        add_head(replace(grow, head=replace(head, model=other)))
+    silent = {key: value for key, value in made.metadata.built.items() if key != "operators"}
+    old = tmp_path / "old.tflite"
+    metadata = replace(made.metadata, built=silent)
+    old.write_bytes(append_members(before[: metadata.model_bytes], metadata))
+    with pytest.raises(NoSharedBackboneError, match="give the Keras model, or build the file again"):
+        add_head(replace(grow, file=old, output=old, head=replace(head, model=files["garden"])))
     assert made.output.read_bytes() == before
+    add_head(replace(grow, head=replace(head, model=files["garden"])))
+    with MultiHeadClassifier(made.output) as opened:
+        assert opened.head_names == ("animals", "garden")
 
 
 def test_an_archive_with_one_file_is_that_file(files: dict[str, Path], tmp_path: Path, pixels: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from builder.reading.graph import INPUT, Ref, WeightPool, upstream
 from builder.reading.loading import load_classifiers
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.source_input import SourceInput
+from builder.reading.tflite.classifier import TfliteClassifier
 from builder.samples.calibration import SampleSet
 from builder.settings.config import MIXED
 from builder.settings.heads import HeadConfig
@@ -79,7 +80,7 @@ def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInp
     known = named_preprocessing(source_input.pixels.channels)
     if not _enters_alike(classifier, file):
         return source_input.entered(known["raw"])  # it fits in no way; why is said where it is cut
-    wanted = {tensor.digest for tensor in file.metadata.seam}
+    wanted = set(_seam_of(file, classifier).values())
     for entered in map(source_input.entered, known.values()):
         found = replace(classifier, source_input=entered)
         forms = [found, as_operators(found, WeightPool())] if _is_of_operators(file) else [found]
@@ -147,14 +148,14 @@ def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: 
 
 def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
     """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
-    path, seam = classifier.path, file.metadata.seam
+    path, seam = classifier.path, _seam_of(file, classifier)
     if not _enters_alike(classifier, file):
         raise NoSharedBackboneError(
             f"{path}: expected a model of {file.metadata.input}, as {file.path} takes; found one of "
             f"{classifier.source_input}"
         )
     places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
-    found = {tensor.name: places[tensor.digest] for tensor in seam if tensor.digest in places}
+    found = {name: places[digest] for name, digest in seam.items() if digest in places}
     if not found:
         raise NoSharedBackboneError(_another_backbone(classifier, file))
     graph = classifier.graph
@@ -167,8 +168,21 @@ def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[in
     return found, nodes
 
 
+def _seam_of(file: Finished, classifier: Classifier) -> dict[str, str]:
+    """The digests of the seam's tensors, as ``classifier`` would have them. Raises ``NoSharedBackboneError``."""
+    if not isinstance(classifier, TfliteClassifier) or _is_of_operators(file):
+        return {tensor.name: tensor.digest for tensor in file.metadata.seam}
+    told = file.metadata.built.get("operators")
+    if not isinstance(told, dict):
+        raise NoSharedBackboneError(
+            f"{classifier.path}: a .tflite file, and {file.path} was built from Keras models without saying what its "
+            "backbone is in operators; give the Keras model, or build the file again with this one among the others"
+        )
+    return {str(name): str(digest) for name, digest in told.items()}
+
+
 def _another_backbone(classifier: Classifier, file: Finished) -> str:
-    wanted = {tensor.digest for tensor in file.metadata.seam}
+    wanted = set(_seam_of(file, classifier).values())
     for words, source_input in _other_source_inputs(classifier.source_input, file):
         if wanted & set(replace(classifier, source_input=source_input).digests):
             return f"{classifier.path}: its base is that of {file.path}, but {words}"

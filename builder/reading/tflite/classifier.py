@@ -179,7 +179,7 @@ def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassif
     Raises ``ModelFileError``.
     """
     try:
-        graph = _once_each(in_one_form(read_operators(part, pool), pool))
+        graph = one_form(part, pool)
     except (UnreadableModelError, UnreadableTensorError) as error:
         raise ModelFileError(f"{source.path}: {error}") from error
     own = {f.name: getattr(source, f.name) for f in fields(Classifier)}
@@ -243,6 +243,11 @@ def _check_output(graph: Graph) -> None:
     shape = node.config["outputs"][graph.output.output]
     if [n for n in shape if n != 1] != list(shape[-1:]) and shape[-1] != 1:
         raise UnreadableModelError(f"expected scores (1, labels) at the end, found {shape}; not a classifier")
+
+
+def one_form(part: Part, pool: WeightPool) -> Graph:
+    """The operators of ``part`` as they are compared. Raises ``UnreadableModelError`` and ``UnreadableTensorError``."""
+    return _once_each(in_one_form(read_operators(part, pool), pool))
 
 
 def _once_each(graph: Graph) -> Graph:
