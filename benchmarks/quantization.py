@@ -24,9 +24,9 @@ import tensorflow as tf
 
 from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
 from builder.quantizing.baselines import baseline_int8
-from builder.quantizing.equalize import equalized
 from builder.quantizing.latency import backbone_ms
 from builder.quantizing.noise import snr_db
+from builder.quantizing.prepare import prepared
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.rounding import Learning, round_parts
@@ -63,13 +63,13 @@ WAYS = (
     STOCK,
     Way("litert-quantizer, MSE", algorithm="litert_mse"),
     Way("litert-quantizer, OCTAV", algorithm="litert_octav"),
-    Way("equalized", equalize=True),
+    Way("prepared", equalize=True),
     Way("percentile", ranges="percentile"),
     Way("mse", ranges="mse"),
     Way("bias corrected", rounding="bias"),
     Way("learnt, without refit", rounding="learnt", refit=False),
     Way("learnt", rounding="learnt"),
-    Way("learnt, equalized", equalize=True, rounding="learnt"),
+    Way("learnt, prepared", equalize=True, rounding="learnt"),
     Way("learnt, mse", ranges="mse", rounding="learnt"),
     DEFAULT,
     Way("its weights alone, computed in float", equalize=True, ranges="mse", rounding="learnt", precision="weights"),
@@ -105,8 +105,8 @@ def main() -> int:
 
 
 def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str, Part], dict[str, Part]]:
-    """Backbone and heads in float, perhaps equalized, and as ``way`` has them, calibrated on ``images``."""
-    model = equalized(subject.float_model, images[:64]) if way.equalize else subject.float_model
+    """Backbone and heads in float, perhaps prepared, and as ``way`` has them, calibrated on ``images``."""
+    model = prepared(subject.float_model, images) if way.equalize else subject.float_model
     measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
     ranges = pin(model, measured, subject.merged.source_input.input_range)
     if way.algorithm != OWN:

@@ -189,9 +189,24 @@ def test_a_head_on_others_pictures_is_judged_where_its_original_is_decided() -> 
     assert not on_others([True] * 100, [0.6] * 100, drift=0.05).passes(0.97)
     assert on_others([True] * 100, [0.6] * 100, drift=0.02).passes(0.97)
     assert on_others(near_ties, [0.19] * 10 + [0.6] * 90).passes(0.97)
+    assert on_others([True] * 100, [0.1] * 60 + [0.6] * 40, drift=0.02).decided_drift == pytest.approx(0.02)
     nothing_decided = on_others([True, False] * 5, [0.01] * 10)
     assert nothing_decided.passes(0.97)
     assert not nothing_decided.can_tell(0.97)
+
+
+def test_drift_on_others_pictures_counts_where_the_original_is_decided() -> None:
+    """Where two labels lie near each other, a small change of the logits moves their probabilities farthest."""
+    truth = np.asarray([[0.95, 0.05]] * 50 + [[0.52, 0.48]] * 50, np.float32)
+    change = np.asarray([0.01] * 50 + [0.1] * 50, np.float32)
+    for moved, passes in ((change, True), (change[::-1], False)):
+        found = truth - np.stack([moved, -moved], axis=1)
+        q = judge("a", np.arange(100), truth, found, "softmax", own_pictures=False)
+        assert q.drift == pytest.approx(0.055)
+        assert (q.decided_drift, q.passes(0.97)) == (pytest.approx(float(moved[0])), passes)
+    all_tie = judge("a", np.arange(50), truth[50:], truth[50:] - [[0.1, -0.1]], "softmax", own_pictures=False)
+    assert all_tie.decided == 0
+    assert not all_tie.passes(0.97)
 
 
 @pytest.mark.parametrize("labels", [2, 3, 8, 15])

@@ -1,4 +1,4 @@
-"""Prepare the float model for quantization: equalize channels, and measure the range of every activation."""
+"""Make the float model ready for quantization: prepare it (``prepare.py``), and measure the range of every activation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.merging.merged import Merged
+from builder.quantizing import prepare
 from builder.quantizing.coverage import SAMPLES, beyond_calibration
-from builder.quantizing.equalize import equalized
 from builder.quantizing.quantize import pin
 from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.samples.gathered import Samples
@@ -15,12 +15,10 @@ from builder.settings.config import OWN, BuildConfig
 from builder.support.progress import Stages
 from builder.tflite.parts import Range
 
-_EQUALIZING_SAMPLES = 64
-
 
 @dataclass(frozen=True)
 class Calibrated:
-    """``model``: float, equalized. ``ranges``: by tensor name, pinned at the input. ``beyond``: how far verification
+    """``model``: float, prepared. ``ranges``: by tensor name, pinned at the input. ``beyond``: how far verification
     samples lie outside the ranges of the calibration samples, see ``coverage``.
     """
 
@@ -36,8 +34,8 @@ def calibrate(config: BuildConfig, merged: Merged, float_model: bytes, samples: 
         source.device_input(s.tensors) for s in (samples.calibration, samples.verification.first(SAMPLES))
     )
     if config.equalize and own:
-        with stages("equalize", _EQUALIZING_SAMPLES) as advance:
-            float_model = equalized(float_model, inputs[:_EQUALIZING_SAMPLES], advance)
+        with stages("equalize", min(len(inputs), prepare.SAMPLES)) as advance:
+            float_model = prepare.prepared(float_model, inputs, advance)
     with stages("calibrate", len(inputs) + min(len(inputs), HEAD_SAMPLES) * len(merged.heads)) as advance:
         ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
     with stages("compare", min(len(inputs), SAMPLES) + len(held_out)) as advance:

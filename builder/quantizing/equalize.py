@@ -122,7 +122,7 @@ def _groups(part: Part) -> Iterable[_Group]:
     for op in part.operators:
         if _passes_on(part, op):
             continue
-        layer = _is_layer(part, op)
+        layer = is_layer(part, op)
         for i in op.inputs:
             if i in group_of and not (layer and i == op.inputs[0]):
                 group_of[i].scalable = False
@@ -159,7 +159,7 @@ def _keeps_scale(op: Any) -> bool:
     return fused_activation(op) in ("NONE", "RELU")
 
 
-def _is_layer(part: Part, op: Any) -> bool:
+def is_layer(part: Part, op: Any) -> bool:
     """Whether the operator has constant weights that no other uses, for pairs of channels or for each channel."""
     if operator_name(part, op) not in _LAYERS or len(op.inputs) != 3:
         return False
@@ -174,7 +174,7 @@ def _reading(part: Part, op: Any, values: np.ndarray) -> np.ndarray:
     """The largest weight that reads each channel, (channels,), relative to the largest contribution of any channel to its
     output, so that neither the scale of outputs nor that of channels matters. ``values``: ranges of the channels.
     """
-    weights = np.abs(_weights(part, op))
+    weights = np.abs(weights_of(part, op))
     if operator_name(part, op) == "DEPTHWISE_CONV_2D":
         return np.asarray(1 / np.maximum(values, 1e-30))  # each channel has a scale of its own
     flat = weights.reshape(weights.shape[0], -1, weights.shape[-1])
@@ -183,8 +183,8 @@ def _reading(part: Part, op: Any, values: np.ndarray) -> np.ndarray:
 
 
 def _scale_outputs(part: Part, op: Any, scale: np.ndarray) -> None:
-    weights, bias = _weights(part, op), constant(part, op.inputs[2], np.float32)
-    assert bias is not None  # _is_layer
+    weights, bias = weights_of(part, op), constant(part, op.inputs[2], np.float32)
+    assert bias is not None  # is_layer
     depthwise = operator_name(part, op) == "DEPTHWISE_CONV_2D"
     shape = (1, 1, 1, -1) if depthwise else (-1,) + (1,) * (weights.ndim - 1)
     part.set_constant(op.inputs[1], weights * scale.reshape(shape))
@@ -192,10 +192,10 @@ def _scale_outputs(part: Part, op: Any, scale: np.ndarray) -> None:
 
 
 def _scale_inputs(part: Part, op: Any, scale: np.ndarray) -> None:
-    part.set_constant(op.inputs[1], _weights(part, op) * scale)
+    part.set_constant(op.inputs[1], weights_of(part, op) * scale)
 
 
-def _weights(part: Part, op: Any) -> np.ndarray:
+def weights_of(part: Part, op: Any) -> np.ndarray:
     found = constant(part, op.inputs[1], np.float32)
-    assert found is not None  # _is_layer
+    assert found is not None  # is_layer
     return found

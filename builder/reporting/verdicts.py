@@ -32,7 +32,7 @@ def _figures(q: HeadQuality, noun: str) -> str:
 def _below(q: HeadQuality, min_agreement: float) -> str:
     bar = q.bar(min_agreement)
     if q.upper >= bar:
-        return f"and its probabilities drift by {q.drift:.3f} on average, more than {MOST_DRIFT:g}"
+        return f"and its probabilities drift there by {q.decided_drift:.3f} on average, more than {MOST_DRIFT:g}"
     return f"and even {q.upper:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
 
 

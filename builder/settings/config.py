@@ -118,7 +118,7 @@ class BuildConfig(WithLimits):
     Attributes:
         precision: One of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals.
         algorithm: One of ``ALGORITHMS``; the others are baselines, which make int8 alone, in their own way.
-        equalize: Even out the channels of linear tensors (``quantizing.equalize``).
+        equalize: Prepare the float network for int8 (``quantizing.prepare``).
         ranges: How the ranges of activations are estimated (``quantizing.ranges``).
         rounding: ``learnt`` from the calibration samples, to the ``nearest`` integer, or that and the mean error taken up
             by the ``bias``.
@@ -150,7 +150,9 @@ class BuildConfig(WithLimits):
     algorithm: Annotated[
         str, one_of(ALGORITHMS), Field(description="Algorithm that makes int8; all but the first are baselines.")
     ] = OWN
-    equalize: Annotated[Flag, Field(description="Equalize the channel scales of linear tensors.")] = True
+    equalize: Annotated[
+        Flag, Field(description="Prepare the float network for int8: equal channel scales, and spare channels in use.")
+    ] = True
     ranges: Annotated[str, one_of(ESTIMATES), Field(description="How the ranges of activations are estimated.")] = "mse"
     rounding: Rounding = "learnt"
     refit: Annotated[Flag, Field(description="Learnt rounding corrects the errors of earlier layers.")] = True

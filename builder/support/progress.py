@@ -18,7 +18,7 @@ WORDS = {
     "find": "finding what the models share",
     "merge": "merging the models",
     "convert": "converting to TensorFlow Lite",
-    "equalize": "equalizing the channels",
+    "equalize": "preparing the float network",
     "calibrate": "measuring activation ranges",
     "compare": "comparing calibration and verification samples",
     "originals": "running the original models",
