@@ -159,7 +159,7 @@ def _read(
 
 def labels_text(labels: Sequence[str]) -> bytes:
     """What a labels member holds: a label a line."""
-    return "".join(f"{label}\n" for label in labels).encode()
+    return "\n".join([*labels, ""]).encode()
 
 
 def _member(name: str, compress_type: int) -> zipfile.ZipInfo:

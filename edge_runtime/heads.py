@@ -86,7 +86,8 @@ class Heads:
     def __init__(
         self, own: Sequence[HeadSource], packed: Sequence[HeadSource], everything: Optional[AllHeads], seam: Seam
     ) -> None:
-        self._own, self._sources, self._all, self._seam = len(own), (*own, *packed), everything, seam
+        self._sources, self._all, self._seam = (*own, *packed), everything, seam
+        self._own = frozenset(range(len(own)))
         self.infos = tuple(source.info for source in self._sources)
         self.models = {source.model for source in self._sources}
         self.index = {info.head_name: i for i, info in enumerate(self.infos)}
@@ -119,14 +120,15 @@ class Heads:
 
         Returns what gives the scores of the first, the second and so on.
         """
-        everything, own = self._all, self._own
-        if everything is None or not everything.worth(len({index for index in chosen if index < own})):
+        everything, asked = self._all, set(chosen)
+        beyond = asked - self._own
+        if everything is None or not everything.worth(len(asked) - len(beyond)):
             return [self.one(features, index) for index in chosen].__getitem__
         found, starts = everything.scores(self._seam.tensors(features, everything.reads)), everything.starts
-        packed = {index: self.one(features, index) for index in chosen if index >= own}
+        packed = {index: self.one(features, index) for index in beyond}
 
         def scores(place: int) -> np.ndarray:
             index = chosen[place]
-            return packed[index] if index >= own else found[starts[index] : starts[index + 1]]
+            return packed[index] if index in packed else found[starts[index] : starts[index + 1]]
 
         return scores

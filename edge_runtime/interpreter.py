@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from typing import IO, Any, Iterator, Optional, Tuple, Union
+from typing import IO, Any, ContextManager, Iterator, Optional, Tuple, Union
 
 from edge_runtime.errors import InterpreterError
 from edge_runtime.escape import has_halves
@@ -96,15 +96,19 @@ class _FirstRun:
     over = False
 
 
-@contextlib.contextmanager
-def without_notices() -> Iterator[None]:
+def without_notices() -> ContextManager[None]:
     """Around a run: native code's lines that begin with INFO stay off standard error; all others come when it is over."""
     held = None if _FirstRun.over else _held_back()
     _FirstRun.over = True
-    if held is None:
-        yield
-        return
-    (saved, log), watched = held, faulthandler.is_enabled()
+    return _NO_NOTICES if held is None else _without_notices(*held)
+
+
+_NO_NOTICES = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_notices(saved: int, log: IO[bytes]) -> Iterator[None]:
+    watched = faulthandler.is_enabled()
     faulthandler.enable(saved)  # last words are not held back
     with log:
         os.dup2(log.fileno(), 2)

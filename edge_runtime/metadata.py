@@ -270,7 +270,7 @@ def _head(item: Any) -> HeadInfo:
     except ValueError as error:
         raise BundleError(f"{error}") from error
     labels = field_of(item, "labels", list)
-    if not labels or not all(isinstance(label, str) and label for label in labels):
+    if set(map(type, labels)) != {str} or not all(labels):
         raise BundleError(f"expected the labels of {name} as a list of strings, found {labels!r:.60}")
     activation = one_of(item.get("activation"), ACTIVATIONS, "activation")
     title = bounded_text(f"the title of {name}", item.get("title", ""))

@@ -168,12 +168,16 @@ class Model:
         graph, self.signatures = tables.scalars(4, "u4"), tables.vectors(2, 1).texts()
         count = len(self.first) - 1
         refuse_where(graph >= count, lambda i: f"a signature of subgraph {graph[i]}, where there are {count}")
-        _check_names(self.signatures, "signatures")
+        check_texts(self.signatures, "signatures")
+        if len(set(self.signatures)) != len(self.signatures):
+            raise BundleError("two signatures of one name")
         self.signature_tensors: List[List[Tuple[str, ...]]] = []  # names of the inputs of each, and of the outputs
         for field in (0, 1):
             maps = tables.vectors(field, 4)
             entries, which = maps.tables()
-            names, tensor = entries.vectors(0, 1).texts(), entries.scalars(1, "u4")[which]
+            texts, tensor = entries.vectors(0, 1).texts(), entries.scalars(1, "u4")[which]
+            check_texts(texts, "inputs or outputs")
+            names = [text.decode("utf-8") for text in texts]
             own = graph[maps.owners]
             # Files are about whose signature names what lies behind the first operator: that does no harm.
             wrong = tensor >= (self.first[1:] - self.first[:-1])[own]
@@ -182,10 +186,10 @@ class Model:
                 constant = self.tensors.constant[self.tensor_of[self.first[own] + tensor]]
                 refuse_where(constant, lambda i: "a signature whose input is constant")
             ends = [0, *maps.ends.tolist()]
-            own_names = [[names[j] for j in which[a:b].tolist()] for a, b in zip(ends, ends[1:])]
-            for found in own_names:
-                _check_names(found, "inputs or outputs")
-            self.signature_tensors.append([tuple(name.decode("utf-8") for name in found) for found in own_names])
+            own_names = [tuple(names[j] for j in which[a:b].tolist()) for a, b in zip(ends, ends[1:])]
+            if any(len(set(found)) != len(found) for found in own_names if len(found) > 1):
+                raise BundleError("two inputs or outputs of one name")
+            self.signature_tensors.append(own_names)
 
 
 def check_texts(texts: Sequence[bytes], what: str) -> None:
@@ -194,9 +198,3 @@ def check_texts(texts: Sequence[bytes], what: str) -> None:
         b"\n".join(texts).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BundleError(f"{what} with a name that is no UTF-8") from error
-
-
-def _check_names(texts: Sequence[bytes], what: str) -> None:
-    check_texts(texts, what)
-    if len(set(texts)) != len(texts):
-        raise BundleError(f"two {what} of one name")

@@ -27,7 +27,7 @@ class _Settings(NamedTuple):
 
     kind: List[int]
     place: List[int]
-    content: List[bytes]  # what makes two equal
+    content: List[Any]  # what makes two equal
 
 
 def check_operators(model: Model, scale: np.ndarray, per_channel: np.ndarray) -> None:
@@ -86,15 +86,13 @@ def _forms(model: Model, scale: np.ndarray, per_channel: np.ndarray) -> Tuple[np
     columns = [tensors.type, tensors.rank, content, scale > 0, per_channel]
     rows = np.concatenate([np.stack(columns, 1).astype(np.int64), tensors.shape], 1)
     blob, width = rows.tobytes(), rows.shape[1] * 8
-    numbers: Dict[bytes, int] = {}
-    found, examples = [], []
-    for i in range(len(rows)):
-        key = blob[i * width : (i + 1) * width]
-        if key not in numbers:
-            numbers[key] = len(numbers)
-            examples.append(_operand(model, i, rows[i].tolist()))
-        found.append(numbers[key])
-    return np.asarray(found, np.int32), examples
+    keys = [blob[start : start + width] for start in range(0, len(blob), width)]
+    first: Dict[bytes, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    numbers = {key: number for number, key in enumerate(first)}
+    examples = [_operand(model, i, rows[i].tolist()) for i in first.values()]
+    return np.asarray([numbers[key] for key in keys], np.int32), examples
 
 
 def _operand(model: Model, tensor: int, row: Sequence[int]) -> Operand:
@@ -121,12 +119,12 @@ def _settings(model: Model) -> _Settings:
     kinds, places = own.scalars(3, "u1"), own.targets(4)
     there = np.flatnonzero(places)
     tables = Tables(model.data, places[there])
-    content = [b""] * len(own)
-    rows = zip(there.tolist(), tables.places.tolist(), tables.vtables.tolist(), tables.sizes.tolist())
-    for index, place, vtable, size in rows:
-        # A list within the options lies elsewhere: its distance says nothing, its place does.
-        lists = place if kinds[index] in (17, 30) else vtable
-        content[index] = struct.pack("<qq", int(kinds[index]), lists) + model.data.bytes(place + 4, place + size)
+    # A list within the options lies elsewhere: its distance says nothing, its place does.
+    lists = np.where(np.isin(kinds[there], (17, 30)), tables.places, tables.vtables)
+    content: List[Any] = [None] * len(own)
+    rows = kinds[there].tolist(), lists.tolist(), model.data.pieces(tables.places + 4, tables.sizes - 4)
+    for index, *key in zip(there.tolist(), *rows):
+        content[index] = tuple(key)
     return _Settings(kinds.tolist(), places.tolist(), content)
 
 

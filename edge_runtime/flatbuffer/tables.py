@@ -15,6 +15,7 @@ from edge_runtime.errors import BundleError
 
 _KINDS = {"u1": 1, "i1": 1, "u2": 2, "u4": 4, "i4": 4, "f4": 4, "i8": 8}  # little-endian, and bytes each
 _SHIFT = {2: 1, 4: 2, 8: 3}
+_Pieces = List[bytes]  # in ``Data`` the word is a method's
 
 
 def refuse_where(wrong: Any, words: Callable[[int], str]) -> None:
@@ -58,6 +59,19 @@ class Data:
 
     def bytes(self, start: int, end: int) -> bytes:
         return bytes(self.raw[start:end])
+
+    def pieces(self, starts: np.ndarray, sizes: np.ndarray) -> _Pieces:
+        """Many of them at once."""
+        blob, ends = self.read("u1", spread(starts, sizes)).tobytes(), np.cumsum(sizes).tolist()
+        return [blob[a:b] for a, b in zip([0, *ends], ends)]
+
+
+def spread(starts: np.ndarray, counts: np.ndarray, width: int = 1) -> np.ndarray:
+    """Where the items of ``width`` bytes are, ``counts`` of them from each of ``starts`` on."""
+    ends = np.cumsum(counts)
+    first = np.repeat(starts - width * (ends - counts), counts)
+    found: np.ndarray = first + width * np.arange(len(first))
+    return found
 
 
 class Tables:
@@ -150,11 +164,9 @@ class Vectors:
         which[order] = np.cumsum(new) - 1
         return Tables(self._data, places[order[new]]), which
 
-    def texts(self) -> Tuple[bytes, ...]:
+    def texts(self) -> _Pieces:
         """Of strings: their bytes."""
-        return tuple(self._data.bytes(a, a + n) for a, n in zip(self.starts.tolist(), self.counts.tolist()))
+        return self._data.pieces(self.starts, self.counts)
 
     def _items(self) -> np.ndarray:
-        first = np.repeat(self.starts - self._width * (self.ends - self.counts), self.counts)
-        found: np.ndarray = first + self._width * np.arange(self.total)
-        return found
+        return spread(self.starts, self.counts, self._width)
