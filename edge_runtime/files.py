@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from typing import IO, Any, Iterator
 
 DRAFT = ".edge-runtime-"  # how the names of drafts begin
@@ -52,6 +51,8 @@ def read_file(path: Any, most: int) -> bytes:
 @contextlib.contextmanager
 def draft_beside(path: Any) -> Iterator[str]:
     """An empty file in the folder of ``path``, its owner's alone; gone at the end unless it was renamed."""
+    import tempfile  # imports random and hashes: most only read
+
     handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=os.path.dirname(os.path.abspath(path)))
     os.close(handle)
     try:

@@ -8,7 +8,6 @@ import importlib
 import os
 import re
 import sys
-import tempfile
 from typing import IO, Any, ContextManager, Iterator, Optional, Tuple, Union
 
 from edge_runtime.errors import InterpreterError
@@ -129,7 +128,7 @@ def _held_back() -> Optional[Tuple[int, IO[bytes]]]:
     """A copy of standard error and a file in its place; None where there is no standard error, or no room for a file."""
     try:
         sys.stderr.flush()
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed where it was filled
+        log = _scratch_file()
     except (OSError, AttributeError, ValueError):
         return None
     try:
@@ -137,6 +136,15 @@ def _held_back() -> Optional[Tuple[int, IO[bytes]]]:
     except OSError:
         log.close()
         return None
+
+
+def _scratch_file() -> IO[bytes]:
+    in_memory = getattr(os, "memfd_create", None)  # of Linux, from Python 3.8 on
+    if in_memory is not None:
+        return os.fdopen(in_memory("notices"), "w+b")
+    import tempfile  # imports random and hashes, for one file
+
+    return tempfile.TemporaryFile()
 
 
 def _as_given(path: str) -> Union[str, bytes]:

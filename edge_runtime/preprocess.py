@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import Any, Iterator, Tuple, Union
+import struct
+from typing import IO, Any, Iterator, Tuple, Union
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from edge_runtime.errors import PictureError
 from edge_runtime.files import open_file
@@ -48,7 +49,7 @@ def image_tensor(picture: Picture, spec: ImageInput) -> np.ndarray:
 
 def stored_tensor(data: bytes, spec: ImageInput, *, name: str = "the picture") -> np.ndarray:
     """The same for the bytes of a picture file, bit for bit as from its path. Raises ``PictureError``."""
-    with _picture_errors(name), Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+    with _picture_errors(name), _opened(io.BytesIO(data)) as image:
         return _fit(_decoded(image, spec, name, margin=2), spec)[None]
 
 
@@ -79,9 +80,20 @@ def _from_array(array: np.ndarray, spec: ImageInput) -> Image.Image:
 
 
 def _file_tensor(path: str, spec: ImageInput) -> np.ndarray:
-    with _picture_errors(path), open_file(path) as file, Image.open(file, formats=tuple(FORMATS)) as image:
+    with _picture_errors(path), open_file(path) as file, _opened(file) as image:
         # Twice the size is kept for the filter to do the rest.
         return _fit(_decoded(image, spec, path, margin=2), spec)[None]
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """``Image.open`` with ``FORMATS``. A JPEG, as most are, skips it: it imports the decoders of four formats besides."""
+    if file.read(3) == b"\xff\xd8\xff":
+        with contextlib.suppress(
+            SyntaxError, IndexError, TypeError, struct.error
+        ):  # what ``Image.open`` takes for no JPEG
+            file.seek(0)
+            return JpegImagePlugin.JpegImageFile(file)
+    return Image.open(file, formats=tuple(FORMATS))
 
 
 def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) -> Image.Image:

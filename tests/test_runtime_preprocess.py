@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from dataclasses import replace
@@ -399,6 +401,23 @@ BROKEN = {
     "short.tif": b"II*\0\x08\0\0\0\xff\xff",
     "short.webp": b"RIFF\0\0\0\0WEBPVP8 ",
 }
+
+
+def test_a_jpeg_of_several_pictures_is_its_first_and_a_jpeg_needs_no_other_decoder(tmp_path: Path) -> None:
+    first, second = (plain(colour) for colour in ((200, 10, 60), (0, 99, 9)))
+    first.save(tmp_path / "several.jpg", "MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "one.jpg", "JPEG")
+    several, one = (image_tensor(tmp_path / name, SPEC) for name in ("several.jpg", "one.jpg"))
+    np.testing.assert_array_equal(several, one)
+    program = (
+        "import sys\nfrom edge_runtime.image_input import ImageInput\nfrom edge_runtime.preprocess import image_tensor\n"
+        "image_tensor(sys.argv[1], ImageInput(32, 32))\nprint([m for m in sys.modules if 'Plugin' in m])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "one.jpg"], capture_output=True, text=True, check=True
+    )
+    assert "JpegImagePlugin" in done.stdout
+    assert "BmpImagePlugin" not in done.stdout
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".eps", ""])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from edge_runtime.flatbuffer.tensors import check_content, scales_of, shape_of
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TensorFlow Lite flatbuffer
 
 
-@dataclass(frozen=True)
-class ModelLimits:
+class ModelLimits(NamedTuple):
     """``items``: of any one kind of table or list. ``arena_bytes``: of the tensors between the operators."""
 
     items: int = 1_000_000
