@@ -117,9 +117,14 @@ def read_subgraphs(model: bytes) -> list[Part]:
 
 def file_metadata(model: bytes) -> dict[str, bytes]:
     """What other tools left in the file, by name."""
-    tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    entries = {entry.name.decode(): _content(tree.buffers[entry.buffer], model) for entry in tree.metadata or ()}
-    return {name: content.tobytes() for name, content in entries.items() if content is not None}
+    root, found = schema.Model.GetRootAs(model, 0), dict[str, bytes]()  # without its operators, which take the time
+    for entry in map(root.Metadata, range(root.MetadataLength())):
+        if entry.Buffer() >= root.BuffersLength():
+            raise IndexError(f"metadata in buffer {entry.Buffer()} of {root.BuffersLength()}")
+        content = _content(schema.BufferT.InitFromObj(root.Buffers(entry.Buffer())), model)
+        if content is not None:
+            found[entry.Name().decode()] = content.tobytes()
+    return found
 
 
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
