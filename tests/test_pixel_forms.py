@@ -30,6 +30,7 @@ STEPS: dict[str, Step] = {
     "by channel": lambda x: x * ops.convert_to_tensor([1.0, 2.0, -3.0]) + ops.convert_to_tensor([0.5, 0.25, 0.125]),
     "rescaling": lambda x: layers.Rescaling(2.0, offset=-1.0)(x),
     "rescaling by channel": lambda x: layers.Rescaling([1.0, 2.0, 4.0], offset=[1.0, 2.0, 3.0])(x),
+    "rescaling by arrays": lambda x: layers.Rescaling(np.array([1.0, 2.0, 4.0]), offset=np.ones(3))(x),
     "normalization": lambda x: layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 9.0, 16.0])(x),
     "inverse": lambda x: layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 9.0, 16.0], invert=True)(x),
     "cast": lambda x: ops.cast(x, "float32"),

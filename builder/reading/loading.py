@@ -11,6 +11,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.formats.applications import Application
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
+from builder.reading.scaling_notes import scaling_notes
 from builder.reading.source_input import SourceInput
 from builder.reading.text_input import TextSourceInput, check_embedding
 from builder.settings.config import BuildConfig
@@ -73,6 +74,9 @@ def _load(
     if unsaid is not None and isinstance(source_input, PictureSourceInput) and source_input.unsaid:
         classifier = replace(classifier, source_input=unsaid(classifier, source_input))
     classifier = replace(classifier, source_input=_declared(classifier, head, text))
+    if isinstance(classifier.source_input, PictureSourceInput):
+        doubts = scaling_notes(head.name, classifier.source_input, classifier.graph)
+        classifier = replace(classifier, notes=(*classifier.notes, *doubts))
     classifier.original.start()  # its framework is imported while others are read
     return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
 

@@ -19,6 +19,11 @@ from builder.reading.spelling import moments
 from builder.settings.input_scaling import PixelTransform
 
 _MOVING = ("Resizing", "CenterCrop", "Cropping2D", "UpSampling2D")
+# What gives a number for a pixel as it was or as a mean of its neighbours, wherever it brings it.
+_SPREADING = (
+    *_MOVING, "AveragePooling2D", "Flip", "GetItem", "MaxPooling2D", "Pad", "Permute", "Resize", "Transpose",
+    "ZeroPadding2D",
+)  # fmt: skip
 _FLOATS = (None, "float32", "float64")  # None: float32 is what is left out of a definition
 
 
@@ -52,19 +57,42 @@ def without_leading_pixels(graph: Graph, channels: int) -> tuple[Graph, PixelTra
     return renumber(graph, [*moved, *kept], alias), transform
 
 
+def scaled_inside(graph: Graph, channels: int) -> PixelTransform:
+    """What is done to the values of pixels in front of a network, also where it cannot leave it, as behind padding."""
+    forms = _forms(graph, channels, lambda node, first: first if node.kind in _SPREADING and first.stacked else None)
+    for ref in sorted(forms, reverse=True):
+        transform = _transform(forms[ref])
+        if transform is not None and _reads_only(graph, ref):
+            return transform
+    return PixelTransform().of(channels)
+
+
 def _leading_pixels(graph: Graph, channels: int) -> tuple[Ref, tuple[int, ...], PixelTransform]:
     """Where the network proper begins, and what makes of the pixels what it reads there."""
+    forms = _forms(graph, channels)
+    for ref in sorted(forms, reverse=True):
+        transform = _transform(forms[ref])
+        if transform is not None and ref != graph.output and _reads_only(graph, ref):
+            return ref, forms[ref].moved, transform
+    return Ref(INPUT, 0), (), PixelTransform().of(channels)
+
+
+def _forms(
+    graph: Graph, channels: int, otherwise: Callable[[Node, PixelForm], PixelForm | None] = lambda node, first: None
+) -> dict[Ref, PixelForm]:
+    """Of all tensors that have one. ``otherwise``: of a node that gives none, and the form of what it reads."""
     forms = {Ref(INPUT, 0): PixelForm(np.eye(channels), np.zeros(channels))}
     for i, node in enumerate(graph.nodes):
         if is_keras(node.definition):
             found = _form(node, forms)
             if found is not None:
                 forms[Ref(i, 0)] = found._replace(moved=(*found.moved, i)) if _moves(node) else found
-    for ref in sorted(forms, reverse=True):
-        transform = _transform(forms[ref])
-        if transform is not None and ref != graph.output and _reads_only(graph, ref):
-            return ref, forms[ref].moved, transform
-    return Ref(INPUT, 0), (), PixelTransform().of(channels)
+                continue
+            read = [forms.get(ref) for ref in node.inputs()]
+            found = otherwise(node, read[0]) if len(read) == 1 and read[0] is not None else None
+            if found is not None:
+                forms[Ref(i, 0)] = found
+    return forms
 
 
 def _moves(node: Node) -> bool:
@@ -106,7 +134,8 @@ def _form(node: Node, forms: Mapping[Ref, PixelForm]) -> PixelForm | None:
     if _moves(node):
         return first if first.stacked else None
     if node.kind == "Rescaling":
-        return _scaled(first, node.config["scale"], node.config.get("offset", 0.0))
+        scale, offset = (_constant(node.config.get(key, 0.0)) for key in ("scale", "offset"))
+        return None if scale is None or offset is None else _scaled(first, scale, offset)
     if node.kind == "Normalization" and set(np.ravel(node.config["axis"]).tolist()) <= {-1, 3, None}:
         mean, deviation = moments(node)
         # As Keras computes it: (x - mean) / deviation, and its inverse on request.

@@ -9,6 +9,7 @@ from builder.reading.formats.stored import StoredModel, is_merged
 from builder.reading.graph import Graph
 from builder.reading.keras_graph import input_shapes
 from builder.reading.picture_input import PictureSourceInput, declared_pixels
+from builder.reading.scaling_notes import scales_pixels
 from builder.reading.simplify import leading_resize, simplify, without_no_ops
 from builder.reading.text_input import TextSourceInput, check_embedding, reads_tokens, split_vectorization
 from builder.settings.heads import ResizeConfig
@@ -38,7 +39,8 @@ def read_source_input(
         channels = _channels(shape, stored.path)
         declared = declared_pixels(preprocessing, stored.origin.preprocessing, channels, stored.path)
         simple, pixels = simplify(graph, declared)
-        settled = is_merged(stored.definition) or preprocessing is not None or stored.origin.preprocessing is not None
+        said = preprocessing is not None or stored.origin.preprocessing is not None
+        settled = said or is_merged(stored.definition) or scales_pixels(simple, channels)
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
         if inside is None:
             size = _picture_size(shape, stored, size)

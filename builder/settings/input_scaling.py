@@ -55,6 +55,13 @@ class PixelTransform:
         swapped = PixelTransform(scale, offset, tuple(self.order[c] for c in other.order))
         return swapped.then(other.scale, other.offset)
 
+    def before(self, whole: PixelTransform) -> PixelTransform:
+        """What follows this transform where the two together are ``whole``."""
+        order = tuple(self.order.index(c) for c in whole.order)
+        scale = tuple(w / self.scale[c] for w, c in zip(whole.scale, order, strict=True))
+        offset = tuple(w - s * self.offset[c] for w, s, c in zip(whole.offset, scale, order, strict=True))
+        return PixelTransform(scale, offset, order)
+
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (..., channels) from pixels 0..255 (..., channels), of colours in the order RGB."""
         x = pixels[..., list(self.order)].astype(np.float32)

@@ -1,0 +1,145 @@
+"""Pixels are scaled once: a preprocessing both outside a model and in it, or half of one, is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from keras import layers, ops  # noqa: E402
+
+from builder.reading.formats.stored import live_weights  # noqa: E402
+from builder.reading.graph import WeightPool  # noqa: E402
+from builder.reading.keras_graph import read_graph  # noqa: E402
+from builder.reading.layers import canonical_layers  # noqa: E402
+from builder.reading.loading import load_classifiers  # noqa: E402
+from builder.reading.picture_input import PictureSourceInput  # noqa: E402
+from builder.reading.scaling_notes import scales_pixels, scaling_notes  # noqa: E402
+from builder.reading.simplify import simplify  # noqa: E402
+from builder.settings.heads import HeadConfig  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
+from builder.support.naming import as_options  # noqa: E402
+from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
+
+SIZE = 8
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+Step = Callable[[Any], Any]
+# Each brings pixels 0..255 to what networks are trained on.
+WHOLE: dict[str, Step] = {
+    "rescaling to 0..1": lambda x: layers.Rescaling(1 / 255)(x),
+    "rescaling to -1..1": lambda x: layers.Rescaling(1 / 127.5, offset=-1)(x),
+    "rescaling by other numbers": lambda x: layers.Rescaling(1 / 128, offset=-0.99)(x),
+    "operations": lambda x: x / 127.5 - 1.0,
+    "torch in operations": keras.applications.densenet.preprocess_input,
+    "caffe in operations": keras.applications.resnet50.preprocess_input,
+    "normalization of pixels": lambda x: layers.Normalization(mean=255 * MEAN, variance=(255 * DEVIATION) ** 2)(x),
+    "normalization of these pictures": lambda x: layers.Normalization(mean=[117.0, 101, 99], variance=[3900.0] * 3)(x),
+    "as EfficientNet": lambda x: layers.Rescaling(1 / DEVIATION**0.5)(
+        layers.Normalization(mean=MEAN, variance=DEVIATION**2)(layers.Rescaling(1 / 255)(x))
+    ),
+}
+# Each is the second part of one, of pixels 0..1.
+HALF: dict[str, Step] = {
+    "rescaling of 0..1": lambda x: layers.Rescaling(2.0, offset=-1.0)(x),
+    "operations of 0..1": lambda x: (x - 0.5) * 2.0,
+    "normalization of 0..1": lambda x: layers.Normalization(mean=MEAN, variance=DEVIATION**2)(x),
+}
+PLACES: dict[str, Callable[[Step], list[Step]]] = {
+    "alone": lambda step: [step],
+    "before Resizing": lambda step: [step, lambda x: layers.Resizing(6, 6)(x)],
+    "behind Resizing": lambda step: [lambda x: layers.Resizing(6, 6)(x), step],
+    "behind Resizing with a margin": lambda step: [lambda x: layers.Resizing(6, 9, pad_to_aspect_ratio=True)(x), step],
+    "behind a crop": lambda step: [lambda x: layers.CenterCrop(6, 6)(x), step],
+    "behind padding": lambda step: [lambda x: layers.ZeroPadding2D(1)(x), step],
+    "behind padding as an operation": lambda step: [lambda x: ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), step],
+    "behind a turn": lambda step: [lambda x: ops.transpose(x, (0, 2, 1, 3)), step],
+    "behind pooling": lambda step: [lambda x: layers.AveragePooling2D(2)(x), step],
+    "behind augmentation": lambda step: [lambda x: layers.RandomFlip()(x), step],
+}
+
+
+def notes(steps: list[Step], outside: str | None) -> tuple[str, ...]:
+    image = x = keras.Input((SIZE, SIZE, 3))
+    for step in steps:
+        x = step(x)
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    definition = keras.saving.serialize_keras_object(model)
+    graph = read_graph(definition, live_weights(model), pool=WeightPool(), canonical=canonical_layers())
+    declared = PREPROCESSING[outside or "raw"]
+    simple, pixels = simplify(graph, declared)
+    settled = outside is not None or scales_pixels(simple, 3)
+    return scaling_notes("h", PictureSourceInput((SIZE, SIZE), pixels, declared, settled=settled), simple)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("inside", WHOLE)
+def test_a_preprocessing_inside_is_enough_and_one_outside_too_many(inside: str, place: str) -> None:
+    steps = PLACES[place](WHOLE[inside])
+    assert notes(steps, None) == notes(steps, "raw") == ()
+    for outside in ("unit", "tf", "torch", "caffe"):
+        # what subtracts means of pixels in front of a division by 255 might be meant, and is told all the same
+        (told,) = notes(steps, outside)
+        assert "done twice" in told and 'preprocessing = "raw"' in told, outside
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("inside", HALF)
+def test_half_of_one_inside_wants_the_other_outside(inside: str, place: str) -> None:
+    steps = PLACES[place](HALF[inside])
+    assert notes(steps, "unit") == ()
+    assert notes(steps, "raw") == ()  # the user has the last word
+
+
+@pytest.mark.parametrize("inside", HALF)
+def test_half_of_one_alone_is_told(inside: str) -> None:
+    (told,) = notes([HALF[inside]], None)
+    assert "second part" in told and 'preprocessing = "unit"' in told
+
+
+@pytest.mark.parametrize("outside", [None, *PREPROCESSING])
+def test_a_model_that_scales_nothing_is_told_nothing(outside: str | None) -> None:
+    for steps in ([], [lambda x: layers.ZeroPadding2D(1)(x)], [lambda x: layers.Resizing(6, 6)(x)]):
+        assert notes(steps, outside) == ()
+
+
+@pytest.mark.parametrize(
+    ("outside", "step"),
+    [
+        ("caffe", lambda x: layers.Rescaling(1 / 127.5)(x)),
+        ("tf", lambda x: layers.Rescaling(0.5, offset=0.5)(x)),
+        ("tf", lambda x: layers.Normalization(mean=[-0.1, -0.2, -0.2], variance=[0.3, 0.3, 0.3])(x)),
+        ("unit", lambda x: layers.Rescaling(255.0)(x)),
+        ("torch", lambda x: layers.Normalization(mean=[0.1, 0.1, 0.2], variance=[1.1, 1.2, 0.9])(x)),
+    ],
+)
+def test_what_goes_together_is_told_nothing(outside: str, step: Step) -> None:
+    assert notes([step], outside) == ()
+
+
+def test_what_follows_a_transform_in_a_whole() -> None:
+    for first in PREPROCESSING.values():
+        for other in (*PREPROCESSING.values(), PixelTransform((1.0, 2.0, 3.0), (0.5, 0.0, -1.0), (1, 2, 0))):
+            assert first.before(first.followed_by(other)).identity == other.identity
+
+
+def test_the_note_is_of_the_loaded_model_and_calls_settings_as_the_user_does(tmp_path: Path) -> None:
+    inside = [layers.Resizing(32, 32), layers.Rescaling(1 / 127.5, offset=-1)]
+    tiny_classifier(tiny_base(), 3, before=inside).save(tmp_path / "h.keras")
+    head = HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), PREPROCESSING["tf"])
+    with as_options():
+        (classifier,) = load_classifiers([head])
+    assert [note for note in classifier.notes if "done twice" in note and "--preprocessing h=raw" in note]
+    (classifier,) = load_classifiers([HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), None)])
+    assert classifier.notes == ()
+
+
+def test_a_scaling_behind_padding_is_not_asked_for(tmp_path: Path) -> None:
+    inside = [layers.ZeroPadding2D(2), layers.Rescaling(1 / 127.5, offset=-1), layers.CenterCrop(32, 32)]
+    tiny_classifier(tiny_base(), 3, before=inside).save(tmp_path / "h.keras")
+    (classifier,) = load_classifiers([HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), None)])
+    assert classifier.notes == ()
