@@ -246,7 +246,7 @@ def test_a_threshold_is_printed_as_what_it_is(joint: BuildResult, tmp_path: Path
     path.write_bytes(append_members(model, replace(joint.metadata, joint=table)))
     line = CliRunner().invoke(main, ["info", str(path)]).output.splitlines()[-1]
     assert float(line.split()[-1]) == threshold
-    assert f"below {threshold};" in joint_line(replace(head_of(joint), threshold=threshold))
+    assert f"below {threshold} a picture" in joint_line(replace(head_of(joint), threshold=threshold))
 
 
 @pytest.mark.parametrize(
