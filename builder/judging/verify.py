@@ -26,9 +26,9 @@ _WORST = 6
 DECIDED = (
     0.6  # probability of an original's answer, from which on it is decided: of 15 labels the first two may tie below
 )
-# Mean, of a head on pictures that are not its own. Nine Teachable Machine heads drift by 0.012 to 0.024 in sound int8, by
-# 0.06 to 0.18 where weights are rounded to nearest (docs/concepts/quantization.md).
-MOST_DRIFT = 0.03
+# Mean, of a head on pictures that are not its own. Eleven Teachable Machine heads drift by 0.011 to 0.033 in sound int8,
+# nine of them by 0.06 to 0.18 where weights are rounded to nearest (docs/concepts/quantization.md).
+MOST_DRIFT = 0.04
 _END_TO_END_PICTURES = 3
 
 
