@@ -179,7 +179,7 @@ def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("preprocessing", "words"),
-    [("unit", "its pixels enter as"), ("torch", "its pixels enter as"), ("caffe", "channels BGR")],
+    [("unit", "its input scaling is"), ("torch", "its input scaling is"), ("caffe", "channels BGR")],
 )
 def test_other_pixels_are_not_shared(tmp_path: Path, preprocessing: str, words: str) -> None:
     base = tiny_base()

@@ -155,7 +155,7 @@ def test_the_first_difference_is_told_and_no_spelling_before_it(
 def test_pixels_come_before_all_layers(written: dict[str, Classifier], tmp_path: Path) -> None:
     found = first_difference(written["plain"], read(tmp_path, "other", "tf", filters=6))
     assert found is not None
-    assert "its pixels enter as" in found.what
+    assert "its input scaling is" in found.what
     inside = read(tmp_path, "inside", None, inside=lambda x: layers.Rescaling(1 / 255)(x))
     assert first_difference(written["plain"], inside) is None
 

@@ -142,8 +142,8 @@ def changed(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
         ("ReadFile", "may read or write files"),
         ("PrintV2", "may read or write files"),
         ("PyFunc", "may run other code"),
-        ("DecodeJpeg", "packed pictures"),
-        ("While", "no classifier of pictures needs it"),
+        ("DecodeJpeg", "encoded pictures"),
+        ("While", "no picture classifier needs it"),
         ("Custom>Mine", "may run other code"),
     ],
 )
@@ -196,7 +196,7 @@ def _without_signature(meta: Any) -> None:
     [
         (_second_input, "expected one input"),
         (_second_output, "expected one output"),
-        (_of_text, "takes packed pictures as text"),
+        (_of_text, "takes encoded pictures"),
         (_flat, r"expected pictures \(batch, height, width, 3\)"),
         (_no_such_node, "not a whole SavedModel"),
         (_no_such_function, "not a whole SavedModel"),
@@ -229,7 +229,7 @@ def test_conversion_has_a_limit_of_time(sources: dict[str, Path], monkeypatch: p
     """The process that converts is ended, and the next one is another."""
     process_of("keras").end()
     monkeypatch.setattr(original, "_SECONDS", 0.0)
-    with pytest.raises(ModelFileError, match="not done after 0 seconds"):
+    with pytest.raises(ModelFileError, match="not finished after 0 seconds"):
         read(sources["exported"])
     assert process_of("keras")._process is None
 

@@ -143,7 +143,7 @@ def test_what_takes_too_long_is_ended(model: Path, monkeypatch: pytest.MonkeyPat
     process_of("keras").end()
     monkeypatch.setattr(originals, "_SECONDS", 0.0)
     monkeypatch.setattr(originals, "_SECONDS_A_SAMPLE", 0.0)
-    with pytest.raises(ModelFileError, match="not done after 0 seconds"):
+    with pytest.raises(ModelFileError, match="not finished after 0 seconds"):
         ask(model)
 
 

@@ -127,18 +127,18 @@ REFUSED: dict[str, tuple[Any, int | None, str | None, type[BuilderError], str]] 
     "a softmax over one output": (lambda x: dense(x, 1, "softmax"), None, None, ModelFileError, "answers 1.0 whatever"),
     "a softmax over one logit": (lambda x: dense(x, 1), None, "softmax", ConfigError, "over one output is always 1"),
     "another activation": (lambda x: dense(x, 3, "sigmoid"), None, "softmax", ConfigError, "in a sigmoid of its own"),
-    "percent": (lambda x: dense(x, 3, "softmax") * 100.0, None, None, ModelFileError, "leaves no probabilities: they"),
+    "percent": (lambda x: dense(x, 3, "softmax") * 100.0, None, None, ModelFileError, "do not give probabilities: they"),
     "two softmaxes": (
         lambda x: layers.Concatenate()([dense(x, 2, "softmax"), dense(x, 2, "softmax", 2)]),
         None, None, ConfigError, 'do not add up to 1 .* activation = "none"',
     ),
     "relu": (lambda x: dense(x, 3, "relu"), None, None, ModelFileError, "found relu; not a classifier"),
     "a product": (
-        lambda x: ops.maximum(dense(x, 3), dense(x, 3, None, 2)), None, None, ConfigError, 'write activation = "sigmoid"'
+        lambda x: ops.maximum(dense(x, 3), dense(x, 3, None, 2)), None, None, ConfigError, 'set activation = "sigmoid"'
     ),
-    "too many labels": (lambda x: dense(x, 1), 3, None, ConfigError, "expected 1 labels, .* or two for a question"),
+    "too many labels": (lambda x: dense(x, 1), 3, None, ConfigError, "expected 1 labels, .* two for a yes/no question"),
     "two labels of three": (lambda x: dense(x, 3), 2, None, ConfigError, "expected 3 labels, .*; found 2"),
-    "no numbers": (lambda x: dense(x, 3) / 0.0, None, None, ModelFileError, "no number"),
+    "no numbers": (lambda x: dense(x, 3) / 0.0, None, None, ModelFileError, "NaN or infinity"),
 }  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def test_what_depends_on_the_batch_or_on_chance_is_refused_by_name(kind: str) ->
     ):
         Reader().base("a", stored, None)
     (note,) = Reader(inference_mode=True)._training(stored)
-    assert "runs as at inference" in note
+    assert "is run in inference mode" in note
 
 
 @pytest.mark.parametrize("kind", ACTIVE)

@@ -122,11 +122,11 @@ def tokenizer_json(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"the": 1, "film": 2}', "a word_index alone does not say how a text is split"),
-        ('{"class_name": "Other", "config": {}}', "expected what Tokenizer.to_json"),
+        ('{"the": 1, "film": 2}', "a word_index alone does not tell how texts are split"),
+        ('{"class_name": "Other", "config": {}}', "expected the output of Tokenizer.to_json"),
         (tokenizer_json(word_index="[1]"), "expected word_index as a table"),
         (tokenizer_json(word_index='{"a": 0}'), "expected word_index as a table"),
-        (tokenizer_json(word_index='{"a": 1, "b": 1}', oov_token=None), "a number of its own for each word"),
+        (tokenizer_json(word_index='{"a": 1, "b": 1}', oov_token=None), "a different number for each word"),
         (tokenizer_json(word_index='{"a": 900}', oov_token=None), "without large gaps"),
         (tokenizer_json(word_index='{"a"', oov_token=None), "the vocabulary: "),
         (tokenizer_json(word_index='{"\\ud800": 1}', oov_token=None), "the vocabulary: "),
@@ -136,7 +136,7 @@ def tokenizer_json(**changes: Any) -> str:
         (tokenizer_json(filters=5), "settings of a Tokenizer"),
         (tokenizer_json(lower="yes"), "settings of a Tokenizer"),
         ("[1, 2]", "expected a list of tokens, found 1"),
-        ("<OOV>\nthe\nfilm\n", "as the words of a Tokenizer do"),
+        ("<OOV>\nthe\nfilm\n", "like the words of a Tokenizer"),
     ],
 )
 def test_what_does_not_say_enough_is_refused(tmp_path: Path, text: str, expected: str) -> None:
@@ -202,7 +202,7 @@ def test_a_model_with_a_tokenizer_goes_the_whole_way(tmp_path: Path, open_length
     config = sequences_config(tmp_path, open_length=open_length, maxlen=LENGTH)
     config = replace(config, saved_model=tmp_path / "served", keras_output=tmp_path / "merged.keras")
     result = build(config)
-    assert any("as pad_sequences does unless told otherwise" in warning for warning in result.report.warnings)
+    assert any("the defaults of pad_sequences" in warning for warning in result.report.warnings)
     old = small(num_words=40, oov_token="<OOV>")
     some = [*sentences(30, seed=9), "", "w1 " * 40, "ÄÖ w2 — w3!"]
     tokens = keras.utils.pad_sequences(old.texts_to_sequences(some), LENGTH)
@@ -234,7 +234,7 @@ def test_texts_of_other_words_are_warned_of_and_so_is_one_answer_to_all(tmp_path
     (tmp_path / "texts" / "a.txt").write_text("\n".join(lines) + "\n")
     report = build(config).report
     assert any("of the words of the calibration texts are not in the vocabulary" in w for w in report.warnings)
-    assert not any("unless told otherwise" in warning for warning in report.warnings)
+    assert not any("the defaults of pad_sequences" in warning for warning in report.warnings)
     same = [warning for warning in report.warnings if warning.startswith("the original gives one and the same answer")]
     answers = {q.always for q in report.quality.heads}
     assert bool(same) == (answers != {None})

@@ -192,7 +192,7 @@ def test_what_happens_to_pixels_in_front_is_the_input_scaling(tmp_path: Path, fr
 def test_another_scaling_is_named(tmp_path: Path) -> None:
     outside = read([write(tmp_path / "outside.tflite")])
     inside = read([write(tmp_path / "inside.tflite", front="divide")], None)
-    with pytest.raises(NoSharedBackboneError, match="pixels enter as"):
+    with pytest.raises(NoSharedBackboneError, match="its input scaling is"):
         find_backbone((*outside, *inside))
 
 

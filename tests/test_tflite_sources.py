@@ -212,7 +212,7 @@ def test_a_weight_moved_further_is_another_backbone(files: dict[str, Path], tmp_
 def test_pixels_that_enter_otherwise_are_another_backbone(files: dict[str, Path]) -> None:
     first, _ = read(files)
     (_, second) = read(files, "unit")
-    with pytest.raises(NoSharedBackboneError, match="pixels enter as"):
+    with pytest.raises(NoSharedBackboneError, match="its input scaling is"):
         find_backbone((first, second))
 
 
@@ -229,7 +229,7 @@ def test_channels_in_another_order_are_another_backbone(files: dict[str, Path], 
     blue_first = PixelTransform(order=(2, 1, 0)).then(1 / 127.5, -1)
     first, _ = read(files)
     said = Reader().read("garden", files["garden"], blue_first)
-    with pytest.raises(NoSharedBackboneError, match=r"its pixels enter as .*channels BGR, those of animals as"):
+    with pytest.raises(NoSharedBackboneError, match=r"its input scaling is .*channels BGR, that of animals is"):
         find_backbone((first, said))
     model = tiny_classifier(tiny_base(), 3, before=[keras.layers.Lambda(lambda x: x[..., ::-1])])
     turned = Reader().read("other", write(tmp_path, convert(model)), PREPROCESSING["tf"])
@@ -376,7 +376,7 @@ def test_int8_files_build_and_are_compared_with_themselves(
     heads = tuple(HeadConfig(n, p, label_names(n, LABELS[n])) for n, p in rounded["all int8"].items())
     result = build(BuildConfig(tmp_path / "out.tflite", pictures, heads, joint=JointConfig(enabled=False)))
     assert result.quality.agreement >= 0.97
-    assert any("stays lost" in note for note in result.report.notes)
+    assert any("rounding error stays" in note for note in result.report.notes)
 
 
 def test_a_float_file_and_a_rounded_one_are_told_apart(

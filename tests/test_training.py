@@ -421,7 +421,7 @@ def refused(result: Result, code: int, *words: str) -> None:
 
 def test_what_is_refused_writes_nothing(folder: Path, base: Path, tmp_path: Path) -> None:
     output = ("--output", tmp_path / "o" / "m.keras")
-    refused(run("train-head", folder, "--backbone", base, *output), 2, "how do pixels", "--preprocessing")
+    refused(run("train-head", folder, "--backbone", base, *output), 2, "input scaling of", "--preprocessing")
     refused(run("train-head", folder, "--backbone", base, "--preprocessing", "caffe", *output), 2, "order RGB")
     refused(run("train-head", folder, "--backbone", tmp_path / "no.keras", *output), 2, "no.keras")
     refused(run("train-head", folder, "--backbone", base, "--output", tmp_path / "m.h5"), 2, ".keras")

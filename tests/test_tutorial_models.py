@@ -158,7 +158,7 @@ def test_each_of_several_outputs_is_a_head(tmp_path: Path, named: bool, names: t
     path = several_outputs(tmp_path, named=named)
     with pytest.raises(ModelFileError, match=f"found 2: {', '.join(names)}; each can be a head: add output_name"):
         Reader().read("a", path, None)
-    with pytest.raises(ModelFileError, match="no output 'of5'; there are"):
+    with pytest.raises(ModelFileError, match="no output 'of5'; its outputs are"):
         Reader().read("a", path, None, None, "of5")
     read = [Reader().read(name, path, None, None, name) for name in names]
     assert [c.name for c in read] == [c.output_name for c in Reader().read_each("x", path, None)] == list(names)

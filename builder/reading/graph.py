@@ -1,4 +1,4 @@
-"""A model as plain data: which layer is called on what, with which weights. ``keras_graph.py`` reads one."""
+"""A model as plain data: layers, their inputs and their weights. ``keras_graph.py`` reads one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """One array. ``digest``: of its dtype, its shape and every byte. ``slack``: how far each number may be from the one
-    that it was rounded from, by a scale that differs between files; None where nothing is known to be lost.
+    """One array. ``digest``: of its dtype, its shape and every byte. ``slack``: the largest rounding error of each
+    number, where it was rounded by a scale that differs between files; None where it was not rounded.
     """
 
     value: np.ndarray
@@ -31,7 +31,7 @@ class Weight:
 
 
 class WeightPool:
-    """Arrays by content: of 200 models with one base, the base's weights are in memory once."""
+    """Arrays by content: the weights of a base that 200 models share are in memory once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Weight] = {}
@@ -80,7 +80,7 @@ class Graph:
 
     @property
     def head_start(self) -> int:
-        """The last node with weights: it and what follows is always the head's."""
+        """The last node with weights; it and all that follow always belong to the head."""
         return max((i for i, node in enumerate(self.nodes) if node.weights), default=0)
 
 
@@ -123,7 +123,7 @@ def upstream(graph: Graph, outputs: Iterable[Ref], stops: Iterable[Ref] = ()) ->
 
 
 def renumber(graph: Graph, keep: list[int], alias: Mapping[Ref, Ref] | None = None) -> Graph:
-    """The graph of the nodes ``keep``, in that order; a ``Ref`` in ``alias`` is read as what it stands for."""
+    """The graph of the nodes ``keep``, in that order; each ``Ref`` in ``alias`` is replaced."""
     place = {old: new for new, old in enumerate(keep)} | {INPUT: INPUT}
     alias = alias or {}
 

@@ -1,6 +1,6 @@
 """The graph of a Keras model from the configuration that Keras itself saves. Nested models are flattened.
 
-No live model is needed, and nobody's code runs.
+No live model is needed, and no code from the file is run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Path = tuple[str, ...]  # names of the models around a layer, outermost child fi
 
 
 class _Reader(NamedTuple):
-    """What a walk through a definition carries along."""
+    """The state of a walk through a definition."""
 
     nodes: list[Node]
     weights: Mapping[Path, Sequence[np.ndarray]]
@@ -36,8 +36,8 @@ def read_graph(
 ) -> Graph:
     """The graph of a serialized Functional or Sequential model.
 
-    ``weights``: of each layer that has any. ``canonical``: a layer's definition in the one spelling that all models are
-    compared in. ``output``: the place of one in ``output_names``, of a model with several. Raises
+    ``weights``: of each layer that has any. ``canonical``: returns a layer's definition in the canonical form in which
+    models are compared. ``output``: the index in ``output_names``, for a model with several. Raises
     ``UnreadableModelError``.
     """
     reader = _Reader([], weights, pool, canonical)
@@ -63,7 +63,7 @@ def output_names(definition: Mapping[str, Any]) -> list[str]:
 
 
 def input_shapes(definition: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The shape of each input of a serialized model, batch axis and all; None where it is left open."""
+    """The shape of each input of a serialized model, batch axis included; open sizes are None."""
     config = definition["config"]
     if "input_layers" in config:
         names = [entry[0] for entry in _histories(config["input_layers"])]
@@ -84,7 +84,7 @@ def _read_model(definition: Mapping[str, Any], path: Path, args: tuple[Any, ...]
     if definition.get("class_name") not in MODEL_CLASSES:
         name = definition.get("class_name")
         raise UnreadableModelError(
-            f"{name} is a model class of its own; rebuild it with Sequential or keras.Model(inputs, outputs)"
+            f"{name} is a custom model class; rebuild it with Sequential or keras.Model(inputs, outputs)"
         )
     config = definition["config"]
     if "input_layers" not in config:
@@ -93,7 +93,7 @@ def _read_model(definition: Mapping[str, Any], path: Path, args: tuple[Any, ...]
 
 
 def _in_order(wanted: Any, args: tuple[Any, ...]) -> list[Ref]:
-    """The tensors of a call in the order of a model's inputs, which may both be dicts."""
+    """The tensors of a call in the order of the model's inputs; both may be dicts."""
     given = args[0] if args else None
     if isinstance(wanted, dict) and isinstance(given, dict):
         return [given[key] for key in sorted(wanted) if key in given]
@@ -103,7 +103,7 @@ def _in_order(wanted: Any, args: tuple[Any, ...]) -> list[Ref]:
 def _call(
     definition: Mapping[str, Any], path: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any], reader: _Reader
 ) -> list[Ref]:
-    """Append the call of one layer, or the inside of a nested model; returns its outputs as far as they are known."""
+    """Append the call of one layer, or the layers of a nested model. Returns its outputs, as far as they are known."""
     if definition["class_name"] in MODEL_CLASSES:
         return _read_model(definition, path, args or tuple(kwargs.values()), reader)
     weights = tuple(map(reader.pool.add, reader.weights.get(path, ())))
@@ -156,9 +156,9 @@ def _read_functional(config: Mapping[str, Any], path: Path, inputs: list[Ref], r
 
 
 def _first_calls(config: Mapping[str, Any]) -> dict[str, int]:
-    """The number of the first call of each layer that is not counted from 0.
+    """The number of the first call, for each layer whose calls are not counted from 0.
 
-    Keras counts the calls of a nested model from 1 in some versions; then a number is as large as there are calls.
+    Some versions of Keras count the calls of a nested model from 1; then the largest number equals the count of calls.
     """
     calls = {layer["config"]["name"]: len(layer.get("inbound_nodes") or ()) for layer in config["layers"]}
     read = _tensor_histories([layer.get("inbound_nodes") for layer in config["layers"]])
@@ -166,7 +166,7 @@ def _first_calls(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _find(values: Mapping[tuple[str, int], list[Ref]], history: Any, first: Mapping[str, int]) -> Ref | None:
-    """The tensor of a Keras history [layer, call, output]; None where it is not there yet."""
+    """The tensor of a Keras history [layer, call, output]; None where it is not known yet."""
     name, call, output = history
     found = values.get((name, call - first.get(name, 0)))
     if found is None:

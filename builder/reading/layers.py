@@ -1,4 +1,4 @@
-"""One spelling for each layer: what Keras 3 says of it, whichever version or habit wrote it down."""
+"""The canonical definition of each layer, as Keras 3 writes it, whichever version wrote the file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _TRAINING_ONLY = (
     "build_input_shape", "activity_regularizer", "quantization_config", "lora_rank", "lora_alpha", "optional",
 )  # fmt: skip
 _TRAINING_ONLY_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
-_FLOAT_POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")  # all keep float32 weights, and the file is int8
+_FLOAT_POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")  # all have float32 weights, and the built file is int8
 _NORM = (("scale", "gamma"), ("center", "beta"), (None, "moving_mean"), (None, "moving_variance"))
 
 
 class UnknownLayerError(ValueError):
-    """Keras cannot make a layer of this definition."""
+    """Keras cannot make a layer from this definition."""
 
 
 def canonical_layers(*, allow_code: bool = False) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """A function from a serialized layer to its canonical definition: defaults written out, aliases resolved, nothing
-    in it that only matters in training. Equal layers give one and the same object.
+    """Return a function from a serialized layer to its canonical definition: defaults written out, aliases resolved,
+    training settings removed. Equal layers give the same object.
 
     The function raises ``UnknownLayerError``.
     """
@@ -52,25 +52,25 @@ _NO_OPS = (
     "GaussianNoise", "Identity", "MaxNumBoundingBoxes", "MixUp", "RandAugment", "Solarization", "SpatialDropout1D",
     "SpatialDropout2D", "SpatialDropout3D", "StochasticDepth",
 )  # fmt: skip
-_ALWAYS_ON = ("RandomCrop",)  # changes pictures at inference too, whatever its name suggests
+_ALWAYS_ON = ("RandomCrop",)  # changes pictures at inference too
 
 
 def does_nothing_at_inference(definition: Mapping[str, Any]) -> bool:
-    """Is it a layer of Keras's own that returns its input at inference?"""
+    """Whether it is one of Keras's own layers that returns its input at inference."""
     kind = str(definition["class_name"])
     return is_keras(definition) and kind not in _ALWAYS_ON and (kind in _NO_OPS or kind.startswith("Random"))
 
 
 def is_keras(definition: Mapping[str, Any]) -> bool:
-    """Is it a class of Keras's own? A user's may have the same name."""
+    """Whether it is one of Keras's own classes; a user's may have the same name."""
     module = str(definition.get("module"))
     return module.split(".")[0] == "keras" and ">" not in str(definition.get("registered_name"))
 
 
 def made(definition: Any, *, allow_code: bool = False) -> Any:
-    """What Keras makes of a definition, from which it takes parts out.
+    """The object that Keras makes from a definition; Keras removes parts of its argument.
 
-    Raises whatever Keras raises; what TensorFlow itself refuses, such as a table without words, is a ``ValueError``.
+    Raises whatever Keras raises; TensorFlow's own errors, as for a table without words, become ``ValueError``.
     """
     with refusals():
         return keras.saving.deserialize_keras_object(definition, safe_mode=not allow_code)
@@ -78,7 +78,7 @@ def made(definition: Any, *, allow_code: bool = False) -> Any:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """TensorFlow's own errors are ``ValueError``, as Keras's are."""
+    """Turn TensorFlow's own errors into ``ValueError``, as Keras's are."""
     try:
         yield
     except Exception as error:
@@ -88,7 +88,7 @@ def refusals() -> Iterator[None]:
 
 
 def weight_name(kind: str, config: Mapping[str, Any], index: int) -> str:
-    """What Keras calls the weight at ``index`` of ``get_weights``, for messages."""
+    """Keras's name for the weight at ``index`` of ``get_weights``, for messages."""
     names: Sequence[str] = ("kernel", "bias")
     if kind.endswith("BatchNormalization"):
         names = [name for flag, name in _NORM if flag is None or config.get(flag, True)]
@@ -101,9 +101,9 @@ def weight_name(kind: str, config: Mapping[str, Any], index: int) -> str:
 
 def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mapping[str, Any]:
     if ".ops." in f"{definition['module']}.":
-        return definition  # a bare operation: Keras writes it in one way only
+        return definition  # a bare operation: Keras writes it in only one way
     if does_nothing_at_inference(definition):
-        return definition  # what is dropped need not be made
+        return definition  # it is dropped later: no need to make it
     try:
         layer = made(definition, allow_code=allow_code)
         rewritten = keras.saving.serialize_keras_object(layer)
@@ -117,7 +117,7 @@ def _rewritten(definition: dict[str, Any], name: Any, allow_code: bool) -> Mappi
 
 
 def inference_only(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that change nothing at inference, in layers within layers too."""
+    """Settings without those that change nothing at inference, also in nested layers."""
     kept = {
         key: value if key == "dtype" else _inner(value)
         for key, value in config.items()

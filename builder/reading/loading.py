@@ -1,4 +1,4 @@
-"""The models of a build and what the user says of them -> classifiers with labels."""
+"""The models of a build, and the user's settings for them -> classifiers with labels."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def load_classifiers(
     inference_mode: bool = False,
     unsaid: Unsaid | None = None,
 ) -> tuple[Classifier, ...]:
-    """Read each model with its labels; ``advance`` is called after each. ``text``: the vocabulary of those without
-    one, or that of a finished file. ``size``: height and width, of those that take pictures of any. ``inference_mode``:
-    see ``Reader``. ``unsaid``: finds how pixels enter a model that does not say it; None asks the user.
+    """Read each model with its labels; ``advance`` is called after each.
 
-    Raises ``ModelFileError`` and ``ConfigError``.
+    ``text``: the vocabulary for models without one, or that of a finished file. ``size``: height and width, for models
+    that take any. ``inference_mode``: see ``Reader``. ``unsaid``: finds the input scaling of a model that does not define
+    it; None makes that an error. Raises ``ModelFileError`` and ``ConfigError``.
     """
     length = text.length if isinstance(text, TextInput) else text.maxlen if text is not None else None
     reader = Reader(allow_code=allow_code, limits=limits, text_length=length, inference_mode=inference_mode)
@@ -52,7 +52,7 @@ def load_classifiers(
 
 
 def reading_options(config: BuildConfig) -> dict[str, Any]:
-    """What a configuration says of reading, for ``load_classifiers``."""
+    """The options of ``load_classifiers`` from a configuration."""
     return {
         "allow_code": config.allow_code,
         "limits": config.limits,
@@ -77,12 +77,12 @@ def _load(
     if isinstance(classifier.source_input, PictureSourceInput):
         doubts = scaling_notes(head.name, classifier.source_input, classifier.graph)
         classifier = replace(classifier, notes=(*classifier.notes, *doubts))
-    classifier.original.start()  # its framework is imported while others are read
+    classifier.original.start()  # its framework is imported while other models are read
     return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
 
 
 def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:
-    """The source_input with what the user says of it. Raises ``ConfigError`` where that is too little."""
+    """The input with the user's settings. Raises ``ConfigError`` where these do not suffice."""
     source_input = classifier.source_input
     if isinstance(source_input, TextSourceInput):
         source_input = source_input.with_words(text, f"heads.{head.name}: {head.model.name}")
@@ -95,12 +95,12 @@ def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextI
 
 
 def preprocessing_unsaid(head: HeadConfig, known: Application | None) -> ConfigError:
-    """``known``: the network of Keras's own that the model is built on."""
+    """The error for unknown input scaling. ``known``: the architecture of Keras that the model is built on."""
     hint = f"{known.name}'s preprocess_input is {known.preprocessing!r}: " if known else ""
     words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
     return ConfigError(
-        f"{head_setting(head.name, 'preprocessing')}: how do pixels 0..255 enter {head.model.name}? No layer in it "
-        f"says so; {hint}add {advice('preprocessing', words, head.name)}"
+        f"{head_setting(head.name, 'preprocessing')}: the input scaling of {head.model.name} is unknown, because no "
+        f"layer in it scales pixels 0..255; {hint}add {advice('preprocessing', words, head.name)}"
     )
 
 
@@ -109,5 +109,5 @@ def check_size(source_input: PictureSourceInput, head: HeadConfig) -> None:
     if head.size is not None and source_input.size != head.size:
         own, found = (f"{width} x {height}" for height, width in (source_input.size, head.size))
         raise ConfigError(
-            f"{head_setting(head.name, 'size')}: {head.model.name} takes {own} alone, found {found}; leave it out"
+            f"{head_setting(head.name, 'size')}: {head.model.name} takes only {own}, found {found}; leave it out"
         )

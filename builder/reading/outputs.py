@@ -1,7 +1,7 @@
-"""What a model's last tensor is: probabilities that add up to 1, a probability for each label, or logits.
+"""What a model's output is: probabilities that add up to 1, a probability for each label, or logits.
 
-Two witnesses are heard: the graph, back from the output to the last layer that is neither a matter of shape nor affine,
-and the values that come out. The last layer's name alone says nothing: shapes, means and temperatures stand behind it.
+Two sources are used: the graph, back from the output to the last layer that neither only reshapes nor is affine, and the
+output values. The last layer alone does not tell: reshapes, means and temperatures may follow an activation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from builder.reading.layers import is_keras
 from builder.reading.spelling import activation_form
 from builder.support.errors import ConfigError, ModelFileError
 
-LOGITS, UNKNOWN = "logits", "unknown"  # what a graph may end in, beside the name of an activation
-AS_IT_IS = "none"  # declared: the values are probabilities already
+LOGITS, UNKNOWN = "logits", "unknown"  # what a graph may end in, besides an activation
+AS_IT_IS = "none"  # declared by the user: the values are probabilities already
 _BOUNDED = ("softmax", "sigmoid", "hard_sigmoid")
 _PASSED = (
     "Add", "Average", "AveragePooling1D", "AveragePooling2D", "Cast", "Concatenate", "Divide", "ExpandDims", "Flatten",
@@ -25,16 +25,16 @@ _PASSED = (
     "Reshape", "Squeeze", "Stack", "Subtract", "Transpose", "TrueDivide",
 )  # fmt: skip
 _AFFINE = ("BatchNormalization", "Conv1D", "Conv2D", "Dense", "EinsumDense")
-_NEAR = 1e-3  # of 0 and 1: what float32 and a mean of many leave
+_NEAR = 1e-3  # tolerance at 0 and 1, for float32 and means of many values
 
 
 @dataclass(frozen=True)
 class Output:
-    """``ends_in``: what the graph says: the name of an activation, ``LOGITS`` or ``UNKNOWN``.
+    """``ends_in``: what the graph ends in: the name of an activation, ``LOGITS`` or ``UNKNOWN``.
 
-    ``activation``: what the scores are, ``softmax`` (they add up to 1) or ``sigmoid`` (each label for itself).
-    ``applied``: what makes scores of the raw values; None where they are scores. ``negative``: the one output answers one
-    question, and the scores are those of its two labels, 1 - p and p.
+    ``activation``: what the scores are, ``softmax`` (they add up to 1) or ``sigmoid`` (each label is separate).
+    ``applied``: the activation that turns raw values into scores; None where they are scores. ``negative``: the only
+    output p answers a yes/no question, and the scores are 1 - p and p.
     """
 
     ends_in: str
@@ -44,7 +44,7 @@ class Output:
 
     @property
     def is_clear(self) -> bool:
-        """Does the graph alone tell what is put behind it? Values may only refuse it, then."""
+        """Whether the graph alone decides which activation to append. Values can then only contradict it."""
         return self.ends_in in _BOUNDED
 
     def scores(self, raw: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ _APPLIED = {"softmax": _softmax, "sigmoid": _sigmoid}
 
 
 def ends_in(graph: Graph) -> str:
-    """What the graph says."""
+    """What the graph ends in: the name of an activation, ``LOGITS`` or ``UNKNOWN``."""
     found = _ends(graph, graph.output, set())
     return found.pop() if len(found) == 1 else UNKNOWN
 
@@ -89,20 +89,17 @@ def _ends(graph: Graph, ref: Ref, seen: set[Ref]) -> set[str]:
 
 
 def expected_output(end: str, outputs: int | None, declared: str | None, labels: int, where: str) -> Output:
-    """What the graph and the user say, before a value was seen. ``outputs``: how many there are, where that is known.
+    """The output according to the graph and the user, before values are known. ``outputs``: their number, if known.
 
     Raises ``ConfigError`` and ``ModelFileError``.
     """
     own = {"softmax": "softmax", "sigmoid": "sigmoid", "hard_sigmoid": "sigmoid"}.get(end)
     if own is not None and declared not in (None, AS_IT_IS, own):
         raise ConfigError(
-            f"{where} ends in a {own} of its own; leave activation out, or save the model with bare logits to have "
-            f"{declared}"
+            f"{where} ends in a {own} of its own; leave activation out, or save the model with logits to use {declared}"
         )
     if own is None and end not in (LOGITS, UNKNOWN):
-        raise ModelFileError(
-            f"{where}: expected softmax, sigmoid or bare logits at the end, found {end}; not a classifier"
-        )
+        raise ModelFileError(f"{where}: expected softmax, sigmoid or logits at the end, found {end}; not a classifier")
     if outputs == 1 and "softmax" in (own, declared):
         raise _softmax_of_one(where, declared)
     kind = own or ("sigmoid" if outputs == 1 else "softmax" if declared in (None, AS_IT_IS) else declared)
@@ -121,10 +118,10 @@ def _softmax_of_one(where: str, declared: str | None) -> ConfigError | ModelFile
 
 
 def settled_output(expected: Output, raw: np.ndarray, declared: str | None, labels: int, where: str) -> Output:
-    """What it is, now that the original has answered on samples.
+    """The output, now that the original's values on samples are known.
 
     ``raw``: its values, float32 (samples, outputs). ``where``: the head and its file, for messages. Raises
-    ``ConfigError`` and ``ModelFileError`` where the values are no answers, or could be two things.
+    ``ConfigError`` and ``ModelFileError`` where the values are no scores, or ambiguous.
     """
     _check_values(raw, labels, where)
     single, values = raw.shape[1] == 1, _Values.of(raw)
@@ -132,7 +129,7 @@ def settled_output(expected: Output, raw: np.ndarray, declared: str | None, labe
         output = _own(expected, values, single, declared, where)
     elif declared == AS_IT_IS:
         if not values.bounded:
-            raise ConfigError(f"{where}: activation is none, but its values are no probabilities: {values}")
+            raise ConfigError(f"{where}: activation is none, but its values are not probabilities: {values}")
         output = replace(expected, activation="softmax" if values.add_up else "sigmoid", applied=None)
     else:
         output = _logits(expected, values, single, declared, where)
@@ -167,34 +164,34 @@ def _check_values(raw: np.ndarray, labels: int, where: str) -> None:
             f"{where}: expected one output (batch, labels), found {('batch', *raw.shape[1:])}; not a classifier"
         )
     if not np.isfinite(raw).all():
-        raise ModelFileError(f"{where}: the original itself answers with what is no number; train or save it again")
+        raise ModelFileError(f"{where}: the original itself answers with NaN or infinity; train or save it again")
     if wrong := wrong_count(raw.shape[1], labels):
         raise ConfigError(f"{where}: {wrong}")
 
 
 def wrong_count(outputs: int, labels: int) -> str:
-    """In words; nothing where so many labels are right."""
+    """The mistake in words; empty where the number of labels fits."""
     if labels == outputs or (outputs == 1 and labels == 2):
         return ""
-    two = ", or two for a question: first what it is where the answer is no" if outputs == 1 else ""
+    two = ", or two for a yes/no question, the label for no first" if outputs == 1 else ""
     return f"expected {outputs} labels, one for each output{two}; found {labels}"
 
 
 def _own(expected: Output, values: _Values, single: bool, declared: str | None, where: str) -> Output:
-    """A softmax or a sigmoid, perhaps with something behind it."""
+    """The output of a graph with softmax or sigmoid, perhaps followed by other layers."""
     if single and expected.ends_in == "softmax":
         raise _softmax_of_one(where, declared)
     if not values.bounded:
         raise ModelFileError(
-            f"{where}: what stands behind its {expected.ends_in} leaves no probabilities: {values}; save the model "
-            "without it"
+            f"{where}: the layers after its {expected.ends_in} do not give probabilities: {values}; save the model "
+            "without them"
         )
     if values.add_up:
         return replace(expected, activation="softmax")
     if expected.ends_in == "softmax" and declared != AS_IT_IS:
         raise ConfigError(
-            f"{where}: it ends in a softmax, but its values do not add up to 1 ({values}); save the model without what "
-            'stands behind, or write activation = "none" to take each for a probability of its own'
+            f"{where}: it ends in a softmax, but its values do not add up to 1 ({values}); save the model without the "
+            'layers after it, or set activation = "none" to treat each value as a separate probability'
         )
     return replace(expected, activation="sigmoid")
 
@@ -208,19 +205,19 @@ def _logits(expected: Output, values: _Values, single: bool, declared: str | Non
         return replace(expected, activation="sigmoid", applied=None)
     if declared is None and (values.bounded or expected.ends_in == UNKNOWN):
         raise ConfigError(
-            f"{where}: no softmax or sigmoid is seen at its end, and its values do not tell what they are ({values}); "
-            'write activation = "sigmoid" or "softmax" for what makes probabilities of logits, or "none" where they '
-            "are probabilities already"
+            f"{where}: it does not end in softmax or sigmoid, and its values may be logits or probabilities ({values}); "
+            'set activation = "sigmoid" or "softmax" to turn logits into probabilities, or "none" if they are '
+            "probabilities already"
         )
     kind = declared or ("sigmoid" if single else "softmax")
     return replace(expected, activation=kind, applied=kind)
 
 
 def with_negative(graph: Graph, output: Output) -> Graph:
-    """The graph with the probabilities of both answers, 1 - p and p, for one with one output.
+    """Extend a graph with one output p to the probabilities of both answers, 1 - p and p.
 
-    A dense layer that ends in a sigmoid of z becomes one that ends in the softmax of -z / 2 and z / 2: the same function,
-    with logits for the joint list.
+    A dense layer with a sigmoid of z becomes one with a softmax of -z / 2 and z / 2: the same function, with logits for
+    the joint list.
     """
     end = graph.nodes[graph.output.node]
     place = graph.output.node

@@ -1,4 +1,4 @@
-"""Zeros around a picture: a zero padding in front of a convolution, or ``same`` inside it, may be one function."""
+"""Compare padding: a ZeroPadding layer before a convolution and ``same`` inside it may be the same function."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _ZEROS = ("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
 
 
 class Padding(NamedTuple):
-    """What a window reads beyond its input, and where that input comes from."""
+    """The padding of a window, and the source of its input."""
 
     amounts: Amounts
     source: Ref
 
 
 def explicit_padding(graph: Graph, shapes: Mapping[Ref, Shape | None]) -> dict[int, Padding]:
-    """For each convolution and pooling of which it is known: its padding in numbers, zeros in front of it included.
+    """The padding of each convolution and pooling in numbers, including a ZeroPadding layer before it.
 
-    One whose input size cannot be told is left out. Zeros in front of a pooling stay a layer of their own: a pooling
-    does not take what it reads beyond its input for zeros.
+    Nodes with an unknown input size are left out. A ZeroPadding before a pooling stays a separate layer: a pooling does
+    not treat its own padding as zeros.
     """
     found: dict[int, Padding] = {}
     for i, node in enumerate(graph.nodes):
@@ -46,7 +46,7 @@ def explicit_padding(graph: Graph, shapes: Mapping[Ref, Shape | None]) -> dict[i
 
 
 def _own_padding(node: Node, shape: Shape | None) -> Amounts | None:
-    """As TensorFlow pads: ``same`` adds what the last window lacks, the odd one at the end."""
+    """Padding as in TensorFlow: ``same`` adds what the last window lacks, an odd one at the end."""
     window = _window(node)
     if node.config.get("data_format") == "channels_first":
         return None
@@ -63,7 +63,7 @@ def _own_padding(node: Node, shape: Shape | None) -> Amounts | None:
 
 
 def _read(amounts: Amounts, node: Node, shape: Shape | None) -> Amounts:
-    """Without the zeros behind the last window, which nothing reads."""
+    """The padding without zeros after the last window, which nothing reads."""
     if shape is None or None in shape[1:-1]:
         return amounts
     kept = []
@@ -76,7 +76,7 @@ def _read(amounts: Amounts, node: Node, shape: Shape | None) -> Amounts:
 
 
 def _window(node: Node) -> tuple[int, ...]:
-    """How far one output reads along each spatial axis."""
+    """The extent of a window along each spatial axis, dilation included."""
     count = int(node.kind[-2])
     if node.kind in _POOLS:
         return _sizes(node.config["pool_size"], count)

@@ -1,4 +1,4 @@
-"""What the configuration in a Keras file says before TensorFlow is imported: a part of the truth, and never a guess."""
+"""A quick look at the configuration in a Keras file, before TensorFlow is imported: incomplete, but never a guess."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from builder.reading.keras_graph import MODEL_CLASSES
 
 _MOST = 64 << 20  # bytes of a configuration
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# Layers that can be no part of what happens to pixels in front of a network; of any other that is not known here.
+# Layers that cannot be part of the input scaling; any other layer may be.
 _OF_NETWORKS = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense", "DepthwiseConv2D",
     "Dropout", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "LeakyReLU", "MaxPooling2D",
@@ -33,34 +33,34 @@ class Peek:
 
     @property
     def outputs(self) -> int | None:
-        """How many numbers the model answers with; None where that takes more than a look."""
+        """The number of outputs; None where a quick look does not tell."""
         return _seen(lambda: _outputs(self._definition), None)
 
     @property
     def is_silent(self) -> bool:
-        """Does nothing in the file, and nothing beside it, say how pixels enter?"""
+        """Whether nothing in the file or beside it defines the input scaling."""
         return _seen(lambda: _is_silent(self._definition), False) and not has_labels_beside(self._path)
 
     @property
     def application(self) -> Application | None:
-        """The network of Keras's own that it is built on, where it is seen."""
+        """The architecture of Keras that it is built on, if recognized."""
         return _seen(lambda: application_of(self._definition), None)
 
 
 def peek(path: Path) -> Peek | None:
-    """None for what is no ``.keras`` archive and no HDF5 file, and for one that cannot be looked into."""
+    """The configuration of a ``.keras`` archive or HDF5 file; None for any other file, or one that cannot be read."""
     try:
         with path.open("rb") as stream:
             hdf5 = stream.read(8) == _HDF5
         text = _of_hdf5(path) if hdf5 else _of_archive(path)
         definition = json.loads(text)
-    except (*LOADING_ERRORS, MemoryError):  # it is read again, and what is wrong with it said, where models are read
+    except (*LOADING_ERRORS, MemoryError):  # reading the model later reports what is wrong
         return None
     return Peek(path, definition) if isinstance(definition, dict) else None
 
 
 def _seen(look: Callable[[], _T], otherwise: _T) -> _T:
-    """A look at a stranger's definition, which may be of any shape."""
+    """The result of ``look`` at an untrusted definition, or ``otherwise`` if that fails."""
     try:
         return look()
     except LOADING_ERRORS:
@@ -75,7 +75,7 @@ def _is_silent(definition: Mapping[str, Any]) -> bool:
 
 
 def has_labels_beside(path: Path) -> bool:
-    """Is there a file of a download's labels, which may say more than labels?"""
+    """Whether a download's label file lies beside the model, which may define more than labels."""
     return any((path.parent / name).is_file() for name in LABEL_FILES)
 
 
@@ -85,7 +85,7 @@ def _of_archive(path: Path) -> bytes:
 
 
 def _of_hdf5(path: Path) -> str | bytes:
-    import h5py  # not there where only .tflite files are built from
+    import h5py  # not installed where only .tflite files are used
 
     with h5py.File(path, "r") as file:
         text = file.attrs["model_config"]

@@ -1,4 +1,4 @@
-"""Pictures enter a classifier: of one size, in colour or grey, through a pixel transform."""
+"""The picture input of a classifier: its size, colour or greyscale, and its input scaling."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ keras: Any = Lazy("keras")
 def declared_pixels(
     said: PixelTransform | None, known: PixelTransform | None, channels: int, path: Path
 ) -> PixelTransform:
-    """What happens outside the model at ``path``: as the user says, else as is known of its tool, else nothing.
+    """The input scaling outside the model at ``path``: as the user says, else as known of its tool, else none.
 
-    Raises ``ModelFileError`` for numbers for each colour where pictures are grey.
+    Raises ``ModelFileError`` for numbers by colour where pictures are greyscale.
     """
     try:
         return (said or known or PixelTransform()).of(channels)
@@ -37,8 +37,8 @@ def declared_pixels(
 class PictureSourceInput:
     """``pixels``: from 0..255 to the graph's input; ``declared``: the part of it that happens outside the model.
 
-    ``size``: height, width. ``resize``: how pictures were brought to it, as far as it is known. ``settled``: nothing that
-    happens to pixels is left to be said.
+    ``size``: height, width. ``resize``: how pictures were resized to it, as far as known. ``settled``: the input
+    scaling is complete.
     """
 
     size: tuple[int, int]
@@ -51,7 +51,7 @@ class PictureSourceInput:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the graph's input, without the batch axis."""
+        """The shape of the graph's input, without the batch axis."""
         return (*self.size, self.pixels.channels)
 
     @property
@@ -60,19 +60,19 @@ class PictureSourceInput:
 
     @property
     def identity(self) -> str:
-        """Equal where the graph's input is the same function of what enters."""
+        """Equal where the graph's input is the same function of the pixels."""
         return digest("pixels", self.size, self.pixels.identity)
 
     @property
     def outside(self) -> str:
-        """Equal where originals of one structure take the same."""
+        """Equal where originals of one structure take the same input."""
         return self.declared.identity
 
     @property
     def input_range(self) -> tuple[float, float] | None:
-        """What the file's input tensor stands for: transformed pixels where the transform is uniform, else raw ones.
+        """The range of the file's input tensor: of scaled pixels where the scaling is uniform, else of raw ones.
 
-        None where the input is no quantity.
+        None where the input is not real-valued.
         """
         if not self.pixels.is_uniform:
             return 0.0, 255.0
@@ -80,52 +80,52 @@ class PictureSourceInput:
 
     @property
     def unsaid(self) -> bool:
-        """Does nobody say how pixels enter, neither a layer nor the user?"""
+        """Whether neither a layer nor the user defines the input scaling."""
         return not self.settled and self.pixels == PixelTransform().of(self.pixels.channels)
 
     def entered(self, transform: PixelTransform) -> PictureSourceInput:
-        """One that is ``unsaid``, with what happens to pixels outside the model."""
+        """An ``unsaid`` input with ``transform`` as the input scaling outside the model."""
         return replace(self, pixels=transform, declared=transform, settled=True)
 
     def graph_input(self, tensors: np.ndarray) -> np.ndarray:
-        """What the graph takes, for the device's tensors (n, ...)."""
+        """The graph's input for the device's tensors (n, ...)."""
         return self.pixels.apply(tensors)
 
     def device_input(self, tensors: np.ndarray) -> np.ndarray:
-        """What the float file takes: transformed already where one scale and one offset do it, else raw, float32."""
+        """The float file's input, float32: scaled already where one scale and one offset suffice, else raw."""
         return self.pixels.apply(tensors) if self.pixels.is_uniform else tensors.astype(np.float32)
 
     def shown(self, samples: Sequence[Any]) -> Shown:
-        """What the original is shown of samples as users have them: pixels 0..255, and what is done to them outside."""
+        """The samples for the original: pixels 0..255, and the input scaling outside the model."""
         return Shown(np.asarray(samples), self.declared)
 
     def layer_in_file(self) -> Any | None:
-        """A layer that the device's backbone needs in front; None where quantization does its work."""
+        """The layer for input scaling that the device's backbone needs; None where quantization does its work."""
         return None if self.pixels.is_uniform else pixel_layer(self.pixels)
 
     def keras_input(self) -> tuple[Any, Any]:
-        """For a Keras model that takes what users have: its input, and that as the graph takes it."""
+        """For a Keras model that takes raw pixels: its input, and the same as the graph takes it."""
         image = keras.Input(self.shape, name=self.name)
         return image, pixel_layer(self.pixels)(image)
 
     def spec(self, resize: ResizeConfig) -> ImageInput:
-        """For the device. ``resize``: with every key chosen."""
+        """The device's input. ``resize``: with every key set."""
         assert resize.method is not None and resize.antialias is not None and resize.fit is not None
         color = "L" if self.is_grey else "RGB"
         return ImageInput(*self.size, method=resize.method, antialias=resize.antialias, fit=resize.fit, color=color)
 
     def difference(self, other: PictureSourceInput, ours: str) -> tuple[str, str] | None:
-        """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
+        """How ``other`` differs from this input, that of the model ``ours``: (what, advice)."""
         if self.is_grey != other.is_grey:
             theirs, own = (f"{'greyscale' if one.is_grey else 'colour'} pictures" for one in (other, self))
             return f"it takes {theirs}, {ours} takes {own}", "A backbone takes one of them; build a file for each"
         if self.size != other.size:
             theirs, own = (f"{width} x {height}" for height, width in (other.size, self.size))
             what = f"input is {theirs}, that of {ours} is {own}"
-            return what, "A backbone runs at one size of picture; train both at the same"
+            return what, "A backbone runs at one picture size; train both at the same size"
         if self.pixels.identity != other.pixels.identity:
             return (
-                f"its pixels enter as {other.pixels}, those of {ours} as {self.pixels}",
+                f"its input scaling is {other.pixels}, that of {ours} is {self.pixels}",
                 "The preprocessing belongs to the base; give both the one they were trained with (preprocessing = ...)",
             )
         return None

@@ -1,8 +1,8 @@
-"""What stands before a network's first layer, as one affine function of the channels of each pixel.
+"""Collect the input scaling inside a model as one affine function of the channels of each pixel.
 
-``preprocess_input`` leaves arithmetic, casts, and channels taken apart and put together in another order in a model. Each
-tensor that comes of that is a matrix and an offset of the pixel; the last one that everything behind reads, and that has
-each channel from one of the pixel's, becomes part of the pixel transform.
+``preprocess_input`` leaves arithmetic, casts, and reordered channels in a model. Each such tensor is a matrix and an
+offset applied to the pixel. The last one that all later layers read, and in which each channel comes from one channel of
+the pixel, becomes part of the pixel transform.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from builder.reading.spelling import moments
 from builder.settings.input_scaling import PixelTransform
 
 _MOVING = ("Resizing", "CenterCrop", "Cropping2D", "UpSampling2D")
-# What gives a number for a pixel as it was or as a mean of its neighbours, wherever it brings it.
+# Operations whose outputs are pixels or means of neighbouring pixels, possibly moved.
 _SPREADING = (
     *_MOVING, "AveragePooling2D", "Flip", "GetItem", "MaxPooling2D", "Pad", "Permute", "Resize", "Transpose",
     "ZeroPadding2D",
 )  # fmt: skip
-_FLOATS = (None, "float32", "float64")  # None: float32 is what is left out of a definition
+_FLOATS = (None, "float32", "float64")  # None: definitions omit float32
 
 
 class PixelForm(NamedTuple):
     """``matrix @ pixel + offset``: (channels, those of a pixel) and (channels,). ``stacked``: False for one channel
-    without an axis. ``moved``: nodes in between that bring pixels to other places, and as means of their neighbours, the
-    first first.
+    without an axis. ``moved``: nodes in between that move or average pixels, in their order.
     """
 
     matrix: np.ndarray
@@ -40,9 +39,9 @@ class PixelForm(NamedTuple):
 
 
 def without_leading_pixels(graph: Graph, channels: int) -> tuple[Graph, PixelTransform]:
-    """The network behind what does the same to every pixel, of ``channels``, and that as a transform.
+    """The network after the part that treats all pixels (of ``channels``) alike, and that part as a transform.
 
-    A resized picture may be transformed before as well as behind: what resizes stays, and comes first.
+    Scaling commutes with resizing: a resizing layer stays in the graph and comes first.
     """
     first, moved, transform = _leading_pixels(graph, channels)
     if first.node == INPUT:
@@ -58,7 +57,7 @@ def without_leading_pixels(graph: Graph, channels: int) -> tuple[Graph, PixelTra
 
 
 def scaled_inside(graph: Graph, channels: int) -> PixelTransform:
-    """What is done to the values of pixels in front of a network, also where it cannot leave it, as behind padding."""
+    """The input scaling inside a network, also where it cannot be removed, for example after padding."""
     forms = _forms(graph, channels, lambda node, first: first if node.kind in _SPREADING and first.stacked else None)
     for ref in sorted(forms, reverse=True):
         transform = _transform(forms[ref])
@@ -68,7 +67,7 @@ def scaled_inside(graph: Graph, channels: int) -> PixelTransform:
 
 
 def _leading_pixels(graph: Graph, channels: int) -> tuple[Ref, tuple[int, ...], PixelTransform]:
-    """Where the network proper begins, and what makes of the pixels what it reads there."""
+    """The tensor at which the network proper begins, and the transform from pixels to it."""
     forms = _forms(graph, channels)
     for ref in sorted(forms, reverse=True):
         transform = _transform(forms[ref])
@@ -80,7 +79,7 @@ def _leading_pixels(graph: Graph, channels: int) -> tuple[Ref, tuple[int, ...], 
 def _forms(
     graph: Graph, channels: int, otherwise: Callable[[Node, PixelForm], PixelForm | None] = lambda node, first: None
 ) -> dict[Ref, PixelForm]:
-    """Of all tensors that have one. ``otherwise``: of a node that gives none, and the form of what it reads."""
+    """The forms of all tensors that have one. ``otherwise``: the form for any other node, given that of its input."""
     forms = {Ref(INPUT, 0): PixelForm(np.eye(channels), np.zeros(channels))}
     for i, node in enumerate(graph.nodes):
         if is_keras(node.definition):
@@ -96,14 +95,14 @@ def _forms(
 
 
 def _moves(node: Node) -> bool:
-    """Is each pixel of the output one of the input, or a mean of some, the same of every channel?"""
+    """Whether each output pixel is an input pixel or a mean of several, in the same way for every channel."""
     config = node.config
     plain = config.get("data_format") in (None, "channels_last") and not config.get("pad_to_aspect_ratio")
     return node.kind in _MOVING and not is_operation(node) and plain
 
 
 def _reads_only(graph: Graph, ref: Ref) -> bool:
-    """Does everything that the output needs read the pixels through ``ref`` alone?"""
+    """Whether the output depends on the pixels only through ``ref``."""
     behind = upstream(graph, [graph.output], [ref])
     return ref.node == INPUT or not any(
         one.node == INPUT for i in behind for one in graph.nodes[i].inputs() if one != ref
@@ -111,7 +110,7 @@ def _reads_only(graph: Graph, ref: Ref) -> bool:
 
 
 def _transform(form: PixelForm) -> PixelTransform | None:
-    """None where a channel is made of several, or of none, or there are more or fewer than a pixel has."""
+    """None where a channel comes from several or no channels of the pixel, or their number differs."""
     count, own = form.matrix.shape
     if not form.stacked or count != own or np.any(np.count_nonzero(form.matrix, axis=1) != 1):
         return None
@@ -146,7 +145,7 @@ def _form(node: Node, forms: Mapping[Ref, PixelForm]) -> PixelForm | None:
 
 
 def _scaled(form: PixelForm, scale: Any, offset: Any) -> PixelForm | None:
-    """None where the numbers do not stand for channels."""
+    """The scaled form; None where the numbers are not one for each channel."""
     scale, offset = (np.asarray(value, np.float64) for value in (scale, offset))
     count = len(form.matrix)
     if any(v.size not in (1, count) or v.shape[-1:] not in ((), (1,), (count,)) for v in (scale, offset)):
@@ -156,7 +155,7 @@ def _scaled(form: PixelForm, scale: Any, offset: Any) -> PixelForm | None:
 
 
 def _arithmetic(node: Node, form: PixelForm) -> PixelForm | None:
-    """Of one tensor with one constant."""
+    """Arithmetic of one tensor with one constant."""
     given = [*node.args, *node.kwargs.values()]
     tensor = [isinstance(value, Ref) for value in given]
     if len(given) != 2 or sum(tensor) != 1:
@@ -185,7 +184,7 @@ def _cast(node: Node, form: PixelForm) -> PixelForm | None:
 
 
 def _item(node: Node, form: PixelForm) -> PixelForm | None:
-    """``x[..., i]``, ``x[..., ::-1]`` and the like: the other axes whole."""
+    """``x[..., i]``, ``x[..., ::-1]`` and the like, without slicing other axes."""
     keys = node.args[1] if len(node.args) > 1 else node.kwargs.get("key")
     if not isinstance(keys, (list, tuple)) or not keys or not form.stacked:
         return None
@@ -234,7 +233,7 @@ def _axis(node: Node, key: str) -> Any:
 
 
 def _joined(node: Node, forms: Sequence[PixelForm]) -> PixelForm | None:
-    """Channels put together again."""
+    """Channels that are concatenated or stacked again."""
     kind, axis = node.kind, _axis(node, "axis")
     stack = kind == "Stack" and not any(form.stacked for form in forms)
     concatenated = kind == "Concatenate" and all(form.stacked for form in forms)

@@ -1,4 +1,4 @@
-"""Model file -> ``Classifier``. Nothing is built here."""
+"""Model file -> ``Classifier``. No model is built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MakesOne = Callable[[str, PixelTransform | None, tuple[int, int] | None], Class
 
 
 class Reader:
-    """Reads models one after the other and keeps what they have in common once."""
+    """Reads models one after the other and stores what they share once."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Reader:
         text_length: int | None = None,
         inference_mode: bool = False,
     ) -> None:
-        """``inference_mode``: a layer that is called with ``training=True`` is run as if it were not."""
+        """``inference_mode``: layers that are called with ``training=True`` are run in inference mode."""
         self._text_length, self._inference_mode = text_length, inference_mode
         self._pool, self._allow_code, self._limits = WeightPool(), allow_code, limits or Limits()
         self._canonical = canonical_layers(allow_code=allow_code)
@@ -48,9 +48,10 @@ class Reader:
         size: tuple[int, int] | None = None,
         output: str | None = None,
     ) -> Classifier:
-        """The classifier in ``path``, with the labels that come with the file, if any. ``size``: height and width, of
-        pictures that the model takes at any. ``output``: the name of one, of a model with several. Raises
-        ``ModelFileError``.
+        """The classifier in ``path``, with the labels that come with the file, if any.
+
+        ``size``: height and width, for a model that takes any. ``output``: the name of an output, for a model with
+        several. Raises ``ModelFileError``.
         """
         found = self._open(path)
         if isinstance(found, StoredModel):
@@ -60,7 +61,7 @@ class Reader:
     def read_each(
         self, name: str, path: Path, preprocessing: PixelTransform | None, size: tuple[int, int] | None = None
     ) -> tuple[Classifier, ...]:
-        """The same for a model that may have several outputs: a classifier for each. Raises ``ModelFileError``."""
+        """As ``read``, for a model that may have several outputs: a classifier for each. Raises ``ModelFileError``."""
         found = self._open(path)
         if not isinstance(found, StoredModel):
             return (found(name, preprocessing, size),)
@@ -72,10 +73,10 @@ class Reader:
     def _open(
         self, path: Path
     ) -> StoredModel | Callable[[str, PixelTransform | None, tuple[int, int] | None], Classifier]:
-        """A model of layers; of a file without any, what makes a classifier of it, which has one output."""
+        """A model of layers, or, for a file without layers, the function that makes its only classifier."""
         file = tflite_in(path)
         if file is not None:
-            from builder.reading.tflite.classifier import read_tflite  # makes a kind of ``Classifier``
+            from builder.reading.tflite.classifier import read_tflite  # defines a subclass of ``Classifier``
 
             return lambda name, how, size: read_tflite(name, file, how, size, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
@@ -97,7 +98,7 @@ class Reader:
         size: tuple[int, int] | None = None,
         output: str | None = None,
     ) -> Classifier:
-        """The same for a file that was read already."""
+        """As ``read``, for a file that was opened already."""
         model = self.base(name, stored, preprocessing, size, output)
         with contradictions(stored.path):
             return replace(model.with_labels((), None), labels=model.labels)
@@ -110,7 +111,7 @@ class Reader:
         size: tuple[int, int] | None = None,
         output: str | None = None,
     ) -> Classifier:
-        """A model that may end in anything, read as if it were a classifier with bare logits."""
+        """A model with any output, read as a classifier with logits."""
         path = stored.path
         with contradictions(path):
             check_one_input(stored)
@@ -143,21 +144,21 @@ class Reader:
         )
 
     def _training(self, stored: StoredModel) -> tuple[str, ...]:
-        """What the user should know of layers that are called with ``training=True``. Raises ``ModelFileError``."""
+        """Notes on layers that are called with ``training=True``. Raises ``ModelFileError`` unless in inference mode."""
         if not stored.training:
             return ()
         first, more = stored.training[0], len(stored.training) - 1
         layers = f"layer {first}{f' and {more} more' if more else ''}"
         if self._inference_mode:
-            return (f"{layers} is called with training=True in the file and runs as at inference here (inference_mode)",)
+            return (f"{layers} is called with training=True in the file but is run in inference mode (inference_mode)",)
         raise ModelFileError(
             f"{stored.path}: {layers} is called with training=True, so that answers depend on the batch or on chance; "
-            "call it with training=False and save the model again, or have it run as at inference (--inference-mode)"
+            "call it with training=False and save the model again, or run it in inference mode (--inference-mode)"
         )
 
 
 def _place(output: str, stored: StoredModel) -> int:
     names = output_names(stored.definition)
     if output not in names:
-        raise ModelFileError(f"{stored.path}: no output {output!r:.80}; there are: {', '.join(names)!s:.300}")
+        raise ModelFileError(f"{stored.path}: no output {output!r:.80}; its outputs are {', '.join(names)!s:.300}")
     return names.index(output)

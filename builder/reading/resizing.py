@@ -1,4 +1,4 @@
-"""How pictures become the one size: every source may know how its own were resized, and a file does it in one way."""
+"""How a file resizes pictures: sources may know how theirs were resized, and a file does it in one way."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DEFAULT = ResizeConfig("bilinear", True, "stretch")
 
 
 def input_spec(config: BuildConfig, sources: Mapping[str, SourceInput]) -> InputSpec:
-    """What the device takes. ``sources``: by the names of the heads. Raises ``ConfigError`` where they differ."""
+    """The device's input. ``sources``: by head name. Raises ``ConfigError`` where they differ."""
     first = next(iter(sources.values()))
     return first.spec(common_resize(config.resize, sources) if isinstance(first, PictureSourceInput) else DEFAULT)
 
 
 def common_resize(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> ResizeConfig:
-    """``chosen``: what the user says for all, key by key; what is left open is as the sources have it, and where all are
-    silent as ``DEFAULT``. Raises ``ConfigError``.
+    """The resizing of a file: the keys that the user set in ``chosen``, the others as the sources have them, else as in
+    ``DEFAULT``. Raises ``ConfigError`` where sources differ.
     """
     own = _known(chosen, sources)
     trouble = _difference(own)
@@ -33,7 +33,7 @@ def common_resize(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> R
 
 
 def resize_trouble(sources: Mapping[str, SourceInput]) -> tuple[str, ...]:
-    """What a build would say of how ``sources`` resize, an error or warnings."""
+    """The error or the warnings that a build would give about the resizing of ``sources``."""
     trouble = _difference(_known(_SILENT, sources))
     return (trouble,) if trouble is not None else resize_notes(_SILENT, sources)
 
@@ -48,14 +48,14 @@ def _difference(known: Mapping[str, ResizeConfig]) -> str | None:
         one, first = pairs[0]
         if other != first:
             return (
-                f"{one} was trained on pictures resized by {first}, {name} by {other}, and a file prepares pictures in "
+                f"{one} was trained on pictures resized by {first}, {name} by {other}, but a file resizes pictures in "
                 f"one way; choose one: {advice('resize', str(first))} or {advice('resize', str(other))}"
             )
     return None
 
 
 def resize_notes(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> tuple[str, ...]:
-    """Sources that are silent beside one that is not: a guess, which is said."""
+    """A note for sources of unknown resizing beside one of known resizing: the former are assumed to be like it."""
     own = _own(sources)
     silent = [name for name, resize in own.items() if resize == _SILENT]
     one = next((name for name in own if name not in silent), None)
@@ -63,8 +63,8 @@ def resize_notes(chosen: ResizeConfig, sources: Mapping[str, SourceInput]) -> tu
         return ()
     which = ", ".join(silent) if len(silent) < 7 else f"{', '.join(silent[:5])} and {len(silent) - 5} more"
     return (
-        f"nothing says how the pictures of {which} were resized; they are resized as those of {one}, "
-        f"{own[one].over(DEFAULT)}. Where that is wrong, say it: {advice('resize', 'METHOD,FIT', head=silent[0])}",
+        f"it is unknown how the pictures of {which} were resized; they are resized like those of {one}, "
+        f"{own[one].over(DEFAULT)}. If that is wrong, set it: {advice('resize', 'METHOD,FIT', head=silent[0])}",
     )
 
 

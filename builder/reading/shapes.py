@@ -1,4 +1,4 @@
-"""The shape of every tensor of a graph, as Keras's layers tell it; nothing is built or run for it."""
+"""The shape of every tensor of a graph, computed by Keras's layers without building or running them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from builder.support.lazy import Lazy
 
 keras: Any = Lazy("keras")
 
-Shape = tuple[int | None, ...]  # the batch axis and all
-# What Keras raises on settings and shapes that do not fit each other: they come from an untrusted file.
+Shape = tuple[int | None, ...]  # batch axis included
+# What Keras raises on contradictory settings and shapes: they come from an untrusted file.
 _UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, ImportError, NotImplementedError)
 
 
@@ -28,9 +28,9 @@ def tensor_shapes(
     nodes: Iterable[int] | None = None,
     given: Mapping[Ref, Shape | None] | None = None,
 ) -> dict[Ref, Shape | None]:
-    """Of each node's first output; None where it cannot be told. ``shape``: of the input, without the batch axis.
+    """Shapes of all first outputs; None where unknown. ``shape``: of the input, without the batch axis.
 
-    ``nodes``: these alone, from the tensors ``given`` on.
+    ``nodes``: only these, starting from the tensors in ``given``.
     """
     found: dict[Ref, Shape | None] = {Ref(INPUT, 0): (None, *shape), **(given or {})}
     for i in range(len(graph.nodes)) if nodes is None else nodes:
@@ -66,7 +66,7 @@ def _has_ref(value: Any) -> list[Ref]:
 
 
 def _first(shape: Any) -> Shape | None:
-    """Of one output or several."""
+    """The shape of the first of one or several outputs."""
     if isinstance(shape, (list, tuple)) and shape and isinstance(shape[0], (list, tuple)):
         shape = shape[0]
     return tuple(shape) if isinstance(shape, (list, tuple)) else None

@@ -1,4 +1,4 @@
-"""What a graph computes at inference: no-ops leave, and leading pixel arithmetic becomes part of the pixel transform."""
+"""Simplify a graph for inference: remove no-ops, and move leading pixel arithmetic into the pixel transform."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from builder.settings.input_scaling import PixelTransform
 def simplify(graph: Graph, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
     """The same function of the pixels with fewer nodes.
 
-    ``transform``: what happens to the pixels before the model. Returns the graph, whose input is now the output of the
-    returned transform: what stood in front and does the same to every pixel has moved into it.
+    ``transform``: the input scaling outside the model. Returns the graph, and the transform whose output is its input: it
+    now includes the leading layers that treat all pixels alike.
     """
     behind, inside = without_leading_pixels(without_no_ops(graph), transform.channels)
     return behind, transform.followed_by(inside)
 
 
 def without_no_ops(graph: Graph) -> Graph:
-    """The same function without the layers that return their input."""
+    """The graph without layers that return their input."""
     alias = {Ref(i, 0): next(node.inputs()) for i, node in enumerate(graph.nodes) if is_no_op(node)}
     return renumber(graph, [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias], alias)
 
 
 def leading_resize(graph: Graph) -> tuple[Graph, tuple[int, int]] | None:
-    """What stands behind a ``Resizing`` that alone reads the pixels, and to which height and width it brings them.
+    """The graph after a ``Resizing`` that alone reads the pixels, and its height and width.
 
-    None where there is none, or one that the device's preparation of pictures does otherwise: it stretches, bilinear,
-    without antialiasing.
+    None where there is none, or one that differs from the device's resizing: stretched, bilinear, without antialiasing.
     """
     readers = [i for i, node in enumerate(graph.nodes) if Ref(INPUT, 0) in node.inputs()]
     node = graph.nodes[readers[0]] if len(readers) == 1 else None
@@ -47,14 +46,14 @@ def leading_resize(graph: Graph) -> tuple[Graph, tuple[int, int]] | None:
 
 
 def is_no_op(node: Node) -> bool:
-    """Does this call return its input at inference?"""
+    """Whether this call returns its input at inference."""
     if node.kind == "Activation":
         return is_linear(node)
     return does_nothing_at_inference(node.definition)
 
 
 def is_linear(node: Node) -> bool:
-    """Does the node end without an activation?"""
+    """Whether the node has no activation."""
     return _activation_name(node.config.get("activation")) == "linear"
 
 

@@ -1,4 +1,4 @@
-"""Where data enters a classifier. Both kinds say the same things, so that what comes behind need not ask which it has."""
+"""The input of a classifier, pictures or texts; both kinds have one interface."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def read_source_input(
     length: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[Graph, SourceInput]:
-    """The graph from the source_input on, simplified, and the source_input. Raises ``ModelFileError``.
+    """The simplified graph, and its input. Raises ``ModelFileError``.
 
-    ``length``: of tokens, ``size``: of pictures, height and width, where the model leaves it open.
+    ``length``: of tokens; ``size``: height and width of pictures; both where the model leaves them open.
     """
     shape = _shape(stored)
     graph, words = split_vectorization(graph, stored.path)
@@ -58,7 +58,7 @@ def read_source_input(
 
 
 def source_input_difference(first: SourceInput, other: SourceInput, name: str) -> tuple[str, str] | None:
-    """How ``other`` enters otherwise than ``first``, that of the model ``name``: (what, advice); None: in no way."""
+    """How ``other`` differs from ``first``, the input of the model ``name``: (what, advice); None where it does not."""
     if isinstance(first, PictureSourceInput) and isinstance(other, PictureSourceInput):
         return first.difference(other, name)
     if isinstance(first, TextSourceInput) and isinstance(other, TextSourceInput):
@@ -67,7 +67,7 @@ def source_input_difference(first: SourceInput, other: SourceInput, name: str) -
 
 
 def size_note(stored: StoredModel, source_input: SourceInput, size: tuple[int, int] | None) -> tuple[str, ...]:
-    """Where the size of its pictures comes from, of a model that takes any."""
+    """A note on the chosen picture size, for a model that takes any."""
     if not isinstance(source_input, PictureSourceInput) or None not in _shape(stored)[1:3]:
         return ()
     height, width = source_input.size
@@ -79,7 +79,7 @@ def size_note(stored: StoredModel, source_input: SourceInput, size: tuple[int, i
         if size or usual is None
         else f"as {usual.name} was trained"
     )
-    return (f"it takes pictures of any size; {width} x {height}, {why}",)
+    return (f"it takes pictures of any size; {width} x {height} is used, {why}",)
 
 
 def check_one_input(stored: StoredModel) -> None:
@@ -90,12 +90,12 @@ def check_one_input(stored: StoredModel) -> None:
 
 
 def _shape(stored: StoredModel) -> tuple[int | None, ...]:
-    """Of the input, batch axis and all."""
+    """The shape of the input, batch axis included."""
     return input_shapes(stored.definition)[0]
 
 
 def _channels(shape: tuple[int | None, ...], path: Path) -> int:
-    """3 of colour, 1 of greyscale. Raises ``ModelFileError`` for an input of no pictures."""
+    """3 for colour, 1 for greyscale. Raises ``ModelFileError`` for an input that is not a picture."""
     if len(shape) == 4 and shape[3] in (CHANNELS, GREY):
         return shape[3]
     expected = "expected input (batch, height, width, 3), or (.., 1) for greyscale"
@@ -113,13 +113,13 @@ def _channels(shape: tuple[int | None, ...], path: Path) -> int:
 
 
 def _picture_size(shape: tuple[int | None, ...], stored: StoredModel, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Height, width: as in the file, else as chosen, else as the architecture was trained."""
+    """Height and width: from the file, else as chosen, else as the architecture was trained."""
     usual = application_of(stored.definition)
     chosen = size or (usual and (usual.size, usual.size))
     height, width = (side or (chosen and chosen[i]) for i, side in enumerate(shape[1:3]))
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ModelFileError(
-            f"{stored.path}: it takes pictures of any size, {shape}, and its layers do not tell which it was trained at; "
+            f"{stored.path}: it takes pictures of any size, {shape}, and its layers do not tell the size of training; "
             f"add {advice('size', 'PIXELS', number=True)}"
         )
     return height, width

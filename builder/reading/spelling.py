@@ -1,4 +1,4 @@
-"""One form for all settings that spell one function, by what they mean for the shape that is there."""
+"""The canonical form of layer settings: equal for all settings that mean the same function of the actual shapes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from builder.reading.layers import does_nothing_at_inference, inference_only, is
 from builder.reading.shapes import Shape, is_operation
 
 Settings = dict[str, Any]
-_RELUS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "leaky_relu": (0.2, None)}  # slope below zero, largest value
+_RELUS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "leaky_relu": (0.2, None)}  # slope below zero, maximum
 _OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "Tanh": "tanh",
                "Silu": "silu", "Softplus": "softplus", "Softsign": "softsign", "Selu": "selu", "Elu": "elu",
                "Softmax": "softmax"}  # fmt: skip
 _FUSED = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose",
           "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")  # fmt: skip
-# Settings that say how Keras runs a layer, or what follows from its weights and shapes.
+# Settings for how Keras runs a layer, or that follow from its weights and shapes.
 _NO_MATTER = (
     "dropout", "recurrent_dropout", "stateful", "unroll", "use_cudnn", "implementation", "flash_attention",
     "power_iterations",
@@ -30,7 +30,7 @@ _RESHAPES = ("Flatten", "Reshape", "Squeeze", "ExpandDims")
 
 
 def activation_form(node: Node, rank: int | None) -> list[Any] | None:
-    """The activation a node ends with, its settings included; None for a node that has none, or a linear one."""
+    """The activation at the end of a node, with its settings; None where it is missing or linear."""
     if not is_keras(node.definition):
         return None
     if is_operation(node):
@@ -42,7 +42,7 @@ def activation_form(node: Node, rank: int | None) -> list[Any] | None:
 
 
 def is_bare_activation(node: Node) -> bool:
-    """Is the node nothing else than an activation of its one input?"""
+    """Whether the node is only an activation of its one input."""
     return is_keras(node.definition) and node.kind not in _FUSED and len(list(node.inputs())) == 1
 
 
@@ -90,7 +90,7 @@ def axes(value: Any, rank: int | None) -> Any:
 
 
 def settings_form(node: Node, inputs: Sequence[Shape | None]) -> tuple[str, Settings]:
-    """(kind, settings) in which all spellings of one layer are equal. ``inputs``: the shapes of what it reads."""
+    """(kind, settings), equal for all spellings of one layer. ``inputs``: the shapes of its inputs."""
     kind = node.kind
     settings: Settings = plain({k: v for k, v in inference_only(node.config).items() if k not in _NO_MATTER})
     if not is_keras(node.definition):
@@ -133,7 +133,7 @@ def _permutation(settings: Settings, node: Node, shape: Shape | None) -> tuple[s
 
 
 def _normalization(settings: Settings, node: Node, shape: Shape | None) -> tuple[str, Settings]:
-    """Mean and deviation, wherever they are kept; the weights are in it, see ``keeps_weights``."""
+    """Mean and deviation, wherever they are stored; they replace the weights, see ``keeps_weights``."""
     mean, deviation = moments(node)
     values = {"mean": plain(mean.ravel().tolist()), "deviation": plain(deviation.ravel().tolist())}
     return "Normalization", {**values, "axis": settings.get("axis"), "invert": bool(settings.get("invert"))}
@@ -160,7 +160,7 @@ def _dot(settings: Settings, node: Node, shape: Shape | None) -> tuple[str, Sett
 
 
 def _recurrent_convolution(settings: Settings, node: Node, shape: Shape | None) -> tuple[str, Settings]:
-    one = np.all(np.asarray(settings["kernel_size"]) == 1)  # which needs no padding
+    one = np.all(np.asarray(settings["kernel_size"]) == 1)  # needs no padding
     return node.kind, {**settings, "padding": "valid" if one else settings["padding"]}
 
 
@@ -178,12 +178,12 @@ _FORMS: dict[str, Callable[[Settings, Node, Shape | None], tuple[str, Settings]]
 
 
 def keeps_weights(node: Node) -> bool:
-    """Do the weights count beside the settings?"""
+    """Whether weights count besides the settings."""
     return node.kind != "Normalization" or not is_keras(node.definition)
 
 
 def moments(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of a Normalization, as Keras computes with them."""
+    """Mean and deviation of a Normalization, as Keras uses them."""
     if node.config.get("mean") is not None:
         mean, variance = (np.asarray(node.config[key], np.float64) for key in ("mean", "variance"))
     elif len(node.weights) > 1:
@@ -194,7 +194,7 @@ def moments(node: Node) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reshapes(node: Node) -> bool:
-    """Does the node give the same numbers in the same order another shape?"""
+    """Whether the node only reshapes its input."""
     return is_keras(node.definition) and node.kind in _RESHAPES and node.config.get("data_format") != "channels_first"
 
 
@@ -203,7 +203,7 @@ def is_commutative(node: Node) -> bool:
 
 
 def does_nothing(node: Node, kind: str, settings: Settings, inputs: Sequence[Shape | None]) -> bool:
-    """Is the output the input, with these settings and shapes?"""
+    """Whether the output equals the input, with these settings and shapes."""
     if does_nothing_at_inference(node.definition):
         return True
     if len(list(node.inputs())) != 1 or not is_keras(node.definition) or (is_operation(node) and kind != "Transpose"):
@@ -226,7 +226,7 @@ def does_nothing(node: Node, kind: str, settings: Settings, inputs: Sequence[Sha
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it: lists for tuples, numbers as float32 knows them, layers within by class and settings."""
+    """A value as in JSON: tuples as lists, numbers rounded to float32, nested layers as class and settings."""
     if isinstance(value, Mapping):
         if "class_name" in value and "config" in value:
             config = value["config"]
@@ -238,7 +238,7 @@ def plain(value: Any) -> Any:
 
 
 def _inner(config: Mapping[str, Any]) -> Settings:
-    """Settings of a layer within another one, such as a recurrent cell."""
+    """Settings of a nested layer, such as a recurrent cell."""
     return {
         key: _activation(value, None) if key.endswith("activation") else plain(value)
         for key, value in inference_only(config).items()
@@ -247,7 +247,7 @@ def _inner(config: Mapping[str, Any]) -> Settings:
 
 
 def _number(value: Any) -> Any:
-    """2 and 2.0 are one; a float64 is what float32 makes of it."""
+    """A number rounded to float32; 2 and 2.0 are equal."""
     if isinstance(value, int):
         return value
     short = float(np.float32(value))

@@ -1,4 +1,4 @@
-"""Texts enter a classifier: through a ``TextVectorization`` of its own, or as the numbers of tokens."""
+"""The text input of a classifier: its own ``TextVectorization``, or token numbers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ MANY_UNKNOWN = 0.5  # of the words of texts
 
 @dataclass(frozen=True)
 class TextSourceInput:
-    """``words``: how a text becomes the tokens that the graph takes; without a vocabulary, where nobody said it.
+    """``words``: how a text is tokenized for the graph; without a vocabulary where none is known.
 
-    ``inside``: the original has a TextVectorization of its own and takes strings, else the numbers of tokens.
+    ``inside``: whether the original has its own TextVectorization and takes strings; otherwise it takes token numbers.
     """
 
     words: TextInput
@@ -44,27 +44,27 @@ class TextSourceInput:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the graph's input, without the batch axis."""
+        """The shape of the graph's input, without the batch axis."""
         return (self.words.length,)
 
     @property
     def identity(self) -> str:
-        """Equal where the graph's input is the same function of what enters."""
+        """Equal where the graph's input is the same function of the text."""
         return digest("tokens", self.words.to_json(), self.words.vocabulary)
 
     @property
     def outside(self) -> str:
-        """Equal where originals of one structure take the same."""
+        """Equal where originals of one structure take the same input."""
         return str(self.inside)
 
     def graph_input(self, tensors: np.ndarray) -> np.ndarray:
-        """What the graph takes, for the device's tensors: the same tokens."""
+        """The graph's input for the device's tensors: the same tokens."""
         return tensors
 
     device_input = graph_input
 
     def shown(self, samples: Sequence[Any]) -> Shown:
-        """``samples``: texts (n,), bytes. Strings for a model that takes such, else int32 (n, length)."""
+        """The texts ``samples``, bytes (n,), as strings for a model that takes them, else as int32 (n, length)."""
         if self.inside:
             return Shown(list(samples), rank=self.rank)
         tokenizer = Tokenizer(self.words)
@@ -75,20 +75,20 @@ class TextSourceInput:
         return
 
     def keras_input(self) -> tuple[Any, Any]:
-        """Strings, and the layer that makes tokens of them; the tokens themselves where Keras has no such layer."""
+        """A string input and its tokens; a token input where no Keras layer tokenizes the same way."""
         if self.words.kind != "tokens":
             tokens = keras.Input(self.shape, dtype=self.dtype, name=self.name)
             return tokens, tokens
-        # Keras takes a text for one token where nothing splits it, and the batch for the sequence, but for (n, 1).
+        # Without a split, Keras treats a text as one token and the batch as the sequence, except for shape (n, 1).
         text = keras.Input(() if self.words.split else (1,), dtype="string", name="text")
         return text, text_layer(self.words)(text)
 
     def spec(self, resize: ResizeConfig) -> TextInput:
-        """For the device."""
+        """The device's input."""
         return self.words
 
     def with_words(self, config: TextConfig | TextInput | None, where: str) -> TextSourceInput:
-        """This source_input with the vocabulary that ``config`` names, where the model has none, or that of a file.
+        """This input with the vocabulary of ``config`` or of a finished file, where the model has none.
 
         Raises ``ConfigError``.
         """
@@ -100,8 +100,8 @@ class TextSourceInput:
             return self
         if config is None:
             raise ConfigError(
-                f"{where} takes the numbers of tokens; say how a text becomes them: [text] with vocabulary = "
-                "the file with one token a line, or a Tokenizer's to_json()"
+                f"{where} takes token numbers; set how texts are tokenized: [text] with vocabulary = "
+                "the file with one token on each line, or a Tokenizer's to_json()"
             )
         if config.maxlen not in (None, self.words.length):
             raise ConfigError(
@@ -110,7 +110,7 @@ class TextSourceInput:
         return replace(self, words=declared_words(config, self.words.length))
 
     def difference(self, other: TextSourceInput, ours: str) -> tuple[str, str] | None:
-        """How ``other`` enters otherwise than this one, that of the model ``ours``: (what, advice)."""
+        """How ``other`` differs from this input, that of the model ``ours``: (what, advice)."""
         same = "A token must mean the same to both; train both with one vocabulary and one TextVectorization"
         if self.identity == other.identity:
             return None
@@ -122,7 +122,7 @@ class TextSourceInput:
                 repr(words.vocabulary[place : place + 1])[1:-1].rstrip(",") or "none" for words in (theirs, mine)
             )
             return (
-                f"its vocabulary of {len(theirs.vocabulary)} tokens is another than that of {ours} "
+                f"its vocabulary of {len(theirs.vocabulary)} tokens differs from that of {ours} "
                 f"({len(mine.vocabulary)}): token {place} is {found}, there {own}",
                 same,
             )
@@ -137,11 +137,11 @@ class TextSourceInput:
 
 
 def declared_words(config: TextConfig, length: int) -> TextInput:
-    """How texts become tokens, as the user says. Raises ``ConfigError``."""
+    """How texts become tokens, from the user's settings. Raises ``ConfigError``."""
     tokens, word_index = read_vocabulary(config.vocabulary)
     if word_index is None:
         words = TextInput(length, tokens, config.standardize, config.split, config.ngrams)
-        side = "post"  # where TextVectorization pads and cuts
+        side = "post"  # where TextVectorization pads and truncates
     else:
         if (config.standardize, config.split, config.ngrams) != (STANDARDIZE[0], SPLIT[0], None):
             raise ConfigError(
@@ -149,25 +149,25 @@ def declared_words(config: TextConfig, length: int) -> TextInput:
                 "ngrams out of [text]"
             )
         words = TextInput(length, tokens, None, None, None, word_index=word_index)
-        side = "pre"  # where pad_sequences does, unless told otherwise
+        side = "pre"  # where pad_sequences does by default
     return replace(words, padding=config.padding or side, truncating=config.truncating or side)
 
 
 def text_notes(spec: InputSpec, config: TextConfig | None, texts: Sequence[Any]) -> tuple[str, ...]:
-    """What was taken for granted of texts, and that most of their words are unknown; nothing for pictures."""
+    """Notes on assumed padding, and on texts with mostly unknown words; empty for pictures."""
     if not isinstance(spec, TextInput):
         return ()
     notes = []
     if config is not None and spec.word_index is not None and not (config.padding and config.truncating):
         notes.append(
-            f"texts are padded {spec.padding} and cut {spec.truncating}, as pad_sequences does unless told otherwise; "
-            'where the training said something else, set padding and truncating in [text] to "pre" or "post"'
+            f"texts are padded {spec.padding} and truncated {spec.truncating}, the defaults of pad_sequences; if "
+            'training used others, set padding and truncating in [text] to "pre" or "post"'
         )
     unknown = unknown_words(spec, texts)
     if unknown > MANY_UNKNOWN:
         notes.append(
-            f"{unknown:.0%} of the words of the calibration texts are not in the vocabulary: these are not texts that "
-            "the models were made for, or it is not the vocabulary that they were trained with; their answers mean little"
+            f"{unknown:.0%} of the words of the calibration texts are not in the vocabulary: either the texts or the "
+            "vocabulary are not those the models were trained with, so their answers mean little"
         )
     return tuple(notes)
 
@@ -180,7 +180,7 @@ def unknown_words(words: TextInput, texts: Sequence[bytes]) -> float:
 
 
 def text_layer(words: TextInput) -> Any:
-    """The Keras layer that makes the same tokens."""
+    """The Keras layer that gives the same tokens."""
     return keras.layers.TextVectorization(
         standardize=words.standardize,
         split=words.split,
@@ -192,9 +192,9 @@ def text_layer(words: TextInput) -> Any:
 
 
 def split_vectorization(graph: Graph, path: Path) -> tuple[Graph, TextInput | None]:
-    """The graph from the tokens on, and the TextVectorization that stood in front of it; None where there is none.
+    """The graph from the tokens on, and the TextVectorization before it; None where there is none.
 
-    Raises ``ModelFileError`` for one that a device cannot do.
+    Raises ``ModelFileError`` for one that the runtime does not support.
     """
     places = [i for i, node in enumerate(graph.nodes) if node.kind == VECTORIZATION]
     if not places:
@@ -220,13 +220,13 @@ def check_embedding(graph: Graph, words: TextInput, path: Path) -> None:
 
 
 def reads_tokens(graph: Graph) -> bool:
-    """Does an embedding read the model's input?"""
+    """Whether an embedding reads the model's input."""
     return any(node.kind == "Embedding" and Ref(INPUT, 0) in node.inputs() for node in graph.nodes)
 
 
 def _words(config: Mapping[str, Any], path: Path) -> TextInput:
     def refused(what: str) -> ModelFileError:
-        return ModelFileError(f"{path}: {VECTORIZATION}: {what}; nothing else is done on a device as Keras does it")
+        return ModelFileError(f"{path}: {VECTORIZATION}: {what}; the runtime supports nothing else")
 
     for key, valid in (("standardize", STANDARDIZE), ("split", SPLIT)):
         if config.get(key) not in (None, *valid):

@@ -1,4 +1,4 @@
-"""The words that a model knows, from a file that the user names: a list of tokens, or a ``Tokenizer`` of Keras 2."""
+"""Read a vocabulary file: a list of tokens, or a ``Tokenizer`` of Keras 2."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edge_runtime.text import PADDING, UNKNOWN, check_vocabulary, check_words
 from edge_runtime.word_index import WordIndex
 
 MAX_VOCABULARY = 64 << 20  # bytes
-_PICKLE = b"\x80"  # how a pickle of protocol 2 and later begins
+_PICKLE = b"\x80"  # first byte of a pickle of protocol 2 and later
 _UNKNOWN_MARKS = ("<oov>", "<unk>", "<unknown>", "[oov]", "oov_token")
 
 
 def read_vocabulary(path: Path) -> tuple[tuple[str, ...], WordIndex | None]:
-    """The token of each number, and, where the file is what ``Tokenizer.to_json()`` gives, how it makes words of a text.
+    """The token of each number, and, for the output of ``Tokenizer.to_json()``, how it splits a text into words.
 
-    Else it has one token a line, as Keras writes its ``vocabulary.txt``, or is a JSON list of them; the padding and the
+    Otherwise the file has one token on each line, like Keras's ``vocabulary.txt``, or is a JSON list; the padding and the
     unknown token may be left out. Raises ``ConfigError``.
     """
     try:
@@ -41,12 +41,12 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, ...], WordIndex | None]:
 
 
 def _json(text: str) -> Any:
-    """What the text is as JSON, a table or a list; None where it is neither."""
+    """The text as JSON, a table or a list; None where it is neither."""
     try:
         found = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
     except ValueError:
-        return None  # a token may begin so: "[PAD]"
-    if isinstance(found, str):  # the text that to_json() gives, written by json.dump
+        return None  # a token may begin like JSON: "[PAD]"
+    if isinstance(found, str):  # the result of to_json() written by json.dump
         found = json.loads(found)
     return found
 
@@ -59,20 +59,20 @@ def _listed(tokens: Any) -> tuple[str, ...]:
         raise ValueError(f"expected a list of tokens, found {odd!r:.60} in it")
     if tokens and tokens[0].strip().lower() in _UNKNOWN_MARKS:
         raise ValueError(
-            f"it begins with {tokens[0]!r:.60} as the words of a Tokenizer do, which are numbered and split otherwise "
-            "than those of TextVectorization; give the file that its to_json() makes"
+            f"it begins with {tokens[0]!r:.60} like the words of a Tokenizer, which numbers and splits words differently "
+            "from TextVectorization; give the output of its to_json()"
         )
     return whole_vocabulary(tuple(tokens))
 
 
 def whole_vocabulary(tokens: tuple[str, ...]) -> tuple[str, ...]:
-    """With the padding and the unknown token in front, as Keras takes it. Raises ``ValueError``."""
+    """The vocabulary with the padding and the unknown token in front, as Keras takes it. Raises ``ValueError``."""
     whole = tokens if UNKNOWN in tokens else (PADDING, UNKNOWN, *tokens)
     check_vocabulary(whole)
     odd = next((token for token in whole if token.endswith("\0")), None)
     if odd is not None:
         raise ValueError(f"Keras cannot keep the token {odd!r:.60}, which ends in a zero byte")
-    "".join(whole).encode("utf-8")  # half a character is no token that a text could have
+    "".join(whole).encode("utf-8")  # no text can contain half a character
     return whole
 
 
@@ -81,8 +81,8 @@ def _word_index(document: Mapping[str, Any]) -> tuple[tuple[str, ...], WordIndex
     config = document.get("config")
     if document.get("class_name") != "Tokenizer" or not isinstance(config, Mapping):
         raise ValueError(
-            "expected what Tokenizer.to_json() gives, found another JSON table; a word_index alone does not say how a "
-            "text is split and which words were kept"
+            "expected the output of Tokenizer.to_json(), found another JSON table; a word_index alone does not tell how "
+            "texts are split and which words were kept"
         )
     index = config.get("word_index")
     index = json.loads(index) if isinstance(index, str) else index
@@ -92,7 +92,7 @@ def _word_index(document: Mapping[str, Any]) -> tuple[tuple[str, ...], WordIndex
     words = {n: word for word, n in index.items() if n == unknown or kept is None or n < kept}
     last = max(words, default=0)
     if last > 2 * len(index) + 1 or len(set(index.values())) != len(index):
-        raise ValueError("expected a number of its own for each word of word_index, without large gaps")
+        raise ValueError("expected a different number for each word of word_index, without large gaps")
     tokens = tuple(words.get(n, PADDING) for n in range(last + 1))
     check_words(tokens)
     "".join(tokens).encode("utf-8")
@@ -108,7 +108,7 @@ def _word_index(document: Mapping[str, Any]) -> tuple[tuple[str, ...], WordIndex
 
 
 def _unknown(config: Mapping[str, Any], index: Mapping[str, int]) -> int | None:
-    """The number of the words that are not known."""
+    """The number of unknown words."""
     token = config.get("oov_token")
     if token is None:
         return None
@@ -118,7 +118,7 @@ def _unknown(config: Mapping[str, Any], index: Mapping[str, int]) -> int | None:
 
 
 def _kept(config: Mapping[str, Any]) -> int | None:
-    """Words from this number on are unknown; None: none is."""
+    """The number from which on words are unknown; None where all are known."""
     kept = config.get("num_words")
     if kept is not None and (type(kept) is not int or kept < 0):
         raise ValueError(f"expected num_words as null or a number, found {kept!r:.60}")

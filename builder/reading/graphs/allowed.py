@@ -1,4 +1,4 @@
-"""Operators of TensorFlow that a classifier of pictures may hold: none touches a file, a network or other code."""
+"""TensorFlow operators that a picture classifier may contain: none accesses files, networks or other code."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ ALLOWED = frozenset(
         )
     ).split()
 )
-_NEEDLESS = "no classifier of pictures needs it"
+_NEEDLESS = "no picture classifier needs it"
 _REASONS = (
-    (r"Decode|Encode|String|Parse|AsString", "it takes text or packed pictures; export it with pixels as its input"),
+    (r"Decode|Encode|String|Parse|AsString", "it takes text or encoded pictures; export it with pixels as its input"),
     (r"File|Save|Restore|Checkpoint|Dataset|Iterator|Reader|Print|Summary|Table", "it may read or write files"),
     (r"Func|Rpc|Send|Recv|Remote|Launch|Custom|Python|Exec", "it may run other code"),
 )
 
 
 def check_operators(nodes: Iterable[Any], path: Path, where: str = "the graph") -> None:
-    """Raises ``ModelFileError`` for the first of some ``NodeDef`` whose operator is not in ``ALLOWED``."""
+    """Raises ``ModelFileError`` for the first ``NodeDef`` in ``nodes`` whose operator is not in ``ALLOWED``."""
     for node in nodes:
         if node.op not in ALLOWED:
             reason = next((why for words, why in _REASONS if re.search(words, node.op)), _NEEDLESS)

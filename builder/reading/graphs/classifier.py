@@ -1,4 +1,4 @@
-"""A SavedModel without layers as a ``Classifier``: the operators of its conversion, its own graph for the answers."""
+"""A SavedModel without layers as a ``Classifier``: operators from its conversion, answers from its own graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from builder.reading.tflite.file import TfliteFile, network
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 
-_CONVERTED = "it was converted to TensorFlow Lite, operators of a graph; the SavedModel tells no layers"
+_CONVERTED = "it was read as operators of its conversion to TensorFlow Lite; the SavedModel does not describe its layers"
 
 
 def read_graph_alone(
@@ -26,7 +26,7 @@ def read_graph_alone(
     pool: WeightPool,
     limits: Limits,
 ) -> TfliteClassifier:
-    """What the SavedModel computes. ``size``: of pictures that it takes at any. Raises ``ModelFileError``."""
+    """Read the SavedModel. ``size``: of pictures, where the model takes any. Raises ``ModelFileError``."""
     path = place.path
     with contradictions(path):
         graph = read_graph_file(place.members, place.prefix, path)

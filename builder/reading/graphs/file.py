@@ -1,7 +1,7 @@
-"""The part of a SavedModel that gives scores, with the values of its variables; nothing of it is run or loaded.
+"""Read the part of a SavedModel that computes the scores, and its variables; nothing is run or loaded by TensorFlow.
 
-TensorFlow 2 calls functions of a library, and the object graph says which variable each argument of a call is;
-TensorFlow 1 has variables in the graph itself, by their names in the checkpoint.
+TensorFlow 2 calls functions of a library, and the object graph tells which variable each argument of a call is;
+TensorFlow 1 has variables in the graph itself, named as in the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ _FIRST = "serving_default"
 _INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
 _VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 _PIXELS = (types_pb2.DT_FLOAT, types_pb2.DT_UINT8)
-_CHOICES = ("config_proto", "config", "executor_type")  # of a call: how to run it, which is not the file's to say
+_CHOICES = (
+    "config_proto",
+    "config",
+    "executor_type",
+)  # attributes of a call: how it is run
 
 
 @dataclass(frozen=True)
 class GraphFile:
-    """``graph``: a serialized ``GraphDef`` of what ``target`` needs. ``variables``: by the names of their nodes.
+    """``graph``: a serialized ``GraphDef`` of what ``target`` needs. ``variables``: values by node name.
 
-    ``source``, ``target``: tensors. ``shape``: of the source, None where it is open.
+    ``source``, ``target``: input and output tensor. ``shape``: of the source; open sizes are None.
     """
 
     path: Path
@@ -81,14 +85,14 @@ def _signature(meta: Any, path: Path) -> Any:
 
 
 def _ends(signature: Any, path: Path) -> tuple[Any, Any]:
-    """The one picture that goes in, and the one output of numbers; what is text beside it, as Lobe's label, is left."""
+    """The only input, a picture, and the only numeric output; text outputs, such as Lobe's label, are ignored."""
     inputs = dict(signature.inputs)
     if len(inputs) != 1:
         raise ModelFileError(f"{path}: expected one input, a picture; found {len(inputs)} ({', '.join(inputs)[:200]})")
     (source,) = inputs.values()
     if source.dtype == types_pb2.DT_STRING:
         raise ModelFileError(
-            f"{path}: it takes packed pictures as text; export it with pixels as its input, or as TensorFlow Lite"
+            f"{path}: it takes encoded pictures (JPEG, PNG); export it with pixels as its input, or as TensorFlow Lite"
         )
     if source.dtype not in _PIXELS:
         found = types_pb2.DataType.Name(source.dtype)
@@ -103,7 +107,7 @@ def _ends(signature: Any, path: Path) -> tuple[Any, Any]:
 
 
 def _needed(graph: Any, target: str, path: Path) -> tuple[Any, list[Any]]:
-    """What a tensor needs, as a graph with a library, and its nodes. Raises ``ModelFileError`` for other operators."""
+    """The nodes that a tensor needs, and their graph with its library. Raises ``ModelFileError`` for other operators."""
     nodes = {node.name: node for node in graph.node}
     kept = _reached(nodes, [_node_of(target)])
     check_operators(kept, path)
@@ -150,7 +154,7 @@ def _functions(node: Any) -> Iterator[str]:
 
 
 def _plain(node: Any) -> Any:
-    """The node without where and how it was run."""
+    """The node without device placement and execution settings."""
     found = type(node)()
     found.CopyFrom(node)
     found.device = ""
@@ -160,7 +164,7 @@ def _plain(node: Any) -> Any:
 
 
 def _values(meta: Any, variables: Iterable[Any], members: Members, prefix: str) -> dict[str, np.ndarray]:
-    """By the names of the nodes. Raises ``BrokenCheckpointError``, ``KeyError`` and ``ValueError``."""
+    """Values of variables by node name. Raises ``BrokenCheckpointError``, ``KeyError`` and ``ValueError``."""
     checkpoint = Checkpoint(members, prefix)
     keys = _keys(meta, checkpoint)
     found, size = dict[str, np.ndarray](), 0
@@ -174,7 +178,7 @@ def _values(meta: Any, variables: Iterable[Any], members: Members, prefix: str) 
 
 
 def _keys(meta: Any, checkpoint: Checkpoint) -> dict[str, str]:
-    """Keys of the checkpoint by the names of nodes: as the calls of functions are bound, else by full names."""
+    """Checkpoint keys by node name: from the bindings of function calls, else from full names."""
     objects = meta.object_graph_def
     if not len(objects.nodes):
         return names_in_checkpoint(checkpoint)

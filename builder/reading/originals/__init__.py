@@ -1,4 +1,4 @@
-"""The original files, run by their own frameworks in processes of their own: the truth that everything is judged by.
+"""Run the original files by their own frameworks in separate processes: the reference that everything is compared with.
 
-In: a model file that was read. Out: its raw answers, float32. Read ``original.py`` first.
+In: a model file that was read. Out: its raw outputs, float32. Read ``original.py`` first.
 """

@@ -1,8 +1,8 @@
-"""The other process: it loads original files by their own framework and runs them, one after the other.
+"""The child process: it loads original files by their own framework and runs them, one after the other.
 
-``python -m builder.reading.originals.child FRAMEWORK FOLDER``: the folder has its temporary files. A line of JSON on
-standard input is one job, a line on standard output its end; arrays go through files. It imports nothing of what reads
-models, so that it shares no fault with it.
+``python -m builder.reading.originals.child FRAMEWORK FOLDER``: the folder holds its temporary files. A line of JSON on
+standard input is one job, a line on standard output its result; arrays go through files. It imports none of the code that
+reads models, so that it shares no fault with it.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ _GB = 1 << 30
 def main(framework: str, folder: str) -> None:
     """Answer jobs until there are no more, then remove ``folder``. ``framework``: ``keras`` or ``tf_keras``."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # nothing that a library prints is an answer
+    os.dup2(2, 1)  # output of libraries must not be taken for an answer
     keras = importlib.import_module(framework)
     tensorflow = importlib.import_module("tensorflow")
     runner = _Runner(keras, tensorflow, framework)
-    gc.freeze()  # what is collected after each job is the job's own, not searched for among a framework's objects
+    gc.freeze()  # the collection after each job does not search the framework's objects
     for line in sys.stdin:
         answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
         answers.flush()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the parent is gone, and cannot
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the parent may be gone
 
 
 class _Runner:
     def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
         self._keras, self._tf, self._framework = keras, tensorflow, framework
-        self._known: dict[str, np.ndarray] = {}  # what a chain of layers gives, by its digest
+        self._known: dict[str, np.ndarray] = {}  # outputs of a chain of layers, by digest
 
     def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """{} where the answers are in the job's ``output``; else which step failed, and the reason."""
+        """Run a job. Returns {} if the answers are in the job's ``output``, otherwise the step that failed and the
+        reason.
+        """
         step = "load"
         try:
             with _memory(job["memory"]):
@@ -56,7 +58,7 @@ class _Runner:
                 step = "convert" if job["kind"] == "convert" else "run"
                 np.save(job["output"], model.convert(job["shape"]) if step == "convert" else self._run(model, job))
             return {}
-        except Exception as error:  # noqa: BLE001  whatever a stranger's file makes of its framework is told to the parent
+        except Exception as error:  # noqa: BLE001  any error that an untrusted file causes is reported to the parent
             return {"step": step, "reason": f"{type(error).__name__}: {error}"[-4000:]}
         finally:
             model = None
@@ -84,7 +86,7 @@ class _Runner:
         found = []
         for key, batch in self._batches(job):
             outputs = self._through(model, batch, key)
-            flat = self._tf.nest.flatten(outputs)  # they may be a dict or a list of one
+            flat = self._tf.nest.flatten(outputs)  # outputs may be a dict or a list of one
             place = job["of_outputs"]
             if place is None and len(flat) != 1:
                 raise ValueError(f"expected one output, found {len(flat)}")
@@ -92,7 +94,7 @@ class _Runner:
         return np.concatenate(found)
 
     def _batches(self, job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Batches as the model takes them, each with a digest of what is in it."""
+        """Batches as the model takes them, each with the digest of its content."""
         if job["kind"] == "strings":
             with np.load(job["inputs"]) as stored:
                 ends, whole = stored["ends"].tolist(), stored["bytes"].tobytes()
@@ -112,7 +114,7 @@ class _Runner:
             yield _digest(job["kind"], batch.shape, batch) if values.ndim > 2 else "", batch
 
     def _through(self, model: Any, batch: Any, key: str) -> Any:
-        """The model's answers. The first layers of a plain chain run once for all models that hold them bit for bit."""
+        """The model's answers. The first layers of a plain chain run once for all models with bit-identical ones."""
         chain = self._chain(model) if key else []
         if len(chain) < 2:
             return model(batch, training=False)
@@ -133,9 +135,9 @@ class _Runner:
             del self._known[next(iter(self._known))]
 
     def _chain(self, model: Any) -> list[Any]:
-        """The layers of a Sequential model, those of a Sequential at its start too; [] for any other.
+        """The layers of a Sequential model, including those of a nested Sequential at its start; [] for any other.
 
-        A Sequential is the composition of its layers by its framework's own definition; nothing is assumed here.
+        By its framework's own definition, a Sequential is the composition of its layers.
         """
         if type(model).__name__ != "Sequential":
             return []
@@ -154,7 +156,7 @@ def _give_weights(model: Any, stored: Mapping[str, np.ndarray], prefix: str) -> 
 
 
 def _settings(layer: Any) -> str:
-    """All that a layer is made of, but for what it is called."""
+    """All settings of a layer except its name."""
     config = {key: value for key, value in layer.get_config().items() if key != "name"}
     return f"{type(layer).__module__}.{type(layer).__qualname__} {json.dumps(config, sort_keys=True, default=str)}"
 
@@ -172,7 +174,7 @@ def _digest(*parts: Any) -> str:
 
 @contextlib.contextmanager
 def _memory(gigabytes: float) -> Iterator[None]:
-    """No more than so much beyond what the process has; where the system knows such limits."""
+    """Limit further memory to ``gigabytes``, where the system supports it."""
     try:
         import resource
 

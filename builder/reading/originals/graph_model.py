@@ -1,6 +1,6 @@
-"""A graph of TensorFlow without layers, in the other process: run on pictures, or converted to ``.tflite``.
+"""A TensorFlow graph without layers, in the child process: run on pictures, or converted to ``.tflite``.
 
-See ``reading.graphs.file`` for the folder that it lies in. Its variables become constants; nothing else is run first.
+See ``reading.graphs.file`` for its folder. Its variables become constants; nothing else is run first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MARK = "graph.json"
 
 
 class GraphModel:
-    """Called as a Keras model is."""
+    """A graph that is called like a Keras model."""
 
     def __init__(self, tensorflow: Any, folder: Path) -> None:
         self._tf = tensorflow
@@ -31,13 +31,13 @@ class GraphModel:
         return np.concatenate([np.asarray(function(self._tf.cast(piece, dtype))) for piece in pieces])
 
     def convert(self, shape: Any) -> np.ndarray:
-        """The bytes of a float ``.tflite``. ``shape``: of its input, None where it stays open."""
+        """The bytes of a float ``.tflite``. ``shape``: of its input; sizes that stay open are None."""
         function = self._function(tuple(shape))
         converter = self._tf.lite.TFLiteConverter.from_concrete_functions([function])
         return np.frombuffer(converter.convert(), np.uint8)
 
     def _freeze(self, folder: Path) -> Any:
-        from tensorflow.python.framework import convert_to_constants  # the one way for a graph that is no function
+        from tensorflow.python.framework import convert_to_constants  # the only way for a graph that is not a function
 
         tf, v1 = self._tf, self._tf.compat.v1
         graph_def = v1.GraphDef.FromString((folder / "graph.pb").read_bytes())

@@ -1,4 +1,4 @@
-"""An original: the file as its user has it, and the framework that made it."""
+"""An original: the user's file and the framework that made it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from builder.support.lazy import Lazy
 keras: Any = Lazy("keras")
 tf: Any = Lazy("tensorflow")
 
-_WEIGHTS = 4.0  # GB that a model's own numbers may take, beside what it computes
-_SECONDS, _SECONDS_A_SAMPLE = 300.0, 2.0  # that an original may take to be loaded and run
+_WEIGHTS = 4.0  # GB for a model's weights, besides what it computes
+_SECONDS, _SECONDS_A_SAMPLE = 300.0, 2.0  # time limit to load and run an original
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Samples as users have them, for an original.
+    """Unscaled samples for an original.
 
     ``values``: pixels uint8 (samples, height, width, 3), tokens int32 (samples, length), or texts, bytes (samples,).
-    ``transform``: what happens to the pixels outside the model. ``rank``: of the strings that it takes, (n,) or (n, 1).
+    ``transform``: the input scaling outside the model. ``rank``: of the string input, 1 for (n,) or 2 for (n, 1).
     """
 
     values: np.ndarray | Sequence[bytes]
@@ -39,7 +39,7 @@ class Shown:
 
 
 class Answers(Protocol):
-    """What an original says, once it is asked for. ``note``: what the user should know of it, after the call."""
+    """The answers of an original, computed when called. ``note``: what the user should know, set by the call."""
 
     note: str | None
 
@@ -47,30 +47,31 @@ class Answers(Protocol):
         """Raw outputs, float32 (samples, ...). Raises ``ModelFileError``."""
 
     def abandon(self) -> None:
-        """Nobody will call."""
+        """Give up the answers: they will not be called for."""
 
 
 class Original(Protocol):
-    """What every reader gives beside a graph: the file itself, run without anything that the reader understood of it."""
+    """The file itself, run independently of the graph that a reader made from it."""
 
     def start(self) -> None:
-        """Whatever takes long before the first answer may begin now, beside other work."""
+        """Begin slow preparations in the background."""
 
     def of_output(self, place: int) -> Original:
-        """The same for one of several outputs."""
+        """The original for the output at index ``place``, of a model with several."""
 
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
-        """Run the file on samples, in a process of its own; ``max_memory``: GB for what it computes."""
+        """Run the file on samples in a separate process. ``max_memory``: GB for what it computes."""
 
 
 @dataclass(frozen=True)
 class KerasOriginal:
-    """A file of Keras 3 or of Keras 2, or a graph of TensorFlow alone, which runs in the process of Keras 3.
+    """A file of Keras 3 or Keras 2, or a TensorFlow graph, which runs in the process of Keras 3.
 
-    ``framework``: ``keras`` or ``tf_keras``. ``copy``: writes a cleaned copy into a folder and returns what to load.
-    ``shape``: of the input, batch axis and all. ``otherwise``: builds a Keras 3 model of what was read, for a file that
-    its own framework cannot load, or where that is not installed; None where there is no such way. ``title``: what
-    runs it, in words, where that is not the framework. ``output``: the place of one among several.
+    ``framework``: ``keras`` or ``tf_keras``. ``copy``: writes a cleaned copy into a folder and returns the path to
+    load. ``shape``: of the input, batch axis included. ``otherwise``: builds a Keras 3 model from what was read, for a
+    file that its own framework cannot load, or where that is not installed; None where that is impossible. ``title``:
+    what runs it, in words, where that is not the framework. ``output``: the index of the output, of a model with
+    several.
     """
 
     path: Path
@@ -99,7 +100,7 @@ class KerasOriginal:
         return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
 
     def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
-        """A graph as a float ``.tflite`` that takes ``shape``, None where it stays open. Raises ``ModelFileError``."""
+        """Convert a graph to a float ``.tflite`` with input ``shape``; open sizes are None. Raises ``ModelFileError``."""
         folder = tempfile.TemporaryDirectory(prefix="polyhead-")
         request = self._request(Path(folder.name), max_memory) | {"kind": "convert", "shape": shape}
         job = process_of(self.framework).submit(Job(request, folder, _SECONDS))
@@ -119,7 +120,7 @@ class KerasOriginal:
         }
 
     def told(self, error: OriginalError, job: Job | None) -> str:
-        """In one line, what kept the framework from doing a job; None where it is not installed."""
+        """Why the framework failed, in one line. ``job``: None where the framework is not installed."""
         said = str(error) if job is None else str(error).replace(job.request["model"], str(self.path))
         return f"{self.title or _TITLES[self.framework]} {_STEPS[error.step]}: {innermost(said)}"
 
@@ -140,7 +141,7 @@ class _Asked:
             told = self.original.told(error, self.job)
             if error.step != "load" or self.original.otherwise is None:
                 raise ModelFileError(f"{self.original.path}: {told}") from error
-            self.note = f"{told}; what it was compared with is what was read of it, run by Keras 3"
+            self.note = f"{told}; instead, the model as it was read was run by Keras 3"
             return run_float(self.original.otherwise(), as_input(self.shown), output=self.original.output)
 
     def abandon(self) -> None:
@@ -158,9 +159,9 @@ _TITLES = {"keras": "Keras 3", "tf_keras": "Keras 2 (tf_keras)"}
 
 
 def run_float(model: Any, *inputs: Any, batch_size: int = 32, output: int | None = None) -> np.ndarray:
-    """A Keras model at inference, in batches; float32. Eager: ``predict`` would compile anew for each of 200 heads.
+    """Run a Keras model at inference, in batches; float32. Eager: ``predict`` would compile for each of 200 heads.
 
-    ``output``: the place of one, of a model with several.
+    ``output``: the index of the output, of a model with several.
     """
     batches = ([x[i : i + batch_size] for x in inputs] for i in range(0, len(inputs[0]), batch_size))
     answers = (keras.tree.flatten(model(b if len(b) > 1 else b[0], training=False)) for b in batches)
@@ -169,7 +170,7 @@ def run_float(model: Any, *inputs: Any, batch_size: int = 32, output: int | None
 
 
 def as_input(shown: Shown) -> Any:
-    """What a model that holds this process takes."""
+    """The samples as a model in this process takes them."""
     if not isinstance(shown.values, np.ndarray):
         return tf.reshape(tf.constant(list(shown.values), tf.string), (-1, *(1,) * (shown.rank - 1)))
     return shown.values if shown.transform is None else shown.transform.apply(shown.values)
@@ -180,7 +181,7 @@ def _is_installed(framework: str) -> bool:
 
 
 def _written(shown: Shown, folder: Path) -> dict[str, Any]:
-    """The samples in files, for the other process."""
+    """Write the samples to files for the child process."""
     if not isinstance(shown.values, np.ndarray):
         ends = np.cumsum([len(text) for text in shown.values], dtype=np.int64)
         whole = np.frombuffer(b"".join(shown.values), np.uint8)
@@ -194,7 +195,7 @@ def _written(shown: Shown, folder: Path) -> dict[str, Any]:
 
 
 def write_definition(definition: Any, folder: Path) -> Path:
-    """For a model whose weights lie in a checkpoint: a folder with ``definition.json``, where the checkpoint goes too."""
+    """Write ``definition.json`` for a model whose weights are in a checkpoint. Returns the folder for both."""
     (folder / "saved").mkdir()
     (folder / "saved" / "definition.json").write_text(json.dumps(definition), encoding="utf-8")
     return folder / "saved"

@@ -1,6 +1,6 @@
 """One process for each framework, kept for the next job: to start TensorFlow costs three seconds, a tiny model none.
 
-It ends with its parent: nothing comes on its standard input any more.
+It ends with its parent, when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 _HERE = Path(__file__).parents[3]
-_LAST_WORDS = 30  # seconds to end in, for a process that has closed its output
+_LAST_WORDS = 30  # seconds in which a process that has closed its output must end
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONSAFEPATH": "1"}
 
 
 class OriginalError(Exception):
-    """The framework could not load or run a model. ``step``: ``load``, ``run``, or ``process`` where it died of it."""
+    """The framework could not load or run a model. ``step``: ``load``, ``run``, or ``process`` where the process died."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class OriginalError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One original to be loaded and run. ``seconds``: it may take."""
+    """One original to be loaded and run. ``seconds``: its time limit."""
 
     request: Mapping[str, Any]
     folder: tempfile.TemporaryDirectory[str]
@@ -53,7 +53,7 @@ class Job:
 
 
 class FrameworkProcess:
-    """Runs the jobs that it is given, in their order; ``result`` waits for one of them."""
+    """Runs jobs in the order of submission; ``result`` waits for one of them."""
 
     def __init__(self, framework: str) -> None:
         self._framework = framework
@@ -64,10 +64,10 @@ class FrameworkProcess:
         self._waiting: list[Job] = []
 
     def start(self) -> None:
-        """So that it imports TensorFlow beside other work."""
+        """Start the process, so that it imports TensorFlow in the background."""
         if self._process is None:
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
-            # TensorFlow writes code there, and removes it in a process that ends by itself alone.
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  it is kept as long as the process
+            # TensorFlow writes code there, and removes it only in a process that exits normally.
             self._folder = tempfile.TemporaryDirectory(prefix="polyhead-")
             paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
             self._process = subprocess.Popen(
@@ -88,13 +88,13 @@ class FrameworkProcess:
         return job
 
     def result(self, job: Job) -> np.ndarray:
-        """Raises ``OriginalError``."""
+        """Wait for a job and return its answers. Raises ``OriginalError``."""
         while job.answer is None:
             first = self._waiting[0]
             try:
                 line = self._lines.get(timeout=first.seconds)
             except queue.Empty:
-                self._lost(f"not done after {first.seconds:.0f} seconds")
+                self._lost(f"not finished after {first.seconds:.0f} seconds")
                 continue
             if not line:
                 self._lost(self._last_words())
@@ -105,17 +105,17 @@ class FrameworkProcess:
         return job.answer
 
     def abandon(self, jobs: Sequence[Job]) -> None:
-        """Nobody waits for these any more: what is running is ended, for the next build not to wait for it."""
+        """Cancel jobs; a running one is ended, so that the next build need not wait for it."""
         if any(job in self._waiting for job in jobs):
             self.end()
 
     def end(self) -> None:
-        """No process is left, and no file."""
+        """End the process and remove its files."""
         if self._process is not None and self._folder is not None:
             self._process.kill()
             self._process.wait()
             for stream in filter(None, (self._process.stdin, self._process.stdout, self._log)):
-                with contextlib.suppress(OSError):  # what was not sent yet cannot be sent any more
+                with contextlib.suppress(OSError):  # pending data can no longer be sent
                     stream.close()
             self._folder.cleanup()
             self._process = self._folder = None
@@ -125,7 +125,7 @@ class FrameworkProcess:
 
     def _send(self, job: Job) -> None:
         assert self._process is not None and self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it died; whoever waits for the result is told
+        with contextlib.suppress(OSError):  # it died; ``result`` reports that
             self._process.stdin.write(json.dumps(dict(job.request)) + "\n")
             self._process.stdin.flush()
 
@@ -134,13 +134,13 @@ class FrameworkProcess:
         self._process.wait(_LAST_WORDS)
         code = self._process.returncode
         if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}, perhaps for want of memory"
+            return f"its process was ended by {signal.Signals(-code).name}, perhaps because memory ran out"
         self._log.seek(0)
         said = " ".join(self._log.read()[-2000:].decode("utf-8", "replace").split())
         return f"its process ended with {code}: {said[-300:]}"
 
     def _lost(self, reason: str) -> None:
-        """The first job took the process with it; the others get a new one."""
+        """Fail the first job, which ended the process; the others get a new process."""
         first, *others = self._waiting
         self._waiting = []
         self.end()
@@ -163,7 +163,7 @@ _PROCESSES: dict[str, FrameworkProcess] = {}
 
 
 def process_of(framework: str) -> FrameworkProcess:
-    """The one of this builder."""
+    """The process for ``framework``, shared by all builds in this process."""
     if framework not in _PROCESSES:
         _PROCESSES[framework] = FrameworkProcess(framework)
     return _PROCESSES[framework]

@@ -1,12 +1,12 @@
-"""A ``.tflite`` file, whatever made it -> ``Classifier``. Needs no TensorFlow.
+"""A ``.tflite`` file from any tool -> ``Classifier``. Needs no TensorFlow.
 
-- ``file.py``: what is refused.
-- ``constants.py``: numbers of any precision as float32.
+- ``file.py``: checks the file.
+- ``constants.py``: constants of any precision as float32.
 - ``operators.py``: the file's operators as a graph.
-- ``forms.py``: one form for what is one function.
-- ``pixels.py``: what happens to pixels in front.
-- ``digests.py``: what a tensor is, by content.
-- ``beside.py``: labels and input scaling that come with it.
-- ``original.py``: the file run in a process of its own.
-- ``classifier.py``: all of it.
+- ``forms.py``: the canonical form of operators.
+- ``pixels.py``: the input scaling.
+- ``digests.py``: digests of tensors.
+- ``beside.py``: labels and input scaling that come with the file.
+- ``original.py``: runs the file in a separate process.
+- ``classifier.py``: puts it all together.
 """

@@ -1,8 +1,8 @@
-"""What comes with a ``.tflite``: labels and input scaling in its own metadata, in the files beside it, or in its shape.
+"""Labels and input scaling of a ``.tflite``: from its own metadata, from files beside it, or from its structure.
 
-Sources of the formats, beside the files themselves: Lobe's starter projects (``signature.json``; centre square, x / 255);
-Azure-Samples/customvision-export-samples (``cvexport.manifest``; stretched, raw, blue first); for Teachable Machine and
-Frigate see ``builder.reading.formats.downloads``; the metadata schema of TensorFlow Lite.
+Sources of the formats, besides the files themselves: Lobe's starter projects (``signature.json``; centre square, x /
+255); Azure-Samples/customvision-export-samples (``cvexport.manifest``; stretched, raw, blue first); for Teachable
+Machine and Frigate see ``builder.reading.formats.downloads``; the metadata schema of TensorFlow Lite.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import file_metadata
 from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
 
-Beside = Callable[[str], "bytes | None"]  # reads the file of a name beside the model; None where there is none
+Beside = Callable[[str], "bytes | None"]  # reads the named file beside the model; None where there is none
 _LABEL_FILES = ("labels.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
 _TEACHABLE_SIZE = (224, 224)
 _BLUE_FIRST = PixelTransform(order=(2, 1, 0))
@@ -37,16 +37,16 @@ _TAIL = ["MEAN", "FULLY_CONNECTED", "FULLY_CONNECTED", "SOFTMAX"]  # of Teachabl
 
 @dataclass(frozen=True)
 class Known:
-    """``tool``: what made the file, where that is known."""
+    """``tool``: the tool that made the file, if known."""
 
     tool: str | None
     origin: Origin
 
 
 def origin_of(name: str, beside: Beside, model: bytes, graph: Graph, size: tuple[int, int], labels: int) -> Known:
-    """What is known of a file called ``name``, whose content is ``model``, and of what lies beside it.
+    """What is known about the file ``name`` with content ``model``, and about files beside it.
 
-    ``size``: of pictures; ``labels``: how many.
+    ``size``: of pictures; ``labels``: their number.
     """
     found = _lobe(name, beside) or _custom_vision(name, beside) or _edge_impulse(beside) or _by_shape(beside, graph, size)
     inside = _metadata(model)
@@ -58,12 +58,12 @@ def origin_of(name: str, beside: Beside, model: bytes, graph: Graph, size: tuple
 
 
 def _fitting(candidates: Any, labels: int) -> Iterator[tuple[str, ...]]:
-    """Those with a label for each output; one output may be a question with two answers."""
+    """The candidates with a label for each output; one output may have two labels."""
     return (names for names in candidates if names and (len(names) == labels or (labels, len(names)) == (1, 2)))
 
 
 def _metadata(model: bytes) -> Origin:
-    """TensorFlow Lite metadata: the labels lie in the file as zip members, in one or several languages."""
+    """TensorFlow Lite metadata: the labels are zip members of the file, in one or several languages."""
     content = file_metadata(model).get(BUFFER_NAME)
     told = None if content is None else read_model_metadata(content)
     if told is None:
@@ -90,11 +90,11 @@ def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def _neighbours(name: str, beside: Beside) -> Iterator[tuple[str, ...]]:
-    """Labels in a file of the model's own name, else in files of the usual names."""
+    """Labels from a file with the model's name, else from files with the usual names."""
     own = [str(Path(name).with_suffix(suffix)) for suffix in (".txt", ".json", ".csv")]
     for file in [file for file in own if beside(file) is not None] or _LABEL_FILES:
         found = _labels(file, beside)
-        if found is not None:  # else something else of that name; who has no other labels is asked for them
+        if found is not None:  # else it is another kind of file
             yield found
 
 
@@ -107,7 +107,7 @@ def _labels(file: str, beside: Beside) -> tuple[str, ...] | None:
 
 
 def _json(beside: Beside, file: str) -> Mapping[str, Any]:
-    """Nothing where there is no such file, or it is something else."""
+    """The JSON table in a file; empty where there is none."""
     try:
         found = json.loads(beside(file) or b"null")
     except (ValueError, RecursionError):
@@ -138,12 +138,12 @@ def _custom_vision(name: str, beside: Beside) -> Known | None:
 
 
 def _is_name(value: Any) -> TypeGuard[str]:
-    """Of a file in the same folder."""
+    """Whether a value is the name of a file in the same folder."""
     return isinstance(value, str) and bool(value) and Path(value).name == value
 
 
 def _custom_vision_pixels(properties: Mapping[str, Any]) -> PixelTransform | None:
-    """Without properties raw pixels, blue first; with some, what they say, but for a range other than 0..255."""
+    """The scaling from the properties: raw pixels in BGR order without any; None for a range other than 0..255."""
     if not properties:
         return _BLUE_FIRST
     layout = {"bgr8": _BLUE_FIRST, "rgb8": PixelTransform()}
@@ -177,7 +177,7 @@ def _edge_impulse(beside: Beside) -> Known | None:
 
 
 def _by_shape(beside: Beside, graph: Graph, size: tuple[int, int]) -> Known | None:
-    """Teachable Machine and Frigate say nothing, but their networks end alike, and their label files differ."""
+    """Recognize Teachable Machine and Frigate: their networks end alike, and their label files differ."""
     if [node.kind for node in graph.nodes[-len(_TAIL) :]] != _TAIL:
         return None
     no_bias = not graph.nodes[-2].weights[-1].value.any()

@@ -1,4 +1,4 @@
-"""A ``.tflite`` file as a ``Classifier``; see the package for the way."""
+"""A ``.tflite`` file as a ``Classifier``; see the package docstring for the steps."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import FLOAT16, FLOAT32, INT8, UINT8, Part, is_quantity, type_name
 
-FOLDING = 1e-6  # of a tensor's largest value: how far folding a BatchNormalization moved weights in two converters
-_LOST = "its weights are {} already: what rounding them lost stays lost, and the file is compared with it as it is"
+FOLDING = 1e-6  # relative to a tensor's largest value: differences from folding a BatchNormalization in two converters
+_LOST = (
+    "its weights are {} already: their rounding error stays, and the built file is compared with the quantized original"
+)
 _ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "RELU": "relu", "RELU6": "relu6", "TANH": "tanh"}
 _PASSED = ("CAST", "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "MEAN", "QUANTIZE", "RESHAPE", "SQUEEZE")
 _AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
@@ -40,8 +42,8 @@ _AFFINE = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB")
 class TfliteClassifier(Classifier):
     """``graph``: operators, see ``operators.operator_node``. ``entry``: the file's own input.
 
-    ``precision``: of its weights and, where they are integers, its activations; all is float again in ``graph``.
-    ``source``: the classifier of another kind that the operators were converted from.
+    ``precision``: of its weights and, where they are integers, its activations; ``graph`` is float. ``source``: the
+    classifier of another kind from which the operators were converted.
     """
 
     entry: Entry | None = None
@@ -69,7 +71,7 @@ class TfliteClassifier(Classifier):
 
     @property
     def missing(self) -> tuple[str | None, bool]:
-        """What is put behind the graph: an activation, and whether the other answer of one question is."""
+        """What has to be appended to the graph: an activation, and whether the complementary probability."""
         if self.source is not None:
             return self.source.applied, False
         return self.output.applied, self.output.negative
@@ -79,7 +81,7 @@ class TfliteClassifier(Classifier):
         return _ends_in(self.graph), graph_outputs(self.graph)
 
     def _with_output(self, output: Output) -> TfliteClassifier:
-        return replace(self, output=output)  # what is missing behind the graph is added when the heads are merged
+        return replace(self, output=output)  # missing parts are appended when the heads are merged
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class TfliteAnswers:
 
 
 def _ends_in(graph: Graph) -> str:
-    """As ``outputs.ends_in``, of operators."""
+    """As ``outputs.ends_in``, for operators."""
     found, pending = set[str](), [graph.output]
     while pending:
         ref = pending.pop()
@@ -138,7 +140,7 @@ def read_tflite(
     *,
     pool: WeightPool | None = None,
 ) -> TfliteClassifier:
-    """The classifier in ``file``. ``size``: height and width, of pictures that it takes at any.
+    """The classifier in ``file``. ``size``: height and width, for a file that takes any.
 
     Raises ``ModelFileError``.
     """
@@ -156,7 +158,7 @@ def read_network(
     *,
     pool: WeightPool,
 ) -> TfliteClassifier:
-    """The same, of a file whose content is ``model`` and whose network is ``part``."""
+    """As ``read_tflite``, for a file with content ``model`` and network ``part``."""
     try:
         if not is_open(part):
             return _classifier(name, file, model, part, preprocessing, pool)
@@ -169,12 +171,14 @@ def read_network(
     if resized:
         source_input = replace(source_input, resize=AS_KERAS_RESIZES)
     height, width = source_input.size
-    note = f"it takes pictures of any size; {width} x {height}, {'as it resizes them' if resized else 'as chosen'}"
+    note = (
+        f"it takes pictures of any size; {width} x {height} is used, {'as it resizes them' if resized else 'as chosen'}"
+    )
     return replace(found, source_input=source_input, notes=(*found.notes, note))
 
 
 def converted(source: Classifier, part: Part, pool: WeightPool) -> TfliteClassifier:
-    """A classifier of another kind by the operators of its conversion, which take what its graph takes.
+    """A classifier of another kind as operators of its conversion, which have the input of its graph.
 
     Raises ``ModelFileError``.
     """
@@ -220,8 +224,8 @@ def _classifier(
 
 
 def _precision(part: Part) -> str:
-    """What it computes with: ``float32``; ``float16``, of weights alone; ``int8 weights``, activations rounded as it
-    runs; ``int8``, ``uint8`` or ``int16``, both.
+    """The precision: ``float32``; ``float16`` or ``int8 weights``, of weights only; ``int8``, ``uint8`` or ``int16``, of
+    weights and activations.
     """
     made = {i for op in part.operators for i in op.outputs} - set(part.outputs.values())
     integers = {part.tensors[i].type for i in made if is_quantity(part.tensors[i])} - {FLOAT32, FLOAT16}
@@ -232,7 +236,7 @@ def _precision(part: Part) -> str:
 
 
 def graph_outputs(graph: Graph) -> int:
-    """How many scores it gives."""
+    """The number of scores."""
     return size(graph.nodes[graph.output.node].config["outputs"][graph.output.output])
 
 
@@ -251,7 +255,7 @@ def one_form(part: Part, pool: WeightPool) -> Graph:
 
 
 def _once_each(graph: Graph) -> Graph:
-    """What is computed twice is computed once."""
+    """Merge duplicate nodes."""
     first: dict[str, int] = {}
     place = {i: first.setdefault(found, i) for i, found in enumerate(operator_digests(graph, "input"))}
     alias = {

@@ -1,4 +1,4 @@
-"""The constants of a file as float32, whatever precision they are stored in, and how exact they are."""
+"""The constants of a file as float32, from any precision, with their rounding errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class UnreadableTensorError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """``values``: float32, or integers where they are no quantity (axes, shapes). ``slack``: how far each may be from
-    the number that it was rounded from; None where it was not rounded to anything that differs from file to file.
+    """``values``: float32, or integers for axes and shapes. ``slack``: the largest rounding error of each value, where
+    its scale differs between files; None otherwise.
     """
 
     values: np.ndarray
@@ -32,7 +32,7 @@ class Constant:
 
 
 def read_constant(part: Part, tensor: int) -> Constant | None:
-    """None for what an operator makes. Raises ``UnreadableTensorError``."""
+    """The constant in a tensor; None for an operator's output. Raises ``UnreadableTensorError``."""
     own = part.tensors[tensor]
     if part.buffers[own.buffer] is None:
         return None
@@ -49,10 +49,10 @@ def read_constant(part: Part, tensor: int) -> Constant | None:
 
 
 def dequantized(values: np.ndarray, tensor: Any, scale: np.ndarray | None = None) -> Constant:
-    """What integers stand for, as an interpreter computes it; integers that stand for nothing stay.
+    """Dequantize integers as an interpreter does; integers without quantization stay.
 
-    ``scale``: of a bias whose tensor does not say it. The scale of an int32 is that of the activations that it is added
-    to: it differs between files of one network, and the number with it by half a step.
+    ``scale``: of a bias whose tensor has none. The scale of an int32 bias depends on the activations: it differs between
+    files of one network, and the value with it by up to half a step.
     """
     told = tensor.quantization
     if scale is None and (told is None or told.scale is None or not len(told.scale)):

@@ -1,7 +1,7 @@
-"""What a tensor of a file is, by content: one digest for the numbers that it holds, whatever shape they are in.
+"""Digests of a file's tensors: equal for equal values, whatever their shape.
 
-As in ``builder.reading.digests``, but of operators: fused and separate activations, padding in numbers, operators whose
-inputs commute. A shape enters where an operator asks for it.
+As in ``builder.reading.digests``, but for operators: fused and separate activations, padding in numbers, operators whose
+inputs commute. Shapes count only where an operator needs them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _ELEMENTWISE = (
     "SQRT",
     "TANH",
 )
-_SPELLINGS = ("fusedActivationFunction", "padding")  # of what is said otherwise
+_SPELLINGS = ("fusedActivationFunction", "padding")  # covered by other parts of a digest
 
 
 def operator_digests(graph: Graph, source: str, *, with_weights: bool = True) -> list[str]:
-    """The digest of each node's first output, in the graph's order; the others are told apart by their numbers.
+    """The digest of each node's first output, in the graph's order; further outputs differ by their index.
 
-    ``source``: the identity of what enters. Without weights only their shapes count.
+    ``source``: the identity of the input. Without weights only their shapes count.
     """
     found: list[str] = []
 

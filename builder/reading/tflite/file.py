@@ -1,4 +1,4 @@
-"""A ``.tflite`` file before anything runs it: is it one, and is there a picture classifier in it?"""
+"""Check a ``.tflite`` file before anything runs it, and find its picture classifier."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from edge_runtime.files import read_file
 from edge_runtime.flatbuffer import check_structure
 
 IDENTIFIER = b"TFL3"  # at byte 4
-MAX_MODEL_FILE = 2 << 30  # bytes: what a flatbuffer can address
+MAX_MODEL_FILE = 2 << 30  # bytes that a flatbuffer can address
 _MODELS = (".tflite", ".keras", ".h5", ".hdf5", ".zip")
-_PARTS = ("saved_model.pb", "config.json")  # of models that are folders or archives themselves
+_PARTS = ("saved_model.pb", "config.json")  # files of models that are folders or archives
 _SAVED_MODEL, _ZIP = "saved_model.pb", b"PK\x03\x04"
 _POINTER = b"version https://git-lfs"
 _CUSTOM_NAME = re.compile(r"custom operator '([^']*)'")
 _CUSTOM = {
-    "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; take the .tflite that was compiled",
-    "TFLite_Detection_PostProcess": "it finds boxes; expected a classifier, one score for each label",
+    "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; use the file it was compiled from",
+    "TFLite_Detection_PostProcess": "it is a detector; expected a classifier, one score for each label",
 }
 
 
 @dataclass(frozen=True)
 class TfliteFile:
-    """``path``: what the user named. ``name``: of the file itself, which may lie in a folder or an archive of that path.
+    """``path``: what the user named. ``name``: of the file itself, which may be in a folder or an archive at that path.
 
-    ``content``: reads it. ``beside``: reads the file of a name beside it; None where there is none.
+    ``content``: reads it. ``beside``: reads the named file beside it; None where there is none.
     """
 
     path: Path
@@ -69,12 +69,12 @@ def tflite_in(path: Path) -> TfliteFile | None:
 
 
 def _in_archive(path: Path) -> TfliteFile | None:
-    """The one model of a zip archive, where that is a ``.tflite``."""
+    """The only model in a zip archive, if it is a ``.tflite``."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith((*_MODELS, *_PARTS))]
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return None  # what is wrong with it is said by who reads archives
+        return None  # the reader of archives reports what is wrong
     names = [name for name in names if not PurePosixPath(name).name.startswith("._")]
     if len(names) != 1 or not names[0].endswith(".tflite"):
         return None
@@ -111,25 +111,25 @@ def network(path: Path, model: bytes) -> Part:
     try:
         check_rules = check_structure(model)
         subgraphs = read_subgraphs(model)
-        if len(subgraphs) == 1 and not is_open(subgraphs[0]):  # else that is checked at its size
+        if len(subgraphs) == 1 and not is_open(subgraphs[0]):  # otherwise checked at its size
             check_rules()
     except BundleError as error:
         raise ModelFileError(f"{path}: {_reason(str(error))}") from error
-    except struct.error as error:  # a field that no interpreter reads lies beyond the end
+    except struct.error as error:  # a field that no interpreter reads is out of bounds
         raise ModelFileError(f"{path}: damaged ({error}); copy or convert it again") from error
     if len(subgraphs) != 1:
-        raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; name the model before it")
+        raise ModelFileError(f"{path}: expected one network, found {len(subgraphs)} subgraphs; use a file with one")
     _check_ends(path, subgraphs[0])
     return subgraphs[0]
 
 
 def is_open(part: Part) -> bool:
-    """Is the height or the width of its pictures left open?"""
+    """Whether the height or the width of its pictures is open."""
     return len(part.inputs) == 1 and None in input_sides(part)
 
 
 def input_sides(part: Part) -> tuple[int | None, int | None]:
-    """Height and width of the input, None where they are open; some converters write 1 for both."""
+    """Height and width of the input; None where open, for which some converters write 1."""
     (source,) = part.inputs.values()
     tensor = part.tensors[source]
     shape = _shape(tensor)
@@ -144,26 +144,25 @@ def input_sides(part: Part) -> tuple[int | None, int | None]:
 
 
 def is_channels_first(shape: Sequence[int]) -> bool:
-    """Of a picture (1, 3, height, width), or (1, 1, height, width) of one in grey."""
+    """Whether a shape is (1, 3, height, width), or (1, 1, height, width) for greyscale."""
     if len(shape) != 4 or shape[3] == CHANNELS:
         return False
     return shape[1] == CHANNELS or (shape[1] == GREY and shape[3] != GREY)
 
 
 def _reason(found: str) -> str:
-    """What the check found, with what it means where an operator is not of TensorFlow Lite's own."""
+    """The finding of the check, with an explanation for operators that are not builtin."""
     custom = _CUSTOM_NAME.search(found)
     if custom is None:
         return f"{found}; copy or convert it again"
     name = custom[1]
     if name.startswith("Flex"):
         return (
-            f"operator {name[4:]!r} is TensorFlow's own (SELECT_TF_OPS), which needs TensorFlow on the device; convert "
-            "the model with TFLITE_BUILTINS alone"
+            f"operator {name[4:]!r} is a TensorFlow operator (SELECT_TF_OPS), which needs TensorFlow on the device; "
+            "convert the model with TFLITE_BUILTINS only"
         )
-    return (
-        f"custom operator {name!r}: {_CUSTOM.get(name, 'only builtin operators are known; convert the model without it')}"
-    )
+    why = _CUSTOM.get(name, "only builtin operators are supported; convert the model without it")
+    return f"custom operator {name!r}: {why}"
 
 
 def _check_ends(path: Path, part: Part) -> None:

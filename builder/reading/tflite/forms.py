@@ -1,4 +1,4 @@
-"""One form for what is one function: converters of different years and frameworks write it in different operators."""
+"""The canonical form of operators: converters of different years and frameworks write one function differently."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D")
 
 
 def in_one_form(graph: Graph, pool: WeightPool) -> Graph:
-    """The same function: activations fused into what they follow, pools over everything as means, 1x1 convolutions of
-    one place as dense layers; what does nothing leaves.
+    """The same function with activations fused into the operators before them, global pools as means, 1x1 convolutions at
+    one position as dense layers, and without no-ops.
     """
     graph = replace(graph, nodes=tuple(_as_dense(_as_mean(node), pool) for node in graph.nodes))
     readers: dict[Ref, int] = {graph.output: 1}
@@ -49,7 +49,7 @@ def size(shape: Shape) -> int:
 
 
 def same_padding(node: Node) -> Amounts | None:
-    """Before and after, for height and width, what a window reads beyond its input; None where it is no window."""
+    """The padding of a window before and after, for height and width; None for other operators."""
     if node.kind not in WINDOWS:
         return None
     settings, shape = node.config["settings"], node.config["shapes"][0]
@@ -64,7 +64,7 @@ def same_padding(node: Node) -> Amounts | None:
 
 
 def zeros_around(node: Node) -> Amounts | None:
-    """The amounts of a PAD that puts zeros around a picture, None of any other."""
+    """The amounts of a PAD that adds zeros around a picture; None for any other operator."""
     if node.kind != "PAD" or not isinstance(node.args[1], np.ndarray):
         return None
     amounts = np.asarray(node.args[1]).tolist()
@@ -85,7 +85,7 @@ def _window(node: Node) -> tuple[int, int]:
 
 
 def _as_mean(node: Node) -> Node:
-    """An average over all places, in the order of MEAN's axes, without the axes that are gone."""
+    """A mean over all positions, in the order of MEAN's axes, without removed axes."""
     shapes: tuple[Shape | None, ...] = node.config["shapes"]
     shape = shapes[0] if shapes else None
     if shape is None:
@@ -126,7 +126,7 @@ def _fused(node: Node) -> int:
 
 
 def _with_activation(node: Node, kind: str) -> Node | None:
-    """The node with a fused activation; None where it cannot have one, or has one already."""
+    """The node with a fused activation; None where it cannot have one or already has one."""
     if node.kind not in FUSABLE or _fused(node) != NO_ACTIVATION:
         return None
     settings = {**node.config["settings"], "fusedActivationFunction": activation_code(kind)}

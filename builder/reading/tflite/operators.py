@@ -1,4 +1,4 @@
-"""The operators of a file as a graph: in float, without what only moves numbers between types and shapes."""
+"""The operators of a file as a float graph, without those that only change types and shapes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from builder.reading.tflite.constants import Constant, dequantized, read_constan
 from builder.tflite.flatbuffer import Part, operator_name, settings_of, tensor_name
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_ALIASES = ("QUANTIZE", "DEQUANTIZE", "CAST")  # one number in another type
+_ALIASES = ("QUANTIZE", "DEQUANTIZE", "CAST")  # the same numbers in another type
 _SHAPES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")  # the same numbers in another shape
-# Settings that say how a kernel computes, not what.
+# Settings of how a kernel computes, not of what.
 _HOW = ("quantizedBiasType", "asymmetricQuantizeInputs", "quantSpec", "potScaleInt16", "newShape", "squeezeDims")
-Shape = tuple[int, ...]  # the batch axis and all
+Shape = tuple[int, ...]  # batch axis included
 
 
 @dataclass(frozen=True)
 class Held:
-    """Stands among the arguments of a node for its weight number ``index``."""
+    """Stands in the arguments of a node for its weight ``index``."""
 
     index: int
 
 
-MISSING = "missing"  # among the arguments: a tensor that nothing makes
+MISSING = "missing"  # an argument: a tensor that no operator writes
 
 
 def operator_node(
@@ -46,10 +46,10 @@ def operator_node(
     Args:
         name: Of the layer, for people.
         kind: The builtin's name, as ``CONV_2D``.
-        args: In the operator's order: a ``Ref`` for an activation, a ``Held`` for a weight, an array of integers for a
-            constant that is no quantity, None for an input left out.
+        args: In the operator's order: a ``Ref`` for an activation, a ``Held`` for a weight, an array of integers for axes
+            and shapes, None for an omitted input.
         weights: Float arrays.
-        shapes: In which each activation is read, None for the others; what makes it may give it in another.
+        shapes: The shape in which each activation is read, None for other arguments; its operator may write another.
         outputs: Shapes.
         table: The schema's table of its settings.
         settings: Those settings.
@@ -66,17 +66,19 @@ def read_operators(part: Part, pool: WeightPool) -> Graph:
     (output,) = part.outputs.values()
     found = reader.values.get(output)
     if not isinstance(found, Ref):
-        raise UnreadableModelError("its output is a constant, or nothing makes it; not a classifier")
+        raise UnreadableModelError("its output is a constant, or no operator writes it; not a classifier")
     graph = Graph(tuple(reader.nodes), found)
     graph = renumber(graph, upstream(graph, [graph.output]))
     for node in graph.nodes:
         if any(arg is MISSING for arg in node.args):
-            raise UnreadableModelError(f"operator {node.layer!r:.80} ({node.kind}) reads what nothing makes")
+            raise UnreadableModelError(
+                f"operator {node.layer!r:.80} ({node.kind}) reads a tensor that no operator writes"
+            )
     return graph
 
 
 class _Reader:
-    """A walk through the operators in their order. ``values``: what each tensor that was met is."""
+    """A walk through the operators in order. ``values``: what each visited tensor is."""
 
     def __init__(self, part: Part, pool: WeightPool) -> None:
         self.part, self.nodes = part, list[Node]()
@@ -124,7 +126,7 @@ class _Reader:
         return self.values[index]
 
     def _bias(self, op: Any, value: Any) -> Any:
-        """A bias that says nothing of its scale has that of the product; one left out is nothing but zeros."""
+        """A bias without a scale has that of the product; an omitted bias is zeros."""
         if value is None:
             return Constant(np.zeros(self._outputs(op), np.float32))
         if isinstance(value, Constant) and not value.is_quantity and value.values.dtype == np.int32:

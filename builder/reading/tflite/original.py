@@ -1,7 +1,7 @@
-"""A stranger's file run by the interpreter, in a process of its own: what crashes it ends no build.
+"""Run an untrusted file by the interpreter in a separate process, so that a crash does not end the build.
 
-Run as a module, with ``run`` or ``shapes`` and the file, it reads an array (``numpy.save``) from standard input, inputs
-or the shape of one, and writes another to standard output.
+Run as a module, with ``run`` or ``shapes`` and the file, it reads an array (``numpy.save``) from standard input, the
+inputs or the shape of one, and writes the result to standard output.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MEMORY = 16 << 30  # bytes of addresses
 def run_original(file: TfliteFile, inputs: np.ndarray) -> np.ndarray:
     """The file's answers, float32 (samples, labels), for ``inputs`` (samples, ...) in its own type and layout.
 
-    Integers become the numbers that they stand for. Raises ``ModelFileError`` where the interpreter refuses the file.
+    Integer outputs are dequantized. Raises ``ModelFileError`` where the interpreter refuses the file.
     """
     return _in_child(file, "run", inputs, _SECONDS + _SECONDS_A_PICTURE * len(inputs))
 
 
 def shapes_at(file: TfliteFile, shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """The shapes of all tensors where the input has ``shape``. Raises ``ModelFileError``."""
+    """The shapes of all tensors for an input of ``shape``. Raises ``ModelFileError``."""
     rows = _in_child(file, "shapes", np.asarray(shape, np.int32), _SECONDS + _SECONDS_A_PICTURE)
     return [tuple(int(n) for n in row if n >= 0) for row in rows]
 
@@ -55,7 +55,7 @@ def _in_child(file: TfliteFile, what: str, given: np.ndarray, seconds: float) ->
             )
         except subprocess.TimeoutExpired as error:
             raise ModelFileError(
-                f"{file.path}: it has not answered after {error.timeout:.0f} s; it is too large, or damaged"
+                f"{file.path}: no answer after {error.timeout:.0f} s; it is too large, or damaged"
             ) from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -67,7 +67,7 @@ def _in_child(file: TfliteFile, what: str, given: np.ndarray, seconds: float) ->
 
 @contextlib.contextmanager
 def _on_disk(file: TfliteFile) -> Iterator[Path]:
-    """Where the interpreter finds the file: what lies in an archive is unpacked for it."""
+    """A path for the interpreter; a file in an archive is unpacked."""
     if file.path.name == file.name:
         yield file.path
         return
@@ -78,7 +78,7 @@ def _on_disk(file: TfliteFile) -> Iterator[Path]:
 
 
 def run_here(path: str, inputs: np.ndarray) -> np.ndarray:
-    """The same in this process."""
+    """As ``run_original``, in this process."""
     _, interpreter = open_interpreter(path, num_threads=2)
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
     if tuple(source["shape"]) != (1, *inputs.shape[1:]):  # it takes pictures of any size
@@ -96,7 +96,7 @@ def run_here(path: str, inputs: np.ndarray) -> np.ndarray:
 
 
 def _shapes(path: str, shape: np.ndarray) -> np.ndarray:
-    """Of every tensor, a row each, -1 behind its last axis; also those that are known once it has run."""
+    """The shape of every tensor as a row, padded with -1; the model runs once, since some are known only then."""
     _, factory = find_interpreter()
     plain = sys.modules[factory.__module__].OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = factory(model_path=path, num_threads=2, experimental_op_resolver_type=plain)

@@ -1,4 +1,4 @@
-"""How pixels 0..255 become what a file's network computes with: its input's quantization and the operators in front."""
+"""The input scaling of a file: the quantization of its input, and leading operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TO_CHANNELS_LAST = [0, 2, 3, 1]
 class Entry:
     """The input tensor of a file. ``shape``: with the batch axis. ``channels_first``: (1, channels, height, width).
 
-    ``low``: what pixel 0 is, of an input of integers; None of a float input.
+    ``low``: the integer for pixel 0; None for a float input.
     """
 
     shape: tuple[int, ...]
@@ -48,8 +48,8 @@ class Entry:
 
 
 def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
-    """The input of a part, and what its quantization makes of pixels: integers take pixels as they are, from their
-    lowest number on. Raises ``UnreadableModelError``.
+    """The input of a part, and the transform from its quantization: pixel 0 is the lowest integer, and so on. Raises
+    ``UnreadableModelError``.
     """
     (index,) = part.inputs.values()
     tensor = part.tensors[index]
@@ -76,15 +76,15 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
 
 
 def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
-    """The graph behind what happens to each channel of the pixels, which is in the transform then.
+    """The graph after the input scaling, and the transform extended by that scaling.
 
-    Raises ``UnreadableModelError`` where channels stay in front of the picture.
+    Raises ``UnreadableModelError`` where channels stay first.
     """
     first, kept = Ref(INPUT, 0), Ref(INPUT, 0)
     alias, axis = dict[Ref, Ref](), 1 if entry.channels_first else 3
     while (place := _only_reader(graph, first)) is not None:
         node = graph.nodes[place]
-        if node.kind == "RESIZE_BILINEAR":  # what scales behind it may scale before it: weights of pixels add up to 1
+        if node.kind == "RESIZE_BILINEAR":  # scaling commutes with it: the weights of pixels add up to 1
             first = kept = Ref(place, 0)
             continue
         if node.kind == "TRANSPOSE" and axis == 1 and np.ravel(node.args[1]).tolist() == _TO_CHANNELS_LAST:
@@ -96,7 +96,7 @@ def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tupl
             transform = transform.then(*affine)
         first = Ref(place, 0)
         alias[first] = kept
-    if axis != 3 and entry.channels != GREY:  # one channel first is one channel last: the same numbers
+    if axis != 3 and entry.channels != GREY:  # with one channel, first and last are the same
         raise UnreadableModelError("channels come first and no TRANSPOSE follows; export it with channels last")
     keep = [i for i in range(len(graph.nodes)) if Ref(i, 0) not in alias]
     return renumber(graph, keep, alias), transform
@@ -108,7 +108,7 @@ def _only_reader(graph: Graph, ref: Ref) -> int | None:
 
 
 def _affine(node: Node, axis: int, channels: int) -> tuple[Any, Any] | None:
-    """(scale, offset) of arithmetic with one constant, a number or one for each channel; None of anything else."""
+    """(scale, offset) of arithmetic with a constant, one number or one for each channel; otherwise None."""
     if node.kind not in ("ADD", "SUB", "MUL", "DIV") or len(node.weights) != 1:
         return None
     if node.config["settings"].get("fusedActivationFunction", NO_ACTIVATION) != NO_ACTIVATION:

@@ -1,4 +1,4 @@
-"""A file that takes pictures of any size: at which it is read, and the shapes of its tensors there."""
+"""For a file that takes pictures of any size: the size at which it is read, and its shapes there."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _PIXELWISE = ("ADD", "CAST", "DEQUANTIZE", "DIV", "MUL", "QUANTIZE", "SUB")
 
 
 def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple[Part, bool]:
-    """The part at one size, and whether that is the one to which its first operator brings every picture.
+    """The part at one size, and whether that is the size to which its first operator resizes every picture.
 
-    ``size``: height and width as chosen. Raises ``ModelFileError`` where nothing says it, or it cannot be run at it.
+    ``size``: height and width as chosen. Raises ``ModelFileError`` where the size is unknown, or the part cannot run at
+    it.
     """
     own = None if size else _brought_to(part)
     chosen = size or own
     if chosen is None:
         raise ModelFileError(
-            f"{file.path}: it takes pictures of any size, and nothing in it tells which it was trained at; "
+            f"{file.path}: it takes pictures of any size, and does not tell the size of training; "
             f"add {advice('size', 'PIXELS', number=True)}"
         )
     (source,) = part.inputs.values()
@@ -39,7 +40,7 @@ def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple
     shapes = shapes_at(file, (1, channels, height, width) if first else (1, height, width, channels))
     found = copy.copy(part)
     found.tensors = [copy.copy(tensor) for tensor in part.tensors]
-    for tensor, shape in zip(found.tensors, shapes, strict=False):  # behind them stand the interpreter's own
+    for tensor, shape in zip(found.tensors, shapes, strict=False):  # the interpreter's own tensors follow
         if part.buffers[tensor.buffer] is None:
             tensor.shape, tensor.shapeSignature = np.asarray(shape, np.int32), None
     try:
@@ -50,7 +51,7 @@ def at_size(file: TfliteFile, part: Part, size: tuple[int, int] | None) -> tuple
 
 
 def _brought_to(part: Part) -> tuple[int, int] | None:
-    """Height and width to which a RESIZE_BILINEAR brings the pixels before anything but arithmetic, as Keras resizes."""
+    """The target of a leading RESIZE_BILINEAR as Keras writes it, after at most arithmetic."""
     (place,) = part.inputs.values()
     while True:
         readers = [op for op in part.operators if place in op.inputs]
