@@ -25,10 +25,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # a checker would take any name for one that is there
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Imported when it is asked for: ``build`` takes seconds, and a command can be interrupted at any moment."""
+        """Import on first use: ``build`` takes seconds to import, and a command must be interruptible meanwhile."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,6 @@
-"""The commands ``builder`` and ``polyhead``. Interrupted or terminated they end in a word, also while still importing."""
+"""The commands ``builder`` and ``polyhead``. Interrupted or terminated, they end without a traceback, even while
+importing.
+"""
 
 import importlib
 import signal
@@ -16,9 +18,9 @@ def polyhead() -> None:
 
 
 def _run(module: str) -> None:
-    """SIGTERM ends it as Ctrl-C does: drafts are removed, what stood there stays."""
+    """Run a command. SIGTERM acts like Ctrl-C: drafts are removed, existing outputs stay."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no UTF-8
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not UTF-8
     try:
         importlib.import_module(module).main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What every precision is made of and judged by."""
+"""Everything that all precisions are built from and verified against."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from edge_runtime.metadata import FEATURES, HeadInfo, Metadata
 
 @dataclass(frozen=True)
 class Material:
-    """``truth``: what the originals answered. ``times``: of the board that is planned for. ``operators``: see
+    """``truth``: answers of the originals. ``times``: latencies of the board that the file is for. ``operators``: see
     ``seam_operators``.
     """
 
@@ -55,12 +55,12 @@ class Material:
 
     @cached_property
     def identity(self) -> Identity:
-        """Who the file is; the same inputs give the same."""
+        """The identity of the file; the same inputs give the same one."""
         return identity_of(self.config, self.samples.calibration.sources)
 
     @cached_property
     def expected(self) -> Expected:
-        """What a finished file is judged by; computed once for all precisions."""
+        """What a finished file is verified against; computed once for all precisions."""
         held_out = self.samples.verification
         own = {c.name: held_out.at(held_out.of_head(c.name).tolist()) for c in self.classifiers}
         scores = {name: self.truth.scores(name, samples) for name, samples in own.items()}
@@ -74,7 +74,7 @@ class Material:
         return FittedOnce(self.config.joint, own.spec, self.heads, own.grouped, own.verification)
 
     def metadata(self, linked: LinkedModel, precision: str, float_heads: Sequence[str] = ()) -> Metadata:
-        """Of the file that was linked; without its quality, which only its bytes show."""
+        """Metadata of the linked file, without its quality, which is measured later."""
         spec, shared = self.samples.spec, self.shared
         heads = tuple(replace(info, bytes=linked.head_bytes[info.head_name]) for info in self.heads)
         built: dict[str, Any] = {
@@ -96,7 +96,7 @@ class Material:
 
 
 def _versions(classifiers: Sequence[Classifier]) -> dict[str, str]:
-    """Of the libraries that had a part in it; where all sources are ``.tflite`` there may be no TensorFlow."""
+    """Versions of the libraries used; TensorFlow may be missing where all sources are ``.tflite``."""
     files_alone = all(isinstance(c, TfliteClassifier) for c in classifiers)
     names = ("litert-quantizer",) if files_alone else ("tensorflow", "keras", "litert-quantizer")
     return {name: version(name) for name in names}

@@ -1,4 +1,4 @@
-"""The way through, from Keras files to one ``.tflite``: read this first."""
+"""All stages of a build, from model files to one ``.tflite``: read this first."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from edge_runtime.metadata import Metadata
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made.
+    """The result of a build.
 
     Attributes:
         output: The ``.tflite`` file.
         metadata: What its ``polyhead.json`` says.
         quality: How each head compares with its original on held-out samples.
-        report: What ``report.json`` holds, and the folder that it was written to.
+        report: The content of ``report.json``, and the folder that it was written to.
     """
 
     output: Path
@@ -52,20 +52,20 @@ class BuildResult:
 def build(config: BuildConfig, *, progress: TextIO | None = None, verbose: bool = False) -> BuildResult:
     """Build one file from classifiers that share a backbone.
 
-    The output is replaced only after every head of the finished bytes passed verification; after any error an existing
-    output is as it was.
+    The output is replaced only after every head of the finished file has passed verification; after any error an
+    existing output is unchanged.
 
     Args:
         config: What to build, from ``BuildConfig.from_toml`` or made in Python.
         progress: A terminal shows the stages as a bar, anything else a line for each; None shows nothing.
-        verbose: Each stage leaves a line with the time it took.
+        verbose: Print a line for each stage with the time that it took.
 
     Returns:
         Where the file is, what is in it, and how its heads compare with their originals.
 
     Raises:
         ConfigError: The configuration contradicts itself.
-        ModelFileError: A model file cannot be read, or is no classifier.
+        ModelFileError: A model file cannot be read, or is not a classifier.
         SamplesError: Pictures or texts are missing, or too many of them are broken.
         NoSharedBackboneError: The models share no backbone; the message names the first layer that differs.
         QualityError: A head failed verification.
@@ -79,13 +79,13 @@ def build(config: BuildConfig, *, progress: TextIO | None = None, verbose: bool 
 
 
 def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) -> BuildResult:
-    """Each stage takes what the ones before it gave, by name; ``advance`` moves its progress bar."""
+    """Run all stages. ``advance`` moves the progress bar of a stage."""
     with stages("read", len(config.heads)) as advance:
         classifiers = load_classifiers(config.heads, advance, **reading_options(config))
         check_kinds(config, classifiers)
     with stages("samples"):
         samples = collect_samples(config, input_spec(config, {c.name: c.source_input for c in classifiers}))
-    with Truth(classifiers, samples.shown, samples.verification) as truth:  # the originals run beside what follows
+    with Truth(classifiers, samples.shown, samples.verification) as truth:  # the originals run in the background
         with stages("find", len(classifiers)) as advance:
             classifiers = of_one_kind(truth.settle_unclear(classifiers))
             classifiers, apart = align(classifiers, config.tolerance, advance)

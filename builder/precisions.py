@@ -1,7 +1,7 @@
-"""From the smallest precision to the most exact, until the finished file agrees with its originals.
+"""Try precisions, from the smallest to the most accurate, until the finished file agrees with its originals.
 
-Each is built whole (quantize, round, joint, link) and judged by running its bytes. ``auto`` takes the first that
-passes; one that is named is the only one. What each reached goes into the report.
+Each is built completely (quantize, round, joint, link) and verified by running its bytes. ``auto`` takes the first that
+passes; a named precision is the only one tried. The report has the results of all.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from edge_runtime.metadata import BACKBONE, Metadata
 class BuiltPrecision:
     """One precision, built and measured.
 
-    ``model``: the finished file. ``backbone_ms``: one picture, 1 thread, on the board that is planned for, infinite where
-    its profile does not say; ``float_ms``: of the float backbone.
+    ``model``: the finished file. ``backbone_ms``: latency of the backbone for one picture, 1 thread, on the board that
+    the file is for; infinite where its profile has none. ``float_ms``: of the float backbone.
     """
 
     precision: str
@@ -56,11 +56,11 @@ class BuiltPrecision:
 
     @property
     def title(self) -> str:
-        """The precision, and which heads compute in float in spite of it."""
+        """The precision, and the heads that compute in float nevertheless."""
         return f"{self.precision}, {', '.join(self.float_heads)} in float" if self.float_heads else self.precision
 
     def to_json(self) -> dict[str, Any]:
-        """As ``report.json`` has it; figures rounded."""
+        """The entry in ``report.json``; figures rounded."""
         return {
             "precision": self.precision,
             "bytes": len(self.model),
@@ -75,7 +75,7 @@ class BuiltPrecision:
 
 @dataclass(frozen=True)
 class SkippedPrecision:
-    """A precision that cannot be had, and why."""
+    """A precision that was skipped, and the reason."""
 
     precision: str
     reason: str
@@ -85,10 +85,10 @@ class SkippedPrecision:
 
 
 def try_precisions(material: Material, draft: Path, stages: Stages) -> list[BuiltPrecision | SkippedPrecision]:
-    """Build one precision after the other until one passes; the last of the list is the one to take.
+    """Build one precision after the other until one passes; the last one in the list is the result.
 
-    ``draft``: where a file can be written to be judged. Raises ``BuilderError`` where one that was asked for by name
-    cannot be had, or none can.
+    ``draft``: a path to write files to for verification. Raises ``BuilderError`` where a named precision, or every one,
+    is impossible.
     """
     tried: list[BuiltPrecision | SkippedPrecision] = []
     int8: QuantizedParts | None = None
@@ -123,8 +123,8 @@ def _try_dynamic(
     draft: Path,
     stages: Stages,
 ) -> None:
-    """Where dynamic is quicker than the ``mixed`` precision that passed and ends ``tried``, it is tried as well; the one
-    to take is at the end afterwards.
+    """Try dynamic too, if it is faster than the ``mixed`` precision at the end of ``tried``, which passed. The result is
+    at the end of ``tried`` afterwards.
     """
     stages.precision = DYNAMIC
     try:
@@ -140,7 +140,7 @@ def _try_dynamic(
 
 @dataclass(frozen=True)
 class QuantizedParts:
-    """Backbone and heads in one precision, their weights settled; the noise behind each operator of the backbone."""
+    """Backbone and heads in one precision, with final weights; the noise after each operator of the backbone."""
 
     parts: Mapping[str, Part]
     noise: Sequence[LayerNoise]
@@ -151,8 +151,8 @@ class QuantizedParts:
 def _attempts(
     material: Material, precision: str, candidate: QuantizedParts, tried: Sequence[BuiltPrecision | SkippedPrecision]
 ) -> Iterator[QuantizedParts]:
-    """The candidate; and, where in int8 some of its heads fail and others do not, the same with those in float: one head
-    need not take the backbone of all out of int8. ``tried``: ends with the candidate when the second is asked for.
+    """Yield the candidate, and then, if only some heads fail in int8, the same with those heads in float, so that the
+    shared backbone stays int8. ``tried``: must end with the first candidate when the second is requested.
     """
     yield candidate
     last = tried[-1]
@@ -168,7 +168,7 @@ def _attempts(
 
 
 def _in_float(head: Part, floating: Part) -> Part:
-    """An int8 head that computes in float up to its logits; what it reads and gives stays int8."""
+    """An int8 head that computes in float up to its logits; its inputs and outputs stay int8."""
     inside = [op for op in head.operators if operator_name(head, op) not in ("SOFTMAX", "LOGISTIC")]
     return splice(head, floating, [result_name(head, op) for op in inside])
 
@@ -176,9 +176,9 @@ def _in_float(head: Part, floating: Part) -> Part:
 def _candidates(
     material: Material, precision: str, int8: QuantizedParts | None, stages: Stages
 ) -> Iterator[QuantizedParts]:
-    """What can be tried of a precision, one after the other: of mixed, more and more float operators.
+    """Yield the candidates of a precision; those of mixed have more and more float operators.
 
-    ``int8``: where it was tried.
+    ``int8``: the int8 candidate, if it was tried.
     """
     if precision == MIXED:
         yield from _mixed(material, int8 or _quantized(material, "int8", stages), stages)
@@ -200,7 +200,7 @@ def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedP
 
 
 def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator[QuantizedParts]:
-    """The heads stay int8."""
+    """Yield candidates in mixed precision; the heads stay int8."""
     float_parts = read_parts(material.calibrated.model)
     weights_only = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, "weights"))[BACKBONE]
     inputs = material.inputs(len(material.samples.calibration.tensors))
@@ -260,20 +260,20 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
 
 
 def _check_quicker_than_float(material: Material, precision: str) -> None:
-    """What is as large as int8 weights, and slower than they are in float, is of use to special hardware alone.
+    """Raises ``ConversionError`` for a precision slower than float with int8 weights, which has the same size.
 
-    Raises ``ConversionError``.
+    Such a precision is only useful on special hardware.
     """
     models = [quantize(material.calibrated.model, material.calibrated.ranges, p) for p in (precision, "float")]
     own, floating = material.times.backbones(*(read_parts(model)[BACKBONE] for model in models))
     if math.isinf(own):
-        raise ConversionError(f"{material.times.name} has no times of it; to be had by its name")
+        raise ConversionError(f"{material.times.name} has no latencies for it; set precision to use it")
     if own > floating:
         raise ConversionError(
-            f"slower than float on {material.times.name} ({own:.1f} ms against {floating:.1f}); to be had by its name"
+            f"slower than float on {material.times.name} ({own:.1f} ms against {floating:.1f}); set precision to use it"
         )
 
 
 def last_built(tried: Sequence[BuiltPrecision | SkippedPrecision]) -> BuiltPrecision:
-    """The one to take: ``try_precisions`` ends with one that was built."""
+    """The resulting precision: ``try_precisions`` ends with one that was built."""
     return next(built for built in reversed(tried) if isinstance(built, BuiltPrecision))

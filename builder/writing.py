@@ -1,4 +1,4 @@
-"""What a build leaves behind: the report always, the other files only where every head passed verification."""
+"""Write the outputs of a build: the report always, other files only if every head passed verification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edge_runtime.metadata import Metadata
 
 
 def check_places(config: BuildConfig) -> None:
-    """An hour's work must not end at a folder that cannot be written. Raises ``ConfigError``."""
+    """Check before the work that all outputs can be written. Raises ``ConfigError``."""
     for path in (config.output, config.keras_output, config.report_folder / "report.json"):
         if path is not None:
             check_file(path)
@@ -32,15 +32,15 @@ def check_places(config: BuildConfig) -> None:
 
 
 def check_kinds(config: BuildConfig, classifiers: Sequence[Classifier]) -> None:
-    """What was read from a ``.tflite`` is no Keras model. Raises ``ConfigError``."""
+    """Raises ``ConfigError`` where a Keras model is wanted from ``.tflite`` sources."""
     wanted = [name for name in ("keras_output", "saved_model") if getattr(config, name) is not None]
     files = [c.name for c in classifiers if isinstance(c, TfliteClassifier)]
     if wanted and files:
-        raise ConfigError(f"{wanted[0]}: head {files[0]} comes from a .tflite file, of which no Keras model can be made")
+        raise ConfigError(f"{wanted[0]}: head {files[0]} comes from a .tflite file, which cannot become a Keras model")
 
 
 def write_judged(report: Report, draft: Path) -> None:
-    """The report, and into ``draft`` the file that passed. Raises ``QualityError`` where it did not."""
+    """Write the report, and the file into ``draft``. Raises ``QualityError`` where a head failed."""
     write_report(report, report.config.report_folder)
     if report.failures:
         why = f"{'; '.join(report.failures)}. See {report.config.report_folder / 'index.html'}"
@@ -49,7 +49,7 @@ def write_judged(report: Report, draft: Path) -> None:
 
 
 def write_others(config: BuildConfig, merged: Merged, metadata: Metadata, stages: Stages) -> None:
-    """The merged model as ``.keras`` and as a SavedModel, where they are asked for."""
+    """Write the merged model as ``.keras`` and as a SavedModel, where requested."""
     if config.keras_output is None and config.saved_model is None:
         return
     from builder.exporting.saved_model import export  # imports TensorFlow

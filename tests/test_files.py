@@ -173,7 +173,7 @@ def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:
 
 def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "me").symlink_to("me")
-    with pytest.raises(ConfigError, match="a link that leads to itself"):
+    with pytest.raises(ConfigError, match="a link to itself"):
         check_file(tmp_path / "me")
 
 

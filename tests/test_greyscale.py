@@ -218,7 +218,7 @@ def test_a_grey_file_grows_by_grey_heads_alone(files: dict[str, Path], file: Pat
     tiny_classifier(tiny_base(), 2).save(tmp_path / "colour.keras")
     files = {**files, "things.keras": tmp_path / "colour.keras"}
     grow = GrowConfig(file, output, head=head(files, "things.keras"), calibration_data=files["pictures"])
-    with pytest.raises(NoSharedBackboneError, match=r"expected a model of 32 x 32 greyscale, .*found one of 32 x 32 as"):
+    with pytest.raises(NoSharedBackboneError, match=r"expected a model for 32 x 32 greyscale, .*found one for 32 x 32 as"):
         add_head(grow)
 
 
@@ -227,7 +227,7 @@ def test_exports_of_a_grey_file(file: Path, tmp_path: Path) -> None:
     main = export_split(file, tmp_path / "split").files[0]
     with MultiHeadClassifier(file) as whole, MultiHeadClassifier(main) as split:
         assert whole.classify(picture).classifications == split.classify(picture).classifications
-    with pytest.raises(ConfigError, match="MediaPipe Tasks takes colour pictures alone, and this file greyscale"):
+    with pytest.raises(ConfigError, match="MediaPipe Tasks takes only colour pictures, and this file takes greyscale"):
         export_task(file, tmp_path / "task.tflite")
 
 

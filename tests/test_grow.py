@@ -380,7 +380,7 @@ def test_another_backbone(file: Path, models: Path) -> None:
 
 def test_other_pixels(file: Path, models: Path) -> None:
     change = lambda: add_head(grow(file, models, preprocessing="unit"))  # noqa: E731
-    refused(file, change, NoSharedBackboneError, "pixels enter it otherwise", "'tf'")
+    refused(file, change, NoSharedBackboneError, "its input scaling differs", "'tf'")
 
 
 def test_pictures_of_another_size(file: Path, models: Path) -> None:
@@ -402,7 +402,11 @@ def test_a_head_that_reads_the_base_earlier(file: Path, tmp_path: Path, models: 
     keras.Model(base.input, scores).save(folder / "early.keras")
     shutil.copytree(models / "pictures", folder / "pictures")
     refused(
-        file, lambda: add_head(grow(file, folder, "early.keras")), NoSharedBackboneError, "reads more of it", "features"
+        file,
+        lambda: add_head(grow(file, folder, "early.keras")),
+        NoSharedBackboneError,
+        "reads tensors of it",
+        "features",
     )
 
 
@@ -447,7 +451,7 @@ def test_a_model_that_would_answer_otherwise_is_not_written(
         return original(parts, joint)
 
     monkeypatch.setattr(finished, "link", spoilt)
-    refused(file, lambda: add_head(grow(file, models)), BuilderError, "head animals", "otherwise than before")
+    refused(file, lambda: add_head(grow(file, models)), BuilderError, "head animals", "differently than before")
 
 
 # Packs

@@ -277,7 +277,7 @@ def no_key(path: Path, content: bytes = b"hello") -> Path:
     ("make", "words"),
     [
         (lambda f: no_key(f / "k"), "expected an Ed25519 private key"),
-        (lambda f: write_keys(f, "k", password=b"secret")[0], "found one that is encrypted"),
+        (lambda f: write_keys(f, "k", password=b"secret")[0], "found an encrypted one"),
         (lambda f: write_keys(f, "k", X25519PrivateKey.generate())[0], "found a key of another kind"),
         (lambda f: no_key(f / "p", write_keys(f, "k")[1].read_bytes()), "found a public key"),
         (lambda f: no_key(f / "big", b"x" * 100_000), "at most 65,536 bytes"),

@@ -112,7 +112,7 @@ def test_one_command_builds_what_says_everything(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_and_a_project_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected classifiers that can be read, found none"):
+    with pytest.raises(ConfigError, match="expected readable classifiers, found none"):
         init(tmp_path)
     (tmp_path / "project.tm").write_bytes(b"no zip")
     with pytest.raises(Exception, match=r"project\.tm: expected Teachable Machine's project"):

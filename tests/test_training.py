@@ -134,7 +134,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
         read_class_folders(one, SPEC)
     with pytest.raises(SamplesError, match="found none"):
         read_class_folders(tmp_path / "missing", SPEC)
-    with pytest.raises(SamplesError, match=r"2 samples of blue or more.*not of one group; found 1"):
+    with pytest.raises(SamplesError, match=r"samples of blue in at least 2 groups; found 1"):
         broken = shutil.copytree(folder, tmp_path / "groups")
         read_class_folders(broken, SPEC, group_by="(s)hot")
     with pytest.raises(ConfigError, match="--group-by"):
@@ -142,7 +142,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--group-by"):
         read_class_folders(folder, SPEC, group_by="shot")
     (broken / "red" / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(SamplesError, match=r"bad.png.*mend it or take it away"):
+    with pytest.raises(SamplesError, match=r"bad.png.*repair or remove it"):
         read_class_folders(broken, SPEC)
 
 
@@ -367,7 +367,7 @@ def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Pa
 
     assert "features of this base, found those of another (correlation" in message(good, other)
     short = store(tmp_path / "short.npz", base, sources, features=np.zeros((36, 5), np.int8))
-    assert "expected 64 features of a picture, as of the base, found 5" in message(short)
+    assert "expected 64 features of a picture, as the base gives, found 5" in message(short)
     one = store(tmp_path / "one.npz", base, sources, paths=np.array([f"/p/{i}.png" for i in range(36)]))
     assert "two labels or more, each in a folder of its name; found p" in message(one)
     for name, changed in {
@@ -379,7 +379,7 @@ def test_stored_features_that_are_refused(folder: Path, base: Path, tmp_path: Pa
     }.items():
         assert f"{name}.npz: " in message(store(tmp_path / f"{name}.npz", base, sources, **changed))
     (tmp_path / "text.npz").write_text("no archive")
-    assert "expected features that edge-runtime features" in message(tmp_path / "text.npz")
+    assert "expected features from edge-runtime features" in message(tmp_path / "text.npz")
     os.mkfifo(tmp_path / "pipe.npz")
     assert "found a pipe" in message(tmp_path / "pipe.npz")
     (tmp_path / "scores").mkdir()
@@ -422,7 +422,7 @@ def refused(result: Result, code: int, *words: str) -> None:
 def test_what_is_refused_writes_nothing(folder: Path, base: Path, tmp_path: Path) -> None:
     output = ("--output", tmp_path / "o" / "m.keras")
     refused(run("train-head", folder, "--backbone", base, *output), 2, "input scaling of", "--preprocessing")
-    refused(run("train-head", folder, "--backbone", base, "--preprocessing", "caffe", *output), 2, "order RGB")
+    refused(run("train-head", folder, "--backbone", base, "--preprocessing", "caffe", *output), 2, "RGB order")
     refused(run("train-head", folder, "--backbone", tmp_path / "no.keras", *output), 2, "no.keras")
     refused(run("train-head", folder, "--backbone", base, "--output", tmp_path / "m.h5"), 2, ".keras")
     other = shutil.copytree(folder, tmp_path / "other")
@@ -430,8 +430,8 @@ def test_what_is_refused_writes_nothing(folder: Path, base: Path, tmp_path: Path
     options = ("--backbone", base, "--preprocessing", "tf", "--held-out", other)
     refused(run("train-head", folder, *options, *output), 2, "expected the labels blue, red, white", "blue, green, white")
     (tmp_path / "t.csv").write_text("text,label\na,x\nb,x\nc,y\nd,y\n")
-    refused(run("train-head", tmp_path / "t.csv", *output), 2, "texts need a base of texts")
-    refused(run("train-head", tmp_path / "t.csv", "--backbone", base, *output), 2, "one input of text")
+    refused(run("train-head", tmp_path / "t.csv", *output), 2, "texts need a base for texts")
+    refused(run("train-head", tmp_path / "t.csv", "--backbone", base, *output), 2, "one text input")
     assert not (tmp_path / "o").exists()
 
 

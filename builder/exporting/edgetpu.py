@@ -1,8 +1,8 @@
-"""Which operators of a backbone the Edge TPU takes, as the compiler's documentation has it.
+"""Find which operators of a backbone the Edge TPU supports, according to the compiler's documentation.
 
 Its table of operators and their limitations, with the rules on types and shapes above it, is
-https://coral.ai/docs/edgetpu/models-intro/#supported-operations (runtime 14, compiler 16). The compiler itself may refuse
-more: it also weighs sizes, and says so in its own log.
+https://coral.ai/docs/edgetpu/models-intro/#supported-operations (runtime 14, compiler 16). The compiler may refuse
+more, also because of sizes, and says so in its log.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _ANYTHING = (
     "SQUARED_DIFFERENCE", "SQUEEZE", "SUB", "TANH", "TRANSPOSE", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM",
 )  # fmt: skip
 _MAX_SOFTMAX = 16_000
-_INNERMOST = 3  # only so many axes of a tensor may be longer than 1
+_INNERMOST = 3  # largest number of axes of a tensor longer than 1
 
 
 @dataclass(frozen=True)
 class OnCpu:
-    """An operator that the Edge TPU does not take. ``index``: its place in the subgraph."""
+    """An operator that the Edge TPU does not support. ``index``: its index in the subgraph."""
 
     index: int
     operator: str
@@ -34,9 +34,9 @@ class OnCpu:
 
 
 def not_mapped(part: Part) -> tuple[OnCpu, ...]:
-    """The operators that the documentation does not allow, in the order in which they run.
+    """The operators that the documentation does not allow, in order of execution.
 
-    The compiler divides a model once: everything behind the first of them stays on the CPU as well.
+    The compiler splits a model once: all operators after the first of these run on the CPU too.
     """
     found = []
     for index, op in enumerate(part.operators):

@@ -1,4 +1,4 @@
-"""A finished file in the shapes that other clients take; nothing is written that was not run and found to agree."""
+"""Export a finished file for other clients. Every export is run and compared before it is written."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from edge_runtime.seam import by_name
 
 @dataclass(frozen=True)
 class Export:
-    """``files``: what was written, the model first. ``notes``: what the user should know.
+    """``files``: the written files, the model first. ``notes``: what the user should know.
 
-    ``operators``: how many the backbone has, and ``on_cpu`` those that an Edge TPU does not take, where that was asked.
+    For the Edge TPU, ``operators``: their number in the backbone; ``on_cpu``: those that it does not support.
     """
 
     files: tuple[Path, ...]
@@ -38,20 +38,22 @@ class Export:
 
 
 def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
-    """One file for MediaPipe Tasks, with ``heads`` (``joint`` among them, if so) or all that ``file`` has.
+    """Write one file for MediaPipe Tasks, with ``heads`` (which may include ``joint``) or all that ``file`` has.
 
     Raises ``BuilderError``, ``EdgeRuntimeError`` and ``OSError``; then nothing was written.
     """
     check_file(output)
     if output.resolve() == file.resolve():
-        raise ConfigError(f"{output}: the file itself; a task file cannot take its place, choose another output")
+        raise ConfigError(f"{output}: is the file itself, which a task file must not replace; choose another output")
     with MultiHeadClassifier(file, head_packs=()) as opened:
         metadata = opened.metadata
         if _check_pictures(file, opened).color != "RGB":
-            raise ConfigError(f"{file}: MediaPipe Tasks takes colour pictures alone, and this file greyscale; use split")
+            raise ConfigError(
+                f"{file}: MediaPipe Tasks takes only colour pictures, and this file takes greyscale; use split"
+            )
         names = chosen_outputs(metadata, heads)
         if not names:
-            raise ConfigError(f"{file}: a backbone without heads answers nothing; export the file that it was split from")
+            raise ConfigError(f"{file}: a backbone without heads has no answers; export the file that it was split from")
         content = task_file(file.read_bytes()[: metadata.model_bytes], metadata, names)
         with written(output) as draft:
             draft.write_bytes(content)
@@ -60,14 +62,16 @@ def export_task(file: Path, output: Path, heads: Sequence[str] = ()) -> Export:
 
 
 def export_split(file: Path, folder: Path) -> Export:
-    """The backbone, and every head as a pack beside it. Raises as ``export_task``; ``folder`` must be new or empty."""
+    """Write the backbone, and every head as a pack beside it, to the new or empty ``folder``. Raises as
+    ``export_task``.
+    """
     check_folder(folder)
     with MultiHeadClassifier(file, head_packs=()) as opened:
         return _split(opened, read_finished(file), folder)
 
 
 def export_edgetpu(file: Path, folder: Path) -> Export:
-    """The same for the Edge TPU's compiler, checked against its documentation. Raises as ``export_split``."""
+    """As ``export_split``, for the Edge TPU's compiler, with operators checked against its documentation."""
     check_folder(folder)
     with MultiHeadClassifier(file, head_packs=()) as opened:
         _check_pictures(file, opened)
@@ -104,7 +108,7 @@ def _split(opened: MultiHeadClassifier, finished: Finished, folder: Path) -> Exp
 
 
 def _pack_names(heads: Sequence[str]) -> list[str]:
-    """The runtime reads packs in the order of their names: that must be the file's order of the heads."""
+    """Names of packs, whose alphabetical order, in which the runtime reads them, is the file's order of heads."""
     if list(heads) == sorted(heads):
         return [f"{name}{PACK_SUFFIX}" for name in heads]
     return [f"{i:0{len(str(len(heads)))}d}-{name}{PACK_SUFFIX}" for i, name in enumerate(heads)]
@@ -148,4 +152,4 @@ def _prove_task(opened: MultiHeadClassifier, task: Path, names: Sequence[str]) -
 
 def _check_same(what: str, expected: np.ndarray, found: np.ndarray) -> None:
     if expected.dtype != found.dtype or not np.array_equal(expected, found):
-        raise ConversionError(f"{what}: the exported file answers otherwise; nothing was written")
+        raise ConversionError(f"{what}: the exported file answers differently; nothing was written")

@@ -1,4 +1,4 @@
-"""A finished file as MediaPipe Tasks takes it: one subgraph, uint8 pictures in, float scores out, TFLite metadata."""
+"""Convert a finished file for MediaPipe Tasks: one subgraph, uint8 pictures in, float scores out, TFLite metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edge_runtime.metadata import END_TO_END, JOINT, Metadata
 def task_file(model: bytes, metadata: Metadata, heads: Sequence[str]) -> bytes:
     """``model``, the flatbuffer of a finished file, with one output for each of ``heads``; ``joint`` may be among them.
 
-    int8 scores leave as float32, which loses nothing: MediaPipe takes no int8, and outputs of one type only.
+    int8 scores become float32 without loss: MediaPipe does not support int8, nor outputs of different types.
     """
     labels = labels_of(metadata)
     part = with_versions(with_float_outputs(upstream(read_parts(model)[END_TO_END], heads)))
@@ -38,7 +38,7 @@ def task_file(model: bytes, metadata: Metadata, heads: Sequence[str]) -> bytes:
 
 
 def labels_of(metadata: Metadata) -> dict[str, tuple[str, ...]]:
-    """Of each output of a file: first the joint list, where there is one, then the heads."""
+    """The labels of each output of a file: first the joint list, if there is one, then the heads."""
     heads = {head.head_name: head.labels for head in metadata.heads}
     if metadata.joint is None:
         return heads
@@ -55,12 +55,12 @@ def chosen_outputs(metadata: Metadata, wanted: Sequence[str]) -> list[str]:
 
 
 def upstream(part: Part, outputs: Sequence[str]) -> Part:
-    """What ``outputs`` need of a part, in that order."""
+    """The part reduced to what ``outputs`` need, in that order."""
     return without_unused(replace(part, outputs={name: part.outputs[name] for name in outputs}))
 
 
 def with_float_outputs(part: Part) -> Part:
-    """The part with every output in float32, its tensor called as the output is."""
+    """The part with every output in float32, in a tensor with the name of the output."""
     tensors, operators, outputs = list(part.tensors), list(part.operators), dict[str, int]()
     for name, index in part.outputs.items():
         if tensors[index].type == FLOAT32:
@@ -74,7 +74,7 @@ def with_float_outputs(part: Part) -> Part:
 
 
 def _normalisation(part: Part) -> tuple[float, float]:
-    """(mean, std) of which the input's quantization is the reverse, so that pixels enter as they are."""
+    """(mean, std) that the input's quantization reverses, so that pixels enter unchanged."""
     image = part.tensors[part.inputs["image"]]
     if image.quantization is None or image.quantization.scale is None:
         return 0.0, 1.0

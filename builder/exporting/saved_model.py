@@ -1,7 +1,7 @@
-"""The merged model as a SavedModel for servers: ``predict(inputs, head)``, and only the chosen head is computed.
+"""Export the merged model as a SavedModel for servers: ``predict(inputs, head)`` computes only the chosen head.
 
-Plain TensorFlow, so that a server needs nothing else: weights once, one function for the backbone and one for each head,
-which all signatures call.
+It is plain TensorFlow, so that a server needs nothing else: weights are stored once, with one function for the backbone
+and one for each head, which all signatures call.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import END_TO_END
 from edge_runtime.text import TextInput
 
-ALL, BY_INDEX, PIXELS = "all", "by_index", "pixels"  # signatures that are no head
+ALL, BY_INDEX, PIXELS = "all", "by_index", "pixels"  # signatures besides the heads
 MARK = "saved_model.pb"
 Function = Any  # a tf.function or what calls one
 
 
 def check_target(folder: Path, heads: Sequence[str]) -> None:
-    """Raises ``ConfigError`` where ``folder`` holds anything but an older SavedModel, or a head's name is taken."""
+    """Raises ``ConfigError`` where ``folder`` has anything but an older SavedModel, or a head's name is taken."""
     check_folder(folder, mark=MARK)
     taken = sorted({ALL, BY_INDEX, PIXELS} & set(heads))
     if taken:
@@ -41,7 +41,7 @@ def check_target(folder: Path, heads: Sequence[str]) -> None:
 
 @traced()
 def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: InputSpec, folder: Path) -> None:
-    """Write ``folder``, whole or not at all. ``labels``: of each head, in the order of its scores.
+    """Write ``folder`` atomically. ``labels``: of each head, in the order of its scores.
 
     Signatures: ``serving_default`` and ``by_index`` (inputs, head), each head by its name (inputs), ``all`` (inputs); for
     pictures ``pixels`` (inputs, head) too. ``inputs``: texts, or encoded JPEG or PNG, strings (n,), or, where TensorFlow
@@ -87,13 +87,13 @@ def export(merged: MergedModel, labels: Mapping[str, Sequence[str]], spec: Input
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         try:
             tf.saved_model.save(module, str(draft), signatures=signatures, options=options)
-        except tf.errors.OpError as error:  # which TensorFlow raises for a full disk too
+        except tf.errors.OpError as error:  # TensorFlow raises it for a full disk too
             reason = " ".join(str(error).split())[:200]
             raise ConversionError(f"{folder}: the SavedModel cannot be written ({reason})") from error
 
 
 def _backbone(module: tf.Module, merged: MergedModel) -> Function:
-    """From what the graph takes to the list of the tensors of the seam."""
+    """A function from the graph's input to the list of the seam's tensors."""
     source_input = merged.source_input
 
     def run(tensors: Any) -> list[Any]:
@@ -106,7 +106,7 @@ def _backbone(module: tf.Module, merged: MergedModel) -> Function:
 
 
 def _head(module: tf.Module, merged: MergedModel, name: str) -> Function:
-    """From all tensors of the seam to scores (n, labels)."""
+    """A function from all tensors of the seam to scores (n, labels)."""
     head, reads = merged.heads[name], [merged.seam.index(tensor.name) for tensor in merged.heads[name].inputs]
     specs = [tf.TensorSpec((None, *shape), tf.float32) for shape in merged.seam_shapes.values()]
 
@@ -120,7 +120,7 @@ def _head(module: tf.Module, merged: MergedModel, name: str) -> Function:
 
 
 def _chosen(heads: Mapping[str, Function], labels: Sequence[Sequence[str]]) -> Function:
-    """From the seam and indices of heads, one or one a row, to what the signatures give."""
+    """A function from the seam and head indices, one for all rows or one for each, to the signatures' outputs."""
     names, widths = list(heads), tf.constant([len(own) for own in labels])
     widest = max(map(len, labels))
     table = tf.constant([[*own, *[""] * (widest - len(own))] for own in labels])
@@ -134,7 +134,7 @@ def _chosen(heads: Mapping[str, Function], labels: Sequence[Sequence[str]]) -> F
         head = _one_a_row(head, count, names)
         found = tf.zeros((count, widest))
         different, _ = tf.unique(head)
-        for number in different:  # each head that is asked for runs once, on its own rows
+        for number in different:  # each requested head runs once, on its own rows
             rows = tf.where(head == number)
             some = [tf.gather_nd(tensor, rows) for tensor in seam]
             scores = tf.switch_case(number, [partial(pad, one, some) for one in heads.values()])
@@ -146,7 +146,7 @@ def _chosen(heads: Mapping[str, Function], labels: Sequence[Sequence[str]]) -> F
 
 
 def _one_a_row(head: Any, count: Any, names: Sequence[str]) -> Any:
-    """int32 (count,). A head that is not there, or another number of them, is an error that the server's client sees."""
+    """Head indices, int32 (count,). An unknown head or a wrong number of heads is an error that the client sees."""
     head = tf.reshape(head, [-1])
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
     known = tf.reduce_all((head >= 0) & (head < len(names)))
@@ -161,25 +161,25 @@ def _labelled(scores: Any, labels: Any) -> dict[str, Any]:
 
 
 def _numbers(names: Sequence[str]) -> Any:
-    """From names, and from indices written as text, to indices."""
+    """A function from names, or indices as text, to indices."""
     keys = [*names, *map(str, range(len(names)))]
     values = tf.constant([*range(len(names))] * 2, tf.int32)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), values), default_value=-1)
 
 
 def _entry(module: tf.Module, merged: MergedModel, spec: InputSpec) -> Function:
-    """From strings (n,) to what the graph takes."""
+    """A function from strings (n,) to the graph's input."""
     if isinstance(spec, TextInput) and spec.kind != "tokens":
         return lambda tokens: tokens
     if isinstance(spec, TextInput):
-        module.text = text_layer(spec)  # keeps its table
+        module.text = text_layer(spec)  # keeps its lookup table alive
         return lambda texts: tf.ensure_shape(tf.cast(module.text(texts[:, None]), tf.int32), (None, spec.length))
     enter = _transformed(merged)
     return lambda encoded: enter(tf.map_fn(partial(_decoded, spec=spec), encoded, fn_output_signature=tf.uint8))
 
 
 def _transformed(merged: MergedModel) -> Function:
-    """From pixels 0..255 to what the graph takes."""
+    """A function from pixels 0..255 to the graph's input."""
     assert isinstance(merged.source_input, PictureSourceInput)
     pixels = merged.source_input.pixels
     order, scale, offset = list(pixels.order), tf.constant(pixels.scale), tf.constant(pixels.offset)
@@ -187,7 +187,7 @@ def _transformed(merged: MergedModel) -> Function:
 
 
 def _decoded(encoded: Any, *, spec: ImageInput) -> Any:
-    """A JPEG or PNG as uint8 of ``spec.shape``, made to fit as ``edge_runtime.preprocess`` does, to a step or two."""
+    """Decode a JPEG or PNG to uint8 of ``spec.shape``, within a step or two of ``edge_runtime.preprocess``."""
     image = tf.io.decode_image(encoded, channels=spec.shape[-1], expand_animations=False)
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     target = tf.constant([spec.height, spec.width], tf.float32)

@@ -1,4 +1,4 @@
-"""A finished file or a head pack is signed by its maker; ``edge_runtime.signing`` says what that means."""
+"""Sign a finished file or a head pack; see ``edge_runtime.signing``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def sign(file: Path, key_file: Path, output: Path) -> str:
-    """Write ``file`` with a signature, in place of one that it has; model and members stay as they are.
+    """Write ``file`` with a signature, which replaces an existing one; model and members are unchanged.
 
     Args:
-        file: A file with heads, or a head pack; it is checked as before it is opened.
+        file: A file with heads, or a head pack; it is checked first.
         key_file: An Ed25519 private key as PEM, without a password, that only its owner may read.
         output: Where the signed file goes.
 
@@ -32,7 +32,7 @@ def sign(file: Path, key_file: Path, output: Path) -> str:
 
     Raises:
         ConfigError: The key cannot be used.
-        EdgeRuntimeError: ``file`` is no whole polyhead file, or cryptography is not installed.
+        EdgeRuntimeError: ``file`` is not a complete polyhead file, or cryptography is not installed.
         OSError: A file cannot be read or written.
     """
     key = _private_key(key_file)
@@ -49,7 +49,7 @@ def sign(file: Path, key_file: Path, output: Path) -> str:
 
 
 def is_signed(file: Path) -> bool:
-    """Has the finished file a signature, whosever it is?"""
+    """Whether the finished file has a signature, by any key."""
     return SIGNATURE_MEMBER in _names(file)
 
 
@@ -58,7 +58,7 @@ def _names(file: Path) -> list[str]:
         with open_file(file) as stream, zipfile.ZipFile(stream) as archive:
             return archive.namelist()
     except zipfile.BadZipFile:
-        return []  # what is wrong with it is said by whoever opens it
+        return []  # opening the file reports what is wrong
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
@@ -74,8 +74,8 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     wanted = f"{path}: expected an Ed25519 private key (openssl genpkey -algorithm ed25519)"
     try:
         key = load_pem_private_key(data, password=None)
-    except TypeError as error:  # what cryptography raises where a password is needed
-        raise ConfigError(f"{wanted} without a password, found one that is encrypted") from error
+    except TypeError as error:  # cryptography raises it where a password is needed
+        raise ConfigError(f"{wanted} without a password, found an encrypted one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{wanted}, found {'a public key' if b'PUBLIC KEY' in data else 'something else'}") from error
     if not isinstance(key, Ed25519PrivateKey):

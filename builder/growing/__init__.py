@@ -1,4 +1,4 @@
-"""Heads come to a finished file, leave it, and get other names; the others answer as before.
+"""Add, replace, remove and rename heads of a finished file; the other heads answer as before.
 
-In: a finished file. Out: another one. Read ``grow.py`` first.
+In: a finished file. Out: a changed one. Read ``grow.py`` first.
 """

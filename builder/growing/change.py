@@ -1,4 +1,4 @@
-"""Heads leave a finished file and get other names; the others answer as before. Needs the runtime's libraries alone."""
+"""Remove and rename heads of a finished file; the others answer as before. Needs only the runtime's libraries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Place(Protocol):
-    """``file``: what is changed. ``output``: where the result goes. ``calibration_data``: to fit the joint list again."""
+    """``file``: to be changed. ``output``: for the result. ``calibration_data``: to fit the joint list again."""
 
     @property
     def file(self) -> Path: ...
@@ -46,7 +46,7 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class InPlace:
-    """A ``Place`` for who has no settings."""
+    """A ``Place`` without settings."""
 
     file: Path
     output: Path
@@ -60,7 +60,9 @@ class InPlace:
 
 @dataclass
 class Change:
-    """What was done. ``quality``: of a new head. ``notes``: what the user should know. ``kept``: None for a head pack."""
+    """What was changed. ``quality``: of a new head. ``notes``: what the user should know. ``kept``: None for a head
+    pack.
+    """
 
     what: str
     output: Path
@@ -93,7 +95,7 @@ class Change:
 
 
 def remove_head(config: Place, name: str) -> Change:
-    """Raises ``BuilderError`` and ``EdgeRuntimeError``; then nothing was written; the last head stays."""
+    """Remove a head; the last one stays. Raises ``BuilderError`` and ``EdgeRuntimeError``; then nothing was written."""
     change = Change(f"removed head {name}", config.output)
     with held(config) as output:
         before = read(config, change)
@@ -101,7 +103,7 @@ def remove_head(config: Place, name: str) -> Change:
         heads = heads_of(before)
         del heads[name]
         if not heads:
-            raise ConfigError(f"{config.file}: {name} is its only head; a file without heads answers nothing")
+            raise ConfigError(f"{config.file}: {name} is its only head; a file without heads has no answers")
         with change.stage("joint"):
             joint = _joint_of_the_rest(before, heads, config, change)
         with change.stage("link"):
@@ -111,9 +113,11 @@ def remove_head(config: Place, name: str) -> Change:
 
 
 def _joint_of_the_rest(before: Finished, heads: Heads, config: Place, change: Change) -> JointHead | None:
-    """A list that was there is fitted to the heads that stay, or given up."""
+    """An existing joint list is fitted to the remaining heads, or dropped."""
     if before.metadata.joint is not None and config.calibration_data is None:
-        change.notes.append("the joint list is dropped: it has to be fitted again, with --calibration-data")
+        change.notes.append(
+            "the joint list is dropped, because it must be fitted again; give --calibration-data to keep one"
+        )
     if before.metadata.joint is None or config.calibration_data is None:
         return None
     from builder.growing.refit import joint_again  # needs what the builder needs
@@ -124,7 +128,7 @@ def _joint_of_the_rest(before: Finished, heads: Heads, config: Place, change: Ch
 
 
 def rename_head(config: Place, old: str, new: str) -> Change:
-    """The joint list stays as it is but for the name. Raises as ``remove_head``."""
+    """Rename a head, also in the joint list, which is otherwise unchanged. Raises as ``remove_head``."""
     change = Change(f"renamed head {old} to {new}", config.output)
     with held(config) as output:
         before = read(config, change)
@@ -140,13 +144,15 @@ def rename_head(config: Place, old: str, new: str) -> Change:
 def read(config: Place, change: Change) -> Finished:
     before = read_finished(config.file)
     if is_signed(config.file):
-        change.notes.append("the signature is dropped: it was of the file before; sign this one: builder sign")
+        change.notes.append(
+            "the signature is dropped, because it was for the old file; sign the new one with builder sign"
+        )
     return before
 
 
 @contextmanager
 def held(config: Place) -> Iterator[Output]:
-    """The output is this process's from before the file is read until it is written: no change undoes another."""
+    """Lock the output from before the file is read until it is written, so that no change undoes another."""
     check_file(config.output)
     with locked(config.output) as output:
         yield output
@@ -158,7 +164,9 @@ def check_free(file: Finished, name: str) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if name in file.parts:
-        raise ConfigError(f"{file.path}: head {name} is there already; take another name, or `builder replace-head`")
+        raise ConfigError(
+            f"{file.path}: head {name} is there already; choose another name, or use `builder replace-head`"
+        )
 
 
 def heads_of(file: Finished) -> Heads:
@@ -183,7 +191,5 @@ def finish(draft: Path, content: bytes, metadata: Metadata | HeadPack, config: P
     draft.write_bytes(content)
     server = saved_model_of(config.file, report_folder(config.file))
     if server is not None:
-        change.notes.append(
-            f"the SavedModel {server} has the heads that were there before; build again to bring it in step"
-        )
+        change.notes.append(f"the SavedModel {server} still has the old heads; build again to update it")
     record(config.output, config.report_folder, change.to_json())

@@ -1,4 +1,4 @@
-"""A finished file taken apart, and put together again with other heads; those that stay answer bit for bit alike."""
+"""Take a finished file apart and reassemble it with other heads; those that stay answer bit for bit as before."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from builder.joint import JointHead
 
 Heads = dict[str, tuple[HeadInfo, Part]]
-NOISE_SAMPLES = 4  # seeded, where there are no pictures to prove with
+NOISE_SAMPLES = 4  # seeded, where there are no pictures to compare on
 PROOF_SAMPLES = 8
 MAX_REPORT = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class Finished:
-    """``parts``: backbone and heads in the file's order. ``joint``: the joint part, where there is one."""
+    """``parts``: backbone and heads in the file's order. ``joint``: the joint part, if there is one."""
 
     path: Path
     metadata: Metadata
@@ -42,7 +42,7 @@ class Finished:
     joint: Part | None
 
     def head(self, name: str) -> HeadInfo:
-        """Raises ``ModelFileError`` where the file has no such head."""
+        """A head by name. Raises ``ModelFileError`` where the file has no such head."""
         for info in self.metadata.heads:
             if info.head_name == name:
                 return info
@@ -52,7 +52,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Kept:
-    """Heads whose answers were compared before and after, on how many samples; ``noise``: for want of real ones."""
+    """The number of heads compared before and after, and of samples; ``noise``: whether these were noise."""
 
     heads: int
     samples: int
@@ -60,7 +60,7 @@ class Kept:
 
 
 def read_finished(path: Path) -> Finished:
-    """Raises ``BundleError`` for what is no whole polyhead file, and ``OSError``."""
+    """Read a finished file. Raises ``BundleError`` for any other or damaged file, and ``OSError``."""
     metadata, model = read_model(str(path))
     parts, joint = unlink(model, [info.head_name for info in metadata.heads])
     return Finished(path, metadata, parts, joint)
@@ -69,7 +69,7 @@ def read_finished(path: Path) -> Finished:
 def with_heads(
     file: Finished, heads: Mapping[str, tuple[HeadInfo, Part]], joint: JointHead | None
 ) -> tuple[Finished, bytes]:
-    """The file with these heads, in this order, and its bytes. ``joint``: a new joint head, or none."""
+    """The file with these heads, in this order, and its bytes. ``joint``: the new joint head, or None."""
     parts = {BACKBONE: file.parts[BACKBONE], **{name: part for name, (_, part) in heads.items()}}
     table = None if joint is None else joint.to_json()
     return _linked(file, parts, [info for info, _ in heads.values()], None if joint is None else joint.part, table)
@@ -115,7 +115,7 @@ def _linked(
 
 
 def _with_prefix(part: Part, old: str, new: str) -> Part:
-    """Tensors are called ``head/tensor``; those of ``old`` get the new name."""
+    """Rename the tensors of head ``old``, which are named ``head/tensor``."""
     for tensor in part.tensors:
         name = tensor_name(tensor)
         if name.startswith(f"{old}/"):
@@ -137,13 +137,13 @@ def _renamed_joint(table: Mapping[str, Any], names: Mapping[str, str], infos: Se
 
 
 def noise(spec: InputSpec) -> np.ndarray:
-    """What to prove with where there are no samples: (samples, ...) as the backbone takes them, always the same."""
+    """Noise to compare on where there are no samples: (samples, ...) as the backbone takes them, always the same."""
     values = len(spec.vocabulary) if isinstance(spec, TextInput) else 256
     return np.random.default_rng(0).integers(0, values, (NOISE_SAMPLES, *spec.shape[1:]), spec.dtype)
 
 
 def prove_kept(old: Path, new: Path, heads: Mapping[str, str], tensors: np.ndarray | None) -> Kept:
-    """Run both files on samples: the features and the scores of every head that stayed are the same, bit for bit.
+    """Check on samples that the features and the scores of every head that stayed are the same, bit for bit.
 
     ``heads``: the name in the old file -> in the new one. ``tensors``: (samples, ...) as the backbone takes them; without
     any, noise. Raises ``ConversionError``.
@@ -160,24 +160,24 @@ def prove_kept(old: Path, new: Path, heads: Mapping[str, str], tensors: np.ndarr
 
 def _check_equal(what: str, expected: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> None:
     if not all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True)):
-        raise ConversionError(f"{what} would answer otherwise than before; nothing was written")
+        raise ConversionError(f"{what} would answer differently than before; nothing was written")
 
 
 def record(output: Path, folder: Path, entry: Mapping[str, Any]) -> None:
-    """Add what was done to ``report.json``, under ``changes``, behind what the build of the same file left there."""
+    """Append a change to ``changes`` in the ``report.json`` of the same file's build."""
     document = _report_of(output, folder) or {"output": str(output)}
     document["changes"] = [*document.get("changes", []), dict(entry)]
     write_text(folder / "report.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def saved_model_of(file: Path, folder: Path) -> str | None:
-    """Where the build of ``file`` wrote a SavedModel, as its report in ``folder`` says; None where it wrote none."""
+    """The SavedModel that the build of ``file`` wrote, from its report in ``folder``; None where it wrote none."""
     found = (_report_of(file, folder) or {}).get("saved_model")
     return found if isinstance(found, str) else None
 
 
 def _report_of(file: Path, folder: Path) -> dict[str, Any] | None:
-    """What ``report.json`` says of this file; it is told by its name alone, since paths are spelled in many ways."""
+    """The ``report.json`` of this file; files are compared by name only, since paths have many spellings."""
     try:
         document = json.loads(read_file(folder / "report.json", MAX_REPORT))
     except (OSError, ValueError):

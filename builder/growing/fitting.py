@@ -1,4 +1,4 @@
-"""Which models a finished file could take as heads."""
+"""Find which models could become heads of a finished file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from builder.support.errors import NoSharedBackboneError
 
 @dataclass(frozen=True)
 class Fit:
-    """``pixels``: how they enter, in words. ``parameters``: of its own. ``reason``: why it does not fit, else nothing."""
+    """``pixels``: the input scaling in words. ``parameters``: of the head. ``reason``: why it does not fit; empty if it
+    does.
+    """
 
     path: Path
     pixels: str
@@ -33,7 +35,7 @@ class Fit:
 
 
 def fits(path: Path, models: Sequence[HeadConfig], settings: ReadConfig) -> list[Fit]:
-    """Of each model whether its base is that of the finished file at ``path``. Raises ``ModelFileError``."""
+    """Whether the base of each model is that of the finished file at ``path``. Raises ``ModelFileError``."""
     file = read_finished(path)
     reader = Reader(allow_code=settings.allow_code, limits=settings.limits, inference_mode=settings.inference_mode)
     found = []

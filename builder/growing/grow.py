@@ -1,4 +1,4 @@
-"""Change a finished file without its models: heads come to it, and the others answer as before."""
+"""Add or replace heads of a finished file without its models; the other heads answer as before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
-    """The new head joins the file, or takes the place of the head of its name.
+    """Add the new head to the file, or replace the head of its name.
 
     Raises ``BuilderError`` and ``EdgeRuntimeError``; then nothing was written.
     """
@@ -61,7 +61,7 @@ def add_head(config: GrowConfig, *, replacing: bool = False) -> Change:
 
 
 def _joint(before: Finished, heads: Heads, pictures: Path, held_out: SampleSet, change: Change) -> JointHead | None:
-    if before.metadata.joint is None:  # what fits a list takes half a second to import
+    if before.metadata.joint is None:  # fitting a list needs half a second of imports
         return None
     from builder.growing.refit import joint_again
 
@@ -71,7 +71,7 @@ def _joint(before: Finished, heads: Heads, pictures: Path, held_out: SampleSet, 
 
 
 def build_head(config: GrowConfig) -> Change:
-    """The new head in a file of its own, a head pack for ``config.file``. Raises as ``add_head``."""
+    """Write the new head as a head pack, a separate file for ``config.file``. Raises as ``add_head``."""
     head, pictures = _new_head_of(config)
     change = Change(f"built head pack {head.name}", config.output)
     with held(config) as output:
@@ -90,7 +90,7 @@ def build_head(config: GrowConfig) -> Change:
 
 
 def _new_head_of(config: GrowConfig) -> tuple[HeadConfig, Path]:
-    """And the folder of samples to quantize it with."""
+    """The new head, and the folder of samples to quantize it with."""
     if config.head is None or config.calibration_data is None:
         raise ConfigError("a new head needs a model and --calibration-data, pictures to quantize it with")
     check_early(config)
@@ -110,7 +110,7 @@ def _make(
         change.notes += verification.drawn(file.metadata.input.noun)
     with change.stage("head"):
         new = made_and_answered(file, classifier, calibration, verification, rounding=config.rounding)
-    titles = {info.head_name: info.title for info in file.metadata.heads}  # a head that is replaced keeps its own
+    titles = {info.head_name: info.title for info in file.metadata.heads}  # a replaced head keeps its title
     info = replace(new.info, title=head.title or titles.get(head.name, ""))
     return replace(new, info=info), verification
 
@@ -118,7 +118,7 @@ def _make(
 def _judge(
     opened: MultiHeadClassifier, new: NewHead, pictures: SampleSet, config: GrowConfig, change: Change
 ) -> HeadQuality:
-    """Raises ``QualityError`` for a head that failed verification."""
+    """Verify the new head. Raises ``QualityError`` where it fails."""
     from builder.growing.new_head import compare
     from builder.reporting.verdicts import reason_of_failure
 

@@ -1,4 +1,4 @@
-"""One classifier -> an int8 head for a finished file: its base must be the file's, and only the head is built."""
+"""One classifier -> an int8 head for a finished file. Its base must be that of the file; only the head is built."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from edge_runtime.text import TextInput
 
 @dataclass(frozen=True)
 class NewHead:
-    """``part``: int8, from the file's seam to its scores. ``truth``: what its original says, where it is judged."""
+    """``part``: int8, from the file's seam to its scores. ``truth``: its original's answers on the held-out samples."""
 
     info: HeadInfo
     part: Part
@@ -48,7 +48,7 @@ class NewHead:
 
 
 def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits | None = None) -> Classifier:
-    """The model, proved by content to have the file's backbone.
+    """Read the model, and check by digests that it has the file's backbone.
 
     Raises ``ModelFileError``, ``ConfigError`` and ``NoSharedBackboneError``.
     """
@@ -61,7 +61,7 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
 
 
 def with_its_backbone(classifier: Classifier, file: Finished) -> Classifier:
-    """The classifier in the form in which the file's seam is found in it. Raises ``NoSharedBackboneError``."""
+    """The classifier in the form that contains the file's seam. Raises ``NoSharedBackboneError``."""
     try:
         cut(classifier, file)
     except NoSharedBackboneError:
@@ -73,13 +73,13 @@ def with_its_backbone(classifier: Classifier, file: Finished) -> Classifier:
 
 
 def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInput) -> SourceInput:
-    """How pixels enter a classifier that does not say it: by the preprocessing that gives it the file's backbone.
+    """Find the input scaling of a classifier that does not define it: the one that gives it the file's backbone.
 
-    No two do. Raises ``NoSharedBackboneError`` where none of those with a name does.
+    At most one does. Raises ``NoSharedBackboneError`` where no named preprocessing does.
     """
     known = named_preprocessing(source_input.pixels.channels)
     if not _enters_alike(classifier, file):
-        return source_input.entered(known["raw"])  # it fits in no way; why is said where it is cut
+        return source_input.entered(known["raw"])  # it does not fit; cutting it reports why
     wanted = set(_seam_of(file, classifier).values())
     for entered in map(source_input.entered, known.values()):
         found = replace(classifier, source_input=entered)
@@ -87,8 +87,8 @@ def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInp
         if any(wanted & set(form.digests) for form in forms):
             return entered
     raise NoSharedBackboneError(
-        f"{classifier.path}: expected the backbone of {file.path}, found another, be its preprocessing "
-        f"{', '.join(known)}; say it where it is none of these (--preprocessing SCALE,OFFSET)"
+        f"{classifier.path}: expected the backbone of {file.path}, found another with preprocessing {', '.join(known)}; "
+        "if it is none of these, give --preprocessing SCALE,OFFSET"
     )
 
 
@@ -98,7 +98,7 @@ def _enters_alike(classifier: Classifier, file: Finished) -> bool:
 
 
 def _is_of_operators(file: Finished) -> bool:
-    """Was it built from ``.tflite`` files, some of them at least? Then a Keras model is compared by its conversion."""
+    """Whether some of its sources were ``.tflite`` files. Then a Keras model is compared by its conversion."""
     sources = file.metadata.built.get("sources")
     return isinstance(sources, dict) and any("TensorFlow Lite" in str(kind) for kind in sources.values())
 
@@ -106,10 +106,10 @@ def _is_of_operators(file: Finished) -> bool:
 def made_and_answered(
     file: Finished, classifier: Classifier, samples: SampleSet, held_out: SampleSet, *, rounding: str
 ) -> NewHead:
-    """Build what lies behind the file's seam, and run the original on ``held_out`` beside it.
+    """Build the head from the file's seam on, and run the original on ``held_out`` in the background.
 
-    ``samples``: representative; the file's own backbone makes of them what the head is calibrated with, so that it is
-    fitted to the integers that it will see. Raises ``ModelFileError``, ``ConfigError`` and ``ConversionError``.
+    ``samples``: calibration samples. The head is calibrated on the features of the file's own backbone, the integers that
+    it will see. Raises ``ModelFileError``, ``ConfigError`` and ``ConversionError``.
     """
     with Truth((classifier,), samples.first(0), held_out) as truth:
         (classifier,) = truth.settle_unclear((classifier,))
@@ -147,11 +147,11 @@ def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: 
 
 
 def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
-    """Where the file's seam is in a classifier, and the nodes behind it. Raises ``NoSharedBackboneError``."""
+    """The file's seam in a classifier, and the nodes after it. Raises ``NoSharedBackboneError``."""
     path, seam = classifier.path, _seam_of(file, classifier)
     if not _enters_alike(classifier, file):
         raise NoSharedBackboneError(
-            f"{path}: expected a model of {file.metadata.input}, as {file.path} takes; found one of "
+            f"{path}: expected a model for {file.metadata.input}, the input of {file.path}; found one for "
             f"{classifier.source_input}"
         )
     places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
@@ -162,7 +162,7 @@ def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[in
     nodes = upstream(graph, [graph.output], found.values())
     if any(ref.node == INPUT for i in nodes for ref in graph.nodes[i].inputs()):
         raise NoSharedBackboneError(
-            f"{path}: its base is that of {file.path}, but its head reads more of it than that file gives its heads "
+            f"{path}: its base is that of {file.path}, but its head reads tensors of it that the file does not provide "
             f"({', '.join(found)}); build the file again with this model among the others"
         )
     return found, nodes
@@ -193,14 +193,14 @@ def _another_backbone(classifier: Classifier, file: Finished) -> str:
 
 
 def _other_source_inputs(source_input: SourceInput, file: Finished) -> Iterator[tuple[str, SourceInput]]:
-    """What the user may have meant."""
+    """Yield likely causes in words, each with a corrected input to try."""
     spec = file.metadata.input
     if isinstance(source_input, PictureSourceInput):
         for name, transform in named_preprocessing(source_input.pixels.channels).items():
-            words = f"pixels enter it otherwise; they have to as preprocessing = {name!r} says, with what its layers do"
+            words = f"its input scaling differs; use preprocessing = {name!r} in addition to what its layers do"
             yield words, replace(source_input, pixels=transform)
     elif isinstance(spec, TextInput):
-        yield f"it takes {source_input}, and the file {spec}, which differ", replace(source_input, words=spec)
+        yield f"it takes {source_input}, but the file takes {spec}", replace(source_input, words=spec)
 
 
 def _quantized(
@@ -210,7 +210,7 @@ def _quantized(
     seam: Mapping[str, SeamTensor],
     precision: str,
 ) -> Part:
-    """Ranges from ``features`` (pictures, ...), those of the inputs the seam's."""
+    """Quantize the head with ranges from ``features`` (pictures, ...), and those of the seam for its inputs."""
     float_part = read_parts(float_model)[name]
     samples: list[Sample] = [
         {tensor: features[tensor][i : i + 1] for tensor in float_part.inputs}
@@ -222,7 +222,7 @@ def _quantized(
         if given != FLOAT:
             ranges[tensor_name(float_part.tensors[i])] = given.limits
     part = read_parts(quantize(float_model, ranges, precision))[name]
-    for tensor, i in part.inputs.items():  # the quantizer computes the scale anew, and may end one bit beside it
+    for tensor, i in part.inputs.items():  # the quantizer recomputes the scale, possibly off by one bit
         if seam[tensor].quantization != FLOAT:
             set_quantization(part.tensors[i], seam[tensor].quantization)
     return part
@@ -233,7 +233,7 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def compare(opened: MultiHeadClassifier, head: NewHead, samples: SampleSet) -> HeadQuality:
-    """The head as ``opened`` runs it against its original, on the samples that are its own or, without such, on all."""
+    """Compare the head in ``opened`` with its original, on its own samples or, without any, on all."""
     name = head.info.head_name
     chosen = samples.of_head(name)
     found = [opened.head_scores(opened.features_of(tensor[None]), name) for tensor in samples.tensors[chosen]]

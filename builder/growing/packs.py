@@ -1,4 +1,4 @@
-"""A head in a file of its own."""
+"""Head packs: a head in a separate file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_runtime.metadata import HeadInfo, HeadPack, Metadata
 
 
 def head_pack(main: Metadata, info: HeadInfo, part: Part) -> tuple[bytes, HeadPack]:
-    """The flatbuffer of the pack for a file with the members ``main``, and the members of the pack."""
+    """The flatbuffer and the members of a pack for a file with the members ``main``."""
     model = write_parts({info.head_name: with_names(part)}, f"polyhead: head {info.head_name} for a backbone")
     runtime, _ = min_runtime([part])
     figures = main.quality.get("heads", {}).get(info.head_name)

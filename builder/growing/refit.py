@@ -1,4 +1,4 @@
-"""The joint list of a finished file, fitted anew to other heads."""
+"""Fit the joint list of a finished file again, to other heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_runtime.metadata import BACKBONE
 def joint_again(
     before: Finished, heads: Heads, calibration_data: Path, held_out: SampleSet | None
 ) -> tuple[JointHead | None, list[str]]:
-    """The list of a file that has one, and what the user should know; one that was not is not invented."""
+    """The joint head for a file that had one, or None; and notes for the user."""
     table, names = before.metadata.joint, list(heads)
     if table is None:
         return None, []

@@ -1,4 +1,4 @@
-"""What a finished file says of a block of labelled samples."""
+"""The answers of a finished file to blocks of labelled samples."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
 INTERPRETER = "ai_edge_litert"
-_ADVICE = "take it away, or --skip-broken: a figure must say how many it stands on"
+_ADVICE = "remove it, or use --skip-broken, which counts what it skips"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the file says of samples. ``digests``: of their content (of stored features: of those), to know equal ones by.
+    """The file's answers to samples. ``digests``: of content or of stored features, to recognize equal samples.
     ``scores``: of each head (samples, labels). ``joint``, ``classes``: the joint list and P(heads and none), None without
-    a joint head. ``features``: real (samples, features), and ``shown``: what the originals take; both None where nobody
-    asks for them. ``left_out``: why, of each that is broken.
+    a joint head. ``features``: real (samples, features), and ``shown``: the originals' input; both None unless requested.
+    ``left_out``: the reason for each broken sample.
     """
 
     samples: tuple[Labelled, ...]
@@ -49,7 +49,7 @@ class Answers:
         return np.array([sample.label for sample in self.samples], int)
 
     def at(self, kept: Sequence[int]) -> Answers:
-        """Those of some samples."""
+        """The answers to the samples at ``kept``."""
         if len(kept) == len(self.samples):
             return self
         rows = list(kept)
@@ -72,8 +72,7 @@ class Answers:
 class Asker:
     """An open file that answers block after block.
 
-    ``column``: of tables. ``for_originals``: whether ``features`` and ``shown`` are wanted. ``threads``: of the
-    interpreter.
+    ``column``: of tables. ``for_originals``: whether to keep ``features`` and ``shown``. ``threads``: of the interpreter.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Asker:
         self._skip_broken, self._for_originals = skip_broken, for_originals
 
     def __call__(self, block: Block) -> Answers:
-        """Raises ``SamplesError`` for a sample that is broken, unless those are skipped."""
+        """Answer a block. Raises ``SamplesError`` for a broken sample, unless these are skipped."""
         kept, digests, left_out, rows, shown = [], [], [], [], []
         for i, sample in enumerate(block.samples):
             try:

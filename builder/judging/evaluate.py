@@ -1,7 +1,7 @@
-"""How good a finished file is on labelled samples, however many: each is answered, counted and forgotten.
+"""Evaluate a finished file on any number of labelled samples: each is answered, counted and forgotten.
 
-Each head, the joint list, what people do without one (the largest of all heads' scores), and, where the configuration of
-the build is given, the float originals and one head trained anew on all labels.
+Evaluated are each head, the joint list, its usual alternative (the largest of all heads' scores), and, given the
+configuration of the build, the float originals and one head that was trained on all labels.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from edge_runtime.metadata import HeadInfo, Metadata
 from edge_runtime.seam import by_name
 from edge_runtime.text import TextInput
 
-_COMPARED = 4  # stored features that are computed again, to see that they are this file's
-_MANY = 2000  # samples: below, starting processes takes longer than they save
+_COMPARED = 4  # stored features that are recomputed, to check that they belong to this file
+_MANY = 2000  # samples: with fewer, starting processes takes longer than it saves
 _COLUMNS = ("source", "head", "label", "answer", "score", "right", "joint_answer", "joint_score")
 Advance = Callable[[int, int, int], None]
 
@@ -51,12 +51,12 @@ class Running:
     """How the work is done.
 
     Attributes:
-        jobs: Processes; None is one, and of many samples as many as processors.
-        address: Of a Ray cluster.
-        head_packs: None takes those beside the file.
+        jobs: Number of processes; None: one, or, for many samples, as many as processors.
+        address: Address of a Ray cluster.
+        head_packs: Head packs; None uses those beside the file.
         csv: Where to write a line for each sample.
-        skip_broken: What cannot be read is left out and counted; else it is an error.
-        advance: Is told how many samples are done, how many there are, and the first again.
+        skip_broken: Skip and count unreadable samples instead of raising an error.
+        advance: Called with the number of samples done, their total, and the number done again.
     """
 
     jobs: int | None = None
@@ -70,9 +70,9 @@ class Running:
 def evaluate(
     file: Path, archive: Archive, config: BuildConfig | None = None, running: Running | None = None
 ) -> Evaluation:
-    """Run every sample of ``archive`` once. ``config``: of the build.
+    """Evaluate ``file`` on every sample of ``archive``. ``config``: of the build.
 
-    Raises ``SamplesError`` for folders that are no heads or classes of the file, and ``ConfigError``.
+    Raises ``SamplesError`` for folders that are not heads or labels of the file, and ``ConfigError``.
     """
     running = running or Running()
     with MultiHeadClassifier(file, interpreter=INTERPRETER, head_packs=running.head_packs) as classifier:
@@ -84,7 +84,7 @@ def evaluate(
         raise ConfigError("--config runs the originals, which need the pictures: give --data, not --features")
     total = count_labelled(archive, heads, texts=texts)
     jobs = running.jobs or (os.cpu_count() or 1 if total > _MANY or running.address else 1)
-    # Answers do not depend on the number of threads: only the time does.
+    # The number of threads affects only the time, not the answers.
     threads = 1 if jobs > 1 or running.address else None
     asked = {
         "file": str(file.absolute()), "head_packs": running.head_packs, "column": archive.column,
@@ -100,13 +100,13 @@ def evaluate(
             counted.add(answers.at(fresh), line)
             running.advance(done, total, done)
         if not counted.samples:
-            raise SamplesError(f"expected samples that can be read, found none: {'; '.join(counted.left_out[:5])}")
+            raise SamplesError(f"expected readable samples, found none: {'; '.join(counted.left_out[:5])}")
     contents = Contents(texts=texts, column=archive.column)
     return counted.evaluation(file, str(archive), seen, contents)
 
 
 class _Beside:
-    """What stands beside the file's own answers: nothing, or what the configuration of its build gives."""
+    """Answers to compare with: none, or those that the configuration of the build gives."""
 
     def __init__(self, floats: Sequence[Any] = (), anew: Any = None) -> None:
         self._floats, self._anew = floats, anew
@@ -135,11 +135,11 @@ def _beside(
 
 
 class _Counted:
-    """Everything that is counted, sample by sample."""
+    """All counts, updated with each block of samples."""
 
     def __init__(self, heads: Sequence[HeadInfo], metadata: Metadata, beside: _Beside) -> None:
         joint = metadata.joint
-        # A pack is not in the joint list: there the list is of the file's own heads.
+        # Packs are not in the joint list, which covers the file's own heads.
         self._heads, self._lists = heads, Lists.of(heads if joint is None else metadata.heads, joint)
         self._beside = beside
         self._of_heads: dict[str, dict[str, Counts]] = {}
@@ -152,7 +152,7 @@ class _Counted:
         self.left_out: list[str] = []
 
     def add(self, answers: Answers, line: Callable[[Sequence[object]], None]) -> None:
-        """``line`` is given a row of the CSV file for each sample."""
+        """Count a block. ``line`` is called with a row of the CSV file for each sample."""
         self.broken += len(answers.left_out)
         self.left_out += answers.left_out[: MOST_NAMED - len(self.left_out)]
         self.samples += len(answers.samples)
@@ -210,7 +210,7 @@ class _Counted:
         self._galleries[JOINT].add(samples, found[judged], true[judged], sure[judged], labels)
 
     def evaluation(self, file: Path, place: str, seen: Seen, contents: Contents) -> Evaluation:
-        """What came out."""
+        """The result."""
         heads = {name: {kind: c.accuracy for kind, c in kinds.items()} for name, kinds in self._of_heads.items()}
         lists = {name: counts.accuracy for name, counts in self._of_lists.items()}
         tables = {name: kinds["int8"].table for name, kinds in self._of_heads.items()}
@@ -238,7 +238,7 @@ class _Counted:
         return dataclasses.replace(found, page=render(page))
 
     def _unknown(self) -> dict[str, float]:
-        """What the file's thresholds do to these samples."""
+        """The effect of the file's thresholds on these samples."""
         joint, (strange, known) = self._lists.joint, self._refused.tolist()
         if joint is None:
             return {}
@@ -250,7 +250,7 @@ class _Counted:
 
 
 def _sides(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (samples, sides), and the true ones among them (samples,)."""
+    """Scores of all answers (samples, sides), and the index of the true one (samples,)."""
     if scores.shape[1] > 1:
         return scores, labels
     return np.concatenate([1 - scores, scores], axis=1), labels + 1
@@ -258,7 +258,7 @@ def _sides(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @contextlib.contextmanager
 def _lines(path: Path | None) -> Iterator[Callable[[Sequence[object]], None]]:
-    """What takes the rows of a CSV file that is there whole, or not at all."""
+    """A function that writes rows of a CSV file, which is written atomically."""
     if path is None:
         yield lambda row: None
         return
@@ -271,18 +271,18 @@ def _lines(path: Path | None) -> Iterator[Callable[[Sequence[object]], None]]:
 
 
 def _check_features(archive: Archive, classifier: MultiHeadClassifier) -> None:
-    """Raises ``ConfigError`` for stored features that are not this file's."""
+    """Raises ``ConfigError`` for stored features of another file."""
     assert archive.features is not None
     stored, seam = archive.features, classifier.metadata.seam
-    advice = "compute them anew with this file"
+    advice = "compute them again with this file"
     if stored.backbone and stored.backbone != classifier.metadata.backbone_digest:
         raise ConfigError(f"{stored.path}: holds the features of another backbone; {advice}")
     kept, wanted = ({t.name: (t.shape, t.quantization) for t in tensors} for tensors in (stored.seam, seam))
     if kept != wanted:
-        raise ConfigError(f"{stored.path}: expected features as this file has them ({wanted}), found {kept}; {advice}")
+        raise ConfigError(f"{stored.path}: expected features like those of this file ({wanted}), found {kept}; {advice}")
     for block in itertools.islice(stored.blocks(), 1):
         there = [i for i, source in enumerate(block.sources) if Path(source).is_file()][:_COMPARED]
         for i in there:
             own = by_name(classifier.features(block.sources[i]))
             if any(not np.array_equal(own[name][0], values[i]) for name, values in block.tensors.items()):
-                raise ConfigError(f"{stored.path}: holds other features of {block.sources[i]} than this file; {advice}")
+                raise ConfigError(f"{stored.path}: the features of {block.sources[i]} differ from this file's; {advice}")

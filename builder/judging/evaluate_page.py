@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file that needs nothing else."""
+"""The HTML page of an evaluation, a single file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.words import meanings
 from builder.scoring.cards import Card
 
-_MANY = 40  # more labels than this and a matrix is drawn without names and numbers
+_MANY = 40  # with more labels, a matrix is drawn without names and numbers
 _MATRICES = 12
 _WORDS = (
     "head", "right", "95 % interval", "calibration error", "by chance", "joint list", "reliability", "confusion",
@@ -26,7 +26,7 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Matrix:
-    """``counts``: int (labels, labels), rows are true."""
+    """``counts``: int (labels, labels); rows are true labels."""
 
     title: str
     labels: tuple[str, ...]
@@ -35,8 +35,8 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Page:
-    """``curves``: for every list (bins, 3) pictures, mean confidence, share right. ``rates``: of each label, by head and
-    of the joint list. ``wrong``: a gallery for each of them. ``notes``: what was left out.
+    """``curves``: for every list, (bins, 3): pictures, mean confidence, share right. ``rates``: of each label, by head
+    and for the joint list. ``wrong``: galleries of wrong answers. ``notes``: on samples that were left out.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What an evaluation found: as a document, as a page, and as a table on the terminal."""
+"""The result of an evaluation: as JSON, as a page, and as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from builder.support.files import write_text
 from builder.support.plain import plain
 from edge_runtime.escape import printable
 
-MOST_NAMED = 100  # of those that were left out
+MOST_NAMED = 100  # samples that were left out
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a file does on labelled samples.
+    """The result of a file on labelled samples.
 
     Attributes:
         file: The finished file.
-        samples: How many it was judged on.
-        heads: ``int8``, and ``float`` where the originals were given, by head.
-        lists: Every way to one list of all labels, by its name; none of one label, which would always be right.
+        samples: Number of samples that were evaluated.
+        heads: Accuracy of each head: ``int8``, and ``float`` if the originals were given.
+        lists: Accuracy of each way to one list of all labels, by name; a list of one label is left out.
         labels: Precision and recall of each label, by head, and of the joint list as the device answers, ``none`` last.
-        unknown: How the threshold of the file does.
-        wrong: The wrong answers that it is surest of, by head and of the joint list.
-        equal: Samples that were left out since their content came before; ``contradicting`` of them under another label.
-        left_out: Why, of the first samples that could not be read, where they were to be skipped.
-        broken: How many those are.
-        page: The same as HTML.
+        unknown: How well the threshold of the file works.
+        wrong: The most confident wrong answers, by head and of the joint list.
+        equal: Number of samples left out as duplicates; ``contradicting`` of them have another label than the first.
+        left_out: Reasons for the first unreadable samples that were skipped.
+        broken: Number of unreadable samples.
+        page: The result as HTML.
     """
 
     file: Path
@@ -70,25 +70,25 @@ class Evaluation:
 
     @property
     def notes(self) -> list[str]:
-        """What was left out, in words."""
+        """Sentences on samples that were left out."""
         found = []
         if self.equal:
             others = f"; {self.contradicting} of them have another label than the first" if self.contradicting else ""
-            found.append(f"left out: {self.equal:,} whose content came before{others}")
+            found.append(f"left out: {self.equal:,} duplicates by content{others}")
         if self.broken:
             found.append(f"left out: {self.broken:,} that could not be read")
         return found
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """``evaluation.json`` and ``evaluation.html``, each whole or not at all."""
+    """Write ``evaluation.json`` and ``evaluation.html``, each atomically."""
     document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
     for name, text in {"evaluation.json": document, "evaluation.html": evaluation.page}.items():
         write_text(folder / name, text)
 
 
 def print_evaluation(evaluation: Evaluation, page: Path) -> None:
-    """The table on standard output."""
+    """Print the table on standard output."""
     table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("", "samples", "accuracy", "95 % interval", "calibration error", "by chance"):
         table.add_column(column, justify="right" if column else "left")

@@ -1,4 +1,4 @@
-"""Labelled samples, one after the other: what the folders, a column of a table, or stored features say they are."""
+"""Labelled samples, one after the other, labelled by folders, a column of a table, or the paths of stored features."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BLOCK = 128  # samples that are answered together
 
 @dataclass(frozen=True)
 class Labelled:
-    """One sample: the head and the class that it is said to be of; ``head`` is the number of heads for one of none.
-    ``label`` is -1 there, and where a head of one label answers "not" so.
+    """One sample with the indices of its head and label. For a sample of no head, ``head`` is the number of heads and
+    ``label`` -1; ``label`` is also -1 for the negative answer of a head with one label.
     """
 
     sample: Planned
@@ -36,7 +36,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Block:
-    """``features``: of its samples, by the seam's tensors, (samples, *shape) in integers, where they were stored."""
+    """``features``: stored features of its samples, by tensor of the seam, integers (samples, *shape)."""
 
     samples: tuple[Labelled, ...]
     features: Mapping[str, np.ndarray] | None = None
@@ -48,10 +48,10 @@ class Archive:
 
     Attributes:
         place: A folder ``<head>/<label>/*``, a glob, a table, or an address; see ``samples.planned``.
-        column: Of a table: the samples.
-        labels: Of a table: what they are, ``head/label``, ``none``, or a label of ``head``.
-        head: Whose labels those are, where the column says labels alone.
-        features: In the place of all of these: stored features, whose sources end in ``<head>/<label>/NAME``.
+        column: The column of a table with the samples.
+        labels: The column of a table with ``head/label``, ``none``, or a label of ``head``.
+        head: The head of those labels, where the column has only labels.
+        features: Instead of all of these: stored features, whose sources end in ``<head>/<label>/NAME``.
     """
 
     place: str | None = None
@@ -65,12 +65,12 @@ class Archive:
 
 
 def sides(head: HeadInfo) -> tuple[str, ...]:
-    """The answers that a head can give: its labels, or, of one alone, that it is not so and that it is."""
+    """The answers that a head can give: its labels; for a single label, its negation and the label."""
     return head.labels if len(head.labels) > 1 else (f"not {head.labels[0]}", head.labels[0])
 
 
 def find_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = False) -> Iterator[Labelled]:
-    """Every sample of a place, in an order that does not change. Raises ``SamplesError`` for what is no label."""
+    """Every sample of a place, in a fixed order. Raises ``SamplesError`` for an unknown label."""
     assert archive.place is not None
     by_table, root, read = _by_words(heads, archive.head), _root(archive.place), _by_folders(heads, archive.place)
     tables = archive.column is not None
@@ -84,7 +84,7 @@ def find_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = 
 
 
 def count_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = False) -> int:
-    """How many there are. Raises ``SamplesError`` before any of them is answered: for no sample of a head, too."""
+    """The number of samples. Raises ``SamplesError`` for an unknown label, or without samples of a head."""
     total, of_heads = 0, 0
     for sample in _stored(archive.features, heads) if archive.features else find_labelled(archive, heads, texts=texts):
         total += 1
@@ -96,7 +96,7 @@ def count_labelled(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool =
 
 
 def blocks_of(archive: Archive, heads: Sequence[HeadInfo], *, texts: bool = False, size: int = BLOCK) -> Iterator[Block]:
-    """The same in blocks, with their features where those are stored."""
+    """The samples in blocks, with their features where these are stored."""
     if archive.features is None:
         source = find_labelled(archive, heads, texts=texts)
         while samples := tuple(itertools.islice(source, size)):
@@ -114,7 +114,7 @@ def _stored(features: StoredFeatures, heads: Sequence[HeadInfo]) -> Iterator[Lab
 
 
 def _root(place: str) -> str:
-    """The part of a place that every source begins with: of a glob what is before its first wildcard."""
+    """The common prefix of all sources; of a glob, the part before its first wildcard."""
     if "://" in place or Path(place).is_dir():
         return place
     fixed = itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), Path(place).parts[:-1])
@@ -122,7 +122,7 @@ def _root(place: str) -> str:
 
 
 def _folders(sample: Planned, root: str) -> tuple[str, ...]:
-    """The folders below ``root``; of a text also the name of its file, for a text is a line."""
+    """The folders below ``root``; for a text, also the name of its file, since a text is one line."""
     name = sample.source if sample.text is None else sample.source.rsplit(":", 1)[0]
     parts = PurePosixPath(Path(name).as_posix()).relative_to(PurePosixPath(Path(root).as_posix())).parts
     return parts[:-1] if sample.text is None else (*parts[:-1], PurePosixPath(parts[-1]).stem)
@@ -144,8 +144,8 @@ def _by_folders(heads: Sequence[HeadInfo], place: str) -> Callable[[str, Sequenc
         label = _label(heads[head], rest[0]) if rest else None
         if label is None:
             raise SamplesError(
-                f"{source}: expected a folder named as a label of {folder} ({', '.join(sides(heads[head])[:20])}), found "
-                f"{rest[0] if rest else 'none'}"
+                f"{source}: expected a folder named like a label of {folder} ({', '.join(sides(heads[head])[:20])}), "
+                f"found {rest[0] if rest else 'none'}"
             )
         return head, label
 

@@ -1,4 +1,4 @@
-"""Every way to one list of all labels, and what each says of samples."""
+"""All ways to one list of all labels, and their answers."""
 
 from __future__ import annotations
 

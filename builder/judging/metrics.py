@@ -1,4 +1,4 @@
-"""How good answers are, by counting: accuracy with its interval, confusion, calibration of the probabilities."""
+"""Metrics by counting: accuracy with its interval, confusion, and calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SIMULATIONS = 200
 @dataclass(frozen=True)
 class Accuracy:
     """``interval``: 95 % (Wilson). ``calibration_error``: expected calibration error of the top probability: the mean
-    distance of confidence from the share that is right, over bins, by their samples (Guo et al. 2017);
-    ``calibration_floor``: what perfectly calibrated answers of the same probabilities, as few, show in the mean.
+    difference between confidence and accuracy over bins, weighted by their samples (Guo et al. 2017).
+    ``calibration_floor``: the mean error of as many perfectly calibrated answers with the same probabilities.
     """
 
     pictures: int
@@ -47,8 +47,8 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LabelRates:
-    """``precision``: of the answers that are this label, the share that is right, None where there is none.
-    ``recall``: of the samples that are it, the share so answered, likewise.
+    """``precision``: the share of the answers with this label that is right, None without such answers. ``recall``: the
+    share of the samples with this label that is answered with it, None without such samples.
     """
 
     label: str
@@ -72,27 +72,27 @@ class LabelRates:
 
 
 class Table:
-    """How often each label was found for each, counted block by block."""
+    """A confusion matrix, counted block by block."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
-        self._pairs: Counter[int] = Counter()  # of many labels most pairs never come
+        self._pairs: Counter[int] = Counter()  # with many labels, most pairs never occur
 
     def add(self, found: np.ndarray, truth: np.ndarray) -> None:
-        """int (n,) each."""
+        """Count answers and true labels, int (n,) each."""
         pairs, counts = np.unique(truth * len(self.labels) + found, return_counts=True)
         self._pairs.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
 
     @property
     def counts(self) -> np.ndarray:
-        """int (labels, labels): rows are true, columns found."""
+        """int (labels, labels): rows are true labels, columns are answers."""
         counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
         if self._pairs:
             counts.flat[list(self._pairs)] = list(self._pairs.values())
         return counts
 
     def rates(self) -> list[LabelRates]:
-        """Of each label."""
+        """Precision and recall of each label."""
         size = len(self.labels)
         true, found, right = (np.zeros(size, np.int64) for _ in range(3))
         for pair, count in self._pairs.items():
@@ -105,18 +105,18 @@ class Table:
 
 
 class Reliability:
-    """How far the probability of answers is from the share that is right, counted block by block.
+    """The difference between the probability of answers and their accuracy, counted block by block.
 
-    What is kept of the answers does not grow, and does not depend on the blocks.
+    Its memory does not grow, and the result does not depend on the blocks.
     """
 
     def __init__(self) -> None:
-        self._bins = np.zeros((BINS, 3))  # answers, sum of their confidence, how many are right
-        self._chance = np.zeros((_SIMULATIONS, BINS))  # right, where each is so with the probability it claims
+        self._bins = np.zeros((BINS, 3))  # number of answers, sum of their confidence, number of right ones
+        self._chance = np.zeros((_SIMULATIONS, BINS))  # right answers in simulations of calibrated answers
         self._rng = np.random.default_rng(0)
 
     def add(self, confidence: np.ndarray, right: np.ndarray) -> None:
-        """(n,) each: the probability of the answers, and whether they are right."""
+        """Count answers: their probabilities (n,), and whether they are right (n,)."""
         confidence = confidence.astype(np.float64)
         place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
         np.add.at(self._bins, place, np.stack([np.ones(len(right)), confidence, right], axis=1))
@@ -138,18 +138,18 @@ class Reliability:
 
     @property
     def curve(self) -> np.ndarray:
-        """(bins, 3): answers, mean confidence and share right of each bin that has any."""
+        """(bins, 3): number of answers, mean confidence and accuracy of each bin that has any."""
         bins = self._bins[self._bins[:, 0] > 0]
         return np.asarray(np.concatenate([bins[:, :1], bins[:, 1:] / bins[:, :1]], axis=1))
 
     @property
     def error(self) -> float:
-        """Mean distance of confidence from the share that is right, over the bins, by their answers."""
+        """Mean difference between confidence and accuracy over the bins, weighted by their answers."""
         return float(np.abs(self._bins[:, 1] - self._bins[:, 2]).sum() / self.answers)
 
     @property
     def floor(self) -> float:
-        """The error that chance alone makes: its mean where each answer is right with just the probability it claims."""
+        """The error by chance: its mean if each answer were right with exactly its own probability."""
         return float(np.abs(self._bins[:, 1] - self._chance).sum(1).mean() / self.answers)
 
 
@@ -160,7 +160,7 @@ class Counts:
         self.table, self.reliability = Table(labels), Reliability()
 
     def add(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        """``scores``: (n, labels). ``truth``: (n,) indices of labels."""
+        """Count answers. ``scores``: (n, labels). ``truth``: (n,) indices of labels."""
         found = scores.argmax(1)
         self.table.add(found, truth)
         self.reliability.add(scores.max(1), found == truth)
@@ -173,19 +173,19 @@ class Counts:
 
 
 def judge(scores: np.ndarray, truth: np.ndarray) -> Accuracy:
-    """``scores``: (samples, labels). ``truth``: (samples,) indices of labels."""
+    """The accuracy of ``scores`` (samples, labels), given ``truth`` (samples,), indices of labels."""
     return counted(scores, truth).accuracy
 
 
 def counted(scores: np.ndarray, truth: np.ndarray) -> Counts:
-    """The same, with everything that is known of them."""
+    """All counts of ``scores`` (samples, labels), given ``truth`` (samples,)."""
     counts = Counts([str(i) for i in range(scores.shape[1])])
     counts.add(scores, truth)
     return counts
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> Reliability:
-    """Of answers that are all at hand; (n,) each."""
+    """The reliability of answers given at once; (n,) each."""
     found = Reliability()
     found.add(confidence, right)
     return found

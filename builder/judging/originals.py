@@ -1,5 +1,5 @@
-"""What a file is held against, where the configuration of its build is given: the float originals, and one head that was
-trained anew on all labels.
+"""Models to compare a file with, given the configuration of its build: the float originals, and one head that was trained
+on all labels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Original:
 
 
 def originals(config: BuildConfig) -> list[Original]:
-    """Raises ``BuilderError`` where one of them cannot be read."""
+    """Read the originals of a build. Raises ``BuilderError`` where one cannot be read."""
     classifiers = load_classifiers(config.heads, allow_code=config.allow_code, limits=config.limits)
     return [Original(classifier.name, partial(_predict, classifier)) for classifier in classifiers]
 
@@ -56,9 +56,10 @@ def retrained(
     judged: Iterable[Planned],
     contents: Contents,
 ) -> Scores | None:
-    """One logistic regression on the features, told every label: what the joint list does without.
+    """One logistic regression on the features, trained with every label, which the joint list does not need.
 
-    From the pictures in ``folder``, ``<head>/<class>/*``, but for those that are ``judged``; None where a class has none.
+    It is trained on the pictures in ``folder``, ``<head>/<label>/*``, without those in ``judged``. None where a label has
+    no pictures.
     """
     training = _training(heads, folder)
     known = {_digest(contents, sample.sample): sample for sample in training}

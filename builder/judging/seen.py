@@ -1,4 +1,4 @@
-"""Which contents came before, among any number of them: kept in a temporary file once they are many."""
+"""Find duplicates by content among any number of samples, in a temporary file once they are many."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from types import TracebackType
 
 
 class Seen:
-    """Used in a ``with``. ``equal``: how many contents came again; ``contradicting``: under another label than first."""
+    """A context manager. ``equal``: number of duplicates. ``contradicting``: of those with another label than the
+    first.
+    """
 
     def __init__(self) -> None:
         self.equal = self.contradicting = 0
-        self._known = sqlite3.connect("")  # in memory, and beyond a few megabytes in a file that nobody else sees
+        self._known = sqlite3.connect("")  # in memory, and beyond a few megabytes in a private temporary file
         self._known.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, head INTEGER, label INTEGER) WITHOUT ROWID")
         self._known.execute("PRAGMA journal_mode = OFF")
 
     def is_new(self, digest: bytes, head: int, label: int) -> bool:
-        """Counts it where it is not."""
+        """Whether the content is new; a duplicate is counted."""
         row = (digest, head, label)
         if self._known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount:
             return True

@@ -1,4 +1,4 @@
-"""How well pictures of heads are told from pictures of none, counted in bins so that memory does not grow with them."""
+"""How well pictures of heads are separated from pictures of none, counted in bins so that memory does not grow."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _BINS = 2 * _HALF + 1
 
 
 class Separation:
-    """Of scores from 0 to 1 that should be high for pictures of a head, and low for those of none."""
+    """The separation by scores from 0 to 1 that should be high for pictures of a head and low for those of none."""
 
     def __init__(self) -> None:
         self._known, self._strange = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
 
     def add(self, scores: np.ndarray, strange: np.ndarray) -> None:
-        """(n,) scores, and bool: which are of none."""
+        """Count scores (n,); ``strange``, bool (n,): which belong to none."""
         places = _place(scores)
         self._known += np.bincount(places[~strange], minlength=_BINS)
         self._strange += np.bincount(places[strange], minlength=_BINS)
@@ -37,6 +37,6 @@ class Separation:
 
 
 def _place(scores: np.ndarray) -> np.ndarray:
-    """Bins in the order of the scores, as fine near 1 as near 0."""
+    """The bin of each score, as fine near 1 as near 0."""
     near = np.minimum(scores, 1 - scores).astype(np.float32).clip(0, 0.5).view(np.uint32).astype(np.int64) >> _SHIFT
     return np.asarray(np.where(scores < 0.5, near, 2 * _HALF - near))

@@ -1,4 +1,4 @@
-"""What the originals answer: computed once for each head, and used by the merge, by every precision and by the report."""
+"""The originals' answers, computed once for each head and used by the merge, all precisions and the report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _Asked:
 
 
 class Truth:
-    """Every original is run on the samples that concern it, beside other work.
+    """Runs every original on its samples in the background.
 
-    ``shown``: samples that all of them see: for the equivalence of the merged model, and for what their values are.
-    ``verification``: each sees those that are its own. Used in a ``with``: what nobody waits for is ended at its end.
+    ``shown``: samples that all originals see, to check the equivalence of the merged model and to settle what their
+    values are. ``verification``: each original sees those of its head. A context manager: its end cancels pending runs.
     """
 
     def __init__(self, classifiers: Sequence[Classifier], shown: SampleSet, verification: SampleSet) -> None:
@@ -38,15 +38,15 @@ class Truth:
             self._asked[classifier.name] = _Asked(classifier.ask(list(samples.values())), rows)
 
     def settle_unclear(self, classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
-        """What the graph alone does not tell of their values is settled, for the merge must know it."""
+        """Settle the output values of classifiers whose graph alone is ambiguous, which the merge must know."""
         return tuple(c if c.output.is_clear else self._settled(c) for c in classifiers)
 
     def settle(
         self, classifiers: Sequence[Classifier], advance: Callable[[], None] = lambda: None
     ) -> tuple[Classifier, ...]:
-        """The classifiers, with what their values turned out to be; ``advance`` is called after each.
+        """Settle the output values of all classifiers; ``advance`` is called after each.
 
-        Raises ``ModelFileError`` where an original cannot be run, ``ConfigError`` where its values do not tell.
+        Raises ``ModelFileError`` where an original cannot be run, ``ConfigError`` where its values are ambiguous.
         """
         found = []
         for classifier in classifiers:
@@ -59,7 +59,7 @@ class Truth:
             return classifier
         asked = self._asked[classifier.name]
         raw = asked.answers()
-        has_words = np.isfinite(raw).reshape(len(raw), -1).all(1)  # the mean of no words is no number
+        has_words = np.isfinite(raw).reshape(len(raw), -1).all(1)  # the mean of no words is NaN
         kept = has_words if classifier.source_input.name == "tokens" and np.any(has_words) else slice(None)
         settled = classifier.settled(raw[kept])
         self._scores[classifier.name] = settled.output.scores(raw)
@@ -68,7 +68,7 @@ class Truth:
         return settled
 
     def shown(self, samples: SampleSet) -> SampleSet:
-        """Those of ``samples`` that all originals saw."""
+        """The part of ``samples`` that all originals saw."""
         return samples.at([i for i, source in enumerate(samples.sources) if source.digest in self._shown])
 
     def scores(self, name: str, samples: SampleSet) -> np.ndarray:
@@ -77,7 +77,7 @@ class Truth:
         return self._scores[name][[rows[source.digest] for source in samples.sources]]
 
     def of_all(self, samples: SampleSet) -> dict[str, np.ndarray]:
-        """The same of every original, by the names of the heads."""
+        """As ``scores``, of every original, by head name."""
         return {name: self.scores(name, samples) for name in self._asked}
 
     def __enter__(self) -> Truth:

@@ -1,4 +1,4 @@
-"""Compare the finished bytes, run by ``edge_runtime``, with the float originals on samples that calibrated nothing."""
+"""Compare the finished file, run by ``edge_runtime``, with the float originals on held-out samples."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from edge_runtime.seam import Features, by_name
 
 INTERPRETER = "ai_edge_litert"
 _WORST = 6
-DECIDED = (
-    0.6  # probability of an original's answer, from which on it is decided: of 15 labels the first two may tie below
-)
-# Mean, of a head on pictures that are not its own. Eleven Teachable Machine heads drift by 0.011 to 0.033 in sound int8,
+DECIDED = 0.6  # probability from which on an original's answer is confident: below, two labels may nearly tie
+# Mean, for a head without pictures of its own. Eleven Teachable Machine heads drift by 0.011 to 0.033 in sound int8,
 # nine of them by 0.06 to 0.18 where weights are rounded to nearest (docs/concepts/quantization.md).
 MOST_DRIFT = 0.04
 _END_TO_END_PICTURES = 3
@@ -40,17 +38,19 @@ class Comparison:
     float_scores: np.ndarray
     file_scores: np.ndarray
     agrees: bool
-    drift: float  # change of the probability of the label that float puts first
+    drift: float  # change of the probability of float's top label
 
 
 @dataclass(frozen=True)
 class HeadQuality:
-    """``interval``: 95 % of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift first.
-    ``always``: the label that the original gives to every one of several pictures; None where its answers differ.
-    ``kind``: how its probabilities differ in kind from the original's; None where they do not.
-    ``own_pictures``: whether they are known to be this head's. On others' an original is often undecided: there only
-    those count on which it is not (``decided`` of them, with ``decided_agreement``), and drift.
-    ``own_bar``: its least agreement, where that is not everybody's.
+    """How a head of the file compares with its original.
+
+    ``interval``: 95 % interval of the agreement (Wilson). ``drift``: mean over the pictures; ``worst``: largest drift
+    first. ``always``: the label that the original gives to all of several pictures; None where its answers differ.
+    ``kind``: how its probabilities differ in kind from the original's; None where they do not. ``own_pictures``: whether
+    the pictures are known to belong to this head. On other pictures an original is often undecided: there only those
+    with a confident answer count (``decided`` of them, with ``decided_agreement``), and drift. ``own_bar``: its own
+    ``min_agreement``, if it has one.
     """
 
     head_name: str
@@ -82,12 +82,12 @@ class HeadQuality:
         return wilson_interval(round(self.decided_agreement * self.decided), self.decided)[1] if self.decided else 1.0
 
     def bar(self, min_agreement: float) -> float:
-        """Its least agreement, where ``min_agreement`` is everybody's."""
+        """The agreement that it must reach: its own, or ``min_agreement``."""
         return min_agreement if self.own_bar is None else self.own_bar
 
     def passes(self, min_agreement: float) -> bool:
-        """Judged by counting: it fails only where even the upper end of the interval lies below the bar, where its
-        probabilities are of another kind, or, on others' pictures, where they drift.
+        """Whether the head passes. It fails only if even the upper end of the interval is below its bar, if its
+        probabilities are of another kind, or, without pictures of its own, if they drift.
         """
         bar = self.bar(min_agreement)
         return self.kind is None and self.upper >= bar and self._keeps_probabilities(bar)
@@ -96,11 +96,11 @@ class HeadQuality:
         return self.own_pictures or bar == 0 or self.decided_drift <= MOST_DRIFT
 
     def passes_for_few(self, min_agreement: float) -> bool:
-        """Does it pass only because pictures are few: below the bar, and not surely so?"""
+        """Whether it passes only because it has few pictures: its agreement is below the bar, but not significantly."""
         return self.passes(min_agreement) and self.judged[1] < self.bar(min_agreement)
 
     def to_json(self) -> dict[str, object]:
-        """As the members of the file and the report have it."""
+        """The entry in the file's metadata and in the report."""
         return {
             "pictures": self.pictures,
             "agreement": round(self.agreement, 4),
@@ -118,14 +118,14 @@ class HeadQuality:
         return {"decided": self.decided, "decided_agreement": agreement, "decided_drift": drift}
 
     def can_tell(self, min_agreement: float) -> bool:
-        """Would perfect agreement on so many pictures prove the bar?"""
+        """Whether perfect agreement on this number of pictures would prove the bar."""
         count, _ = self.judged
         return count > 0 and wilson_interval(count, count)[0] >= self.bar(min_agreement)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """``features_snr_db``: signal to noise of the file's features against the float ones. ``noise``: on such."""
+    """``features_snr_db``: signal-to-noise ratio of the file's features against float. ``noise``: measured on noise."""
 
     heads: tuple[HeadQuality, ...]
     features_snr_db: float
@@ -133,11 +133,11 @@ class Quality:
 
     @property
     def agreement(self) -> float:
-        """Of all heads together, each picture counted once for each head."""
+        """The agreement of all heads together, each picture counted once for each head."""
         return sum(q.agreement * q.pictures for q in self.heads) / sum(q.pictures for q in self.heads)
 
     def reaches(self, min_agreement: float) -> bool:
-        """More than not being refuted: no head fails, and all of them together agree as often as they have to."""
+        """Whether no head fails and all of them together reach the required agreement."""
         beyond = sum(count * (agreement - q.bar(min_agreement)) for q in self.heads for count, agreement in [q.judged])
         return all(q.passes(min_agreement) for q in self.heads) and beyond >= -1e-9
 
@@ -152,9 +152,9 @@ class Quality:
 class Expected:
     """What the finished file is compared with, computed once for all precisions.
 
-    ``features``: of the merged float model for every sample of a verification set, real (samples, ...). ``scores``: by
-    the names of the heads, probabilities of the originals, float32 (samples, labels), on the samples that are its own.
-    ``bars``: least agreement of heads that have one of their own.
+    ``features``: of the merged float model for all verification samples, real (samples, ...). ``scores``: for each head's
+    name, probabilities of its original, float32 (samples, labels), on its own samples. ``bars``: ``min_agreement`` of
+    heads that have their own.
     """
 
     features: np.ndarray
@@ -163,11 +163,11 @@ class Expected:
 
 
 def verify(path: Path, samples: SampleSet, expected: Expected, advance: Callable[[], None] = lambda: None) -> Quality:
-    """Run every verification sample through the file at ``path``; each head is judged on the samples that are its own.
+    """Run every verification sample through the file at ``path``; each head is judged on its own samples.
 
     Raises ``ConversionError`` where the end-to-end signature and the backbone with its heads do not agree bit for bit.
     """
-    # A text may be several heads': it runs once.
+    # A text may belong to several heads: it runs once.
     _, once, where = np.unique([source.digest for source in samples.sources], return_index=True, return_inverse=True)
     tensors = samples.tensors[once]
     with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
@@ -198,8 +198,8 @@ def judge(
     *,
     own_pictures: bool = True,
 ) -> HeadQuality:
-    """``truth``, ``found``: probabilities of the original and of the file, (samples, labels)."""
-    if activation == "sigmoid":  # each label says yes or no: all of them must say the same
+    """Compare ``found``, the file's probabilities, with ``truth``, the original's; both (samples, labels)."""
+    if activation == "sigmoid":  # each label is a yes/no answer: all must be the same
         agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
         answers = truth >= 0.5
         decided = np.maximum(truth, 1 - truth).min(1) >= DECIDED
@@ -230,7 +230,7 @@ def check_end_to_end(path: Path, tensors: np.ndarray, features: list[Features]) 
     (source,) = reads[END_TO_END]
     expected = [whole(**{source: tensor[None]}) for tensor, _ in pairs]
     for name in expected[0]:
-        alone = interpreter.get_signature_runner(name)  # each costs more, the more signatures there are
+        alone = interpreter.get_signature_runner(name)  # its cost grows with the number of signatures
         for (_, seam), outputs in zip(pairs, expected, strict=True):
             found = alone(**{tensor: by_name(seam)[tensor] for tensor in reads[name]})["scores"]
             if not np.array_equal(outputs[name], found):

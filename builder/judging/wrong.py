@@ -1,4 +1,4 @@
-"""The wrong answers that a file is surest of: what to look at first."""
+"""The most confident wrong answers of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SHOWN = 24  # of each head and of the joint list
 
 @dataclass(frozen=True)
 class Wrong:
-    """``score``: the probability that the wrong answer claims."""
+    """``score``: the probability of the wrong answer."""
 
     score: float
     source: str
@@ -35,7 +35,7 @@ class Wrong:
 
 
 class Gallery:
-    """The surest of any number of wrong answers."""
+    """The most confident of any number of wrong answers."""
 
     def __init__(self) -> None:
         self._found: list[tuple[float, str, Wrong]] = []

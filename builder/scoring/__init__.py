@@ -1,5 +1,5 @@
-"""Millions of pictures or texts through a finished file, to Parquet, on Ray. No TensorFlow is needed.
+"""Run a finished file on millions of pictures or texts, on Ray, with results in Parquet. TensorFlow is not needed.
 
-A source (folder, glob, column of a table) goes in; a folder of Parquet files comes out, one for each block of samples.
-Read ``run.py`` first: plan what is to be scored, score what is not there yet, count.
+In: a source (folder, glob, column of a table). Out: a folder of Parquet files, one for each block of samples. Read
+``run.py`` first: plan what to score, score what is missing, count.
 """

@@ -1,4 +1,4 @@
-"""Small pictures with words below: samples of an archive on a page."""
+"""Cards, small pictures with captions, for samples of an archive on a page."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from edge_runtime.preprocess import FORMATS
 
 @dataclass(frozen=True)
 class Card:
-    """``picture``: an element, or "" where there is none to show."""
+    """``picture``: an HTML element, or "" without one."""
 
     picture: Any
     lines: tuple[str, ...]
 
 
 def cards(samples: Iterable[tuple[Planned, tuple[str, ...]]], contents: Contents) -> list[Card]:
-    """Without a picture where the sample is a text, or is no longer there."""
+    """Cards for samples, without a picture for texts and for samples that no longer exist."""
     return [_card(sample, lines, contents) for sample, lines in samples]
 
 

@@ -1,4 +1,4 @@
-"""Two results of one archive: which answers change when the new file goes to the devices, and on which samples."""
+"""Compare two results for one archive: which answers change with the new file, and on which samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_SHOWN = 200  # changed answers of each head, those with the largest change 
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One answer that changes. ``drift``: the largest change of any label's probability."""
+    """One changed answer. ``drift``: the largest change of any label's probability."""
 
     drift: float
     source: str
@@ -32,12 +32,12 @@ class Change:
 
 @dataclass
 class HeadChanges:
-    """What changes of one head (``joint``: of the joint list), counted block by block.
+    """The changes of one head (``joint``: of the joint list), counted block by block.
 
     Attributes:
-        samples: Answered by both files.
-        changed: Those whose best label differs.
-        mean_drift: Mean largest change of any label's probability.
+        samples: Number of samples that both files answered.
+        changed: Number of samples whose top label differs.
+        mean_drift: Mean over samples of the largest change of any label's probability.
     """
 
     samples: int = 0
@@ -47,7 +47,7 @@ class HeadChanges:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the share that changes, 95 %."""
+        """95 % interval of the share that changes."""
         return wilson_interval(self.changed, self.samples) if self.samples else (0.0, 1.0)
 
     @property
@@ -64,7 +64,7 @@ class HeadChanges:
         }
 
     def add(self, rows: Iterable[tuple[str, str | None, str | None, float]]) -> None:
-        """``rows``: source, label before and after, drift."""
+        """Count rows of source, label before and after, drift."""
         for source, before, after, drift in rows:
             self.samples += 1
             self.total_drift += drift
@@ -76,15 +76,15 @@ class HeadChanges:
 
 
 def compare(old: Result, new: Result) -> dict[str, HeadChanges]:
-    """By head, those that both files have, and ``joint`` where both have it; a block at a time.
+    """The changes of each common head, and of ``joint`` if both have it; a block at a time.
 
     Raises:
-        ConfigError: They are not of the same samples, or have no head in common.
+        ConfigError: The results are for different samples, or have no head in common.
     """
     for key in ("data", "column", "block"):
         if old.request[key] != new.request[key]:
             raise ConfigError(
-                f"{new.folder}: expected {key} {old.request[key]!r} as {old.folder} has it, found {new.request[key]!r}"
+                f"{new.folder}: expected {key} {old.request[key]!r} as in {old.folder}, found {new.request[key]!r}"
             )
     heads = [name for name in old.heads if name in new.heads]
     if not heads:
@@ -110,6 +110,6 @@ def _drift(name: str, before: dict[str, Any], after: dict[str, Any]) -> float:
     if name == "joint":
         return float(before["joint_label"] != after["joint_label"])
     old, new = np.array(before[f"{name}_scores"]), np.array(after[f"{name}_scores"])
-    if old.shape != new.shape:  # a head with other labels: every answer is another
+    if old.shape != new.shape:  # a head with other labels: every answer changes
         return 1.0
     return float(np.abs(old - new).max())

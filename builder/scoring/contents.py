@@ -1,4 +1,4 @@
-"""What a planned sample holds: the bytes of a picture or of a text, wherever they lie."""
+"""Read the content of a planned sample: the bytes of a picture or of a text, from any place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_SAMPLE = 1 << 30  # bytes
 
 
 class Contents:
-    """Reads samples, best in the order of the plan: the next row of a table is at hand, one behind is sought anew.
+    """Reads samples, fastest in the order of the plan: an earlier row of a table has to be searched again.
 
-    ``texts``: a string is a text; else it is the path or the address of a picture. ``column``: of tables.
+    ``texts``: whether a string is a text; otherwise it is the path or address of a picture. ``column``: of tables.
     """
 
     def __init__(self, *, texts: bool, column: str | None = None) -> None:
@@ -24,7 +24,7 @@ class Contents:
         self._values: Iterator[Any] = iter(())
 
     def read(self, sample: Planned) -> bytes:
-        """Raises ``SamplesError`` that begins with the sample's source."""
+        """The bytes of a sample. Raises ``SamplesError`` that begins with its source."""
         if sample.text is not None:
             return sample.text
         try:
@@ -50,7 +50,7 @@ class Contents:
         return found
 
     def _value(self, table: str, row: int) -> Any:
-        """A string, or bytes; of a picture as datasets keep it (``bytes`` and ``path``) its bytes."""
+        """A string or bytes; of a picture as the datasets library stores it (``bytes`` and ``path``), its bytes."""
         if table != self._table or row < self._next:
             self._open(table, row)
         for _ in range(row - self._next):
@@ -60,7 +60,7 @@ class Contents:
         return found["bytes"] if isinstance(found, dict) and "bytes" in found else found
 
     def _open(self, name: str, row: int) -> None:
-        """At the row group that holds ``row``."""
+        """Open a table at the row group of ``row``."""
         import pyarrow.parquet
 
         system, path = file_system(name)

@@ -1,4 +1,4 @@
-"""Stored features, read block by block: what ``edge-runtime features`` or ``builder score --features`` wrote."""
+"""Read stored features block by block, from ``edge-runtime features`` or ``builder score --features``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DAMAGE = (
 
 
 class Block(NamedTuple):
-    """``sources``: of the pictures. ``tensors``: by the names of the seam's, (pictures, *shape) in its integers."""
+    """``sources``: of the pictures. ``tensors``: by name of the seam's tensors, integers (pictures, *shape)."""
 
     sources: Sequence[str]
     tensors: Mapping[str, np.ndarray]
@@ -39,32 +39,32 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """``seam``: the tensors. ``backbone``: digest of the backbone that made them, "" where nobody wrote it down."""
+    """``seam``: the tensors. ``backbone``: digest of the backbone that made them, "" if unknown."""
 
     path: Path
     seam: tuple[SeamTensor, ...]
     backbone: str
 
     def blocks(self) -> Iterator[Block]:
-        """Those that could be read, in their order. Raises ``ConfigError``."""
+        """The readable samples in blocks, in order. Raises ``ConfigError``."""
         blocks = _npz_blocks if self.path.suffix.lower() == ".npz" else _table_blocks
         with _refused(self.path):
             yield from blocks(self.path, self.seam)
 
     def sources(self) -> Iterator[Sequence[str]]:
-        """Those of the blocks, without their tensors. Raises ``ConfigError``."""
+        """The sources of the blocks, without reading tensors. Raises ``ConfigError``."""
         sources = _npz_sources if self.path.suffix.lower() == ".npz" else _table_sources
         with _refused(self.path):
             yield from sources(self.path)
 
 
 def holds_features(path: Path) -> bool:
-    """Is ``path`` a file or a folder of stored features, by its name or by what lies in it?"""
+    """Whether ``path`` is a file or folder of stored features, by its name or content."""
     return path.suffix.lower() in SUFFIXES or (path / REQUEST).is_file()
 
 
 def open_features(path: Path) -> StoredFeatures:
-    """Raises ``ConfigError`` for what holds no features."""
+    """Open stored features. Raises ``ConfigError`` where there are none."""
     with _refused(path):
         stored = _open_npz(path) if path.suffix.lower() == ".npz" else _open_table(path)
     if not stored.seam:
@@ -74,7 +74,7 @@ def open_features(path: Path) -> StoredFeatures:
 
 @contextlib.contextmanager
 def _refused(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes of its reader is one line."""
+    """Turn any error from a damaged file into a one-line ``ConfigError``."""
     try:
         yield
     except ConfigError:
@@ -83,7 +83,7 @@ def _refused(path: Path) -> Iterator[None]:
         if not isinstance(error, _DAMAGE) and not type(error).__module__.startswith("pyarrow"):
             raise
         raise ConfigError(
-            f"{path}: expected features that edge-runtime features or builder score --features wrote "
+            f"{path}: expected features from edge-runtime features or builder score --features "
             f"({reason(error):.200}); {_ADVICE}"
         ) from error
 
@@ -149,7 +149,7 @@ def _sources(table: Any) -> list[str]:
 
 
 def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
-    """Block after block of the rows that could be read: ``source`` and ``columns``."""
+    """Blocks of readable rows with ``source`` and ``columns``."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -177,7 +177,7 @@ def _open_npz(path: Path) -> StoredFeatures:
 
 
 def _npz_blocks(path: Path, seam: Sequence[SeamTensor]) -> Iterator[Block]:
-    """The arrays of an ``.npz`` file, none of them whole."""
+    """The arrays of an ``.npz`` file in blocks, never whole."""
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
         members = [archive.open(f"{tensor.name}.npy") for tensor in seam]
         headers = [_header(member) for member in members]
@@ -188,7 +188,7 @@ def _npz_blocks(path: Path, seam: Sequence[SeamTensor]) -> Iterator[Block]:
             }
             yield Block(sources, tensors)
         if any(member.read(1) for member in members):
-            raise ValueError("arrays of other lengths than the paths")
+            raise ValueError("arrays of another length than the paths")
 
 
 def _npz_sources(path: Path) -> Iterator[Sequence[str]]:

@@ -20,43 +20,43 @@ _PART = "part-{:08d}.parquet"
 
 
 def open_output(output: Path, request: Mapping[str, Any], *, resume: bool) -> bool:
-    """Make ``output`` ready, or find it as an earlier run left it.
+    """Prepare ``output``, or continue that of an earlier run.
 
     Args:
         output: A folder; it may be missing.
-        request: What decides the rows. It must be the same when a run goes on.
-        resume: Go on where an earlier run stopped.
+        request: The settings that decide the rows. They must be the same when a run is resumed.
+        resume: Continue where an earlier run stopped.
 
     Returns:
-        Whether its plan is whole, since ``score.json`` is written behind it.
+        Whether its plan is complete: ``score.json`` is written after it.
 
     Raises:
-        ConfigError: Something is there and ``resume`` is not asked for, or what is there was asked for otherwise.
+        ConfigError: The folder is not empty and ``resume`` is off, or the earlier run had another request.
     """
     stored = _stored(output / REQUEST)
     if stored is None:
         strangers = [] if not output.exists() else [item.name for item in output.iterdir() if item.name != PLAN]
         if strangers:
-            raise ConfigError(f"{output}: expected a folder that is not there or empty, found {strangers[0]} in it")
+            raise ConfigError(f"{output}: expected a new or empty folder, found {strangers[0]} in it")
         return False
     if not resume:
-        raise ConfigError(f"{output}: holds an earlier result; add --resume to go on with it, or choose another folder")
+        raise ConfigError(f"{output}: holds an earlier result; add --resume to continue it, or choose another folder")
     other = next((key for key in request if stored.get(key) != request[key]), None)
     if other is not None:
         raise ConfigError(
-            f"{output}: was begun with {other} {stored.get(other)!r:.200}, now {request[other]!r:.200}; a result is of "
-            "one request, choose another folder"
+            f"{output}: was begun with {other} {stored.get(other)!r:.200}, now {request[other]!r:.200}; a result has one "
+            "request: choose another folder"
         )
     return True
 
 
 def begin(output: Path, request: Mapping[str, Any], samples: int) -> None:
-    """Write ``score.json``: from now on the plan is whole."""
+    """Write ``score.json``, which marks the plan as complete."""
     write_text(output / REQUEST, json.dumps({**request, "samples": samples}, indent=2, ensure_ascii=False) + "\n")
 
 
 def written_blocks(output: Path) -> set[int]:
-    """The numbers of the blocks that are there. Removes what a worker that died left behind."""
+    """The numbers of the finished blocks. Removes remains of workers that died."""
     found = set()
     for item in output.iterdir():
         if item.name.startswith(DRAFT):
@@ -67,12 +67,12 @@ def written_blocks(output: Path) -> set[int]:
 
 
 def part(output: Path, block: int) -> Path:
-    """Where the rows of a block are."""
+    """The file with the rows of a block."""
     return output / _PART.format(block)
 
 
 def write_part(output: Path, block: int, table: pa.Table) -> None:
-    """Whole or not at all, also where two workers write the same block: both write the same bytes."""
+    """Write a block atomically; two workers that write the same block write the same bytes."""
     with whole_file(part(output, block)) as file:
         pyarrow.parquet.write_table(table, file, compression="zstd")
 

@@ -1,4 +1,4 @@
-"""The plan: every sample that is to be scored, in blocks, as Parquet. It is made once; what goes on later reads it."""
+"""The plan: all samples to be scored, in blocks, as Parquet. It is written once; a resumed run reads it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_plan(folder: Path, samples: Iterable[Planned], *, block: int = BLOCK) 
     """Write the plan to ``folder``; a block is a row group.
 
     Returns:
-        How many samples are in it.
+        The number of samples.
     """
     total, source = 0, iter(samples)
     for number in itertools.count():

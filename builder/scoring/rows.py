@@ -1,4 +1,4 @@
-"""One block of samples through a finished file -> one Arrow table: the device's own answers, bit for bit."""
+"""Run a finished file on one block of samples -> one Arrow table: the device's own answers, bit for bit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ INTERPRETER = "ai_edge_litert"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a row holds beside ``source`` and ``error``.
+    """What a row holds besides ``source`` and ``error``.
 
     Attributes:
         heads: Names of heads, in this order.
-        joint: Whether the joint list too.
-        features: Whether what the backbone makes of the sample, in the seam's integers.
+        joint: Whether to include the joint list.
+        features: Whether to include the features, in the seam's integers.
     """
 
     heads: tuple[str, ...]
@@ -42,9 +42,9 @@ class Wanted:
 
 
 def wanted_of(file: Path, heads: Sequence[str], *, joint: bool, features: bool) -> Wanted:
-    """What is asked of ``file``, its head packs included; no ``heads`` are all of them.
+    """The columns wanted from ``file``, its head packs included; empty ``heads`` means all.
 
-    Raises ``UnknownHeadError`` for a head that is not there, or for the joint list of a file without one.
+    Raises ``UnknownHeadError`` for an unknown head, or for the joint list of a file without one.
     """
     with MultiHeadClassifier(file, interpreter=INTERPRETER) as classifier:
         names = classifier.head_names
@@ -52,7 +52,7 @@ def wanted_of(file: Path, heads: Sequence[str], *, joint: bool, features: bool) 
         if unknown is not None:
             raise UnknownHeadError(f"no head {unknown!r}; this file has {len(names)}: {', '.join(names[:20])}")
         if joint and classifier.joint is None:
-            raise UnknownHeadError(f"{file} has no joint head; its builder's report says why")
+            raise UnknownHeadError(f"{file} has no joint head; the report of its build says why")
     return Wanted(tuple(heads) or names, joint, features)
 
 
@@ -79,7 +79,7 @@ def schema_of(metadata: Any, wanted: Wanted) -> pa.Schema:
 
 
 class _Row(NamedTuple):
-    """``features``: by the names of their columns."""
+    """``features``: by column name."""
 
     error: str | None = None
     scores: tuple[np.ndarray, ...] = ()
@@ -98,7 +98,7 @@ class Scorer:
         self.schema = schema_of(self._classifier.metadata, wanted)
 
     def table(self, samples: Sequence[Planned]) -> pa.Table:
-        """The rows of ``samples``, in their order; what cannot be read has its ``error`` and nothing else."""
+        """The rows of ``samples``, in order; an unreadable sample has only its ``error``."""
         rows = [self._row(sample) for sample in samples]
         columns = [[sample.source for sample in samples], [row.error for row in rows]]
         found: list[Any] = [pa.array(column, pa.string()) for column in columns]
@@ -134,13 +134,13 @@ class Scorer:
 
 
 def tensor_of(classifier: MultiHeadClassifier, content: bytes, source: str) -> np.ndarray:
-    """The backbone's input, as of the file itself. Raises ``PictureError`` that begins with ``source``, ``TextError``."""
+    """The backbone's input for a sample. Raises ``PictureError`` that begins with ``source``, ``TextError``."""
     spec = classifier.metadata.input
     return stored_tensor(content, spec, name=source) if isinstance(spec, ImageInput) else classifier.prepare(content)
 
 
 def _lists(rows: Sequence[np.ndarray | None], kind: Any) -> Any:
-    """An Arrow column of lists, null where there is no row."""
+    """An Arrow column of lists, null for missing rows."""
     sizes = np.cumsum([0, *(0 if row is None else len(row) for row in rows)])
     missing = np.array([*(row is None for row in rows), False])
     there = [row for row in rows if row is not None]

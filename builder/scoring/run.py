@@ -1,8 +1,8 @@
-"""Score what a source holds, on Ray: read this first.
+"""Score a source on Ray: read this first.
 
-The plan says which samples are in which block. Ray Data hands the numbers of the blocks that are not there yet to actors;
-an actor opens the file once, scores a block on one thread, and writes it under the block's own name. So a block that is
-there is whole, one that a killed worker had in hand is scored again, and no row is lost or there twice.
+The plan assigns samples to blocks. Ray Data passes the numbers of missing blocks to actors. An actor opens the file once,
+scores a block on one thread, and writes it atomically under the block's name. So an existing block is complete, the block
+of a killed worker is scored again, and no row is lost or repeated.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from edge_runtime.bundle import read_metadata
 from edge_runtime.identity import file_digest
 from edge_runtime.text import TextInput
 
-_MOST_TASKS = 4096  # of Ray Data; each takes the same number of blocks, one after the other
+_MOST_TASKS = 4096  # of Ray Data; each scores the same number of blocks, one after the other
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         output: The folder.
-        samples: Rows in it.
-        before: Rows that an earlier run had written.
-        failed: Rows of this run that have an error instead of answers.
+        samples: Number of rows in it.
+        before: Number of rows that an earlier run had written.
+        failed: Number of rows of this run with an error instead of answers.
         seconds: Wall time of this run's scoring.
     """
 
@@ -60,24 +60,24 @@ def score(
     block: int = BLOCK,
     advance: Callable[[int, int, int], None] = lambda done, total, now: None,
 ) -> Scored:
-    """Every sample of ``data`` through ``file``, to Parquet in ``output``.
+    """Run ``file`` on every sample of ``data``, with results as Parquet in ``output``.
 
     Args:
         file: A finished file. On a cluster every worker must see it, ``data`` and ``output`` under the same paths.
         data: See ``samples.planned``.
         output: A folder; see ``output.py``.
         wanted: The columns; see ``rows.schema_of``.
-        column: Of a table.
-        resume: Go on with what an earlier run has begun there.
-        jobs: Workers; without it one for each processor of the cluster.
-        address: Of a Ray cluster; without it Ray is started on this machine and ended afterwards.
+        column: The column of a table with the samples.
+        resume: Continue an earlier run in ``output``.
+        jobs: Number of workers; None: one for each processor of the cluster.
+        address: Address of a Ray cluster; None starts Ray on this machine and ends it afterwards.
         block: Samples that are scored and written together.
-        advance: Is told how many samples are done, how many there are, and how many of them this run has done.
+        advance: Called with the number of samples done, their total, and the number done by this run.
 
     Raises:
         SamplesError: Nothing to score was found.
         ConfigError: ``output`` holds something else.
-        BundleError: ``file`` is no finished file.
+        BundleError: ``file`` is not a finished file.
     """
     texts = isinstance(read_metadata(os.fspath(file)).input, TextInput)
     request = {
@@ -122,7 +122,7 @@ class Worker:
 def _on_ray(
     blocks: list[int], settings: dict[str, Any], jobs: int | None, address: str | None
 ) -> Iterator[dict[str, Any]]:
-    """The counts of each block, as it is done."""
+    """The counts of each block, as it finishes."""
     import ray
 
     with cluster(jobs=jobs, address=address):

@@ -1,4 +1,4 @@
-"""What is to be scored, one ``Planned`` after the other: files of a folder or a glob, lines of texts, rows of a table."""
+"""Samples to be scored, one ``Planned`` after the other: files of a folder or glob, lines of texts, rows of a table."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Planned:
     """One sample that is to be scored.
 
     Attributes:
-        source: What the row of the result is called: a path, ``FILE:LINE`` of a text, or ``FILE#ROW`` of a table.
-        text: The text itself, where the source is no Parquet file; None for a picture.
-        table: The Parquet file that holds the sample; None where it is a file or a text.
+        source: Its name in the result: a path, ``FILE:LINE`` of a text, or ``FILE#ROW`` of a table.
+        text: The text itself, unless it is in a Parquet file; None for a picture.
+        table: The Parquet file with the sample; None for a file or a text.
         row: Its row there, from 0.
-        label: What a column of the table says of it; None where none was asked for.
+        label: Its label from a column of the table; None unless requested.
     """
 
     source: str
@@ -40,7 +40,7 @@ class Planned:
 def file_system(place: str) -> tuple[Any, str]:
     """The pyarrow file system of a path or an address such as ``s3://bucket/folder``, and the path in it.
 
-    Raises ``SamplesError`` for an address of a kind that pyarrow does not know, and ``ModuleNotFoundError``.
+    Raises ``SamplesError`` for a kind of address that pyarrow does not support, and ``ModuleNotFoundError``.
     """
     if "://" not in place:
         import pyarrow.fs
@@ -52,7 +52,7 @@ def file_system(place: str) -> tuple[Any, str]:
 
 
 def _split(address: str) -> tuple[str, str]:
-    """``s3://bucket`` and ``/folder``: names of files may hold what no address may, such as spaces."""
+    """Split into ``s3://bucket`` and ``/folder``: file names may contain characters that addresses may not."""
     scheme, _, rest = address.partition("://")
     authority = rest.partition("/")[0]
     return f"{scheme}://{authority}", rest[len(authority) :]
@@ -60,7 +60,7 @@ def _split(address: str) -> tuple[str, str]:
 
 @lru_cache
 def _system(root: str) -> tuple[Any, str]:
-    """Kept, since opening one asks a server."""
+    """The file system of an address; cached, since opening one queries a server."""
     import pyarrow as pa
     import pyarrow.fs
 
@@ -74,14 +74,14 @@ def _system(root: str) -> tuple[Any, str]:
 def planned(
     place: str, *, texts: bool, column: str | None = None, labels: str | None = None, tables: bool = True
 ) -> Iterator[Planned]:
-    """Every sample of a folder, a glob, a file, or a column of a table, in an order that does not change.
+    """Every sample of a folder, a glob, a file, or a column of a table, in a fixed order.
 
     Args:
         place: A path, a glob, or an address that pyarrow knows (``s3://``, ``gs://``).
-        texts: Whether the file takes texts; then ``.txt`` files are read, a text a line.
-        column: Of a Parquet or CSV file: texts, or pictures as bytes or as paths.
-        labels: Of such a file, the column that says what a sample is.
-        tables: Whether such files in a folder are read; else they are passed by.
+        texts: Whether the file takes texts; then ``.txt`` files are read, one text in each line.
+        column: The column of a Parquet or CSV file with texts, or with pictures as bytes or paths.
+        labels: The column of such a file with labels.
+        tables: Whether to read such files in a folder; otherwise they are ignored.
 
     Raises:
         SamplesError: Nothing is there, or a table has no such column.
@@ -111,11 +111,11 @@ def _files(place: str, texts: bool, tables: bool) -> Iterator[str]:
 
 def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return base.lower().endswith(suffixes) and not base.startswith("._")  # what macOS leaves beside files
+    return base.lower().endswith(suffixes) and not base.startswith("._")  # files that macOS creates
 
 
 def _folder(place: str, wanted: tuple[str, ...]) -> Iterator[str]:
-    """One folder after the other, so that a listing of millions is never held whole."""
+    """List one folder after the other, so that millions of names are never in memory at once."""
     for folder, folders, names in os.walk(place):
         folders.sort()
         yield from (str(Path(folder, name)) for name in sorted(names) if _ends(name, wanted))

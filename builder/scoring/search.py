@@ -1,4 +1,4 @@
-"""What to look at, or to label next, among stored scores and features: the first of many by one number."""
+"""Search stored scores and features for samples to look at or to label next, ranked by one number."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from builder.support.errors import ConfigError
 from edge_runtime.feature_file import feature_column
 from edge_runtime.metadata import SeamTensor
 
-Measure = Callable[[pa.Table], np.ndarray]  # one number for each row; the largest are sought
+Measure = Callable[[pa.Table], np.ndarray]  # one number for each row; the largest are returned
 
 
 @dataclass(frozen=True, order=True)
 class Hit:
-    """``value``: what it was found by. ``labels``: the best label and score of each head that was scored."""
+    """``value``: the measure. ``labels``: the top label and score of each scored head."""
 
     value: float
     source: str
@@ -37,8 +37,8 @@ def search(result: Result, measure: Measure, columns: list[str], *, top: int) ->
     Args:
         result: Where to search.
         measure: See ``like``, ``uncertain``, ``far`` and ``disagreeing``.
-        columns: What ``measure`` reads.
-        top: At most so many.
+        columns: The columns that ``measure`` reads.
+        top: Largest number of hits.
     """
     labels = [f"{head}_{kind}" for head in result.heads for kind in ("label", "score")]
     found: list[Hit] = []
@@ -61,7 +61,7 @@ def like(features: np.ndarray, tensor: SeamTensor) -> Measure:
 
 
 def uncertain(head: str) -> Measure:
-    """1 minus the margin between the two likeliest labels; of one label, how near its probability is to a half."""
+    """1 minus the margin between the two likeliest labels; for one label, how close its probability is to 0.5."""
 
     def measure(table: pa.Table) -> np.ndarray:
         scores = _matrix(table.column(f"{head}_scores"))
@@ -76,7 +76,7 @@ def uncertain(head: str) -> Measure:
 def far(result: Result, tensor: SeamTensor, *, most: int = 4096, seed: int = 0) -> Measure:
     """Distance to the nearest of at most ``most`` other samples, drawn by ``seed``: 1 minus the cosine.
 
-    What is like nothing else is worth a look. Draws by reservoir (Vitter 1985), so that memory does not grow.
+    Finds outliers. The sample is drawn by reservoir sampling (Vitter 1985), so that memory does not grow.
     """
     rng, kept, seen = np.random.default_rng(seed), list[np.ndarray](), 0
     for table in result.tables([feature_column(tensor.name), "error"]):
@@ -96,9 +96,9 @@ def far(result: Result, tensor: SeamTensor, *, most: int = 4096, seed: int = 0) 
 
 
 def disagreeing(head: str, other: Result) -> Measure:
-    """How far two results are apart on ``head``: half the sum of the absolute differences of the probabilities.
+    """Total variation distance of two results on ``head``: half the sum of absolute differences of probabilities.
 
-    Raises ``ConfigError``, when it is called, where they are not of the same samples.
+    The measure raises ``ConfigError`` where the results are for different samples.
     """
     tables: Iterator[pa.Table] = other.tables(["source", "error", f"{head}_scores"])
 
@@ -112,14 +112,14 @@ def disagreeing(head: str, other: Result) -> Measure:
             raise ConfigError(f"{other.folder}: holds other samples; score both from the same archive")
         mine, his = _matrix(table.column(f"{head}_scores")), _matrix(theirs.column(f"{head}_scores"))
         if mine.shape != his.shape:
-            raise ConfigError(f"{other.folder}: {head} has {his.shape[1]} labels, {mine.shape[1]} were expected")
+            raise ConfigError(f"{other.folder}: expected {mine.shape[1]} labels of {head}, found {his.shape[1]}")
         return np.asarray(np.abs(mine - his).sum(1) / 2)
 
     return measure
 
 
 def check_column(result: Result, *, features: bool = False, head: str | None = None) -> None:
-    """Raises ``ConfigError`` where the result does not hold what a search needs."""
+    """Raises ``ConfigError`` where the result lacks columns that a search needs."""
     if features and not result.request["features"]:
         raise ConfigError(f"{result.folder}: holds no features; score again with --features")
     if head is not None and head not in result.heads:

@@ -1,4 +1,4 @@
-"""Contact sheets: what was found in an archive, as a page with small pictures."""
+"""Contact sheets: pages with small pictures of samples found in an archive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST = 1000  # cards on a page
 
 
 def sheet_of_hits(title: str, facts: Sequence[tuple[str, str]], hits: Iterable[Hit]) -> str:
-    """A page of what ``search`` found."""
+    """A page of hits from ``search``."""
     shown = _cards((hit.source, (hit.source, f"{hit.value:.4f}", *hit.labels[:3])) for hit in hits)
     return render("sheet.html", title=title, facts=facts, sections=[("", shown)])
 
 
 def sheet_of_changes(title: str, facts: Sequence[tuple[str, str]], found: Mapping[str, HeadChanges]) -> str:
-    """A page of what ``compare`` found, head by head, the largest change first."""
+    """A page of changes from ``compare``, by head, the largest change first."""
     sections = []
     for name, changes in found.items():
         shown = sorted(changes.shown, reverse=True)
@@ -34,5 +34,5 @@ def sheet_of_changes(title: str, facts: Sequence[tuple[str, str]], found: Mappin
 
 
 def _cards(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Card]:
-    """Of sources that are files; a text, or a row of a table, has no picture."""
+    """Cards of sources; a text or a row of a table has no picture."""
     return cards(((Planned(source), lines) for source, lines in itertools.islice(rows, _MOST)), Contents(texts=False))

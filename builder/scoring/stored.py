@@ -18,11 +18,11 @@ from builder.support.errors import ConfigError
 
 @dataclass(frozen=True)
 class Result:
-    """A folder of scores that is whole.
+    """A complete folder of scores.
 
     Attributes:
-        folder: Where it lies.
-        request: What was asked for; see ``run.score``.
+        folder: Its path.
+        request: The settings of the run; see ``run.score``.
         blocks: Its number of blocks.
     """
 
@@ -39,19 +39,19 @@ class Result:
         return pyarrow.parquet.read_schema(part(self.folder, 0))
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Block after block, in the order of the plan."""
+        """Yield the blocks, in the order of the plan."""
         for block in range(self.blocks):
             yield pyarrow.parquet.read_table(part(self.folder, block), columns=columns)
 
 
 def open_result(folder: Path) -> Result:
-    """Raises ``ConfigError`` where ``folder`` holds no result, or one that is not whole yet."""
+    """Open a result. Raises ``ConfigError`` where ``folder`` has none, or an incomplete one."""
     try:
         request = json.loads((folder / REQUEST).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: expected a folder that builder score wrote, found no {REQUEST} in it") from error
+        raise ConfigError(f"{folder}: expected a folder from builder score, found no {REQUEST} in it") from error
     blocks = len(blocks_of(folder / PLAN))
     missing = sum(not part(folder, block).is_file() for block in range(blocks))
     if missing:
-        raise ConfigError(f"{folder}: {missing:,} of {blocks:,} blocks are missing; go on with builder score --resume")
+        raise ConfigError(f"{folder}: {missing:,} of {blocks:,} blocks are missing; continue with builder score --resume")
     return Result(folder, request, blocks)

@@ -1,4 +1,4 @@
-"""``builder init FOLDER``: look through a folder, group what is there by shared base, write a TOML file to build from."""
+"""``builder init FOLDER``: find classifiers in a folder, group them by shared base, write a TOML file to build from."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from builder.support.files import write_text
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 
 CONFIG = "polyhead.toml"
-SAMPLES = "calibration_data"  # where the pictures of projects go, a folder for each head
+SAMPLES = "calibration_data"  # where pictures from projects go, a folder for each head
 
 
 @dataclass(frozen=True)
 class Found:
-    """One classifier. ``missing``: lines of the TOML that only the user can write."""
+    """One classifier. ``missing``: lines of the TOML file that only the user can write."""
 
     classifier: Classifier
     name: str
@@ -39,13 +39,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Start:
-    """``heads``: share one base. ``left_out``: what else is there, and why it is not among them."""
+    """``heads``: classifiers that share one base. ``left_out``: other files, each with the reason."""
 
     config: Path
     heads: tuple[Found, ...]
     left_out: tuple[tuple[str, str], ...]
     samples: Path | None
-    pictures: int  # that came out of projects
+    pictures: int  # extracted from projects
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -53,16 +53,16 @@ class Start:
 
 
 def init(folder: Path, config: Path | None = None) -> Start:
-    """Write the TOML file. Raises ``ConfigError`` where nothing can be built, or the file is there already."""
+    """Write the TOML file. Raises ``ConfigError`` where nothing can be built, or the file exists already."""
     config = config or folder / CONFIG
     if config.exists():
-        raise ConfigError(f"{config}: is there already; edit it, remove it or choose another by --output")
+        raise ConfigError(f"{config}: exists already; edit it, remove it or choose another by --output")
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of classifiers")
     classifiers, left_out = _read(folder)
     if not classifiers:
         why = "".join(f"\n{name}: {reason}" for name, reason in left_out)
-        raise ConfigError(f"{folder}: expected classifiers that can be read, found none{why}")
+        raise ConfigError(f"{folder}: expected readable classifiers, found none{why}")
     groups = sorted(grouped(classifiers), key=lambda group: -len(group.classifiers))
     for group in groups[1:]:
         left_out += [(_named(c, folder), _apart(group, groups[0])) for c in group.classifiers]
@@ -86,7 +86,7 @@ def _read(folder: Path) -> tuple[list[Classifier], list[tuple[str, str]]]:
 
 def _apart(group: Group, first: Group) -> str:
     what = group.difference.what if group.difference is not None else "no base in common"
-    return f"another base than {len(first.classifiers)} others: {what}; build a file of its own"
+    return f"another base than {len(first.classifiers)} others: {what}; build a separate file"
 
 
 def _heads(classifiers: Sequence[Classifier], folder: Path) -> tuple[Found, ...]:
@@ -118,7 +118,7 @@ def _unpacked(head: Found, folder: Path) -> int:
 
 
 def _samples(folder: Path) -> Path | None:
-    """The folder of pictures; the whole folder where they lie among the models."""
+    """The folder of pictures; the whole folder where they are beside the models."""
     if (folder / SAMPLES).is_dir():
         return folder / SAMPLES
     found = (p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and ".report" not in str(p))
@@ -130,20 +130,20 @@ def _named(classifier: Classifier, folder: Path) -> str:
 
 
 def toml(start: Start, folder: Path) -> str:
-    """As a person would write it. Paths are relative to the file."""
+    """The text of the TOML file. Paths are relative to it."""
     here = start.config.parent
     lines = [
         f"# Written by `builder init`: {len(start.heads)} classifiers with one base.",
-        "# Edit what you like, then: builder build " + start.config.name,
+        "# Edit it as needed, then run: builder build " + start.config.name,
         f"output = {_text(folder.resolve().name + '.tflite')}",
     ]
     if start.samples is not None:
         lines.append(f"calibration_data = {_text(_relative(start.samples, here))}")
     else:
-        lines += ["# No pictures were found. A folder of pictures like those to come makes int8 possible:"]
+        lines += ["# No pictures were found. int8 needs a folder of pictures like those that the device will see:"]
         lines += ['# calibration_data = "pictures"']
     for head in start.heads:
-        labels = f"{len(head.classifier.labels)} labels" if head.classifier.labels else "labels not known"
+        labels = f"{len(head.classifier.labels)} labels" if head.classifier.labels else "labels unknown"
         about = f"{head.classifier.kind}, {labels}" + (
             f": {', '.join(head.classifier.labels[:4])}" if head.classifier.labels else ""
         )
@@ -164,7 +164,7 @@ def _relative(path: Path, here: Path) -> str:
 
 
 def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's."""
+    """A TOML string; TOML has the escapes of JSON."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

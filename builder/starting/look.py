@@ -1,4 +1,4 @@
-"""What in a folder may be a classifier: files, archives and folders, one for each download."""
+"""Find candidates for classifiers in a folder: files, archives and folders, one for each download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEPTH = 4  # folders within the folder
 
 
 def sources(folder: Path) -> Iterator[Path]:
-    """Every path that may be a classifier, in order; of a download its folder, where that holds one model."""
+    """Every path that may be a classifier, in order; for a download with one model, its folder."""
     yield from _within(folder, _DEPTH, top=True)
 
 
@@ -34,11 +34,11 @@ _BESIDE = ("labels.txt", "labelmap.txt", "classes.json")
 
 
 def _is_model(path: Path) -> bool:
-    """An archive is one where a model is in it."""
+    """Whether an archive contains a model."""
     if path.suffix.lower() != ".zip":
         return path.suffix.lower() in MODEL_SUFFIXES
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith((*MODEL_SUFFIXES, SAVED_MODEL)) for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
-        return True  # that it is broken is said where it is read
+        return True  # a broken archive is reported where it is read

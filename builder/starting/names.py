@@ -1,4 +1,4 @@
-"""Names in any script -> names of heads: small ASCII letters, digits and _."""
+"""Names in any script -> head names: lower-case ASCII letters, digits and _."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_runtime.metadata import RESERVED_NAMES
 
-# What exporters call their files and folders: it tells the tool, not the task.
+# Names that exporters give files and folders: they tell the tool, not the task.
 _GENERIC = re.compile(
     r"(._)?(converted[ _-]?(keras|savedmodel|tflite)|keras[ _-]?model|model([ _-]?(keras|unquant|quant))?|"
     r"saved[ _-]?model|my[ _-]?model|downloads?|exports?|final|best|weights)?([ _-]?\(?\d+\)?)*",
@@ -18,14 +18,14 @@ _GENERIC = re.compile(
 
 
 def title_of(path: Path, labels: Sequence[str], root: Path) -> str:
-    """What people call a classifier: its file, else the folders around it up to ``root``, else its labels."""
+    """A classifier's title: from its file name, else from the folders around it up to ``root``, else from its labels."""
     inside = [path.stem, *(folder.name for folder in path.parents if root in folder.parents)]
     found = next((name for name in inside if not _GENERIC.fullmatch(name.removesuffix(".savedmodel"))), None)
     return found or " or ".join(labels[:2]) or path.stem
 
 
 def head_names(titles: Iterable[str]) -> list[str]:
-    """A name for each title, none twice."""
+    """A unique name for each title."""
     found: list[str] = []
     for title in titles:
         name = ascii_name(title)
@@ -35,7 +35,7 @@ def head_names(titles: Iterable[str]) -> list[str]:
 
 
 def ascii_name(title: str) -> str:
-    """``Große Hunde`` is ``grosse_hunde``; letters of other scripts as Unicode calls them: ``감정`` is ``gamjeong``."""
+    """``Große Hunde`` is ``grosse_hunde``; letters of other scripts by their Unicode names: ``감정`` is ``gamjeong``."""
     plain = unicodedata.normalize("NFKC", title).casefold()
     name = "".join(map(_letter, plain))
     name = re.sub(r"[^a-z0-9]+", "_", name).strip("_")[:40].rstrip("_")

@@ -15,7 +15,7 @@ _PICTURE = re.compile(r"(?P<label>.+)-!-(?P<number>\d{1,6})\.(?P<kind>jpg|jpeg|p
 
 
 def unpack(project: Path, folder: Path) -> int:
-    """Write the pictures to ``folder/LABEL/NUMBER.jpg``; those that are there stay. Returns how many there are.
+    """Write the pictures to ``folder/LABEL/NUMBER.jpg``; existing ones stay. Returns their number.
 
     Raises ``SamplesError``.
     """

@@ -1,1 +1,1 @@
-"""What every package needs: the errors, files that are whole or not there, a quiet terminal."""
+"""What every package needs: errors, atomic writing of files, a quiet terminal."""

@@ -1,4 +1,4 @@
-"""What several rooms do with arrays."""
+"""Array functions that several packages use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def pooled(features: np.ndarray) -> np.ndarray:
-    """(pictures, channels) of features (pictures, ..., channels): a map of features is averaged over its places."""
+    """Features (pictures, ..., channels) as (pictures, channels): a feature map is averaged over its positions."""
     found: np.ndarray = features.reshape(len(features), -1, features.shape[-1]).mean(1)
     return found

@@ -1,4 +1,4 @@
-"""One family of errors. Each carries the exit code that the command line ends with."""
+"""The family of errors. Each has the exit code of the command line."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 class BuilderError(Exception):
-    """The user's input cannot be used: expected, found, what to do."""
+    """The user's input cannot be used. The message says what was expected, what was found, and what to do."""
 
     exit_code = 2
 
 
 class ConfigError(BuilderError, ValueError):
-    """The choices contradict each other, or one of them is not a choice there is."""
+    """Settings contradict each other, or one is invalid."""
 
 
 class ModelFileError(BuilderError, ValueError):
-    """A model file cannot be read, or holds something that is no classifier."""
+    """A model file cannot be read, or is not a classifier."""
 
 
 class SamplesError(BuilderError, ValueError):
@@ -41,7 +41,7 @@ class QualityError(BuilderError):
 
 
 class TargetError(BuilderError):
-    """The file needs a newer interpreter than the device has that it is for."""
+    """The file needs a newer interpreter than its target device has."""
 
     exit_code = 3
 

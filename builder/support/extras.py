@@ -1,4 +1,4 @@
-"""Which extra of the package brings a library that is not installed."""
+"""The extra of the package that installs a missing library."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EXTRAS = {
 
 
 def extra_for(error: ImportError) -> tuple[str, str] | None:
-    """The library that could not be imported, and its extra; None for what none of them brings."""
+    """The library that could not be imported, and its extra; None where no extra has it."""
     library = (error.name or "").partition(".")[0]
     return next(((library, extra) for extra, libraries in EXTRAS.items() if library in libraries), None)
 
 
 def needs(command: str, library: str, extra: str) -> str:
-    """What to tell the user of a command that cannot run."""
+    """The message for a command that cannot run."""
     return f"{command} needs {library}, which is not installed here: pip install 'polyhead[{extra}]'"

@@ -1,8 +1,7 @@
-"""The one writer: at a path stands the older thing or the new one, whole, whenever the process ends.
+"""Atomic writing: a path holds the old or the new content, complete, whenever the process ends.
 
-What is written grows as a draft beside its place, under a name that nobody can guess; it is on the disk before it is
-renamed. A lock is held on the place meanwhile, so that a draft which nobody holds is of a process that died: the next
-one that writes there removes it.
+Content is written to a draft beside its path, under a random name, and synced to disk before it is renamed. A lock is
+held on the path meanwhile, so that a draft without a lock belongs to a process that died: the next writer removes it.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from builder.support.locks import held
 from builder.support.places import beside, check_folder, check_place
 from edge_runtime.errors import EdgeRuntimeError
 
-PATIENCE = 60.0  # seconds; to change a finished file takes less
+PATIENCE = 60.0  # seconds; changing a finished file takes less
 _TOKEN = re.compile("[0-9a-f]{16}")
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD: of Linux's renameat2
 
 
 @dataclass(frozen=True)
 class Output:
-    """A place that is locked for this process.
+    """An output path that this process has locked.
 
-    ``path``: as the user spells it. ``real``: behind links; there it is written. ``found``: what stood there when the
-    lock was taken, by device, inode, size and time; None where nothing did.
+    ``path``: as the user spells it. ``real``: with links resolved, where it is written. ``found``: the file there when
+    the lock was taken, by device, inode, size and time; None where there was none.
     """
 
     path: Path
@@ -43,10 +42,10 @@ class Output:
 
     @contextmanager
     def draft(self, *, was_read: bool = False) -> Iterator[Path]:
-        """A new file beside the place, with its suffix, that takes the place when the block ends well.
+        """A draft beside the path, with its suffix, that replaces it when the block succeeds.
 
-        ``was_read``: what stood there was read, and the new file is made of it. Raises ``ConfigError`` where another
-        program, which knows no locks, has put something else there since.
+        ``was_read``: whether the new file depends on the old one. Raises ``ConfigError`` where another program, which
+        ignores locks, has changed it since.
         """
         draft = self._free_name()
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -67,7 +66,7 @@ class Output:
 
     @contextmanager
     def draft_folder(self) -> Iterator[Path]:
-        """As ``draft``, for a folder; what stood there stays until the new one is in its place."""
+        """As ``draft``, for a folder; the old one stays until the new one is in place."""
         draft = self._free_name()
         draft.mkdir()
         try:
@@ -89,11 +88,11 @@ def locked(path: Path, *, wait: float = PATIENCE) -> Iterator[Output]:
     """Hold ``path`` for the whole of a change, from before it is read until it is written.
 
     Args:
-        path: A file or folder that is to be written; a link is followed. Its parent folders are made.
-        wait: For how long to wait, in seconds, where another process holds it.
+        path: A file or folder to be written; links are followed. Parent folders are created.
+        wait: How long to wait for another process that holds it, in seconds.
 
     Raises:
-        ConfigError: Another process holds it, or what stands there is no file and no folder.
+        ConfigError: Another process holds it, or it is neither a file nor a folder.
         OSError: The folder cannot be written.
     """
     real = check_place(path)
@@ -105,17 +104,17 @@ def locked(path: Path, *, wait: float = PATIENCE) -> Iterator[Output]:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A draft that becomes the file at ``path`` when the block ends well; see ``Output.draft``. Raises as ``locked``."""
+    """A draft that becomes the file at ``path`` when the block succeeds; see ``Output.draft``. Raises as ``locked``."""
     with locked(path) as output, output.draft() as draft:
         yield draft
 
 
 @contextmanager
 def written_folder(path: Path, *, mark: str | None = None) -> Iterator[Path]:
-    """A draft that becomes the folder at ``path`` when the block ends well. Raises as ``locked``.
+    """A draft that becomes the folder at ``path`` when the block succeeds. Raises as ``locked``.
 
-    ``ConfigError`` where something is there already, but for an older one with the file ``mark`` in it: files of another
-    time must not mix with these.
+    Also raises ``ConfigError`` where something exists already, except an older folder with the file ``mark`` in it: old
+    and new files must not mix.
     """
     with locked(path) as output:
         check_folder(path, mark=mark)
@@ -124,13 +123,13 @@ def written_folder(path: Path, *, mark: str | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, whole or not at all. Raises as ``locked``."""
+    """Write text atomically as UTF-8. Raises as ``locked``."""
     with written(path) as draft:
-        draft.write_text(text, "utf-8", errors="backslashreplace")  # as JSON writes halves of characters too
+        draft.write_text(text, "utf-8", errors="backslashreplace")  # JSON may contain lone surrogates
 
 
 def _remove_what_died(real: Path) -> None:
-    """Under the lock, what is beside ``real`` and belongs to it was left by a process that did not end well."""
+    """Remove drafts beside ``real``: under the lock, they were left by processes that died."""
     old, start = beside(real, "old"), beside(real, "").name
     if old.exists() and not real.exists():
         old.rename(real)
@@ -142,7 +141,7 @@ def _remove_what_died(real: Path) -> None:
 
 @contextmanager
 def named_as(path: Path, draft: Path) -> Iterator[None]:
-    """What an error says of ``draft`` it says of ``path``: nobody knows the other name, and it is gone by then."""
+    """Make errors about ``draft`` name ``path`` instead, since the draft is internal and removed."""
     try:
         yield
     except (BuilderError, EdgeRuntimeError) as error:
@@ -172,7 +171,7 @@ def _sync(path: Path) -> None:
 
 
 def _swap(draft: Path, real: Path, old: Path) -> None:
-    """``draft`` takes the place of the folder ``real``, and is the older one then; at one stroke where the system can."""
+    """Swap ``draft`` with the folder ``real``, atomically where the system supports it."""
     if not real.exists() or not any(real.iterdir()):
         draft.rename(real)
         return
@@ -188,7 +187,7 @@ def _swap(draft: Path, real: Path, old: Path) -> None:
 
 
 def _exchanged(draft: Path, real: Path) -> bool:
-    """Two folders get each other's names; False where the system has no such call."""
+    """Exchange two folders; False where the system has no such call."""
     if not sys.platform.startswith("linux"):  # Windows has no such library to open
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""The interval of a proportion that was counted."""
+"""The confidence interval of a counted proportion."""
 
 from __future__ import annotations
 

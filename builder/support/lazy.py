@@ -1,4 +1,4 @@
-"""Modules that take seconds to import, and that are not there where only ``.tflite`` files are built from."""
+"""Lazy imports of modules that take seconds, or are not installed where only ``.tflite`` files are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Lazy:
-    """Stands for the module ``name``, which is imported when something of it is asked for."""
+    """Stands for the module ``name``, which is imported on first use."""
 
     def __init__(self, name: str) -> None:
         self._name = name

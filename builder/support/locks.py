@@ -1,4 +1,4 @@
-"""A lock beside a place that is to be written. It goes with the process that holds it, however that ends."""
+"""A lock file beside an output. It is released when its process ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from builder.support.errors import ConfigError
 
-_NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)  # some network file systems: there a place cannot be held
+_NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)  # some network file systems do not support locks
 
 
 @contextmanager
 def held(lock: Path, path: Path, wait: float) -> Iterator[None]:
-    """Hold the file ``lock``, which is there only while somebody does.
+    """Hold the file ``lock``, which exists only while it is held.
 
     Args:
-        lock: The name of the lock.
+        lock: The lock file.
         path: What is locked, as the user spells it.
-        wait: For how long to wait, in seconds, where another process holds it.
+        wait: How long to wait for another process that holds it, in seconds.
 
     Raises:
         ConfigError: Another process holds it, or this one already does.
@@ -38,7 +38,7 @@ def held(lock: Path, path: Path, wait: float) -> Iterator[None]:
 
 
 def _acquired(lock: Path, path: Path, deadline: float) -> int | None:
-    """The lock, open; None where it was held or went meanwhile, which is to be tried again."""
+    """The open lock file; None where it was held or has just been removed, to try again."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +56,7 @@ def _acquired(lock: Path, path: Path, deadline: float) -> int | None:
         if error.errno not in _NO_LOCKS:
             os.close(handle)
             raise
-    if not _is_there(lock, handle):  # whoever held it took it along: this one is nobody's
+    if not _is_there(lock, handle):  # its holder removed it: this handle is stale
         os.close(handle)
         return None
     os.truncate(handle, 0)

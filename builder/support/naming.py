@@ -1,4 +1,4 @@
-"""How a message calls a setting: by its key where a TOML file has it, by its option where a command line has."""
+"""Name a setting in messages: by its TOML key, or by its command-line option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _options: ContextVar[bool] = ContextVar("options", default=False)
 
 @contextmanager
 def as_options() -> Iterator[None]:
-    """Inside, settings are called by their options."""
+    """A context in which settings are named by their options."""
     token = _options.set(True)
     try:
         yield
@@ -30,7 +30,7 @@ def model_setting(head: str, model: str) -> str:
 
 
 def head_bar(head: str) -> str:
-    """What a head is judged by: ``min_agreement in [heads.cats]`` or ``--min-agreement``."""
+    """The setting of a head's bar: ``min_agreement in [heads.cats]`` or ``--min-agreement``."""
     return "--min-agreement" if _options.get() else f"min_agreement in [heads.{head}]"
 
 
@@ -40,7 +40,7 @@ def setting(key: str) -> str:
 
 
 def advice(key: str, value: str, head: str = "", *, number: bool = False) -> str:
-    """What to write: ``preprocessing = "tf"`` or ``--preprocessing cats=tf``; ``value`` as an option has it."""
+    """How to write a setting: ``preprocessing = "tf"`` or ``--preprocessing cats=tf``; ``value`` as an option has it."""
     if _options.get():
         return f"--{key.replace('_', '-')} {f'{head}=' if head else ''}{value}"
     return f"{key} = {value}" if number else f'{key} = "{value}"'

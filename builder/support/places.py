@@ -1,4 +1,4 @@
-"""Where something can be written: told before the work, not after it."""
+"""Check where outputs can be written, before the work."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from edge_runtime.escape import has_halves
 
 
 def check_place(path: Path) -> Path:
-    """Where ``path`` leads to behind links. Raises ``ConfigError`` where that is no place to write a file or folder."""
+    """``path`` with links resolved. Raises ``ConfigError`` where no file or folder can be written there."""
     real = Path(os.path.realpath(path))
     if has_halves(str(real)):
         raise ConfigError(f"{path}: expected a name in UTF-8 to write; choose another output")
     if real.is_symlink():
-        raise ConfigError(f"{path}: expected a place to write, found a link that leads to itself")
+        raise ConfigError(f"{path}: expected a place to write, found a link to itself")
     if real.exists() and not real.is_file() and not real.is_dir():
         raise ConfigError(f"{path}: expected a place to write, found a device, a pipe or a socket; choose another output")
     return real
 
 
 def check_file(path: Path) -> None:
-    """A file can be written there; known before the work, not after. Raises ``ConfigError``."""
+    """Check that a file can be written at ``path``. Raises ``ConfigError``."""
     real = check_place(path)
     if real.is_dir():
         raise ConfigError(f"{path}: expected a file to write, found a folder")
@@ -32,7 +32,7 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(path: Path, *, mark: str | None = None) -> None:
-    """A folder can be written there: nothing is there, or an empty folder, or an older one with the file ``mark`` in it.
+    """Check that a folder can be written: it is new, empty, or an older one with the file ``mark`` in it.
 
     Raises ``ConfigError``.
     """
@@ -48,12 +48,12 @@ def check_folder(path: Path, *, mark: str | None = None) -> None:
 
 
 def report_folder(output: Path) -> Path:
-    """``NAME.report``, where the report of ``output`` lies: beside the file itself, however it is spelled or linked."""
+    """``NAME.report``, the folder for the report of ``output``, beside the file with links resolved."""
     return (Path(os.path.realpath(output)) if output.is_symlink() else output).with_suffix(".report")
 
 
 def _check_writable(path: Path, real: Path) -> None:
-    """By making and removing a file, in the nearest folder that is there already."""
+    """Check by creating and removing a file in the nearest existing folder."""
     folder = next(parent for parent in real.parents if parent.exists())
     probe = folder / beside(real, secrets.token_hex(8)).name
     try:
@@ -64,5 +64,5 @@ def _check_writable(path: Path, real: Path) -> None:
 
 
 def beside(real: Path, ending: str) -> Path:
-    """A hidden name beside ``real`` that belongs to it alone."""
+    """A hidden name beside ``real``, reserved for it."""
     return real.with_name(f".{real.stem[:40]}.{zlib.crc32(os.fsencode(real.name)):08x}.{ending}")

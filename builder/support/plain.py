@@ -1,4 +1,4 @@
-"""What files say, as rich may print it."""
+"""Untrusted text for printing with rich."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from edge_runtime.escape import printable
 
 
 def plain(text: object) -> str:
-    """No markup in it, and nothing that a terminal obeys: names and labels come from anywhere."""
+    """Text without markup and control sequences: names and labels are untrusted."""
     return escape(printable(str(text)))

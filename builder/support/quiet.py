@@ -1,4 +1,4 @@
-"""Keep the native log of TensorFlow off the terminal; it writes to the process's standard error, past Python."""
+"""Keep TensorFlow's native log off the terminal; it writes to the process's standard error, bypassing Python."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
-    """Nothing written to standard error inside is shown; yields a function that returns what it was."""
+    """Hide what is written to standard error inside. Yields a function that returns it."""
     sys.stderr.flush()
     saved, level = os.dup(2), logging.getLogger("tensorflow").level
     guarded = faulthandler.is_enabled()
-    if not guarded:  # native code that aborts takes the process with it, and its last words would stay in the log
+    if not guarded:  # if native code aborts the process, its last output would otherwise be lost
         faulthandler.enable(saved)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as log:
@@ -43,14 +43,14 @@ def quiet() -> Iterator[Callable[[], str]]:
 def terminal(*, or_pipe: bool = False) -> Iterator[TextIO | None]:
     """Standard error for progress, where it is a terminal; stays usable while ``quiet`` holds the rest back.
 
-    ``or_pipe``: also where it is none.
+    ``or_pipe``: also where it is not a terminal.
     """
     if not sys.stderr.isatty() and not or_pipe:
         yield None
         return
     try:
         copy = os.fdopen(os.dup(sys.stderr.fileno()), "w")
-    except (OSError, ValueError):  # standard error is no file of the system's
+    except (OSError, ValueError):  # standard error is not a real file
         yield sys.stderr
         return
     with copy:

@@ -1,6 +1,6 @@
-"""Tasks side by side, in processes of this machine or on a Ray cluster; results in the order of the tasks.
+"""Run tasks in parallel, in processes of this machine or on a Ray cluster; results come in the order of tasks.
 
-Only a few tasks are in hand at a time, so that memory does not grow with their number.
+Only a few tasks are pending at a time, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from builder.support.errors import ConfigError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_IN_HAND = 2  # tasks of each worker: one that it works on and one that waits
+_IN_HAND = 2  # tasks for each worker: one running and one waiting
 
-_worker: Any = None  # of a process of this machine
+_worker: Any = None  # of a local process
 
 
 def side_by_side(
@@ -30,17 +30,17 @@ def side_by_side(
     jobs: int = 1,
     address: str | None = None,
 ) -> Iterator[Result]:
-    """What a worker says of each task, in their order.
+    """Yield the result of each task, in order.
 
     Args:
-        make: A class or function at the top of a module; ``make(**arguments)`` is made once by each process.
-        arguments: What can be pickled, like tasks and results.
-        tasks: They are asked for as workers come free.
-        jobs: Processes; 1 is this one.
-        address: Of a Ray cluster, where the processes run instead. A worker that dies is started again.
+        make: A class or function at the top of a module; each process calls ``make(**arguments)`` once for its worker.
+        arguments: Picklable arguments; tasks and results must be picklable too.
+        tasks: Consumed as workers become free.
+        jobs: Number of processes; 1 is this process.
+        address: Address of a Ray cluster to run on instead. A worker that dies is restarted.
 
     Raises:
-        ConfigError: A process of this machine died, or Ray is not installed.
+        ConfigError: A local process died, or Ray is not installed.
         Exception: Whatever a worker raises.
     """
     if address is not None:
@@ -54,12 +54,12 @@ def side_by_side(
 def _in_processes(
     make: Callable[..., Any], arguments: Mapping[str, Any], tasks: Iterable[Task], jobs: int
 ) -> Iterator[Any]:
-    context = multiprocessing.get_context("spawn")  # a copy of this one would share what interpreters hold
+    context = multiprocessing.get_context("spawn")  # a fork would share the state of interpreters
     with ProcessPoolExecutor(jobs, context, _start, (make, dict(arguments))) as pool:
         try:
             yield from _in_turn(tasks, lambda task: pool.submit(_work, task), lambda future: future.result(), jobs)
         except BrokenProcessPool as error:
-            raise ConfigError("a worker was ended from outside, perhaps for want of memory; try fewer --jobs") from error
+            raise ConfigError("a worker process was killed, perhaps because memory ran out; try fewer --jobs") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -119,9 +119,9 @@ def _in_turn(
 
 @contextlib.contextmanager
 def cluster(*, address: str | None = None, jobs: int | None = None) -> Iterator[None]:
-    """A Ray cluster to work on: the one at ``address``, or one of this machine with ``jobs`` processors.
+    """A Ray cluster: the one at ``address``, or a local one with ``jobs`` processors.
 
-    One that this process is connected to already is taken, and left as it was.
+    An existing connection of this process is used and left open.
     """
     import ray
 

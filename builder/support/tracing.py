@@ -1,4 +1,4 @@
-"""TensorFlow traces functions by code that it writes into the temporary folder and imports from there."""
+"""Clean up after TensorFlow, which writes generated code into the temporary folder and imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen part that a head is trained on, as a Keras model from samples as people have them to features."""
+"""The frozen base that a head is trained on, as a Keras model from raw samples to features."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _POOLINGS = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 
 @dataclass(frozen=True)
 class Base:
-    """``model``: pixels 0..255 (n, height, width, 3) or texts (n,) -> features (n, features). ``features``: where in the
-    file they are taken, in words.
+    """``model``: pixels 0..255 (n, height, width, 3) or texts (n,) -> features (n, features). ``features``: where they
+    are taken from the file, in words.
     """
 
     model: Any
@@ -35,10 +35,10 @@ class Base:
 
 
 def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -> Base:
-    """``chosen``: ``efficientnet_lite0``, of pictures of ``size`` x ``size``, or a model file.
+    """Load a base. ``chosen``: ``efficientnet_lite0``, for pictures of ``size`` x ``size``, or a model file.
 
-    Of a file that pools its last map, the pooled features are taken; of one that ends in a map, its mean; of another
-    classifier what its last layer with weights reads. Raises ``ModelFileError`` and ``ConfigError``.
+    The features of a file are its pooled last map, the mean of a final map, or, for any other classifier, the input of
+    its last layer with weights. Raises ``ModelFileError`` and ``ConfigError``.
     """
     if chosen == LITE0:
         lite0 = efficientnet_lite0(size)
@@ -47,27 +47,27 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
     found = Reader().base("backbone", read_model(path), preprocessing)
     source_input = found.source_input
     if not isinstance(source_input, PictureSourceInput):
-        raise ModelFileError(f"{path}: expected a model of pictures, found one of {source_input}")
+        raise ModelFileError(f"{path}: expected a model for pictures, found one for {source_input}")
     if preprocessing is None and source_input.unsaid:
         raise ConfigError(
-            f"how do pixels 0..255 enter {path.name}? No layer in it says so; add --preprocessing raw, unit, tf, torch "
-            "or SCALE,OFFSET"
+            f"the input scaling of {path.name} is unknown, because no layer in it scales pixels 0..255; add "
+            "--preprocessing raw, unit, tf, torch or SCALE,OFFSET"
         )
     if source_input.pixels.order != tuple(range(source_input.pixels.channels)):
-        raise ConfigError(f"{path}: expected channels in the order RGB, found {source_input.pixels}; choose another base")
+        raise ConfigError(f"{path}: expected channels in RGB order, found {source_input.pixels}; choose another base")
     ref, words = _features(found)
     cut = SharedBackbone({FEATURES: found.digests[ref.node]}, 0, ({FEATURES: ref},))
     return _pictures_to_features(backbone_model((found,), cut), source_input.pixels, source_input.size, words)
 
 
 def text_base(path: Path) -> Base:
-    """A Keras model of texts that ends in features, or a classifier, of which what its last dense layer reads is taken.
+    """A base for texts: a Keras model that ends in features, or a classifier up to the input of its last dense layer.
 
     Raises ``ModelFileError``.
     """
     model = read_model(path).live()
     if len(model.inputs) != 1 or model.inputs[0].dtype != "string":
-        raise ModelFileError(f"{path}: expected a model with one input of text, found {[t.dtype for t in model.inputs]}")
+        raise ModelFileError(f"{path}: expected a model with one text input, found {[t.dtype for t in model.inputs]}")
     last = model.layers[-1]
     if isinstance(last, keras.layers.Dense):
         model = keras.Model(model.inputs, last.input)
@@ -99,7 +99,7 @@ def _pictures_to_features(model: Any, pixels: PixelTransform, size: tuple[int, i
 
 
 def _scale_and_offset(pixels: PixelTransform) -> tuple[Any, Any]:
-    """Numbers, or lists where channels differ."""
+    """Scale and offset as numbers, or lists where channels differ."""
     return pixels.scale[0] if pixels.is_uniform else list(pixels.scale), (
         pixels.offset[0] if pixels.is_uniform else list(pixels.offset)
     )

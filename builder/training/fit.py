@@ -1,4 +1,4 @@
-"""Train a head on what the frozen base gave: the base is nearly all of the work, and gives the same each time."""
+"""Train a head on precomputed features: the frozen base is nearly all of the work, and its features do not change."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ PATIENCE = 5  # epochs without a lower validation loss
 
 @dataclass(frozen=True)
 class Fit:
-    """``curves``: loss and accuracy after each epoch, and ``val_`` before them on the samples that validate.
-    ``epochs``: how long the head was trained at last. ``scores``: of the samples that validate, (n, labels), by the head
-    that had not learned from them.
+    """``curves``: loss and accuracy after each epoch; those on validation samples begin with ``val_``. ``epochs``: of the
+    final training. ``scores``: of validation samples, (n, labels), by the head that was not trained on them.
     """
 
     curves: Mapping[str, list[float]]
@@ -28,9 +27,9 @@ class Fit:
 
 
 def views(extractor: Any, inputs: np.ndarray, number: int, advance: Callable[[], None] = lambda: None) -> np.ndarray:
-    """Features float32 (number, n, ...): the first of each sample as it is, the others of it augmented.
+    """Features float32 (number, n, ...) of each sample: the first unchanged, the others augmented.
 
-    ``extractor``: a Keras model that augments where it is called with ``training=True``. ``advance`` is called after each
+    ``extractor``: a Keras model that augments when called with ``training=True``. ``advance`` is called after each
     batch.
     """
     run = tf.function(extractor, reduce_retracing=True)
@@ -45,7 +44,7 @@ def views(extractor: Any, inputs: np.ndarray, number: int, advance: Callable[[],
 
 
 def class_weights(classes: np.ndarray) -> dict[int, float]:
-    """Each class counts the same in sum, however many samples it has."""
+    """Sample weights that give every class the same total."""
     counts = np.bincount(classes)
     return {index: len(classes) / (len(counts) * count) for index, count in enumerate(counts)}
 
@@ -60,10 +59,10 @@ def fit_head(
     learning_rate: float,
     seed: int,
 ) -> Fit:
-    """Find on the samples that validate how long to train, then train that long on all of them from the start.
+    """Find the number of epochs on validation samples, then train that long on all samples from the start.
 
-    ``head``: a Keras model, features -> probabilities; trained in place. ``features``: (views, n, ...), of which the
-    first is not augmented. ``classes``: int (n,). ``validates``: bool (n,).
+    ``head``: a Keras model, features -> probabilities; trained in place. ``features``: (views, n, ...); the first view is
+    not augmented. ``classes``: int (n,). ``validates``: bool (n,).
     """
     initial = head.get_weights()
     stop = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)

@@ -1,4 +1,4 @@
-"""Hundreds of heads from one store of features, side by side: a classifier for each, and one table of accuracies."""
+"""Train hundreds of heads from stored features in parallel: a classifier for each, and one table of accuracies."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from edge_runtime.files import open_file
 from edge_runtime.quantization import Quantization
 
 COLUMNS = ("head", "source", "label")
-MAX_NAME = 200  # bytes of a head's name, which files are called by
+MAX_NAME = 200  # bytes of a head's name, which becomes a file name
 _FIGURES = ("samples", "labels", "epochs", "pictures", "right", "accuracy", "low", "high", "file", "error")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a table says of one head: rows of the stored features, and the label of each."""
+    """The part of a table for one head: rows of the stored features, and their labels."""
 
     head: str
     rows: tuple[int, ...]
@@ -64,18 +64,18 @@ def train_heads(
 
     Args:
         table: Parquet or CSV with the columns ``head``, ``source`` (of the stored features) and ``label``.
-        features: Of ``edge-runtime features`` or of ``builder score --features``.
+        features: Stored features from ``edge-runtime features`` or ``builder score --features``.
         output: A folder.
-        config: A ``TrainConfig``: what all heads have in common.
-        jobs: Processes.
-        address: Of a Ray cluster, whose nodes see ``output`` under the same path.
-        advance: Is told how many heads are done, and how many there are.
+        config: A ``TrainConfig`` with the settings for all heads.
+        jobs: Number of processes.
+        address: Address of a Ray cluster, whose nodes see ``output`` under the same path.
+        advance: Called with the number of heads done, and their total.
 
     Returns:
         A row for each head, in the order of the table.
 
     Raises:
-        ConfigError: The table or the features are something else.
+        ConfigError: The table or the features are invalid.
         SamplesError: The table names a source that has no features.
     """
     stored, sources, quantization = stored_rows(features)
@@ -97,7 +97,7 @@ def train_heads(
 
 
 class Trainer:
-    """The base, loaded once, and the heads that are trained on it."""
+    """Trains heads on one base, which is loaded once."""
 
     def __init__(self, config: Any, output: Path, features: Path) -> None:
         from builder.training.train import base_of  # imports TensorFlow, here: in each process
@@ -119,7 +119,7 @@ class Trainer:
             trained = train_on(named, self._base, samples, samples.inputs[None])
         except BuilderError as error:
             if not self._checked:
-                raise  # of the features, not of the head
+                raise  # an error of the features, not of the head
             return {"head": task.head, "samples": len(task.sources), "error": str(error)}
         found = trained.validation.accuracy
         low, high = found.interval
@@ -139,7 +139,7 @@ def _read_table(path: Path, places: Mapping[str, int], features: Path) -> list[L
             )
         if source not in places:
             raise SamplesError(
-                f"{path}: {source} of head {head} has no features in {features}; store them, or take it out"
+                f"{path}: {source} of head {head} has no features in {features}; store them, or remove the row"
             )
         rows, labels = heads.setdefault(head, ([], []))
         rows.append(places[source])

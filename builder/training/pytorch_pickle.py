@@ -2,8 +2,8 @@
 
     state = read_state_dict(content)   # {"_conv_stem.weight": array, ...}
 
-Unpickling a file can run anything that can be imported. So its bytes must be known beforehand: ``read_state_dict`` takes
-the SHA-256 that they must have. And the unpickler admits the four names that a state dict needs and none besides.
+Unpickling a file can run anything that can be imported. So its bytes must be known beforehand: ``read_state_dict`` checks
+their SHA-256. And the unpickler admits only the four names that a state dict needs.
 
 The file is the one that ``torch.save`` wrote before PyTorch 1.6: five pickles (magic number, protocol version, the
 writer's byte order, the state dict, the order of the storages), then each storage as an int64 count and its little-endian
@@ -26,12 +26,12 @@ PROTOCOL_VERSION = 1001
 
 
 class TensorFileError(ValueError):
-    """The file is not the one that is expected, or not a legacy PyTorch state dict."""
+    """The file is not the expected one, or not a legacy PyTorch state dict."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """Of the storage with this key; ``offset`` and ``strides`` count elements."""
+    """A view of the storage with this key; ``offset`` and ``strides`` are in elements."""
 
     key: str
     dtype: np.dtype
@@ -71,7 +71,7 @@ def read_state_dict(content: bytes, *, sha256: str) -> dict[str, np.ndarray]:
         sha256: their digest, hexadecimal.
 
     Raises:
-        TensorFileError: other bytes, or no state dict of tensors.
+        TensorFileError: other bytes, or not a state dict of tensors.
     """
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:

@@ -1,4 +1,4 @@
-"""What a training did: learning curves and confusion as one page, and ``report.json``."""
+"""The report of a training: a page with learning curves and confusion, and ``report.json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = (
 
 
 def write_report(trained: Trained, folder: Path) -> None:
-    """Write ``report.json`` and ``index.html`` into ``folder``, each whole or not at all."""
+    """Write ``report.json`` and ``index.html`` into ``folder``, each atomically."""
     files = {
         "report.json": json.dumps(to_json(trained), indent=2, ensure_ascii=False) + "\n",
         "index.html": _page(trained),
@@ -52,12 +52,12 @@ def _page(trained: Trained) -> str:
     facts = (
         ("classifier", str(config.output)),
         ("base", f"{config.backbone}, frozen: {trained.features}"),
-        ("samples", f"{trained.samples}, {trained.validation.accuracy.pictures} of them validate"),
-        ("trained", f"{trained.fit.epochs} epochs on all of them, as long as was best for those that validate"),
+        ("samples", f"{trained.samples}, {trained.validation.accuracy.pictures} of them for validation"),
+        ("trained", f"{trained.fit.epochs} epochs on all of them, the number that was best on validation"),
         ("took", f"{seconds:.1f} s"),
     )
     judged = {"validation": trained.validation, "held out": trained.held_out}
-    rows = [(name, "not learned from", found.accuracy) for name, found in judged.items() if found is not None]
+    rows = [(name, "not trained on", found.accuracy) for name, found in judged.items() if found is not None]
     matrices = [Matrix(name, trained.labels, found.confusion) for name, found in judged.items() if found is not None]
     return render(
         "training.html",
@@ -75,7 +75,7 @@ def _curves(trained: Trained) -> Any:
     curves = trained.fit.curves
     for axes, name in zip(plots, ("loss", "accuracy"), strict=True):
         steps = range(1, len(curves[name]) + 1)
-        axes.plot(steps, curves[name], color=GREY, label="learned from")
+        axes.plot(steps, curves[name], color=GREY, label="training")
         axes.plot(steps, curves[f"val_{name}"], color=BLUE, label="validation")
         axes.axvline(trained.fit.epochs, color=GREY, linewidth=1, linestyle=":")
         axes.set_xlabel("epoch")

@@ -1,4 +1,4 @@
-"""Labelled samples: pictures in class folders, or texts in a CSV file; and which of them validate."""
+"""Labelled samples, pictures in class folders or texts in a CSV file, and the choice of validation samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edge_runtime.files import open_file
 from edge_runtime.image_input import ImageInput
 from edge_runtime.preprocess import PICTURE_SUFFIXES, image_tensor
 
-VALIDATION_EVERY = 6  # each sixth group of a class decides when to stop
-MIN_GROUPS = 2  # of a class: one to learn from, one to validate with
+VALIDATION_EVERY = 6  # every sixth group of a class is for validation
+MIN_GROUPS = 2  # of a class: one for training, one for validation
 
 
 @dataclass(frozen=True)
 class Samples:
     """``inputs``: float32 pictures (n, height, width, 3), RGB, 0..255, texts (n,), or features (n, features).
 
-    ``classes``: int (n,), indices into ``labels``. ``groups``: (n,) names; samples of one group are no independent
-    evidence. ``sources``: for people.
+    ``classes``: int (n,), indices into ``labels``. ``groups``: (n,) names; samples of one group are not independent.
+    ``sources``: for messages.
     """
 
     inputs: np.ndarray
@@ -37,7 +37,7 @@ class Samples:
 
 
 def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None = None) -> Samples:
-    """``folder/<label>/*``: every picture below, as the device would see it; labels in alphabetical order.
+    """Read all pictures below ``folder/<label>/``, as the device would see them; labels in alphabetical order.
 
     ``group_by``: a regular expression whose first group, found in a file's name without its suffix, names the picture's
     group. Raises ``SamplesError``.
@@ -54,14 +54,14 @@ def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None =
     try:
         images = np.concatenate([image_tensor(path, spec) for path, _ in paths]).astype(np.float32)
     except PictureError as error:
-        raise SamplesError(f"{error}; mend it or take it away") from error
+        raise SamplesError(f"{error}; repair or remove it") from error
     classes, names = np.array([i for _, i in paths]), tuple(str(path) for path, _ in paths)
     groups = np.array([_group(path.stem, group_by) or str(path) for path, _ in paths])
     return _checked(Samples(images, classes, groups, labels, names), folder)
 
 
 def read_csv(path: Path) -> Samples:
-    """A header ``text,label``, then a row for each text. Raises ``ConfigError``."""
+    """Read a CSV file with a header ``text,label`` and a row for each text. Raises ``ConfigError``."""
     try:
         with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -85,7 +85,7 @@ def labelled(
     group_by: str | None = None,
     said: Sequence[str] | None = None,
 ) -> Samples:
-    """``inputs`` (n, ...) of pictures at ``sources``, each labelled by what is ``said`` of it, or by its folder.
+    """Label ``inputs`` (n, ...) of pictures at ``sources`` by ``said``, or by their folders.
 
     ``place``: for messages. ``group_by``: as in ``read_class_folders``. Raises ``SamplesError``.
     """
@@ -102,7 +102,7 @@ def labelled(
 
 
 def validating(samples: Samples) -> np.ndarray:
-    """bool (n,): which samples validate. Some of each class, and all samples of a group or none of them."""
+    """bool (n,): the validation samples. Each class has some; a group is never split."""
     chosen = np.zeros(len(samples.classes), bool)
     for index in range(len(samples.labels)):
         of_class = samples.classes == index
@@ -114,9 +114,7 @@ def _checked(samples: Samples, source: Path | str) -> Samples:
     for i, label in enumerate(samples.labels):
         groups = len(np.unique(samples.groups[samples.classes == i]))
         if groups < MIN_GROUPS:
-            raise SamplesError(
-                f"{source}: expected {MIN_GROUPS} samples of {label} or more, that are not of one group; found {groups}"
-            )
+            raise SamplesError(f"{source}: expected samples of {label} in at least {MIN_GROUPS} groups; found {groups}")
     return samples
 
 

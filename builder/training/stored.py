@@ -1,6 +1,6 @@
 """Stored features -> labelled samples, so that a head is trained without running the base again.
 
-They are a file of ``edge-runtime features``, or a result of ``builder score --features``.
+They come from ``edge-runtime features`` or ``builder score --features``.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from edge_runtime.quantization import Quantization
 if TYPE_CHECKING:
     from builder.training.base import Base  # imports TensorFlow
 
-_COMPARED = 4  # pictures that the base is run on, to see that the features are its own
-_AGREEMENT = 0.9  # correlation over the features of a picture: of one base in float and int8 0.99, of two bases about 0
-_ADVICE = "give the base of the file that they were computed with as --backbone"
+_COMPARED = 4  # pictures on which the base is run, to check that the features are its own
+_AGREEMENT = 0.9  # correlation of a picture's features: of one base in float and int8 0.99, of two bases about 0
+_ADVICE = "give as --backbone the base of the file that computed them"
 
 
 def read_features(path: Path, *, group_by: str | None = None) -> Samples:
-    """Samples whose ``inputs`` are features, float32 (n, features); a map is averaged over its places.
+    """Samples whose ``inputs`` are features, float32 (n, features); a feature map is averaged over its positions.
 
-    A label is the name of the folder that a picture lay in. Rows with an error are left out. ``group_by``: see
+    A label is the name of the folder of a picture. Rows with an error are left out. ``group_by``: see
     ``samples.read_class_folders``. Raises ``ConfigError`` and ``SamplesError``.
     """
     values, sources, quantization = stored_rows(path)
@@ -40,7 +40,7 @@ def read_features(path: Path, *, group_by: str | None = None) -> Samples:
 
 
 def stored_rows(path: Path) -> tuple[np.ndarray, list[str], Quantization]:
-    """Features in the seam's integers (pictures, ...), where each is from, and what the integers mean.
+    """Features in the seam's integers (pictures, ...), their sources, and their quantization.
 
     Raises ``ConfigError`` and ``SamplesError``.
     """
@@ -61,13 +61,15 @@ def stored_rows(path: Path) -> tuple[np.ndarray, list[str], Quantization]:
 
 
 def check_base(base: Base, samples: Samples, where: Path, spec: ImageInput) -> None:
-    """Were the features made by ``base``? It is run on a few of the pictures, as far as they are still there.
+    """Check that ``base`` made the features, by running it on a few of the pictures that still exist.
 
-    ``spec``: of the base. Raises ``ConfigError`` where features have another length, or are another base's.
+    ``spec``: the input of the base. Raises ``ConfigError`` where features have another length or come from another base.
     """
     length, found = base.model.output_shape[-1], samples.inputs.shape[1]
     if found != length:
-        raise ConfigError(f"{where}: expected {length} features of a picture, as of the base, found {found}; {_ADVICE}")
+        raise ConfigError(
+            f"{where}: expected {length} features of a picture, as the base gives, found {found}; {_ADVICE}"
+        )
     there = [i for i, source in enumerate(samples.sources) if Path(source).is_file()][:_COMPARED]
     if not there:
         return

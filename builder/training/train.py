@@ -1,4 +1,4 @@
-"""A classifier from labelled samples and a frozen base: features once, a head on them, the two in one Keras file."""
+"""Train a classifier on a frozen base: compute features once, train a head on them, write both as one Keras file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edge_runtime.image_input import COLORS, ImageInput
 
 @traced()
 def train_head(config: TrainConfig, *, progress: TextIO | None = None) -> Trained:
-    """Train, look at the held-out samples, and write ``output``, its labels beside it as ``.txt``, and the report.
+    """Train, evaluate on held-out samples, and write ``output``, its labels as ``.txt``, and the report.
 
     Equal inputs give equal weights. Raises ``BuilderError``; then nothing was written.
     """
@@ -61,11 +61,11 @@ def train_on(
     held_out: Samples | None = None,
     stages: Stages | None = None,
 ) -> Trained:
-    """Train a head on ``features``, (views, samples, features), and write it behind ``base`` to ``output``."""
+    """Train a head on ``features``, (views, samples, features), and write base and head to ``output``."""
     tf.config.experimental.enable_op_determinism()
     stages, validates = stages or Stages(None), validating(samples)
     with stages("train"):
-        keras.utils.set_random_seed(config.seed)  # again: what is imported on the way may have drawn numbers
+        keras.utils.set_random_seed(config.seed)  # again: imports in between may have drawn random numbers
         head = new_head(features.shape[-1], len(samples.labels), config)
         fit = fit_head(
             head,
@@ -94,7 +94,9 @@ def train_on(
 
 
 def new_head(features: int, labels: int, config: TrainConfig) -> Any:
-    """features -> probabilities: dropout and one dense layer, with ``hidden`` another before it."""
+    """A Keras model, features -> probabilities: dropout and a dense layer, after another one of ``hidden`` units if >
+    0.
+    """
     penalty = keras.regularizers.L2(config.penalty)
     x = source = keras.Input((features,), name="features")
     if config.hidden:
@@ -105,16 +107,16 @@ def new_head(features: int, labels: int, config: TrainConfig) -> Any:
 
 
 def base_of(config: TrainConfig) -> Base:
-    """The frozen part that ``config`` names. Raises ``BuilderError``."""
+    """The frozen base that ``config`` names. Raises ``BuilderError``."""
     if config.samples.suffix.lower() != ".csv":
         return picture_base(config.backbone, config.preprocessing, config.size)
     if config.backbone == LITE0:
-        raise ConfigError(f"{config.samples}: texts need a base of texts; give a .keras file as --backbone")
+        raise ConfigError(f"{config.samples}: texts need a base for texts; give a .keras file as --backbone")
     return text_base(Path(config.backbone))
 
 
 def picture_spec(base: Base) -> ImageInput:
-    """How a device would show it a picture."""
+    """The base's input, as a device prepares it."""
     _, height, width, channels = base.model.input_shape
     return ImageInput(height, width, color=next(color for color, count in COLORS.items() if count == channels))
 
@@ -131,7 +133,7 @@ def _read(config: TrainConfig, source: Path, base: Base) -> Samples:
 
 
 def _augmented(base: Base, config: TrainConfig) -> Any:
-    """The base behind layers that change a picture a little while training."""
+    """The base after layers that augment pictures in training."""
     layers = [keras.layers.RandomFlip("horizontal", seed=config.seed)] if config.flip else []
     layers += [
         keras.layers.RandomRotation(0.05, seed=config.seed),
@@ -142,7 +144,7 @@ def _augmented(base: Base, config: TrainConfig) -> Any:
 
 
 def _save(model: Any, labels: tuple[str, ...], output: Path) -> None:
-    """Both files are complete before the first takes its place."""
+    """Write model and labels; both drafts are complete before the first is moved into place."""
     names = output.with_suffix(".txt")
     with written(output) as draft, written(names) as text:
         text.write_text("".join(f"{label}\n" for label in labels), "utf-8")

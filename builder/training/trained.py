@@ -1,4 +1,4 @@
-"""What a training is asked for, and what it made."""
+"""The settings of a training, and its results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from builder.training.fit import Fit
 class TrainConfig:
     """``samples``: a folder with a folder of pictures for each label, a CSV file of texts, or stored features.
 
-    ``backbone``: ``efficientnet_lite0`` or a model file. ``preprocessing``: how pixels enter it, where it does not say.
-    ``views``: of each picture, the first as it is and the others augmented. ``hidden``: units of a layer between features
-    and labels, 0 for none. ``flip``: may a picture be mirrored? ``group_by``: see ``samples.read_class_folders``.
+    ``backbone``: ``efficientnet_lite0`` or a model file. ``preprocessing``: its input scaling, if it does not define it.
+    ``views``: of each picture, the first unchanged, the others augmented. ``hidden``: units of a layer between features
+    and labels, 0 for none. ``flip``: whether a picture may be mirrored. ``group_by``: see ``samples.read_class_folders``.
     """
 
     samples: Path
@@ -46,14 +46,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Judged:
-    """``confusion``: int (labels, labels), rows are true."""
+    """``confusion``: int (labels, labels); rows are true labels."""
 
     accuracy: Accuracy
     confusion: np.ndarray
 
     @classmethod
     def of(cls, scores: np.ndarray, truth: np.ndarray) -> Judged:
-        """``scores``: (n, labels). ``truth``: (n,)."""
+        """From ``scores`` (n, labels) and ``truth`` (n,), indices of labels."""
         counts = counted(scores, truth)
         return cls(counts.accuracy, counts.table.counts)
 
@@ -63,7 +63,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training made. ``validation``: by the head that had not learned from the samples that validate."""
+    """The result of a training. ``validation``: by the head that was not trained on validation samples."""
 
     config: TrainConfig
     labels: tuple[str, ...]

@@ -133,11 +133,11 @@ def test_stored_features_give_the_same_figures_without_the_backbone(
 def test_features_of_another_file_are_refused(data: Path, tmp_path: Path) -> None:
     stored = tmp_path / "f.npz"
     assert CliRunner().invoke(runtime, ["features", str(JOINT), str(data), "-o", str(stored)]).exit_code == 0
-    with pytest.raises(ConfigError, match=r"of another backbone|as this file has them"):
+    with pytest.raises(ConfigError, match=r"of another backbone|like those of this file"):
         evaluate(FOLDER / "int16.tflite", Archive(features=open_features(stored)))
     arrays = dict(np.load(stored))
     np.savez(tmp_path / "moved.npz", **{**arrays, "features": arrays["features"][::-1]})
-    with pytest.raises(ConfigError, match="holds other features of"):
+    with pytest.raises(ConfigError, match=r"the features of .* differ from this"):
         evaluate(JOINT, Archive(features=open_features(tmp_path / "moved.npz")))
     np.savez(tmp_path / "lost.npz", **{**arrays, "paths": np.array([f"/p/{i}" for i in range(len(arrays["paths"]))])})
     with pytest.raises(SamplesError, match="expected sources <head>/<class>/NAME"):
@@ -259,7 +259,7 @@ def test_equal_contents_are_counted_once_and_said(data: Path, expected: Evaluati
     found = evaluate(JOINT, Archive(str(tmp_path / "with")))
     assert (found.equal, found.contradicting) == (2, 1)
     assert figures(found) == {**figures(expected), "equal": 2, "contradicting": 1}
-    assert "2 whose content came before; 1 of them have another label" in found.notes[0]
+    assert "2 duplicates by content; 1 of them have another label" in found.notes[0]
     assert found.notes[0] in found.page
 
 

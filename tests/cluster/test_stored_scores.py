@@ -117,7 +117,7 @@ def test_results_that_cannot_be_compared(archive: Path, old: Result, tmp_path: P
     other_heads = scored(THREE, archive, tmp_path / "things", heads=("things",))
     with pytest.raises(ConfigError, match="have no head in common"):
         compare(old, other_heads)
-    with pytest.raises(ConfigError, match=r"expected block 5 as .* has it, found 4"):
+    with pytest.raises(ConfigError, match=r"expected block 5 as in .*, found 4"):
         compare(old, scored(THREE, archive, tmp_path / "blocks", block=4))
     moved = scored(THREE, archive, tmp_path / "moved")
     write_part(moved.folder, 1, next(iter(moved.tables())))
