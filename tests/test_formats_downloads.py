@@ -146,7 +146,7 @@ def test_sources_that_were_resized_otherwise_are_an_error_that_says_what_to_writ
     assert common_resize(plain, {"a": silent, "b": taught}) == LANCZOS
     assert common_resize(ResizeConfig("area"), {"a": silent, "b": taught}) == ResizeConfig("area", True, "crop")
     (note,) = resize_notes(plain, {"a": silent, "b": taught})
-    assert "pictures of a were resized; they are resized as those of b, lanczos,crop" in note
+    assert "pictures of a were resized; they are resized like those of b, lanczos,crop" in note
     assert resize_notes(plain, {"a": silent}) == resize_notes(plain, {"b": taught}) == ()
     with pytest.raises(ConfigError, match=r'resized by lanczos,crop, b by bilinear,stretch.*resize = "lanczos,crop" or'):
         common_resize(plain, {"a": taught, "b": stretched})

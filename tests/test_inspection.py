@@ -179,7 +179,7 @@ def test_how_pictures_are_resized_is_shown_and_said_for_each(folder: Path) -> No
     [
         (("--resize", "x=crop"), "--resize x: no such name; there are: a, b"),
         (("--resize", "b=shrink"), "--resize b: expected a table"),
-        (("--size", "b=64"), "takes 32 x 32 alone"),
+        (("--size", "b=64"), "takes only 32 x 32"),
         (("--size", "b=0"), "--size b: expected a number of pixels"),
     ],
 )

@@ -182,7 +182,7 @@ def test_numbers_of_tokens_and_a_vocabulary_give_the_file_that_a_layer_inside_gi
     (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
     base = text_base(words=None)
     config = text_config(tmp_path, {"a": 3, "b": 4}, base=base, texts=60)
-    with pytest.raises(ConfigError, match=r"heads\.a: a\.keras takes the numbers of tokens; say how"):
+    with pytest.raises(ConfigError, match=r"heads\.a: a\.keras takes token numbers; set how"):
         build(config)
     result = build(replace(config, text=TextConfig(tmp_path / "words.txt")))
     assert result.metadata.backbone_digest == built.metadata.backbone_digest
@@ -221,9 +221,7 @@ class TestModelsThatAreRefused:
     def test_other_vocabularies(self, tmp_path: Path) -> None:
         other = ("w0", "W", *WORDS[2:])
         heads = {"a": text_classifier(text_base(), 3), "b": text_classifier(text_base(words=other), 4)}
-        words = (
-            r"b\.?.* vocabulary of 42 tokens is another than that of a \(42\): token 3 is 'W', there 'w1'\. A token must"
-        )
+        words = r"b\.?.* vocabulary of 42 tokens differs from that of a \(42\): token 3 is 'W', there 'w1'\. A token must"
         self.refuse(text_config(tmp_path, heads), NoSharedBackboneError, words)
 
     def test_other_settings(self, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_table_that_describes_other_features_is_refused(
 ) -> None:
     path = tmp_path / "f.parquet"
     pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(stored / "f.parquet")), path)
-    with pytest.raises(ConfigError, match=r"f\.parquet: expected features that edge-runtime features"):
+    with pytest.raises(ConfigError, match=r"f\.parquet: expected features from edge-runtime features"):
         read(path)
 
 

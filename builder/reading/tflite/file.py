@@ -29,7 +29,7 @@ _POINTER = b"version https://git-lfs"
 _CUSTOM_NAME = re.compile(r"custom operator '([^']*)'")
 _CUSTOM = {
     "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; use the file it was compiled from",
-    "TFLite_Detection_PostProcess": "it is a detector; expected a classifier, one score for each label",
+    "TFLite_Detection_PostProcess": "it finds boxes (a detector); expected a classifier, one score for each label",
 }
 
 
