@@ -49,8 +49,8 @@ class HeadQuality:
     first. ``always``: the label that the original gives to all of several pictures; None where its answers differ.
     ``kind``: how its probabilities differ in kind from the original's; None where they do not. ``own_pictures``: whether
     the pictures are known to belong to this head. On other pictures an original is often undecided: there only those
-    with a confident answer count (``decided`` of them, with ``decided_agreement`` and ``decided_drift``). ``own_bar``: its
-    own ``min_agreement``, if it has one.
+    with a confident answer count (``decided`` of them, with ``decided_agreement`` and ``decided_drift``). ``own_bar``:
+    its own ``min_agreement``, if it has one.
     """
 
     head_name: str

@@ -20,8 +20,8 @@ def _figures(q: HeadQuality, noun: str) -> str:
         return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
     if not q.decided:
         return (
-            f"not judged on {noun.split()[-1]} of its own, and its original is undecided on each of the {q.pictures} "
-            f"held-out ones (agrees on {q.agreement:.1%} of them)"
+            f"it has no {noun.split()[-1]} of its own, and its original is confident on none of the {q.pictures} "
+            f"held-out {noun} (agreement {q.agreement:.1%})"
         )
     return (
         f"agrees with its original on {q.decided_agreement:.1%} of the {q.decided} held-out {noun} on which the original "
@@ -57,5 +57,5 @@ def caption(heads: list[HeadQuality], min_agreement: float, noun: str) -> list[s
     others = [q for q in heads if not q.own_pictures]
     if others:
         which = "no head has" if len(others) == len(heads) else f"{len(others)} of {len(heads)} heads have no"
-        found.append(f"{which} {noun} of its own: only {noun} on which the original is confident count, and the drift")
+        found.append(f"{which} {noun} of its own: only {noun} on which the original is confident count")
     return found
