@@ -61,6 +61,17 @@ PLACES: dict[str, Callable[[Step], list[Step]]] = {
     "behind pooling": lambda step: [lambda x: layers.AveragePooling2D(2)(x), step],
     "behind augmentation": lambda step: [lambda x: layers.RandomFlip()(x), step],
 }
+# Values stay those of pixels, or all but.
+HARDLY_CHANGED: dict[str, Step] = {
+    "behind a crop that stays at inference": lambda x: layers.RandomCrop(6, 6)(x),
+    "behind clipping": lambda x: ops.clip(x, 0, 255),
+    "behind clipping from both sides": lambda x: ops.minimum(ops.maximum(x, 0.0), 255.0),
+    "behind rounding": lambda x: ops.round(x),
+    "behind reshaping": lambda x: layers.Reshape((SIZE * 2, SIZE // 2, 3))(x),
+    "behind repeating": lambda x: ops.repeat(x, 2, axis=1),
+    "behind rolling": lambda x: ops.roll(x, 2, axis=1),
+    "as half precision": lambda x: ops.cast(x, "float16"),
+}
 
 
 def notes(steps: list[Step], outside: str | None) -> tuple[str, ...]:
@@ -85,6 +96,15 @@ def test_a_preprocessing_inside_is_enough_and_one_outside_too_many(inside: str, 
         # what subtracts means of pixels in front of a division by 255 might be meant, and is told all the same
         (told,) = notes(steps, outside)
         assert "done twice" in told and 'preprocessing = "raw"' in told, outside
+
+
+@pytest.mark.parametrize("inside", ["operations", "normalization of pixels"])
+@pytest.mark.parametrize("before", HARDLY_CHANGED)
+def test_one_inside_is_seen_behind_what_hardly_changes_pixels(before: str, inside: str) -> None:
+    steps = [HARDLY_CHANGED[before], WHOLE[inside]]
+    assert notes(steps, None) == ()
+    (told,) = notes(steps, "tf")
+    assert "done twice" in told
 
 
 @pytest.mark.parametrize("place", PLACES)

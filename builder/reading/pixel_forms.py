@@ -19,10 +19,10 @@ from builder.reading.spelling import moments
 from builder.settings.input_scaling import PixelTransform
 
 _MOVING = ("Resizing", "CenterCrop", "Cropping2D", "UpSampling2D")
-# Operations whose outputs are pixels or means of neighbouring pixels, possibly moved.
+# Operations whose outputs are pixels or means of neighbouring pixels, possibly moved, rounded or clipped.
 _SPREADING = (
-    *_MOVING, "AveragePooling2D", "Flip", "GetItem", "MaxPooling2D", "Pad", "Permute", "Resize", "Transpose",
-    "ZeroPadding2D",
+    *_MOVING, "AveragePooling2D", "Cast", "Clip", "Flip", "GetItem", "MaxPooling2D", "Maximum", "Minimum", "Pad",
+    "Permute", "RandomCrop", "Repeat", "Reshape", "Resize", "Roll", "Round", "Transpose", "ZeroPadding2D",
 )  # fmt: skip
 _FLOATS = (None, "float32", "float64")  # None: definitions omit float32
 
