@@ -59,6 +59,14 @@ def layer_and_bias(part: Part) -> tuple[Any, np.ndarray]:
     return op, bias
 
 
+def answers_of(part: Part) -> np.ndarray:
+    """To ``IMAGES``, in float."""
+    (source,), (result,) = part.inputs.values(), part.outputs.values()
+    held = as_held(part.tensors[source], IMAGES)
+    found: np.ndarray = quantization(part.tensors[result]).dequantize(Stepper(part, {source: held}).until(result))
+    return found
+
+
 @pytest.mark.parametrize("learnt", [False, True])
 def test_channels_without_weights_to_speak_of_give_their_bias(model: bytes, *, learnt: bool) -> None:
     ranges = pin(model, measure_ranges(model, IMAGES, ["scores"]), None)
@@ -68,11 +76,7 @@ def test_channels_without_weights_to_speak_of_give_their_bias(model: bytes, *, l
     part = parts[BACKBONE]
     _, bias = layer_and_bias(part)
     assert np.abs(bias.astype(np.int64)).max() <= ROOM * 1.01
-    answers = []
-    for one in (floating[BACKBONE], part):
-        ((_, source),), ((_, result),) = one.inputs.items(), one.outputs.items()
-        held = as_held(one.tensors[source], IMAGES)
-        answers.append(quantization(one.tensors[result]).dequantize(Stepper(one, {source: held}).until(result)))
+    answers = [answers_of(one) for one in (floating[BACKBONE], part)]
     steps = quantization(part.tensors[next(iter(part.outputs.values()))]).scale
     dead = [i for i, size in enumerate(SIZES) if size <= 1e-5]
     np.testing.assert_allclose(answers[1][..., dead], answers[0][..., dead], atol=3 * steps)
@@ -95,3 +99,22 @@ def test_biases_that_are_no_int32_are_left_alone(model: bytes, precision: str, m
     found = quantize(model, ranges, precision)
     monkeypatch.setattr("builder.quantizing.quantize.fit_accumulators", lambda *_: False)
     assert found == quantize(model, ranges, precision)
+
+
+@pytest.mark.parametrize("between", ["pooled", "scaled"])
+def test_a_layer_called_twice_gives_its_bias_both_times(between: str) -> None:
+    """Inputs of two scales: one kernel with two biases, or, where a factor is folded in, two kernels of one bias."""
+    image = keras.Input(IMAGES.shape[1:])
+    z = layers.Conv2D(len(SIZES), 1, activation="relu")(image)
+    small = layers.Rescaling(0.01)(z) if between == "scaled" else layers.Softmax()(z)
+    shared = layers.Conv2D(len(SIZES), 3, padding="same")
+    each = [layers.GlobalAveragePooling2D()(shared(x)) for x in (z, small)]
+    kernel = np.random.default_rng(4).normal(size=shared.weights[0].shape)
+    shared.set_weights([kernel * SIZES, np.linspace(-4, 4, len(SIZES))])
+    model = float_model_of(keras.Model(image, layers.Concatenate()(each)))
+    ranges = pin(model, measure_ranges(model, IMAGES, ["scores"]), None)
+    floating, part = read_parts(model)[BACKBONE], read_parts(quantize(model, ranges))[BACKBONE]
+    steps = quantization(part.tensors[next(iter(part.outputs.values()))]).scale
+    dead = [i for i, size in enumerate(SIZES * 2) if size <= 1e-5]
+    exact, found = (answers_of(one)[..., dead] for one in (floating, part))
+    np.testing.assert_allclose(found, exact, atol=3 * steps)

@@ -9,59 +9,95 @@ overflows. The scale of such weights is raised as far as the bias needs, as Tens
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from builder.tflite.flatbuffer import INT8, INT32, NO_TENSOR, Part, operator_name, quantization, tensor_name
-from builder.tflite.parts import constant, names
+from builder.tflite.parts import constant
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 ROOM = 2**30  # for a bias; the other half is for the products, and needs 30,000 taps to fill
 
+APART = 2**16  # the steps of two inputs of one kernel: the bias of the coarser has 2**14 steps then
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """``bias``: its tensor, holding ``stored``. ``weights``, ``wanted``: the float layer's. ``step``: of its input."""
+
+    bias: int
+    stored: np.ndarray
+    weights: np.ndarray
+    wanted: np.ndarray
+    step: float
+
 
 def fit_accumulators(float_parts: Mapping[str, Part], int8_parts: Mapping[str, Part]) -> bool:
-    """Give weights of ``int8_parts`` the scales that their biases need, in place. Returns whether any changed."""
+    """Give weights of ``int8_parts`` the scales that their biases need, in place. Did any of them change?"""
     changed = [
-        _fit(float_parts[name], dict(names(float_parts[name])), part, op, uses)
+        _fit(part, kernel, [_layer(float_parts[name], part, op) for op in readers], uses)
         for name, part in int8_parts.items()
         for uses in (Counter(i for op in part.operators for i in op.inputs),)
-        for op in part.operators
-        if operator_name(part, op) in LAYERS and len(op.inputs) == 3
+        for kernel, readers in _by_kernel(part).items()
     ]
     return any(changed)
 
 
-def _fit(floating: Part, known: Mapping[str, int], part: Part, op: Any, uses: Counter[int]) -> bool:
+def _by_kernel(part: Part) -> dict[int, list[Any]]:
+    """The layers with a bias that read each kernel: several where a layer is called more than once."""
+    found = dict[int, list[Any]]()
+    for op in part.operators:
+        if operator_name(part, op) in LAYERS and len(op.inputs) == 3 and NO_TENSOR not in op.inputs:
+            found.setdefault(op.inputs[1], []).append(op)
+    return found
+
+
+def _layer(floating: Part, part: Part, op: Any) -> _Layer | None:
+    """Found by what it gives: where inputs of several scales share a bias, the quantizer makes copies with names of their
+    own. None where it is no int8 layer of weights and biases that are known.
+    """
     source, kernel, bias = op.inputs
-    if NO_TENSOR in op.inputs or (part.tensors[kernel].type, part.tensors[bias].type) != (INT8, INT32):
-        return False  # with int16 activations a bias has 64 bits
-    held, stored = constant(part, kernel, np.int8), constant(part, bias, np.int32)
-    if held is None or stored is None:
-        return False
-    weights, wanted = (_in_float(floating, known, part, i) for i in (kernel, bias))
-    if weights is None or wanted is None or uses[kernel] > 1 or uses[bias] > 1:
-        return False  # shared, for example by a layer that is called twice: one scale cannot suit all inputs
+    if (part.tensors[kernel].type, part.tensors[bias].type) != (INT8, INT32):
+        return None  # beside int16 activations a bias has 64 bits
+    gives = tensor_name(part.tensors[op.outputs[0]])
+    same = [one for one in floating.operators if tensor_name(floating.tensors[one.outputs[0]]) == gives]
+    if len(same) != 1 or len(same[0].inputs) != 3:
+        return None
+    stored = constant(part, bias, np.int32)
+    weights, wanted = (constant(floating, i, np.float32) for i in same[0].inputs[1:])
+    if stored is None or weights is None or wanted is None:
+        return None
+    return _Layer(bias, stored, weights, wanted, float(quantization(part.tensors[source]).scale))
+
+
+def _fit(part: Part, kernel: int, readers: Sequence[_Layer | None], uses: Counter[int]) -> bool:
+    layers = [layer for layer in readers if layer is not None]
+    own = Counter(layer.bias for layer in layers)
+    if len(layers) != uses[kernel] or any(uses[bias] != count for bias, count in own.items()):
+        return False  # something else reads them too
+    steps = [layer.step for layer in layers]
+    if len(steps) > 1 and max(steps) > APART * min(steps):
+        return False  # a scale for the bias of one would leave nothing of the bias of another
+    held = constant(part, kernel, np.int8)
     found = part.tensors[kernel].quantization
-    scales, step = np.asarray(found.scale, np.float64), float(quantization(part.tensors[source]).scale)
-    if len(scales) != len(wanted):
-        return False  # one scale for all channels: the largest weight is not close to zero
-    least = np.abs(wanted) / (step * ROOM)
+    scales = np.asarray(found.scale, np.float64)
+    if held is None or any(len(scales) != len(layer.wanted) for layer in layers):
+        return False  # one for all channels: the largest weight of all is not next to nothing
+    least = np.max([np.abs(layer.wanted) / (layer.step * ROOM) for layer in layers], axis=0)
     small = scales < least
     if not small.any():
         return False
     new = np.where(small, least, scales).astype(np.float32).astype(np.float64)
     shape = [1] * held.ndim
     shape[int(found.quantizedDimension)] = -1
-    integers = np.where(small.reshape(shape), np.rint(weights / new.reshape(shape)), held)
+    integers = np.where(small.reshape(shape), np.rint(layers[0].weights / new.reshape(shape)), held)
     part.set_constant(kernel, integers.astype(np.int8))
-    part.set_constant(bias, np.where(small, np.rint(wanted / (step * new)), stored).astype(np.int32))
     found.scale = new.astype(np.float32).tolist()
-    part.tensors[bias].quantization.scale = (step * new).astype(np.float32).tolist()
+    for layer in layers:
+        size = layer.step * new
+        part.set_constant(layer.bias, np.where(small, np.rint(layer.wanted / size), layer.stored).astype(np.int32))
+        part.tensors[layer.bias].quantization.scale = size.astype(np.float32).tolist()
     return True
-
-
-def _in_float(floating: Part, known: Mapping[str, int], part: Part, tensor: int) -> np.ndarray | None:
-    name = tensor_name(part.tensors[tensor])
-    return constant(floating, known[name], np.float32) if name in known else None
