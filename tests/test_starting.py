@@ -86,7 +86,7 @@ def test_a_folder_becomes_a_file_that_says_what_was_found_and_what_is_missing(fo
         "1.jpg",
         "2.jpg",
     ]
-    with pytest.raises(ConfigError, match=r"c\.toml: is there already"):
+    with pytest.raises(ConfigError, match=r"c\.toml: exists already"):
         init(folder, config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from builder.merging.equivalence import Equivalence
@@ -12,7 +13,7 @@ from builder.reporting.made import joint_line, made
 from builder.reporting.report import Report
 from builder.reporting.report_page import Page, Worst, render
 from builder.reporting.verdicts import caption
-from builder.reporting.words import decibels
+from builder.reporting.words import decibels, milliseconds
 from builder.support.files import write_text
 from edge_runtime.metadata import Metadata
 
@@ -88,8 +89,8 @@ def _precisions(report: Report) -> list[tuple[str, ...]]:
                 f"{worst.agreement:.3f} ({worst.head_name})",
                 decibels(tried.quality.features_snr_db).removesuffix(" dB"),
                 f"{len(tried.model):,}",
-                f"{tried.backbone_ms:.2f}",
-                f"{tried.backbone_ms / tried.float_ms:.2f}",
+                milliseconds(tried.backbone_ms).removesuffix(" ms"),
+                f"{tried.backbone_ms / tried.float_ms:.2f}" if math.isfinite(tried.backbone_ms) else "unknown",
                 ".".join(map(str, tried.linked.min_runtime)),
             )
         )

@@ -18,6 +18,7 @@ from builder.reporting.html import render as render_template
 from builder.reporting.plots import BLUE, GREY, RED, plot, tidy
 from builder.reporting.verdicts import marked_agreement
 from builder.reporting.words import meanings
+from builder.support.progress import WORDS
 from edge_runtime.metadata import BACKBONE
 from edge_runtime.preprocess import picture_of
 
@@ -89,7 +90,7 @@ def render(page: Page) -> str:
         precision_columns=PRECISION_COLUMNS,
         bytes_plot=plot(_bytes_plot(page.bytes_by_part), "bytes of each part of the file"),
         cards=[{"worst": worst, "picture": _sample(worst)} for worst in page.worst],
-        seconds=[(stage, f"{seconds:.1f}") for stage, seconds in page.seconds.items()],
+        seconds=[(WORDS.get(stage, stage), f"{seconds:.1f}") for stage, seconds in page.seconds.items()],
         **_noise(page.noise),
     )
 

@@ -11,7 +11,7 @@ from builder.precisions import BuiltPrecision, SkippedPrecision
 from builder.reporting.made import joint_line, made_lines
 from builder.reporting.report import Report
 from builder.reporting.verdicts import caption, marked_agreement
-from builder.reporting.words import decibels
+from builder.reporting.words import decibels, milliseconds
 from builder.support.plain import plain
 from edge_runtime.escape import printable
 
@@ -69,6 +69,6 @@ def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str
         return f"{tried.precision}: skipped: {tried.reason}"
     return (
         f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {decibels(tried.quality.features_snr_db)}, "
-        f"{len(tried.model):,} bytes, backbone {tried.backbone_ms:.2f} ms on {board} (float: "
-        f"{tried.float_ms:.2f} ms)"
+        f"{len(tried.model):,} bytes, backbone {milliseconds(tried.backbone_ms)} on {board} (float: "
+        f"{milliseconds(tried.float_ms)})"
     )

@@ -42,3 +42,8 @@ def decibels(ratio: float) -> str:
     if math.isfinite(ratio):
         return f"{ratio:.1f} dB"
     return "equal to float" if ratio > 0 else "zero in float"
+
+
+def milliseconds(duration: float) -> str:
+    """A latency in words; a board's profile may have no time for an operator."""
+    return f"{duration:.2f} ms" if math.isfinite(duration) else "unknown time"

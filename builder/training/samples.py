@@ -114,7 +114,9 @@ def _checked(samples: Samples, source: Path | str) -> Samples:
     for i, label in enumerate(samples.labels):
         groups = len(np.unique(samples.groups[samples.classes == i]))
         if groups < MIN_GROUPS:
-            raise SamplesError(f"{source}: expected samples of {label} in at least {MIN_GROUPS} groups; found {groups}")
+            raise SamplesError(
+                f"{source}: expected {MIN_GROUPS} or more samples of {label} that are independent, found {groups}"
+            )
     return samples
 
 
