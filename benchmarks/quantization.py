@@ -106,9 +106,10 @@ def main() -> int:
 
 def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str, Part], dict[str, Part]]:
     """Backbone and heads in float, perhaps prepared, and as ``way`` has them, calibrated on ``images``."""
-    model = prepared(subject.float_model, images) if way.equalize else subject.float_model
+    pixels = subject.merged.source_input.input_range
+    model = prepared(subject.float_model, images, pixels) if way.equalize else subject.float_model
     measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
-    ranges = pin(model, measured, subject.merged.source_input.input_range)
+    ranges = pin(model, measured, pixels)
     if way.algorithm != OWN:
         return read_parts(model), read_parts(baseline_int8(model, ranges, way.algorithm))
     parts = read_parts(quantize(model, ranges, way.precision))

@@ -25,6 +25,7 @@ from tests.test_equalize import IMAGES, features, float_model_of
 from tests.tiny_models import seed_weights
 
 Net = Callable[[Any], Any]
+PIXELS = (float(IMAGES.min()), float(IMAGES.max()))
 
 
 def made(net: Net, seed: int = 3) -> bytes:
@@ -127,22 +128,22 @@ def from_steps(model: bytes, truth: np.ndarray) -> float:
     return snr_db(truth, run.until(part.outputs["features"]))
 
 
-def float_features(model: bytes) -> np.ndarray:
+def float_features(model: bytes, images: np.ndarray = IMAGES) -> np.ndarray:
     part = read_parts(model)["backbone"]
-    return Stepper(part, dict.fromkeys(part.inputs.values(), IMAGES)).until(part.outputs["features"])
+    return Stepper(part, dict.fromkeys(part.inputs.values(), images)).until(part.outputs["features"])
 
 
 def spare_of(model: bytes) -> list[int]:
     part = read_parts(model)["backbone"]
     chain = find_chain(part)
     assert chain is not None
-    return spare_channels(part, chain.first, IMAGES)
+    return spare_channels(part, chain.first, PIXELS)
 
 
 @pytest.mark.parametrize(("relu", "padding"), [("relu6", "same"), ("relu", "valid")])
 def test_spare_channels_make_the_loud_ones_finer(relu: str, padding: str) -> None:
     model = inverted(dead=3, loud=1, relu=relu, padding=padding)
-    found, truth = with_copies(model, IMAGES), float_features(model)
+    found, truth = with_copies(model, IMAGES, PIXELS), float_features(model)
     assert kinds(found) == kinds(model)
     assert snr_db(truth, float_features(found)) > 50
     assert from_steps(found, truth) > from_steps(model, truth) + 6
@@ -150,7 +151,7 @@ def test_spare_channels_make_the_loud_ones_finer(relu: str, padding: str) -> Non
 
 def test_copies_lie_parts_of_a_step_apart_and_share_the_weight_of_their_reader() -> None:
     model = inverted(dead=3, loud=1)
-    before, after = (read_parts(m)["backbone"] for m in (model, with_copies(model, IMAGES)))
+    before, after = (read_parts(m)["backbone"] for m in (model, with_copies(model, IMAGES, PIXELS)))
     kernels = [[weights_of(part, op) for op in part.operators[:3]] for part in (before, after)]
     (first, taps, reader), (own_first, own_taps, own_reader) = kernels
     copies = [c for c in range(12) if np.array_equal(own_first[c], first[3])]
@@ -167,20 +168,43 @@ def test_a_channel_is_spare_where_no_picture_can_wake_it(reach: float) -> None:
     part = read_parts(model)["backbone"]
     chain = find_chain(part)
     assert chain is not None
-    most = float(np.abs(IMAGES).max()) * reach * (27 * 0.02 * np.abs(IMAGES).max() + 0.1)
-    most /= 27 * 0.02 * np.abs(IMAGES).max()
-    assert (spare_channels(part, chain.first, np.full((1, 16, 16, 3), most)) == [0, 1]) == (reach < 1)
+    largest = max(map(abs, PIXELS))
+    most = reach * (largest + 0.1 / (27 * 0.02))
+    assert (spare_channels(part, chain.first, (0.0, most)) == [0, 1]) == (reach < 1)
+
+
+def test_dark_pictures_do_not_make_a_channel_spare_that_bright_ones_wake() -> None:
+    model = inverted(dead=3, loud=1, tap=0.02)
+    assert with_copies(model, IMAGES, PIXELS) != model
+    assert with_copies(model, IMAGES, (PIXELS[0], 2 * PIXELS[1])) == model  # beyond where the dead channels begin
+
+
+def test_a_convolution_behind_other_layers_has_no_spare_channels() -> None:
+    """Nothing is known there of all that the pictures can make of it."""
+
+    def net(image: Any) -> Any:
+        x = layers.Conv2D(12, 3, activation="relu6", kernel_initializer="zeros")(layers.MaxPooling2D()(image))
+        return layers.Conv2D(6, 1)(layers.DepthwiseConv2D(3, activation="relu6")(x))
+
+    part = read_parts(made(net))["backbone"]
+    assert find_chain(part) is None
+
+
+@pytest.mark.parametrize("input_range", [None, (-9e9, 9e9)])
+def test_nothing_is_spare_without_a_range_of_pixels(input_range: tuple[float, float] | None) -> None:
+    model = inverted(dead=3, loud=1, tap=0.02)
+    assert with_copies(model, IMAGES, input_range) == model
 
 
 @pytest.mark.parametrize("model", [inverted(dead=0, loud=1), inverted(dead=2, loud=1, branch=True)])
 def test_nothing_changes_without_spare_channels_or_where_others_read_them(model: bytes) -> None:
-    assert with_copies(model, IMAGES) == model
+    assert with_copies(model, IMAGES, PIXELS) == model
 
 
 def test_copies_that_move_the_float_network_are_not_made() -> None:
     """Steps are so wide here that a part of one is much: what lies near 0 is cut off elsewhere in each copy."""
     model = inverted(dead=3, loud=1, relu="relu")
-    assert with_copies(model, IMAGES) == model
+    assert with_copies(model, IMAGES, PIXELS) == model
 
 
 def test_copies_go_where_they_take_most_noise() -> None:
@@ -197,7 +221,7 @@ def test_copies_go_where_they_take_most_noise() -> None:
 
 def test_a_prepared_network_gives_what_it_gave() -> None:
     model = inverted(dead=3, loud=2)
-    found = prepared(model, IMAGES)
+    found = prepared(model, IMAGES, PIXELS)
     assert snr_db(float_features(model), float_features(found)) > 50
     assert spare_of(model) == [0, 1, 2]
     assert spare_of(found) == []

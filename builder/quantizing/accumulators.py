@@ -20,7 +20,6 @@ from builder.tflite.parts import constant
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 ROOM = 2**30  # for a bias; the other half is for the products, and needs 30,000 taps to fill
-
 APART = 2**16  # the steps of two inputs of one kernel: the bias of the coarser has 2**14 steps then
 
 

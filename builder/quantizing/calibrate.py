@@ -35,7 +35,7 @@ def calibrate(config: BuildConfig, merged: Merged, float_model: bytes, samples: 
     )
     if config.equalize and own:
         with stages("equalize", min(len(inputs), prepare.SAMPLES)) as advance:
-            float_model = prepare.prepared(float_model, inputs, advance)
+            float_model = prepare.prepared(float_model, inputs, source.input_range, advance)
     with stages("calibrate", len(inputs) + min(len(inputs), HEAD_SAMPLES) * len(merged.heads)) as advance:
         ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
     with stages("compare", min(len(inputs), SAMPLES) + len(held_out)) as advance:

@@ -22,7 +22,7 @@ import numpy as np
 from builder.quantizing.equalize import is_layer, weights_of
 from builder.quantizing.noise import snr_db
 from builder.tflite.flatbuffer import Part, fused_activation, operator_name, read_parts
-from builder.tflite.parts import constant
+from builder.tflite.parts import Range, constant
 from builder.tflite.stepper import Stepper, run_operator
 from builder.tflite.writer import write_parts
 from edge_runtime.interpreter import find_interpreter
@@ -45,19 +45,19 @@ class Chain:
     reader: Any
 
 
-def with_copies(model: bytes, images: np.ndarray) -> bytes:
-    """The float ``model`` with spare channels of its backbone in use. ``images``: (samples, ...), as the backbone takes
-    them.
+def with_copies(model: bytes, images: np.ndarray, input_range: Range | None) -> bytes:
+    """The float ``model`` with spare channels of its backbone in use.
+
+    ``images``: (samples, ...), as the backbone takes them. ``input_range``: the least and the greatest value that a pixel
+    can have there; None where the input is no picture, and nothing is spare.
     """
     parts = read_parts(model)
     part = parts[BACKBONE]
     chain = find_chain(part)
-    if chain is None:
+    spare = [] if chain is None or input_range is None else spare_channels(part, chain.first, input_range)
+    if chain is None or not spare:
         return model
     truth = Stepper(part, dict.fromkeys(part.inputs.values(), images[:SAMPLES]))
-    spare = spare_channels(part, chain.first, truth.until(chain.first.inputs[0]))
-    if not spare:
-        return model
     noise, steps = _noise(part, chain, truth)
     found = use(part, chain, spare, most_useful(noise, len(spare)), steps)
     before, after = (_features(p, images[:SAMPLES]) for p in (part, found))
@@ -66,9 +66,11 @@ def with_copies(model: bytes, images: np.ndarray) -> bytes:
 
 
 def find_chain(part: Part) -> Chain | None:
-    """Of the first convolution; None where others stand behind it, or it has no ReLU."""
+    """Of the convolution that reads the pixels; None where others stand behind it, or it has no ReLU."""
     first = next((op for op in part.operators if operator_name(part, op) == "CONV_2D"), None)
-    depthwise = None if first is None else _only_reader(part, first, "DEPTHWISE_CONV_2D")
+    if first is None or not _reads_pixels(part, first):
+        return None
+    depthwise = _only_reader(part, first, "DEPTHWISE_CONV_2D")
     reader = None if depthwise is None else _only_reader(part, depthwise, "CONV_2D")
     chain = Chain(first, depthwise, reader)
     if reader is None or not all(is_layer(part, op) for op in (first, depthwise, reader)):
@@ -90,11 +92,16 @@ def _only_reader(part: Part, op: Any, kind: str) -> Any:
     return readers[0]
 
 
-def spare_channels(part: Part, layer: Any, inputs: np.ndarray) -> list[int]:
-    """Those that are 0 whatever the picture, as long as each channel of the input stays within what it is in ``inputs``,
-    (samples, height, width, channels).
-    """
-    low, high = np.minimum(inputs.min((0, 1, 2)), 0), np.maximum(inputs.max((0, 1, 2)), 0)  # outside lies 0
+def _reads_pixels(part: Part, op: Any) -> bool:
+    """Whether the input of ``op`` is the part's, perhaps with zeros around it."""
+    makers = {maker.outputs[0]: maker for maker in part.operators if operator_name(part, maker) == "PAD"}
+    source = op.inputs[0]
+    return (makers[source].inputs[0] if source in makers else source) in part.inputs.values()
+
+
+def spare_channels(part: Part, layer: Any, input_range: Range) -> list[int]:
+    """The channels that are 0 for every picture. ``input_range``: of a pixel; samples would not tell what others hold."""
+    low, high = min(*input_range, 0.0), max(*input_range, 0.0)  # 0 lies around the picture
     weights, bias = weights_of(part, layer), _bias(part, layer)
     most = np.sum(np.maximum(weights * low, weights * high), axis=(1, 2, 3)) + bias
     return [int(channel) for channel in np.flatnonzero(most <= 0)]

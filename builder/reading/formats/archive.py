@@ -6,7 +6,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
+from builder.reading.formats.cleaned import load_original, write_cleaned
 from builder.reading.formats.complete import check_complete, weights_needed
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
@@ -30,8 +30,9 @@ from builder.reading.formats.limits import (
     read_hdf5_objects,
     read_member,
 )
-from builder.reading.formats.rebuild import build, rebuild
+from builder.reading.formats.rebuild import build
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
+from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import ROUNDING, Unwrapped, unwrap, wrapped
 from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
 from builder.reading.originals.original import KerasOriginal
@@ -78,22 +79,8 @@ def _of_tf_keras(
             "save the model as .h5 with the Keras that made it"
         )
     check_complete(modern.definition, weights, path)
-    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
-    copy: Callable[[Path], Path] = partial(write_cleaned, path, allow_code=allow_code)
-    if model.layers:
-        copy = partial(write_layers, model.definition, weights)
-    original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, otherwise=live)
-    kind = f"tf_keras {version}".strip()
-    return StoredModel(
-        path,
-        kind,
-        modern.definition,
-        weights,
-        live,
-        original,
-        notes=(*model.notes, *modern.notes),
-        training=modern.training,
-    )
+    copy = partial(write_cleaned, path, allow_code=allow_code)
+    return tf_keras_model(path, f"tf_keras {version}".strip(), model, modern, weights, copy, allow_code=allow_code)
 
 
 def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:

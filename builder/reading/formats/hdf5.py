@@ -20,7 +20,7 @@ from builder.reading.formats.calls import clean_name
 from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
-from builder.reading.formats.keras2 import is_old, modernize
+from builder.reading.formats.keras2 import Modernized, is_old, modernize
 from builder.reading.formats.limits import (
     MAX_OBJECTS,
     MAX_TEXT,
@@ -32,6 +32,7 @@ from builder.reading.formats.limits import (
 )
 from builder.reading.formats.rebuild import rebuild, weights_by_order
 from builder.reading.formats.stored import LayerPath, StoredModel
+from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.keras_graph import MODEL_CLASSES
 from builder.reading.originals.original import KerasOriginal
@@ -78,14 +79,11 @@ def stored_hdf5(
 
     ``copy``: writes the file, cleaned, into a folder.
     """
-    raw: Mapping[str, Any] = model.definition
-    old = is_old(raw, version)
-    notes: tuple[str, ...] = ()
-    training: tuple[str, ...] = ()
-    if old or "module" not in raw:  # Keras 3 also omits the module of the model itself
-        modern = modernize(raw, path, allow_code=allow_code)
-        raw, notes, training = modern.definition, modern.notes, modern.training
-    definition = raw
+    old = is_old(model.definition, version)
+    modern = Modernized(model.definition)
+    if old or "module" not in model.definition:  # Keras 3 also omits the module of the model itself
+        modern = modernize(model.definition, path, allow_code=allow_code)
+    definition = modern.definition
     check_form(definition, path)
     groups = [(model.name(layer), model.weights(layer, named)) for layer, named in groups]
     groups = [(layer, named) for layer, named in groups if named]
@@ -94,20 +92,15 @@ def stored_hdf5(
         plain = [(name, [values for _, values in named]) for name, named in groups if named]
         weights = weights_by_order(definition, plain, path, allow_code=allow_code)
     kind = f"Keras {version or '1 or 2'} HDF5"
-
-    def live() -> Any:
-        if old or path.suffix not in (".h5", ".hdf5"):
-            return rebuild(definition, weights, path, allow_code=allow_code)
-        return load_original(path, allow_code=allow_code)
-
+    if old:
+        return tf_keras_model(path, kind, model, modern, weights, copy, allow_code=allow_code)
+    live = partial(load_original, path, allow_code=allow_code)
+    if path.suffix not in (".h5", ".hdf5"):
+        live = partial(rebuild, definition, weights, path, allow_code=allow_code)
     if model.layers:
         copy = partial(write_layers, model.definition, weights)
-    original = KerasOriginal(
-        path, "tf_keras" if old else "keras", copy, allow_code=allow_code, otherwise=live if old else None
-    )
-    return StoredModel(
-        path, kind, definition, weights, live, original, notes=(*model.notes, *notes), training=training if old else ()
-    )
+    original = KerasOriginal(path, "keras", copy, allow_code=allow_code)
+    return StoredModel(path, kind, definition, weights, live, original, notes=(*model.notes, *modern.notes))
 
 
 def _configuration(file: h5py.File, path: Path) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,20 @@ from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 from builder.reading.formats import differences
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
 from builder.reading.formats.checkpoint import BrokenCheckpointError, Checkpoint, proto_fields
-from builder.reading.formats.cleaned import in_float32, write_layers
+from builder.reading.formats.cleaned import in_float32
 from builder.reading.formats.complete import check_complete, layers_within
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.exported import DESCRIPTION, OBJECT_GRAPH, weights_by_place
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members
-from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.formats.training import as_inference
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.reading.keras_graph import input_shapes
-from builder.reading.originals.original import KerasOriginal, write_definition
+from builder.reading.originals.original import write_definition
 from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
@@ -98,7 +97,6 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         raise ModelFileError(
             f"{path}: not a whole SavedModel of Keras ({reason_of(error)}); copy it again, or {_AGAIN}"
         ) from error
-    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
 
     def copy(folder: Path) -> Path:
         """Copy the checked description of the layers and the checkpoint, but not the graph, which is a program."""
@@ -108,20 +106,9 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
                 (saved / name.removeprefix(f"{prefix}variables/")).write_bytes(members[name]())
         return saved
 
-    if model.layers:
-        copy = partial(write_layers, raw, weights)
     shape = next(iter(input_shapes(modern.definition)), ())
-    original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, shape=shape, otherwise=live)
-    return StoredModel(
-        path,
-        "Keras 2 SavedModel",
-        modern.definition,
-        weights,
-        live,
-        original,
-        notes=(*model.notes, *modern.notes),
-        training=modern.training,
-    )
+    kind = "Keras 2 SavedModel"
+    return tf_keras_model(path, kind, model, modern, weights, copy, allow_code=allow_code, shape=shape)
 
 
 def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:
