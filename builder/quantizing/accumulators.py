@@ -20,7 +20,6 @@ from builder.tflite.parts import constant
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 ROOM = 2**30  # for a bias; the other half is for the products, and needs 30,000 taps to fill
-APART = 2**16  # the steps of two inputs of one kernel: the bias of the coarser has 2**14 steps then
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Layer:
 
 
 def fit_accumulators(float_parts: Mapping[str, Part], int8_parts: Mapping[str, Part]) -> bool:
-    """Give weights of ``int8_parts`` the scales that their biases need, in place. Did any of them change?"""
+    """Give weights of ``int8_parts`` the scales that their biases need, in place. Returns whether any changed."""
     changed = [
         _fit(part, kernel, [_layer(float_parts[name], part, op) for op in readers], uses)
         for name, part in int8_parts.items()
@@ -77,9 +76,6 @@ def _fit(part: Part, kernel: int, readers: Sequence[_Layer | None], uses: Counte
     own = Counter(layer.bias for layer in layers)
     if len(layers) != uses[kernel] or any(uses[bias] != count for bias, count in own.items()):
         return False  # something else reads them too
-    steps = [layer.step for layer in layers]
-    if len(steps) > 1 and max(steps) > APART * min(steps):
-        return False  # a scale for the bias of one would leave nothing of the bias of another
     held = constant(part, kernel, np.int8)
     found = part.tensors[kernel].quantization
     scales = np.asarray(found.scale, np.float64)
