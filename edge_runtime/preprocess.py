@@ -88,16 +88,15 @@ def _file_tensor(path: str, spec: ImageInput) -> np.ndarray:
 def _opened(file: IO[bytes]) -> Image.Image:
     """``Image.open`` with ``FORMATS``. A JPEG, as most are, skips it: it imports the decoders of four formats besides."""
     if file.read(3) == b"\xff\xd8\xff":
-        with contextlib.suppress(
-            SyntaxError, IndexError, TypeError, struct.error
-        ):  # what ``Image.open`` takes for no JPEG
-            file.seek(0)
+        file.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # for ``Image.open``, it is no JPEG
             return JpegImagePlugin.JpegImageFile(file)
     return Image.open(file, formats=tuple(FORMATS))
 
 
 def _decoded(image: Image.Image, spec: ImageInput, name: str, *, margin: int) -> Image.Image:
     """``_plain``; a JPEG decodes at 1/2, 1/4 or 1/8, but to no side below ``margin`` times what ``spec`` needs."""
+    _check_size(image, name, 2 * MAX_PIXELS)  # as ``Image.open`` does; what decoding takes goes by the whole picture
     if spec.antialias and spec.method != "nearest":
         side = margin * max(spec.width, spec.height)  # the picture may yet be turned by a quarter
         image.draft(spec.color, (side, side))
@@ -127,8 +126,7 @@ def _picture_errors(name: str) -> Iterator[None]:
 
 def _plain(image: Image.Image, spec: ImageInput, name: str) -> Image.Image:
     """Upright, 8 bits, in the colours of ``spec``; what is transparent shows white."""
-    if image.size[0] * image.size[1] > MAX_PIXELS:
-        raise PictureError(f"{name}: {image.size[0]} x {image.size[1]} pixels, too large to open safely; make it smaller")
+    _check_size(image, name, MAX_PIXELS)
     image = _upright(image)
     if image.mode == "F":
         raise PictureError(f"{name}: expected 8 or 16 bits a channel, found floating point; save it as PNG or JPEG")
@@ -140,6 +138,11 @@ def _plain(image: Image.Image, spec: ImageInput, name: str) -> Image.Image:
         ground.alpha_composite(image)
         image = ground
     return image.convert(spec.color)
+
+
+def _check_size(image: Image.Image, name: str, most: int) -> None:
+    if image.size[0] * image.size[1] > most:
+        raise PictureError(f"{name}: {image.size[0]} x {image.size[1]} pixels, too large to open safely; make it smaller")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -420,6 +420,22 @@ def test_a_jpeg_of_several_pictures_is_its_first_and_a_jpeg_needs_no_other_decod
     assert "BmpImagePlugin" not in done.stdout
 
 
+@pytest.mark.parametrize(("side", "large"), [(13_376, False), (13_378, True), (65_500, True)])
+def test_a_jpeg_that_claims_to_be_large_is_refused_before_it_is_decoded(
+    tmp_path: Path, side: int, *, large: bool
+) -> None:
+    """At an eighth of its size it would pass; what it takes to decode it goes by the whole."""
+    data = jpeg()
+    place = data.index(b"\xff\xc0") + 5  # where its frame says height and width
+    claims = data[:place] + struct.pack(">HH", side, side) + data[place + 4 :]
+    path = tmp_path / "large.jpg"
+    path.write_bytes(claims[:-40])
+    for read, picture in ((image_tensor, path), (image_tensor, path.read_bytes()), (encoded_tensor, path.read_bytes())):
+        with pytest.raises(PictureError) as caught:
+            read(picture, SPEC)
+        assert ("too large to open safely" in str(caught.value)) == large, (read, str(caught.value))
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".eps", ""])
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_documented_formats_are_read_whatever_a_file_is_called(tmp_path: Path, kind: str, suffix: str) -> None:
