@@ -186,9 +186,15 @@ def _another_backbone(classifier: Classifier, file: Finished) -> str:
     for words, source_input in _other_source_inputs(classifier.source_input, file):
         if wanted & set(replace(classifier, source_input=source_input).digests):
             return f"{classifier.path}: its base is that of {file.path}, but {words}"
+    advice = "; `builder inspect` with a model that the file was built from names the first layer that differs"
+    if isinstance(classifier, TfliteClassifier):  # here constants are compared bit for bit, in a build with a tolerance
+        advice = (
+            ", or the same from a converter that rounds it differently; build the file again with this model among its "
+            "sources, which tells"
+        )
     return (
-        f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another; "
-        "`builder inspect` with a model that the file was built from names the first layer that differs"
+        f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another"
+        f"{advice}"
     )
 
 
