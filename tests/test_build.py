@@ -328,9 +328,9 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
-            (["build", "--output", "o"], 2, "no heads: name at least one classifier"),
+            (["build", "--output", "o"], 2, "no heads; name at least one classifier"),
             (["build", "none.toml"], 2, "none.toml: No such file"),
-            (["build", "--head", "a"], 2, "expected NAME=FILE"),
+            (["build", "--head", "a"], 2, "--head a: expected NAME=MODEL"),
             (["build", "--head", "a=x.keras", "--head", "a=y.keras"], 2, "given twice"),
             (["build", "--head", "a=x.keras", "--labels", "b=y.txt"], 2, "no such name; there are: a"),
             (

@@ -76,7 +76,7 @@ def test_paths_are_relative_to_the_file_and_heads_keep_their_order(tmp_path: Pat
         (
             'output = "out/all.tflite"',
             'output = "o"\nalgorithm = "tensorflow"\nprecision = "int16"',
-            "algorithm tensorflow makes int8 alone, found precision 'int16'",
+            "algorithm tensorflow makes int8 only, found precision 'int16'",
         ),
         ('output = "out/all.tflite"', 'output = "o"\nrefit = "no"', "refit: expected true or false, found 'no'"),
         ('output = "out/all.tflite"', 'output = "o"\nranges = "all"', "ranges: expected one of minmax, percentile"),

@@ -249,7 +249,7 @@ def test_grey_and_colour_in_one_build_are_refused(files: dict[str, Path], tmp_pa
 @pytest.mark.parametrize("suffix", ["keras", "tflite"])
 def test_numbers_for_three_channels_are_refused_for_one(files: dict[str, Path], suffix: str, preprocessing: Any) -> None:
     how = PREPROCESSING[preprocessing] if isinstance(preprocessing, str) else preprocessing
-    with pytest.raises(ModelFileError, match="numbers for three channels, and its pictures are greyscale"):
+    with pytest.raises(ModelFileError, match="numbers for three channels, found greyscale pictures"):
         Reader().read("a", files[f"animals.{suffix}"], how)
 
 

@@ -181,4 +181,4 @@ def test_otherwise_a_line_a_stage_and_the_table(monkeypatch: pytest.MonkeyPatch)
 def test_one_of_them_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, {}, "--quiet", "--json")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "one of them at a time" in done.stderr
+    assert "expected at most one of --verbose, --quiet and --json" in done.stderr

@@ -1,1 +1,1 @@
-"""The command line: parse, build one config, call one function, print. Read ``cli.py`` first."""
+"""The command line: parse the options, make one config, call one function, print. Read ``cli.py`` first."""

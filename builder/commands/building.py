@@ -38,21 +38,25 @@ CONFIG = "polyhead.toml"
 def build(
     config: Path | None, heads: tuple[str, ...], verbose: bool, say_nothing: bool, as_json: bool, **options: Any
 ) -> None:
-    """Build from the TOML file CONFIG, or from options alone; options win over the file.
+    """Build from the TOML file CONFIG, or from options alone. An option overrides the file.
 
-    CONFIG may be a folder: its polyhead.toml, which is written first where there is none; see `builder init`.
+    CONFIG may be a folder: then its polyhead.toml is used, and written first if there is none; see `builder init`.
     """
     if config is not None and config.is_dir():
         config = _config_in(config)
     with nullcontext() if config is not None else as_options():
         settings = build_config(config, heads, options)
         if sum((verbose, say_nothing, as_json)) > 1:
-            raise ConfigError("--verbose, --quiet, --json: one of them at a time")
+            raise ConfigError("expected at most one of --verbose, --quiet and --json")
         run_build(settings, verbose=verbose, say_nothing=say_nothing, as_json=as_json)
 
 
 def _config_in(folder: Path) -> Path:
-    """Raises ``ConfigError`` where a line of it is left for the user to write."""
+    """The TOML file of ``folder``, written first if there is none.
+
+    Raises:
+        ConfigError: The user has to complete the file that was written.
+    """
     config = folder / CONFIG
     if not config.exists():
         started = _started(folder, None)
@@ -65,7 +69,7 @@ def _config_in(folder: Path) -> Path:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--output", type=click.Path(path_type=Path), help=f"The TOML file to write. Default: {CONFIG} in FOLDER.")
 def init(folder: Path, output: Path | None) -> None:
-    """Look through FOLDER for classifiers and write a TOML file to build those from that share a base."""
+    """Find the classifiers in FOLDER that share a base, and write a TOML file to build them."""
     started = _started(folder, output)
     click.echo(f"next: builder build {printable(str(started.config))}")
 
@@ -82,17 +86,17 @@ def _started(folder: Path, output: Path | None) -> Start:
         click.echo(printable(f"left out: {name}: {reason}"), err=True)
     for line in started.missing:
         click.echo(printable(f"missing: {line}"), err=True)
-    pictures = f", {started.pictures} pictures out of project.tm" if started.pictures else ""
+    pictures = f", {started.pictures} pictures from project.tm" if started.pictures else ""
     click.echo(printable(f"{started.config}: {len(started.heads)} heads, {len(started.left_out)} left out{pictures}"))
     return started
 
 
 def run_build(settings: BuildConfig, *, verbose: bool = False, say_nothing: bool = False, as_json: bool = False) -> None:
-    """Build, saying what is under way, and at the end what was made."""
-    check_early(settings)  # before seconds of imports
+    """Build, show the progress, and print what was made."""
+    check_early(settings)  # a mistake is reported before imports that take seconds
     hush = nullcontext if verbose else quiet
     with hush():
-        from builder.pipeline import build  # imports TensorFlow: `builder --help` must not wait for it
+        from builder.pipeline import build  # imports TensorFlow, which `builder --help` must not wait for
         from builder.reporting.summary import print_summary
 
     try:

@@ -1,4 +1,4 @@
-"""What the options of a command say -> settings, by way of a document as a TOML file has it: one check for both."""
+"""Options of a command -> settings. They become a document as a TOML file has it, so that one check serves both."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from builder.support.errors import ConfigError
 
 
 def build_config(path: Path | None, heads: tuple[str, ...], options: Mapping[str, Any]) -> BuildConfig:
-    """The TOML file at ``path`` with what the options say, which wins; without a file, the options alone.
+    """The settings of a build.
 
-    Raises ``ConfigError``.
+    Args:
+        path: The TOML file; None uses the options alone.
+        heads: ``NAME=MODEL`` for each head that the options add.
+        options: The values of the options, by the key of the setting; they override the file.
+
+    Raises:
+        ConfigError: A setting is wrong.
     """
     document = {} if path is None else read_document(path)
     if heads and "heads" in document:
-        raise ConfigError("give the heads in the TOML file or by --head, not in both")
+        raise ConfigError("heads are given both in the TOML file and by --head; expected only one of them")
     if heads or path is None:
-        document["heads"] = {name: {"model": Path(model)} for name, model in pairs(heads, "--head").items()}
+        document["heads"] = {name: {"model": Path(model)} for name, model in pairs(heads, "--head", "NAME=MODEL").items()}
     said: set[str] = set()
     for key, value in options.items():
         if value is not None and value != ():
@@ -32,7 +38,7 @@ def build_config(path: Path | None, heads: tuple[str, ...], options: Mapping[str
 
 
 def _say(document: dict[str, Any], key: str, value: Any, said: set[str]) -> None:
-    """Puts one option's value into the document."""
+    """Put the value of one option into the document."""
     tables = document["heads"] if isinstance(document.get("heads"), dict) else {}
     own = of_each(value, list(tables), _spelled(key)) if isinstance(value, tuple) else {}
     everywhere = value if not isinstance(value, tuple) else own.pop("", None)
@@ -52,7 +58,7 @@ def _say(document: dict[str, Any], key: str, value: Any, said: set[str]) -> None
 
 
 def _put(document: dict[str, Any], key: str, value: Any) -> None:
-    """In a table of the document; one that is no table stays, to be named as such."""
+    """Put a value into a table of the document. What is no table stays, and the check of the settings names it."""
     table, _, rest = key.partition(".")
     if not rest:
         document[key] = value
@@ -61,7 +67,7 @@ def _put(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def parsed(text: Any, setting: Setting) -> Any:
-    """An option's text as a TOML file would have it; what cannot be read is left for the settings to refuse."""
+    """The text of an option as a TOML file would have it. Text that cannot be read stays for the settings to refuse."""
     kinds = setting.types
     if Path in kinds and isinstance(text, str):
         return Path(text)
@@ -74,7 +80,7 @@ def parsed(text: Any, setting: Setting) -> Any:
 
 
 def of_each(values: tuple[str, ...], names: list[str], option: str) -> dict[str, str]:
-    """What an option says of each name in ``NAME=VALUE``; under the empty name the last plain ``VALUE``."""
+    """The value of an option for each name in ``NAME=VALUE``; under the empty name, the last plain ``VALUE``."""
     own = pairs(tuple(value for value in values if "=" in value), option)
     unknown = sorted(set(own) - set(names))
     if unknown:
@@ -84,7 +90,7 @@ def of_each(values: tuple[str, ...], names: list[str], option: str) -> dict[str,
 
 
 def _spelled(key: str, said: set[str] | None = None, *, everything: bool = False) -> str:
-    """A key as the user wrote it: ``--size cats`` where an option said it, or would, since there is no file."""
+    """A key as the user wrote it: ``--size cats`` where it came from an option, or there is no file."""
     if said is not None and not everything and not any(key == known or key.startswith(f"{known}.") for known in said):
         return key
     parts = key.split(".")
@@ -94,17 +100,17 @@ def _spelled(key: str, said: set[str] | None = None, *, everything: bool = False
 
 
 def chosen(cls: type[Instance], **options: Any) -> Instance:
-    """A class of settings from options; what is not said is as the class has it. Raises ``ConfigError``."""
+    """Make a class of settings from options; the others keep their defaults. Raises ``ConfigError``."""
     known = settings_of(cls)
     said = {key: parsed(value, known[key]) for key, value in options.items() if value is not None}
     return read_settings(cls, said, named=_spelled)
 
 
-OF_EACH = ("preprocessing", "size", "resize")  # what is said of models that are only read
+OF_EACH = ("preprocessing", "size", "resize")  # the settings of models that are only read
 
 
 def each_model(paths: Sequence[Path], options: Mapping[str, tuple[str, ...]]) -> list[HeadConfig]:
-    """Models that are only read, with what options say of each. Raises ``ConfigError``."""
+    """The settings of models that are only read, from the options for each. Raises ``ConfigError``."""
     names = _model_names(paths)
     said = {key: of_each(values, names, f"--{key}") for key, values in options.items()}
     found = []
@@ -117,32 +123,32 @@ def each_model(paths: Sequence[Path], options: Mapping[str, tuple[str, ...]]) ->
 
 
 def _model_names(paths: Sequence[Path]) -> list[str]:
-    """The stem of each path; the folder's name where several have one stem, as ``keras_model.h5``."""
+    """The stem of each path; the name of its folder where several have the same stem, as ``keras_model.h5``."""
     stems = [path.stem for path in paths]
     return [path.resolve().parent.name if stems.count(path.stem) > 1 else path.stem for path in paths]
 
 
 def head_config(name: str, model: str, options: dict[str, Any]) -> HeadConfig:
-    """One head; what options say of it is taken out of them. Raises ``ConfigError``."""
+    """The settings of one head; its values are removed from ``options``. Raises ``ConfigError``."""
     given = {key: options.pop(key) for key in HEAD_SETTINGS if key in options}
     document = {key: parsed(value, HEAD_SETTINGS[key]) for key, value in given.items() if value is not None}
     return read_settings(HeadConfig, {"name": name, "model": Path(model), **document}, named=_spelled)
 
 
-def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
-    """The sides of each ``NAME=VALUE``. Raises ``ConfigError``."""
+def pairs(values: tuple[str, ...], option: str, form: str = "NAME=VALUE") -> dict[str, str]:
+    """The two sides of each ``NAME=VALUE``. ``form``: how a message calls them. Raises ``ConfigError``."""
     found: dict[str, str] = {}
     for value in values:
         name, separator, rest = value.partition("=")
         if not separator or not rest:
-            raise ConfigError(f"{option} {value}: expected NAME=FILE")
+            raise ConfigError(f"{option} {value}: expected {form}")
         if name in found:
-            raise ConfigError(f"{option} {name} is given twice; every head needs a name of its own")
+            raise ConfigError(f"{option} {name} is given twice; expected a different name for each head")
         found[name] = rest
     return found
 
 
-def pair(text: str, what: str) -> tuple[str, str]:
-    """The two sides of one ``NAME=VALUE``. Raises ``ConfigError``."""
-    ((name, value),) = pairs((text,), what).items()
+def pair(text: str, form: str) -> tuple[str, str]:
+    """The two sides of an argument of the form ``NAME=VALUE``. Raises ``ConfigError``."""
+    ((name, value),) = pairs((text,), "the argument", form).items()
     return name, value

@@ -1,4 +1,4 @@
-"""``builder``: parse, build one config, call one function, print. Each command is imported when it is asked for."""
+"""``builder``: the command group. Each command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ COMMANDS = {
 @click.group(cls=Commands, commands=Imported(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="builder", message="%(prog)s of polyhead %(version)s")
 def main() -> None:
-    """Merge Keras classifiers that share a backbone into one int8 .tflite file."""
+    """Merge classifiers that share a backbone into one int8 .tflite file."""

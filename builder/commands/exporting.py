@@ -1,4 +1,4 @@
-"""The commands that write a finished file for other clients, and the probe; see ``exporting`` and ``boards``."""
+"""``builder export``, ``sign`` and ``probe``; see ``exporting`` and ``boards``."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _FORMATS = ("task", "edgetpu", "split")
     help="The output: a file for task, a new folder for the others.",
 )
 @click.option(
-    "--head", "heads", multiple=True, metavar="NAME", help="With task: export only this head, or joint; repeatable."
+    "--head", "heads", multiple=True, metavar="NAME", help="With task: export only this head, or joint; repeat for more."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_json: bool) -> None:
-    """Write FILE in the form that another client takes.
+    """Write FILE in the format of another client.
 
     \b
     task     one subgraph and TFLite metadata: MediaPipe Tasks, Frigate
-    edgetpu  the backbone for the Edge TPU's compiler, and the heads as packs
+    edgetpu  the backbone for the Edge TPU compiler, and the heads as packs
     split    the backbone, and the heads as packs
     """
     from builder.exporting import export as exports
 
     if heads and chosen != "task":
-        raise ConfigError(f"--head belongs to --format task; {chosen} writes every head as a pack of its own")
+        raise ConfigError(f"--head needs --format task; {chosen} writes every head to a pack of its own")
     with quiet():
         if chosen == "task":
             done = exports.export_task(file, output, heads)
@@ -55,9 +55,10 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .tflite file to write.")
 def probe(output: Path) -> None:
-    """Write a small file that measures what each kind of operator takes on a board.
+    """Write a small file with which a board measures the time of each kind of operator.
 
-    There: edge-runtime benchmark PROBE --operators --json > board.json. Here: builder build --device board.json.
+    On the board: edge-runtime benchmark PROBE --operators --json > board.json. Then, here: builder build --device
+    board.json.
     """
     from builder.boards.probe import make_probe
     from builder.support.files import written
@@ -81,7 +82,7 @@ def probe(output: Path) -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the result. Default: replace FILE.")
 def sign(file: Path, key: Path, output: Path | None) -> None:
-    """Sign FILE or a head pack: devices with --trusted-key open it, and it alone."""
+    """Sign FILE, a finished file or a head pack. A device with --trusted-key opens signed files only."""
     from builder.exporting import sign as signing
 
     public = signing.sign(file, key, output or file)
@@ -103,8 +104,8 @@ def _show(done: Export, as_json: bool) -> None:
 
 def _edgetpu_text(done: Export) -> str:
     if not done.on_cpu:
-        return f"all {done.operators} operators of the backbone are on the Edge TPU's list"
+        return f"the Edge TPU supports all {done.operators} operators of the backbone"
     first = done.on_cpu[0].index
-    lines = [f"{first} of {done.operators} operators of the backbone go to the Edge TPU; it does not take:"]
+    lines = [f"{first} of {done.operators} operators of the backbone run on the Edge TPU; it does not support:"]
     lines += [f"  {found.index} {found.operator}: {found.reason}" for found in done.on_cpu]
     return "\n".join(lines)

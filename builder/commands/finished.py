@@ -1,4 +1,4 @@
-"""The commands on a finished file that run where only the runtime's own libraries are: on a device."""
+"""The commands on a finished file that need only the libraries of the runtime, so that they also run on a device."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 @click.option(
     "--calibration-data",
     type=click.Path(path_type=Path),
-    help="Folder of pictures to fit the joint list again with.",
+    help="Folder of pictures with which the joint list is fitted again.",
 )
 @REPORT
 @JSON
 def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Take head NAME out of FILE."""
+    """Remove head NAME from FILE."""
     from builder.growing.change import InPlace, remove_head
 
     show(remove_head(InPlace(file, output or file, **chosen), name), as_json)
@@ -51,7 +51,7 @@ def remove_head(file: Path, name: str, output: Path | None, as_json: bool, **cho
 @REPORT
 @JSON
 def rename_head(file: Path, names: str, output: Path | None, report: Path | None, as_json: bool) -> None:
-    """Give a head of FILE another name."""
+    """Rename a head of FILE."""
     from builder.growing.change import InPlace, rename_head
 
     old, _, new = names.partition("=")
@@ -80,7 +80,7 @@ def list_heads(file: Path, as_json: bool) -> None:
 
 
 def _columns(rows: Sequence[Sequence[str]], right: Sequence[str]) -> list[str]:
-    """The rows as lines, the first of them the names of the columns; a column without a value is left out."""
+    """The rows as aligned lines; the first row names the columns. A column without values is left out."""
     cells = [[printable(cell) for cell in row] for row in rows]
     shown = [i for i in range(len(cells[0])) if any(row[i] for row in cells[1:])]
     widths = {i: max(len(row[i]) for row in cells) for i in shown}
@@ -94,14 +94,14 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[str]) -> list[str]:
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @JSON
 def inspect(models: tuple[Path, ...], as_json: bool) -> None:
-    """Show what is in a finished file. Models are compared where the extra builder is installed."""
+    """Show the contents of a finished file. To compare models, install the extra builder."""
     if len(models) > 1 or not is_finished(models[0]):
         raise ConfigError(needs("inspect of models", "pydantic", "builder"))
     print_finished(models[0], as_json)
 
 
 def is_finished(path: Path) -> bool:
-    """Is it what ``builder build`` writes?"""
+    """Whether ``path`` is a file that ``builder build`` wrote."""
     try:
         read_metadata(str(path))
     except (EdgeRuntimeError, OSError):
@@ -110,7 +110,7 @@ def is_finished(path: Path) -> bool:
 
 
 def print_finished(file: Path, as_json: bool) -> None:
-    """As ``edge-runtime info`` does."""
+    """Print the contents of a finished file, as ``edge-runtime info`` does."""
     metadata = read_metadata(str(file))
     document = describe(str(file), metadata)
     text = json.dumps(document, ensure_ascii=False) if as_json else info_text(str(file), metadata.input, document)

@@ -1,4 +1,4 @@
-"""``polyhead``: all that ``builder`` and ``edge-runtime`` can do, under one name."""
+"""``polyhead``: the commands of ``builder`` and ``edge-runtime`` under one name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for: a device has some of their libraries and not all."""
+"""Commands that are imported when they are called: a device has only some of their libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_runtime.group import end, imported
 
 
 class Commands(Group):
-    """A group whose commands may raise ``BuilderError`` too, and may miss a library."""
+    """A group whose commands may also raise ``BuilderError``, or need a library that is not installed."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -29,10 +29,10 @@ class Commands(Group):
 
 
 class Imported(Lazy):
-    """Of several homes of a command the next is tried where a library is missing."""
+    """Commands with one or more implementations: where a library is missing, the next implementation is tried."""
 
     def make(self, name: str, homes: tuple[str, ...]) -> click.Command:
-        """From the first home whose libraries are there; without any, a command that says what it needs."""
+        """The first implementation whose libraries are installed; if none, a command that says what it needs."""
         missing: tuple[str, str] | None = None
         for home in homes:
             try:

@@ -1,4 +1,4 @@
-"""The commands that bring a head to a finished file; see ``grow``."""
+"""``builder add-head``, ``replace-head`` and ``build-head``; see ``growing``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _new_head_options(command: Any) -> Any:
 @OUTPUT
 @_new_head_options
 def add_head(file: Path, head: str, output: Path | None, **chosen: Any) -> None:
-    """Add the classifier MODEL to FILE as head NAME; the other heads answer as before, bit for bit."""
+    """Add the classifier MODEL to FILE as head NAME. The answers of the other heads stay the same, bit for bit."""
     _run("add_head", file, output or file, head, chosen)
 
 
@@ -41,7 +41,7 @@ def add_head(file: Path, head: str, output: Path | None, **chosen: Any) -> None:
 @OUTPUT
 @_new_head_options
 def replace_head(file: Path, head: str, output: Path | None, **chosen: Any) -> None:
-    """Put the classifier MODEL in the place of head NAME of FILE."""
+    """Replace head NAME of FILE with the classifier MODEL."""
     _run("add_head", file, output or file, head, chosen, replacing=True)
 
 
@@ -53,7 +53,7 @@ def replace_head(file: Path, head: str, output: Path | None, **chosen: Any) -> N
 )
 @_new_head_options
 def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
-    """Build the classifier MODEL as a head pack for FILE: a file of a few kilobytes that goes beside it."""
+    """Build the classifier MODEL as a head pack for FILE: a file of a few kilobytes, stored beside FILE."""
     _run("build_head", file, output, head, chosen)
 
 

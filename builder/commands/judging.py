@@ -30,11 +30,11 @@ from edge_runtime.options import head_packs_option
 @setting_options(ReadConfig)
 @click.pass_context
 def inspect(ctx: click.Context, /, models: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Say what MODELS share, what each costs beside it and, where they differ, the first layer that differs, and why.
+    """Show what MODELS share, the size of what each does not share, and the first layer that differs, with the reason.
 
-    The first may be a finished file: alone it is shown, and of models behind it is said whether their base is its own.
-    NAME is a model's file name without its suffix, or its folder's where several files are called alike. Exit code 3
-    where they do not all share one backbone.
+    If the first of MODELS is a finished file, it is shown; with further models, each is checked for the same base. NAME
+    in an option is the file name of a model without its suffix, or the name of its folder where several files have the
+    same name. The exit code is 3 where the models do not all share one backbone.
     """
     said = {key: options.pop(key) for key in OF_EACH}
     settings = chosen(ReadConfig, **options)
@@ -60,7 +60,7 @@ def inspect(ctx: click.Context, /, models: tuple[Path, ...], as_json: bool, **op
 
 
 def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig, as_json: bool) -> int:
-    """The exit code."""
+    """Print whether each model has the base of ``file``. Returns the exit code."""
     if not models:
         print_finished(file, as_json)
         return 0
@@ -80,16 +80,18 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", help="DIR with <head>/<label>/* and none/*; or a glob, a .parquet or .csv file, s3:// or gs://.")
-@click.option("--features", type=click.Path(path_type=Path), help="Stored features in the place of --data.")
-@click.option("--column", help="Of a table: texts, or pictures as bytes or paths.")
-@click.option("--labels", metavar="COLUMN", default="label", show_default=True, help="Of a table: HEAD/LABEL, or none.")
-@click.option("--head", metavar="NAME", help="Whose labels those are, where the column has labels alone.")
+@click.option("--features", type=click.Path(path_type=Path), help="Stored features instead of --data.")
+@click.option("--column", help="Column of a table: texts, or pictures as bytes or paths.")
+@click.option(
+    "--labels", metavar="COLUMN", default="label", show_default=True, help="Column of a table: HEAD/LABEL, or none."
+)
+@click.option("--head", metavar="NAME", help="The head of the labels, where the column has labels without a head.")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file of the build: also evaluate the float originals."
 )
-@click.option("--skip-broken", is_flag=True, help="Leave out and count what cannot be read; else it is an error.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes. [default: 1; of many samples one a processor]")
-@click.option("--address", help="A Ray cluster, where the processes run.")
+@click.option("--skip-broken", is_flag=True, help="Skip and count samples that cannot be read, instead of stopping.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes. [default: 1; for many samples, one for each processor]")
+@click.option("--address", help="Address of the Ray cluster on which the processes run.")
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="Write a line for each sample.")
 @head_packs_option
 @click.option(
@@ -97,11 +99,11 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def evaluate(file: Path, config: Path | None, report: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Measure how good FILE is on labelled samples: each head, the joint list, and what there would be without it.
+    """Measure the accuracy of FILE on labelled samples: each head, the joint list, and baselines for the list.
 
-    Memory does not grow with their number. Texts are lines of DIR/<head>/<label>/*.txt, or of DIR/<head>/<label>.txt.
-    Stored features are of `edge-runtime features` or of `score --features`, and hold a label where their sources lie in
-    <head>/<label>/.
+    Memory does not grow with the number of samples. Texts are lines of DIR/<head>/<label>/*.txt, or of
+    DIR/<head>/<label>.txt. Stored features come from `edge-runtime features` or `builder score --features`; a sample has
+    a label if its source was in <head>/<label>/.
     """
     build_config = None if config is None else BuildConfig.from_toml(config)
     with terminal(or_pipe=True) as stream, quiet():

@@ -1,4 +1,4 @@
-"""What the commands of ``builder`` have in common: options made from the settings."""
+"""Command-line options, made from the settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from builder.settings.reference import Setting, all_settings, settings_of
 
 SETTINGS = {key: setting for key, setting in all_settings(BuildConfig) if not key.startswith("heads")}
 HEAD_SETTINGS = {key: setting for key, setting in settings_of(HeadConfig).items() if key != "model"}
-# A table is the options of its keys: ``--text-vocabulary``. These can be said in one word.
+# Each key of a table is an option: ``--text-vocabulary``. These tables and keys have a short option.
 WHOLE = {"resize": "resize", "joint.enabled": "joint"}
 Decorator = Callable[[Any], Any]
 
 
 def setting_options(cls: Any, *, without: Sequence[str] = ()) -> Decorator:
-    """Options for the settings of a class; in a build those that a head may have of its own are ``[NAME=]VALUE``."""
+    """Options for a class of settings. In a build, a setting that a single head may have too is ``[NAME=]VALUE``."""
     known = {key: setting for key, setting in all_settings(cls) if not key.startswith("head")}
 
     def decorate(command: Any) -> Any:
@@ -33,7 +33,7 @@ def setting_options(cls: Any, *, without: Sequence[str] = ()) -> Decorator:
 
 
 def head_options(*keys: str, of_several: bool = True) -> Decorator:
-    """Options for these settings of heads. ``of_several``: as ``NAME=VALUE`` for one or ``VALUE`` for all."""
+    """Options for these settings of heads. ``of_several``: ``NAME=VALUE`` sets one head, ``VALUE`` all of them."""
 
     def decorate(command: Any) -> Any:
         for key in reversed(keys):
@@ -44,7 +44,7 @@ def head_options(*keys: str, of_several: bool = True) -> Decorator:
 
 
 def _is_option(key: str, setting: Setting) -> bool:
-    """Tables are not, but their keys are."""
+    """Whether the setting has an option: the keys of a table have, the table itself has not, but for ``WHOLE``."""
     return setting.table is None if key.partition(".")[0] not in WHOLE else key in WHOLE
 
 

@@ -1,4 +1,4 @@
-"""How far a long run is, on standard error."""
+"""The progress of a long run, on standard error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import click
 
 
 class Progress:
-    """How many are done, how many a second, and how long the rest takes: one line that moves on a terminal, else one a
-    minute.
+    """Samples done, samples a second and the time left: one line that is rewritten on a terminal, else a line a minute.
+
+    Call it with (samples done, samples in all, samples done by this run).
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -31,6 +32,6 @@ class Progress:
         click.echo(f"\r{line}    " if self._moving else line, file=self._stream, nl=not self._moving)
 
     def end(self) -> None:
-        """Leave the moving line."""
+        """Clear the line on a terminal."""
         if self._moving:
             click.echo("\r" + " " * 60 + "\r", file=self._stream, nl=False)

@@ -18,7 +18,7 @@ from edge_runtime.seam import by_name
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="A folder, a glob, a .parquet or .csv file, or s3:// and gs:// addresses.")
+@click.option("--data", required=True, help="A folder, a glob, a .parquet or .csv file, or an s3:// or gs:// address.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of Parquet files to write.")
 @click.option("--column", help="Column of a table: texts, or pictures as bytes or paths.")
 @click.option("--head", "heads", multiple=True, metavar="NAME", help="Only this head; repeat for more. [default: all]")
@@ -39,9 +39,9 @@ def score(
     jobs: int | None,
     address: str | None,
 ) -> None:
-    """Run the finished FILE on every picture or text of an archive; the answers become Parquet.
+    """Run the finished FILE on every picture or text of an archive, and write the answers as Parquet.
 
-    Rows are the device's own answers. What cannot be read has an error instead. Needs the extra `cluster`.
+    The answers are those of the device. A sample that cannot be read gets an error instead. Needs the extra `cluster`.
     """
     _check_installed("score")
     from builder.scoring.rows import wanted_of
@@ -54,7 +54,7 @@ def score(
     )  # fmt: skip
     shown.end()
     before = f", {done.before:,} of them by an earlier run" if done.before else ""
-    broken = f"; {done.failed:,} could not be read, the column error says why" if done.failed else ""
+    broken = f"; {done.failed:,} could not be read, see the column error" if done.failed else ""
     click.echo(f"{done.output}: {done.samples:,} rows{before}{broken}; {done.seconds:.1f} s")
 
 
@@ -70,9 +70,9 @@ def score(
 def compare(
     old: Path, new: Path, data: str | None, column: str | None, output: Path, as_json: bool, **running: Any
 ) -> None:
-    """Tell which answers change from OLD to NEW on an archive: two finished files, or two results of `score`.
+    """Show which answers change from OLD to NEW on an archive: two finished files, or two results of `score`.
 
-    Writes compare.json and compare.html with the samples whose answer changes.
+    Writes compare.json, and compare.html with the samples whose answer changes.
     """
     _check_installed("compare")
     from builder.scoring.compare import compare as run
@@ -99,15 +99,15 @@ def compare(
 @click.argument("scores", type=click.Path(path_type=Path, exists=True))
 @click.option("--like", type=click.Path(path_type=Path, exists=True), help="Find samples like this picture.")
 @click.option("--file", type=click.Path(path_type=Path, exists=True), help="The finished file that was scored with.")
-@click.option("--uncertain", metavar="HEAD", help="Find the samples of which HEAD is least certain.")
-@click.option("--far", is_flag=True, help="Find the samples that are least like others.")
+@click.option("--uncertain", metavar="HEAD", help="Find the samples on which HEAD is least certain.")
+@click.option("--far", is_flag=True, help="Find the samples that are least like all others.")
 @click.option("--disagree", type=(str, click.Path(path_type=Path, exists=True)), metavar="HEAD SCORES",
               help="Find the samples on which HEAD of another result differs most.")  # fmt: skip
-@click.option("--top", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@click.option("--top", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Largest number of samples.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The contact sheet, .html, to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line for each sample.")
 def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> None:
-    """Find what to look at, or to label next, in SCORES, a result of `score`: one way at a time."""
+    """Find samples to look at or to label next in SCORES, a result of `score`; use one of the four ways to search."""
     _check_installed("search")
     from builder.scoring.search import search as run
     from builder.scoring.sheet import sheet_of_hits
@@ -136,7 +136,7 @@ def _measure(
     head = uncertain or (disagree and disagree[0]) or None
     search.check_column(result, features=like is not None or far, head=head)
     if uncertain is not None:
-        return f"{uncertain} is least sure", search.uncertain(uncertain), [f"{uncertain}_scores"]
+        return f"{uncertain} is least certain", search.uncertain(uncertain), [f"{uncertain}_scores"]
     if disagree is not None:
         other = open_result(disagree[1])
         search.check_column(other, head=disagree[0])
@@ -146,20 +146,23 @@ def _measure(
             [f"{disagree[0]}_scores"],
         )
     if file is None:
-        raise ConfigError("search: --like and --far need --file, the finished file that was scored with")
+        raise ConfigError("search: --like and --far need --file, the finished file that `score` ran")
     with MultiHeadClassifier(file, head_packs=()) as classifier:
         if classifier.file_digest != result.request["file"]:
-            raise ConfigError(f"{file}: {result.folder} was scored with another file, {result.request['file'][:19]}")
+            raise ConfigError(
+                f"{file}: `score` made {result.folder} with another file; expected the digest "
+                f"{result.request['file'][:19]}, found {classifier.file_digest[:19]}"
+            )
         tensor = classifier.metadata.seam[0]
         column = [feature_column(tensor.name)]
         if like is None:
-            return "like no others", search.far(result, tensor), column
+            return "least like all others", search.far(result, tensor), column
         found = by_name(classifier.features(like))[tensor.name]
     return f"like {like}", search.like(found, tensor), column
 
 
 def _scored(path: Path, data: str | None, column: str | None, output: Path, running: dict[str, Any]) -> Path:
-    """A result: ``path`` itself, or what a finished file makes of ``data``."""
+    """The folder of a result of `score`: ``path`` itself, or ``output`` after running the finished file on ``data``."""
     if path.is_dir():
         return path
     if data is None:
@@ -181,5 +184,5 @@ def _check_installed(command: str) -> None:
         import ray  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"{command} needs Ray and pyarrow, found no {error.name}: pip install 'polyhead[cluster]'"
+            f"{command} needs Ray and pyarrow; {error.name} is not installed: pip install 'polyhead[cluster]'"
         ) from error

@@ -17,32 +17,41 @@ from edge_runtime.escape import printable
 
 _OF_EVERY_HEAD = (
     click.option(
-        "--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, or a model file."
+        "--backbone",
+        default="efficientnet_lite0",
+        show_default=True,
+        help="The base: efficientnet_lite0 or a model file.",
     ),
     click.option(
-        "--preprocessing", metavar="HOW", help=f"How pixels enter the model file: {', '.join(PREPROCESSING)}, ..."
+        "--preprocessing", metavar="HOW", help=f"Input scaling of the model file: {', '.join(PREPROCESSING)}, ..."
     ),
     click.option(
-        "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Pixels, of efficientnet_lite0."
+        "--size",
+        type=click.IntRange(32, 1024),
+        default=224,
+        show_default=True,
+        help="Picture size of efficientnet_lite0, in pixels.",
     ),
     click.option(
         "--hidden", type=click.IntRange(0, 4096), default=0, help="Units of a hidden layer between features and labels."
     ),
-    click.option("--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="At most so many."),
+    click.option(
+        "--epochs", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Largest number of epochs."
+    ),
     click.option(
         "--group-by",
         metavar="REGEX",
-        help="Keep pictures whose names match in the group on the same side of the validation split.",
+        help="Pictures with equal text in the group of REGEX stay on one side of the validation split.",
     ),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Seed; equal seeds and inputs give equal weights."
+        "--seed", type=int, default=0, show_default=True, help="Random seed; equal seeds and inputs give equal weights."
     ),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
 )
 
 
 def _of_every_head(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that ``train-head`` and ``train-heads`` have in common."""
+    """Add the options that ``train-head`` and ``train-heads`` share."""
     for option in reversed(_OF_EVERY_HEAD):
         command = option(command)
     return command
@@ -54,7 +63,7 @@ def _of_every_head(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--held-out",
     type=click.Path(path_type=Path, exists=True),
-    help="Samples for evaluation only, in the form of SAMPLES.",
+    help="Samples for evaluation only, in the same form as SAMPLES.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder of the report. Default: OUTPUT_report.")
 @click.option(
@@ -62,19 +71,19 @@ def _of_every_head(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(1, 50),
     default=3,
     show_default=True,
-    help="Views of each picture: the original and augmented copies.",
+    help="Views of each picture: the original and its augmented copies.",
 )
 @click.option("--no-flip", "flip", is_flag=True, flag_value=False, default=True, help="Never mirror pictures.")
 @_of_every_head
 def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: bool, **chosen: Any) -> None:
-    """Train a classifier on a frozen base, from SAMPLES: a folder with a folder of pictures for each label, a CSV file
-    with the columns text and label, or stored features.
+    """Train a classifier on a frozen base.
 
-    Stored features are an .npz file of `edge-runtime features`, or a folder of `builder score --features`, made with a
-    file of the same base. A label is the name of the folder that a picture lay in.
+    SAMPLES is a folder with a folder of pictures for each label, a CSV file with the columns text and label, or stored
+    features: an .npz file of `edge-runtime features` or a folder of `builder score --features`, made with a file of the
+    same base. The label of a stored sample is the name of the folder that its picture was in.
     """
     if output.suffix != ".keras":
-        raise ConfigError(f"--output {output}: expected a name that ends in .keras")
+        raise ConfigError(f"--output {output}: expected a file name that ends in .keras")
     how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None
     with quiet():
         from builder.training.report import to_json
@@ -102,8 +111,8 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
 @click.argument("table", type=click.Path(path_type=Path, exists=True))
 @click.option("--features", type=click.Path(path_type=Path, exists=True), required=True, help="Stored features.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the .keras files to write.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--address", help="A Ray cluster, where the processes run.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
+@click.option("--address", help="Address of the Ray cluster on which the processes run.")
 @_of_every_head
 def train_heads(
     table: Path,
@@ -115,11 +124,11 @@ def train_heads(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Train a classifier for each head of TABLE side by side, all on one frozen base, from stored features.
+    """Train a classifier for each head of TABLE, all on one frozen base, from stored features.
 
-    TABLE is a .parquet or .csv file with the columns head, source and label: which picture of the features is what.
-    Writes HEAD.keras with HEAD.txt for each, and heads.csv with the accuracy of all of them. A head that
-    cannot be trained has an error there; the exit code is 2 then.
+    TABLE is a .parquet or .csv file with the columns head, source and label: the label of each picture of the features.
+    Writes HEAD.keras and HEAD.txt for each head, and heads.csv with the accuracy of all of them. If a head cannot be
+    trained, heads.csv has the error, and the exit code is 2.
     """
     how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None
     with terminal(or_pipe=True) as stream, quiet():

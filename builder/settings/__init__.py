@@ -1,4 +1,4 @@
-"""What the user chose.
+"""The user's settings.
 
-In: a TOML file or the command line. Out: ``BuildConfig``. Read ``config.py`` first.
+In: a TOML file or command-line options. Out: ``BuildConfig``. Read ``config.py`` first.
 """

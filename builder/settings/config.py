@@ -1,4 +1,4 @@
-"""What the user chose, from a TOML file or from the command line: one frozen object."""
+"""The settings of a build, read from a TOML file or the command line: one frozen object."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ ALGORITHMS = (OWN, "tensorflow", "litert_minmax", "litert_mse", "litert_octav")
 ESTIMATES = ("minmax", "percentile", "mse")
 AUTO = "auto"
 MIXED = "mixed"
-FORMER_PRECISIONS = {"islands": MIXED}  # what versions before wrote, still read
+FORMER_PRECISIONS = {"islands": MIXED}  # names of earlier versions, still read
 DYNAMIC = "dynamic"
 PRECISIONS = ("int8", MIXED, "int16", DYNAMIC, "weights", "float16", "float")
-SAMPLE_FREE = PRECISIONS[3:]  # what can be made without calibration samples
+SAMPLE_FREE = PRECISIONS[3:]  # those that need no calibration samples
 MAX_CONFIG_FILE = 16 << 20  # bytes
 
 
 def _head_tables(value: Any, _: ValidationInfo) -> Any:
-    """The tables [heads.NAME] become heads with a name."""
+    """Turn the tables [heads.NAME] into a list of heads with a name each."""
     if not isinstance(value, Mapping):
         return value
     named = [isinstance(table, Mapping) and "name" in table for table in value.values()]
     if any(named):
         name = list(value)[named.index(True)]
-        raise ConfigError(f"unknown key 'heads.{name}.name'; the name of a head is that of its table")
+        raise ConfigError(f"unknown key 'heads.{name}.name'; a head has the name of its table")
     return [{"name": name, **table} if isinstance(table, Mapping) else table for name, table in value.items()]
 
 
@@ -76,9 +76,13 @@ _VERSION = Kind("a text, a number or a date", _version)
 
 @settings
 class JointConfig:
-    """The joint list of all labels. ``merge_labels``: labels that heads share stand once, their probabilities added up.
+    """The joint list: one list of the labels of all heads.
 
-    ``false_alarm``: share of the pictures of the heads that may be taken for none's. ``enabled``: None: of pictures.
+    Attributes:
+        enabled: Whether the list is made; None makes it for pictures and not for texts.
+        merge_labels: Whether a label that several heads have appears once, with their probabilities added up.
+        false_alarm: Share of the heads' own samples that may be rejected as none, above 0 and below 0.5.
+        everyday: Whether the builder's own everyday pictures are used where ``calibration_data`` has no ``none/``.
     """
 
     enabled: Annotated[
@@ -94,13 +98,13 @@ class JointConfig:
     ] = True
 
     def wanted(self, noun: str) -> bool:
-        """Of ``noun``, pictures or texts."""
+        """Whether the list is made for ``noun``, "pictures" or "texts"."""
         return noun == "pictures" if self.enabled is None else self.enabled
 
 
 @settings
 class ReadConfig(WithLimits):
-    """How model files are read where nothing is built."""
+    """How model files are read when nothing is built."""
 
     tolerance: Tolerance = 0.0
     max_memory: MaxMemory = Limits.max_memory
@@ -113,21 +117,23 @@ class ReadConfig(WithLimits):
 class BuildConfig(WithLimits):
     """Everything that a build depends on.
 
-    Heads keep their order everywhere: in the file, its outputs and its reports. Each field is a key of the TOML file.
+    The order of the heads is kept everywhere: in the file, its outputs and its reports. Each field is a key of the TOML
+    file; ``docs/reference/settings.md`` lists all of them.
 
     Attributes:
         precision: One of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals.
-        algorithm: One of ``ALGORITHMS``; the others are baselines, which make int8 alone, in their own way.
-        equalize: Prepare the float network for int8 (``quantizing.prepare``).
-        ranges: How the ranges of activations are estimated (``quantizing.ranges``).
-        rounding: ``learnt`` from the calibration samples, to the ``nearest`` integer, or that and the mean error taken up
-            by the ``bias``.
-        refit: Learnt rounding makes up for the losses of earlier layers (``quantizing.refit``).
-        tolerance: How far apart weights may be that count as equal, relative to the largest of a tensor.
-        allow_code: Run code that a model file brings (Lambda layers, classes of its own).
-        inference_mode: Run what a file calls with ``training=True`` as at inference.
-        target: A device that the file must run on, one of ``targets.TARGETS``.
-        device: What ``edge-runtime benchmark --operators --json`` wrote on the board that mixed precision is planned for.
+        algorithm: One of ``ALGORITHMS``. All but the first are baselines and make int8 only.
+        equalize: Whether the float network is prepared for int8 (``quantizing.prepare``).
+        ranges: How the ranges of activations are estimated, one of ``ESTIMATES`` (``quantizing.ranges``).
+        rounding: How weights are rounded: ``learnt`` from the calibration samples, to the ``nearest`` integer, or
+            ``bias``: to the nearest integer, with the mean error added to the bias.
+        refit: Whether learnt rounding corrects the errors of earlier layers (``quantizing.refit``).
+        tolerance: Largest difference at which two weights count as equal, relative to the largest value of the tensor.
+        allow_code: Whether code in a model file may run (Lambda layers, custom classes).
+        inference_mode: Whether layers that a file calls with ``training=True`` run in inference mode.
+        target: The device that the file must run on, one of ``targets.TARGETS``.
+        device: The output of ``edge-runtime benchmark --operators --json`` on the board that mixed precision is planned
+            for.
     """
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]
@@ -183,14 +189,16 @@ class BuildConfig(WithLimits):
 
     def __post_init__(self) -> None:
         if not self.heads:
-            raise ConfigError("no heads: name at least one classifier, [heads.NAME] in the TOML or --head NAME=MODEL")
+            raise ConfigError(
+                "no heads; name at least one classifier: [heads.NAME] in the TOML file or --head NAME=MODEL"
+            )
         names = [head.name for head in self.heads]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"two heads are called {name!r}; every head needs a name of its own")
+                raise ConfigError(f"two heads are called {name!r}; expected a different name for each head")
         if self.algorithm != OWN and self.precision not in (AUTO, "int8"):
             raise ConfigError(
-                f"algorithm {self.algorithm} makes int8 alone, found precision {self.precision!r}; leave one of them out"
+                f"algorithm {self.algorithm} makes int8 only, found precision {self.precision!r}; leave one of them out"
             )
         if self.calibration_data is None:
             self._check_without_samples()
@@ -206,10 +214,10 @@ class BuildConfig(WithLimits):
         else:
             return
         free = f"; {', '.join(SAMPLE_FREE)} need none" if needs.startswith("precision") else ""
-        raise ConfigError(f"{needs} needs calibration_data, a folder of pictures like those to come{free}")
+        raise ConfigError(f"{needs} needs calibration_data, a folder of pictures like those of the device{free}")
 
     def as_possible(self) -> BuildConfig:
-        """Without calibration samples nothing is learnt from samples."""
+        """The same settings, with everything off that needs calibration samples where there are none."""
         if self.calibration_data is not None:
             return self
         joint = replace(self.joint, enabled=False)
@@ -221,7 +229,7 @@ class BuildConfig(WithLimits):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions to try, in this order."""
+        """The precisions to try, in order."""
         if self.algorithm != OWN:
             return PRECISIONS[:1]
         if self.precision != AUTO:
@@ -229,20 +237,33 @@ class BuildConfig(WithLimits):
         return SAMPLE_FREE if self.calibration_data is None else PRECISIONS
 
     def least_agreement(self, head: str) -> float:
-        """The agreement with its original that the head of this name must reach."""
+        """The agreement with its original, from 0 to 1, that this head must reach."""
         own = next(h.min_agreement for h in self.heads if h.name == head)
         return self.min_agreement if own is None else own
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
-        """Read ``path``; paths inside are relative to its folder. Raises ``ConfigError`` that names the keys."""
+        """Read the settings from a TOML file; paths in it are relative to its folder.
+
+        Raises:
+            ConfigError: The file cannot be read, or a setting is wrong. The message names every wrong key, one a line.
+        """
         return cls.from_document(read_document(Path(path)), Path(path))
 
     @classmethod
     def from_document(
         cls, document: Mapping[str, Any], path: Path | None = None, named: Callable[[str], str] = str
     ) -> BuildConfig:
-        """``document``: as a TOML file has it. ``path``: of that file. ``named``: how the user wrote a key."""
+        """Read the settings from a document as a TOML file has it.
+
+        Args:
+            document: Keys and values; tables are mappings.
+            path: The TOML file that the document comes from; None where it comes from options alone.
+            named: Gives a key as the user wrote it, for messages.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
         try:
             return read_settings(cls, document, folder=path and path.parent, named=named)
         except ConfigError as error:
@@ -253,7 +274,11 @@ class BuildConfig(WithLimits):
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The TOML file at ``path``. Raises ``ConfigError``."""
+    """Read the TOML file at ``path``.
+
+    Raises:
+        ConfigError: The file cannot be read or is not TOML.
+    """
     try:
         return tomllib.loads(read_file(path, MAX_CONFIG_FILE).decode("utf-8"))
     except OSError as error:

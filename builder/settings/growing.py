@@ -1,4 +1,4 @@
-"""What the user chose for a change of a finished file."""
+"""The settings of a change to a finished file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ from builder.support.places import report_folder
 
 @settings
 class GrowConfig(WithLimits):
-    """``file``: what is changed. ``output``: where the result goes, perhaps the same file.
+    """Everything that a change to a finished file depends on.
 
-    ``calibration_data``: pictures or texts that a new head is quantized with, and the joint list fitted again; without
-    ``verification_data`` a fifth of them is held out. ``head``: the new head.
+    Attributes:
+        file: The finished file.
+        output: Where the result is written; this may be the same file.
+        report: Folder of the report; None chooses one beside the output.
+        calibration_data: Samples with which a new head is quantized and the joint list is fitted again.
+        verification_data: Samples for verification; None holds out a fifth of ``calibration_data``.
+        head: The new head, if there is one.
     """
 
     file: SettingPath

@@ -20,7 +20,7 @@ Size = Annotated[tuple[int, int], SIZE]
 
 
 def _resize(value: Any, _: ValidationInfo) -> Any:
-    """A table, or its values in any order as an option has them: ``lanczos,crop``."""
+    """Read a table, or its values in any order as an option has them: ``lanczos,crop``."""
     if not isinstance(value, str):
         return value
     keys = {**dict.fromkeys(RESIZE_METHODS, "method"), **dict.fromkeys(RESIZE_FITS, "fit")}
@@ -32,7 +32,7 @@ def _resize(value: Any, _: ValidationInfo) -> Any:
 
 
 def _ngrams(value: Any, _: ValidationInfo) -> Any:
-    """A number stands for all up to it."""
+    """Read a list of lengths; a single number stands for all lengths up to it."""
     numbers = list(range(1, value + 1)) if type(value) is int and 0 < value <= MAX_NGRAM else value
     if numbers is None:
         return None
@@ -43,7 +43,7 @@ def _ngrams(value: Any, _: ValidationInfo) -> Any:
     return tuple(numbers)
 
 
-_RESIZE = Kind(f"a table {{method, antialias, fit}}, or some of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
+_RESIZE = Kind(f"a table {{method, antialias, fit}}, or any of {', '.join((*RESIZE_METHODS, *RESIZE_FITS))}", _resize)
 _NGRAMS = Kind(f"a number or a list of numbers up to {MAX_NGRAM}", _ngrams)
 _MethodName = Annotated[str, one_of(RESIZE_METHODS)]
 _FitName = Annotated[str, one_of(RESIZE_FITS)]
@@ -51,9 +51,9 @@ _FitName = Annotated[str, one_of(RESIZE_FITS)]
 
 @settings
 class ResizeConfig:
-    """How pictures were brought to the model's size when it was trained; as in ``edge_runtime.metadata.ImageInput``.
+    """How pictures were resized when the model was trained; the same fields as ``edge_runtime.metadata.ImageInput``.
 
-    None takes what the model files say; where they say nothing, bilinear, antialiased, stretched.
+    None means: as the model files say. Where they say nothing: bilinear, antialiased, stretched.
     """
 
     method: Annotated[_MethodName | None, Field(description="The filter.")] = None
@@ -63,17 +63,17 @@ class ResizeConfig:
     def __post_init__(self) -> None:
         if self.antialias is False and self.method not in (None, "nearest", "bilinear"):
             raise ValueError(
-                f"{self.method} without antialiasing is not what the device can do as TensorFlow does it; "
+                f"the device cannot compute {self.method} without antialiasing as TensorFlow does; "
                 "expected bilinear or nearest, or antialias = true"
             )
 
     def over(self, other: ResizeConfig) -> ResizeConfig:
-        """This, and ``other`` where it says nothing."""
+        """These settings; what is None is taken from ``other``."""
         found = {name: getattr(self, name) for name in ("method", "antialias", "fit")}
         return replace(other, **{name: value for name, value in found.items() if value is not None})
 
     def __str__(self) -> str:
-        """As an option and a TOML file take it: ``lanczos,crop``."""
+        """The text that an option and a TOML file accept: ``lanczos,crop``."""
         return ",".join(filter(None, (self.method, "no-antialias" if self.antialias is False else "", self.fit)))
 
 
@@ -86,15 +86,17 @@ class HeadConfig:
     """One classifier.
 
     Attributes:
-        name: Small letters, digits and _, beginning with a letter.
+        name: Lower-case letters, digits and _, beginning with a letter.
         model: The model file, archive or folder.
-        labels: A file with one label a line, or the labels themselves; None looks beside the model.
-        preprocessing: How pixels enter the model; None where its own first layers settle it.
-        activation: Of a model that gives bare logits ``softmax`` or ``sigmoid`` (each label for itself), or ``none``
-            where its values are probabilities already; None takes what the graph and the values say.
-        size: Height and width in pixels, of this head alone; None takes the build's.
-        resize: How its training pictures were resized; None takes the build's.
-        min_agreement: Least agreement with its original, from 0 to 1; None takes the build's.
+        labels: A file with one label on each line, or the labels themselves; None looks beside the model.
+        preprocessing: Input scaling of pixels 0..255; None where the model's first layers do it.
+        activation: For a model whose outputs are logits: ``softmax``, or ``sigmoid`` (each label on its own). ``none``:
+            its outputs are probabilities already. None decides by the graph and the values.
+        size: Height and width in pixels, of this head alone; None uses the size of the build.
+        resize: How its training pictures were resized; None uses the setting of the build.
+        min_agreement: Lowest accepted agreement with its original, from 0 to 1; None uses the setting of the build.
+        title: Name for people, in any script.
+        output_name: The output to use, where the model has several.
     """
 
     name: Annotated[str, Strict(), Field(exclude=True)]
@@ -131,11 +133,17 @@ _Side = Annotated[str, one_of(SIDES)]
 
 @settings
 class TextConfig:
-    """How texts become tokens where the models take the numbers of tokens; the settings are those of TextVectorization.
+    """How texts become tokens, for models that take token numbers; the settings of Keras's ``TextVectorization``.
 
-    ``vocabulary``: a file with one token a line, or what ``Tokenizer.to_json()`` gives, which says how a text is split.
-    ``padding``, ``truncating``, ``maxlen``: as in ``pad_sequences``; None: as Keras does unless told, and the length of
-    the models' input.
+    Attributes:
+        vocabulary: A file with one token on each line, or the output of ``Tokenizer.to_json()``, which also says how a
+            text is split.
+        standardize: One of ``edge_runtime.text.STANDARDIZE``; None does nothing.
+        split: One of ``edge_runtime.text.SPLIT``; None takes a text as one token.
+        ngrams: Lengths of the n-grams that are added as tokens.
+        padding: As in Keras's ``pad_sequences``, like ``truncating``; None is Keras's own default.
+        truncating: See ``padding``.
+        maxlen: Number of tokens of a text; None is the length of the models' input.
     """
 
     vocabulary: Annotated[

@@ -1,7 +1,7 @@
-"""How pixels 0..255 become what a network was trained on: an affine function of the channels.
+"""Input scaling: the affine function of the channels that turns pixels 0..255 into a network's input values.
 
-Knowing it as a function, rather than as layers, lets ``x/127.5 - 1`` outside a model equal the ``Rescaling`` inside
-another, and lets the file do it without arithmetic: quantization is an affine function too.
+It is kept as a function and not as layers. So ``x/127.5 - 1`` outside one model equals a ``Rescaling`` layer inside
+another, and the file needs no arithmetic for it: quantization is an affine function too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """``x[c] = scale[c] * pixel[order[c]] + offset[c]`` for the channels c of the network's input."""
+    """``x[c] = scale[c] * pixel[order[c]] + offset[c]`` for each channel c of the network's input.
+
+    Attributes:
+        scale: A factor for each channel.
+        offset: A summand for each channel.
+        order: The channel of the picture (RGB) that each channel of the input reads.
+    """
 
     scale: tuple[float, ...] = (1.0,) * CHANNELS
     offset: tuple[float, ...] = (0.0,) * CHANNELS
@@ -33,15 +39,19 @@ class PixelTransform:
         return len(self.order)
 
     def of(self, channels: int) -> PixelTransform:
-        """The same of pictures with ``channels``, 1 or 3. Raises ``ValueError`` where channels are not all alike."""
+        """The same transform for pictures with ``channels`` channels, 1 or 3.
+
+        Raises:
+            ValueError: The channels have different numbers or another order, so there is no such transform.
+        """
         if channels == self.channels:
             return self
         if self.order != tuple(range(self.channels)) or len({*self.scale}) > 1 or len({*self.offset}) > 1:
-            raise ValueError(f"{self} has numbers for three channels, and its pictures are greyscale; give one of each")
+            raise ValueError(f"{self} has numbers for three channels, found greyscale pictures; give one number of each")
         return PixelTransform(self.scale[:1] * channels, self.offset[:1] * channels, tuple(range(channels)))
 
     def then(self, scale: Any, offset: Any) -> PixelTransform:
-        """This transform followed by ``scale * x + offset``; scalars or one number a channel."""
+        """This transform followed by ``scale * x + offset``; each a scalar or one number for each channel."""
         scale, offset = (np.broadcast_to(np.asarray(v, np.float64).ravel(), self.channels) for v in (scale, offset))
         return PixelTransform(
             tuple(float(a * s) for a, s in zip(self.scale, scale, strict=True)),
@@ -50,32 +60,39 @@ class PixelTransform:
         )
 
     def followed_by(self, other: PixelTransform) -> PixelTransform:
-        """This transform, and ``other`` on what it gives."""
+        """This transform followed by ``other``."""
         scale, offset = (tuple(values[c] for c in other.order) for values in (self.scale, self.offset))
         swapped = PixelTransform(scale, offset, tuple(self.order[c] for c in other.order))
         return swapped.then(other.scale, other.offset)
 
     def before(self, whole: PixelTransform) -> PixelTransform:
-        """What follows this transform where the two together are ``whole``."""
+        """The transform that, after this one, gives ``whole``."""
         order = tuple(self.order.index(c) for c in whole.order)
         scale = tuple(w / self.scale[c] for w, c in zip(whole.scale, order, strict=True))
         offset = tuple(w - s * self.offset[c] for w, s, c in zip(whole.offset, scale, order, strict=True))
         return PixelTransform(scale, offset, order)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 (..., channels) from pixels 0..255 (..., channels), of colours in the order RGB."""
+        """Scale pixels.
+
+        Args:
+            pixels: (..., channels) of values 0..255; three channels are in the order RGB.
+
+        Returns:
+            float32 (..., channels), the input of the network.
+        """
         x = pixels[..., list(self.order)].astype(np.float32)
         return x * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
 
     @property
     def is_uniform(self) -> bool:
-        """One scale and one offset for all channels in their own order: what the quantization of a tensor can express."""
+        """Whether quantization can express it: one positive scale and one offset for all channels, in their own order."""
         plain = self.order == tuple(range(self.channels)) and self.scale[0] > 0
         return plain and all(len({_rounded(v) for v in values}) == 1 for values in (self.scale, self.offset))
 
     @property
     def identity(self) -> str:
-        """Equal for transforms that are equal as functions of the pixels, to six significant digits of their range."""
+        """A text that is equal for transforms that are equal as functions, to six significant digits of their range."""
         high = [a * 255 + b for a, b in zip(self.scale, self.offset, strict=True)]
         span = max(max(map(abs, high)), max(map(abs, self.offset)), 1e-12)
         ends = [[round(v / span, 6) + 0.0 for v in values] for values in (self.offset, high)]
@@ -91,7 +108,7 @@ class PixelTransform:
 
 
 def _written(values: tuple[float, ...]) -> str:
-    """One number where all channels have the same, else one for each in brackets."""
+    """One number where all channels have the same, otherwise one for each in brackets."""
     numbers = [f"{v:.6g}" for v in dict.fromkeys(values)]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
@@ -100,7 +117,7 @@ def _rounded(value: float) -> str:
     return f"{value:.5e}"
 
 
-# Names and numbers as in Keras's imagenet_utils.preprocess_input, and two that people use.
+# tf, torch and caffe: names and numbers of Keras's imagenet_utils.preprocess_input; raw and unit are common as well.
 PREPROCESSING = {
     "raw": PixelTransform(),
     "unit": PixelTransform().then(1 / 255, 0),
@@ -113,15 +130,21 @@ PREPROCESSING = {
 
 
 def named_preprocessing(channels: int) -> dict[str, PixelTransform]:
-    """Those of ``PREPROCESSING`` that pictures with ``channels`` can have."""
+    """The entries of ``PREPROCESSING`` that apply to pictures with ``channels`` channels, 1 or 3."""
     fits = {name: how for name, how in PREPROCESSING.items() if channels == CHANNELS or how.is_uniform}
     return {name: how.of(channels) for name, how in fits.items()}
 
 
 def parse_preprocessing(value: Any, where: str) -> PixelTransform:
-    """A name of ``PREPROCESSING``, a table ``{scale, offset}`` of numbers or lists of three, or a text SCALE,OFFSET.
+    """Read an input scaling.
 
-    Raises ``ConfigError``.
+    Args:
+        value: A name in ``PREPROCESSING``, a table ``{scale, offset}`` of numbers or lists of three numbers, or a text
+            ``SCALE,OFFSET``.
+        where: The key or option, for the message.
+
+    Raises:
+        ConfigError: It is none of these.
     """
     try:
         return _preprocessing(value)
@@ -130,7 +153,7 @@ def parse_preprocessing(value: Any, where: str) -> PixelTransform:
 
 
 def _preprocessing(value: Any) -> PixelTransform:
-    """Raises ``ValueError``, without a message where ``PREPROCESSING_WORDS`` say it."""
+    """Raises ``ValueError``, without a message where ``PREPROCESSING_WORDS`` is message enough."""
     if isinstance(value, str) and value in PREPROCESSING:
         return PREPROCESSING[value]
     if isinstance(value, str):
@@ -140,7 +163,7 @@ def _preprocessing(value: Any) -> PixelTransform:
         parts = [value.get("scale", 1.0), value.get("offset", 0.0)]
         if all(_is_number(v) or (isinstance(v, list) and len(v) == CHANNELS and all(map(_is_number, v))) for v in parts):
             if not np.all(np.asarray(parts[0])):
-                raise ValueError("a scale of 0 leaves nothing of the picture")
+                raise ValueError("expected a scale other than 0, which maps every pixel to one value")
             return PixelTransform().then(*parts)
     raise ValueError
 

@@ -1,4 +1,4 @@
-"""Kinds of settings: how a value is read, and what it must be in words; errors, options and reference say the same."""
+"""Kinds of settings: how a value is read, and its description in messages, in help texts and in the reference."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Kind:
-    """Stands in ``Annotated``. ``read``: from what a TOML file or an option has; raises ``ValueError``, without a message
-    where ``words`` say it. ``choices``: where only these can be.
+    """How one kind of value is read; used inside ``Annotated``.
+
+    Attributes:
+        words: What is expected, for messages.
+        read: Converts a value of a TOML file or an option. Raises ``ValueError``, without a message where ``words`` is
+            message enough.
+        choices: The valid values, where there are only these.
     """
 
     words: str
@@ -33,7 +38,13 @@ class Kind:
 
 
 def one_of(values: Sequence[str], *, none: str | None = None, former: Mapping[str, str] | None = None) -> Kind:
-    """``none``: the word for None, since TOML has no null. ``former``: names that earlier versions wrote."""
+    """A kind with these values only.
+
+    Args:
+        values: The valid values.
+        none: The word for None; TOML has no null.
+        former: Names that earlier versions wrote, and their names today.
+    """
     choices = tuple(values) if none is None else (none, *values)
 
     def read(value: Any, _: ValidationInfo) -> Any:
@@ -46,7 +57,7 @@ def one_of(values: Sequence[str], *, none: str | None = None, former: Mapping[st
 
 
 def _path(value: Any, info: ValidationInfo) -> Any:
-    """A text is relative to the folder of the TOML file that says it."""
+    """Read a path; it is relative to the folder of the TOML file that contains it."""
     if not isinstance(value, str):
         return value
     if "\0" in value:
@@ -56,7 +67,7 @@ def _path(value: Any, info: ValidationInfo) -> Any:
 
 
 def _size(value: Any, _: ValidationInfo) -> Any:
-    """A number for a square, [height, width], or either as an option has it: 224, or 224,320."""
+    """Read (height, width): a number for a square, [height, width], or either as an option has it: 224, or 224,320."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""How much a model file may ask of the machine that builds. It comes from anywhere; the user may raise it."""
+"""Limits on the resources that a model file may take while it is read and built: files may come from anyone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Steps = Annotated[int, Strict(), Field(ge=1, lt=1_000_000)]
 
 @settings
 class Limits:
-    """Attributes:
-    max_memory: For the activations of one model, in GB: above what EfficientNetV2-L needs at 480 pixels.
-    max_steps: Of all recurrent layers of one model together; each becomes operators of its own.
+    """The limits on one model.
+
+    Attributes:
+        max_memory: GB for its activations. The default is more than EfficientNetV2-L needs at 480 pixels.
+        max_steps: Steps of all its recurrent layers together; each step becomes separate operators.
     """
 
     max_memory: Gigabytes = 4.0

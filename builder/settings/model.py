@@ -1,4 +1,4 @@
-"""A frozen class of settings: what is wrong with a value is a ``ConfigError``, in Python as in a TOML file."""
+"""Frozen classes of settings: a wrong value raises ``ConfigError``, in Python as in a TOML file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Instance = TypeVar("Instance")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def settings(cls: Class) -> Class:
-    """A frozen dataclass with checked fields; a key that it does not have is an error."""
+    """Make ``cls`` a frozen dataclass with checked fields; an unknown key is an error."""
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
     checked, names = made.__init__, [f.name for f in fields(made)]
 
@@ -37,7 +37,17 @@ def settings(cls: Class) -> Class:
 def read_settings(
     cls: type[Instance], document: Any, *, folder: Path | None = None, named: Callable[[str], str] = str
 ) -> Instance:
-    """An instance of the class of settings ``cls``. Raises ``ConfigError`` with a line for each mistake."""
+    """Make an instance of a class of settings.
+
+    Args:
+        cls: The class, made by ``settings``.
+        document: Keys and values, as a TOML file has them.
+        folder: The folder that paths are relative to; None leaves them as they are.
+        named: Gives a key as the user wrote it, for messages.
+
+    Raises:
+        ConfigError: One or more settings are wrong; the message has a line for each.
+    """
     try:
         return TypeAdapter(cls).validate_python(document, context={"folder": folder})
     except ValidationError as error:

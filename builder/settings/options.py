@@ -1,4 +1,4 @@
-"""The settings that several commands have, each with its type and its description."""
+"""Settings that several commands share, each with its type and its description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builder.settings.limits import Gigabytes, Limits, Steps
 
 DEFAULT_MIN_AGREEMENT = 0.97
 ROUNDINGS = ("learnt", "bias", "nearest")
-MAX_TOLERANCE = 0.01  # beyond it weights are not the same rounded otherwise, but others
+MAX_TOLERANCE = 0.01  # rounding explains no larger difference: such weights are different
 
 MinAgreement = Annotated[Share, Field(description="Lowest accepted agreement of each head with its original.")]
 Samples = Annotated[
@@ -43,7 +43,7 @@ MaxSteps = Annotated[Steps, Field(description="Most steps of recurrent layers in
 
 
 class WithLimits:
-    """A class of settings that has the two of ``Limits``."""
+    """A class of settings with the two fields of ``Limits``."""
 
     max_memory: float
     max_steps: int

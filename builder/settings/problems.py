@@ -1,4 +1,4 @@
-"""Everything that is wrong with settings, found at once -> one ``ConfigError``, a line for each."""
+"""All errors in the settings -> one ``ConfigError`` with a line for each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ _SHOWN = 80  # characters of a value
 
 
 def config_error(error: ValidationError, cls: Any, written: Any = None, named: Callable[[str], str] = str) -> ConfigError:
-    """``cls``: the class of settings. ``written``: the document that was read, for the names in it. ``named``: how the
-    user wrote a key.
+    """The error that the user sees.
+
+    Args:
+        error: What pydantic found.
+        cls: The class of settings.
+        written: The document that was read; the names of its tables appear in the message.
+        named: Gives a key as the user wrote it.
     """
     lines = dict.fromkeys(_line(item, cls, written, named) for item in error.errors(include_url=False))
     return ConfigError("\n".join(list(lines)[:MAX_LINES]))
@@ -40,7 +45,7 @@ def _line(item: Mapping[str, Any], cls: Any, written: Any, named: Callable[[str]
 
 
 def _place(loc: Sequence[Any], cls: Any, written: Any) -> tuple[list[str], str, list[str]]:
-    """The key's parts, what is expected there, and the names that are known there."""
+    """The parts of the key, what is expected there, and the keys that are valid there."""
     place: list[str] = []
     expected, known, left = "settings", list(settings_of(cls)), list(loc)
     while left:
@@ -63,5 +68,5 @@ def _place(loc: Sequence[Any], cls: Any, written: Any) -> tuple[list[str], str, 
 def _shown(value: Any) -> str:
     try:
         return f"{value!r:.{_SHOWN}}"
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of too many digits"
+    except ValueError:  # Python does not print a number of more than 4,300 digits
+        return "a number with too many digits"

@@ -1,4 +1,4 @@
-"""What is known of each setting: the errors, the options of the commands and the reference are made from it."""
+"""The description of each setting, from which messages, command-line options and the reference pages are made."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from builder.settings.kinds import Kind
 
 @dataclass(frozen=True)
 class Setting:
-    """One key. ``expected``: what a value must be, in words. ``types``: what may stand there, without None.
+    """One key.
 
-    ``table``: the class of settings that stands behind it, if any; ``many``: tables with names of their own.
+    Attributes:
+        key: Its name in the TOML file.
+        help: Its description.
+        expected: What a value must be, in words.
+        default: The value without it; None where it is required.
+        required: Whether it must be given.
+        types: The types of its values, without None.
+        choices: The valid values, where there are only these.
+        table: The class of settings of its table, if it is one.
+        many: Whether it holds several tables, each with a name that the user chooses.
     """
 
     key: str
@@ -32,14 +41,14 @@ class Setting:
 
 
 def settings_of(cls: Any) -> dict[str, Setting]:
-    """Each key of a class of settings, in order; a field that is excluded stands elsewhere than in its table."""
+    """Each key of a class of settings, in order. A field marked ``exclude`` is no key of its table."""
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
     known = {key: found for key, found in cls.__pydantic_fields__.items() if not found.exclude}
     return {key: _setting(key, found, defaults[key]) for key, found in known.items()}
 
 
 def all_settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, Setting]]:
-    """The same with those of its tables, by their whole keys: ``resize.fit``, ``heads.NAME.model``."""
+    """Each key of a class and of its tables, with the whole key: ``resize.fit``, ``heads.NAME.model``."""
     for name, setting in settings_of(cls).items():
         yield prefix + name, setting
         if setting.table is not None:
@@ -53,7 +62,7 @@ def _setting(name: str, found: FieldInfo, default: Any) -> Setting:
     table = next((part for part in types_ if hasattr(part, "__pydantic_fields__")), None)
     expected = kind.words if kind else _words(types_, table, parts)
     many = get_origin(found.annotation) is tuple and table is not None
-    required = default is MISSING or (many and not default)  # none of them is an error of its own
+    required = default is MISSING or (many and not default)  # an empty list of heads has its own error
     return Setting(
         key=name,
         help=found.description or next((p.description for p in parts if isinstance(p, FieldInfo) and p.description), ""),
@@ -68,7 +77,7 @@ def _setting(name: str, found: FieldInfo, default: Any) -> Setting:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """The types and the metadata in an annotation, however they are wrapped."""
+    """The types and the metadata of an annotation, unwrapped."""
     if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
         for part in get_args(annotation):
             yield from _parts(part)

@@ -1,4 +1,4 @@
-"""Devices by name, and the interpreter that installs on each: what a file for it may ask for."""
+"""Devices by name, the interpreter that installs on each, and the TensorFlow Lite version that it has."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from builder.support.errors import TargetError
 
 @dataclass(frozen=True)
 class Target:
-    """``interpreter``: the package that installs there. ``runtime``: the TensorFlow Lite in it, (major, minor).
-    ``profile``: what operators cost there, one of ``boards.profile.names_built_in``; None: not known.
+    """One kind of device.
+
+    Attributes:
+        system: Its operating system or processor.
+        python: The versions of Python there.
+        interpreter: The interpreter package that installs there.
+        runtime: The version of TensorFlow Lite in that package, (major, minor).
+        profile: The operator times there, one of ``boards.profile.names_built_in``; None where they are not known.
     """
 
     system: str
@@ -20,7 +26,7 @@ class Target:
     profile: str | None = None
 
 
-# LiteRT counts anew since it left TensorFlow: ai-edge-litert 1.0 came after TensorFlow 2.17.
+# LiteRT has version numbers of its own since it left TensorFlow: ai-edge-litert 1.0 came after TensorFlow 2.17.
 _LITERT = (2, 18)
 TARGETS = {
     "trixie": Target("Raspberry Pi OS Trixie, 64 bit", "3.13", "ai-edge-litert 2.3.0", _LITERT),
@@ -35,7 +41,16 @@ TARGETS = {
 
 
 def check_target(name: str, min_runtime: tuple[int, int], newest: str) -> None:
-    """Raises ``TargetError`` where the interpreter of the device called ``name`` is older than a file needs."""
+    """Check that a file runs on a device.
+
+    Args:
+        name: A key of ``TARGETS``.
+        min_runtime: The oldest TensorFlow Lite that runs the file, (major, minor).
+        newest: The operator that needs it, for the message.
+
+    Raises:
+        TargetError: The interpreter of the device is older.
+    """
     target = TARGETS[name]
     if min_runtime > target.runtime:
         needed = ".".join(map(str, min_runtime))

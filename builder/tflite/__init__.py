@@ -1,4 +1,4 @@
-"""Everything that knows the TensorFlow Lite schema: subgraphs read, run, joined and written.
+"""Everything that knows the TensorFlow Lite schema: reads, runs, joins and writes subgraphs.
 
-In and out: ``Part``, one subgraph as plain data, and bytes. Read ``flatbuffer.py`` first.
+In and out: ``Part`` (one subgraph as plain data) and the bytes of files. Read ``flatbuffer.py`` first.
 """

@@ -1,7 +1,7 @@
 """The subgraph of all heads: from the seam to one tensor with the scores of every head, in their order.
 
-It has the tensor and operator tables of the end-to-end subgraph by offset, but for the backbone's operators, and one
-CONCATENATION behind them. So it costs a few bytes a head, and each score is the one that the head gives by itself.
+It refers by offset to the tables of the end-to-end subgraph: all its tensors, and the operators of the heads. One
+CONCATENATION follows. It therefore costs a few bytes for each head, and its scores equal those of each head alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Subgraph = tuple[list[int], list[int], dict[str, int], dict[str, int]]  # tensor
 
 
 def joining(heads: Mapping[str, Part]) -> Part:
-    """A part of one operator, from the scores of ``heads``, each (1, labels) and quantized alike, to all of them."""
+    """A part of one CONCATENATION: from the scores of ``heads``, each (1, labels) with equal scales, to all of them."""
     tensors = [head.tensors[head.outputs["scores"]] for head in heads.values()]
     whole = copy.copy(tensors[0])
     whole.name, whole.shape, whole.shapeSignature = ALL, [1, sum(int(t.shape[-1]) for t in tensors)], None
-    whole.buffer = 0  # what is computed has no content; the copy's number is one of another part's
+    whole.buffer = 0  # a computed tensor has no content; the number in the copy belongs to another part
     count = len(tensors)
     part = Part(ALL, 0, [*tensors, whole], [], dict(zip(heads, range(count), strict=True)), {"scores": count}, [], [None])
     options = "ConcatenationOptions", {"axis": 1}
@@ -39,8 +39,18 @@ def all_subgraph(
     seam: dict[str, int],
     scores: Sequence[int],
 ) -> Subgraph:
-    """``joined``: of ``joining``. ``tensors``, ``operators``: offsets of those of the end-to-end subgraph, of the latter
-    the heads' alone. ``seam``: where the tensors that the heads read are; ``scores``: where those of each head are.
+    """Write what the subgraph of all heads adds to the file.
+
+    Args:
+        writer: The file.
+        joined: What ``joining`` returned.
+        tensors: Offsets of the tensors of the end-to-end subgraph.
+        operators: Offsets of its operators without those of the backbone.
+        seam: Index of each tensor that the heads read, by name.
+        scores: Index of the scores of each head, in order.
+
+    Returns:
+        The subgraph: offsets of its tensors and operators, and its inputs and outputs.
     """
     alone: Any = joined.tensors[-1]
     made = writer.tensors(Part(ALL, 0, [alone], [], {}, {}, [], joined.buffers))

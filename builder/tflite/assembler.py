@@ -1,4 +1,4 @@
-"""A subgraph of float operators made by hand, without TensorFlow."""
+"""Builds a subgraph of float operators without TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Assembler:
-    """Adds operators to ``part`` one after the other; every method returns the index of the tensor it made.
+    """Adds operators to ``part`` in order. Methods return the index of the tensor that they made.
 
-    ``prefix``: of the names of its tensors.
+    Args:
+        prefix: First part of the names of its tensors.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -37,23 +38,23 @@ class Assembler:
         self._prefix = prefix
 
     def input(self, name: str, like: Any) -> int:
-        """An input with the type, shape and quantization of the tensor ``like``, whose table it has in the file."""
+        """Add an input for the tensor ``like``, with its type, shape and quantization; the file stores one table."""
         self.part.inputs[name] = self._append(like)
         return self.part.inputs[name]
 
     def source(self, name: str, shape: Sequence[int]) -> int:
-        """A float input of ``shape``, batch axis and all."""
+        """Add a float input of ``shape``, batch axis included."""
         self.part.inputs[name] = self._tensor(name, shape, np.dtype(np.float32))
         return self.part.inputs[name]
 
     def constant(self, values: np.ndarray, *, scale: float | None = None) -> int:
-        """``scale``: of int8 values."""
+        """Add a constant. ``scale``: the scale of int8 values."""
         index = self._tensor(f"constant_{len(self.part.tensors)}", values.shape, values.dtype, scale)
         self.part.set_constant(index, np.ascontiguousarray(values))
         return index
 
     def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], *, name: str | None = None) -> int:
-        """The float output, of ``shape``, of a new operator; -1 among ``inputs`` is an input left out."""
+        """Add an operator with one float output of ``shape``; -1 in ``inputs`` stands for an omitted input."""
         return self.operator(kind, inputs, [shape], _OPTIONS.get(kind), name=name)[0]
 
     def operator(
@@ -65,7 +66,10 @@ class Assembler:
         *,
         name: str | None = None,
     ) -> list[int]:
-        """The float outputs, of ``shapes``, of a new operator with settings of its own; see ``Part.operator``."""
+        """Add an operator with other settings than usual and one float output for each of ``shapes``.
+
+        See ``Part.operator``.
+        """
         name = name or f"{kind.lower()}_{len(self.part.tensors)}"
         names = [f"{name}_{i}" if i else name for i in range(len(shapes))]
         outputs = [self._tensor(own, shape, np.dtype(np.float32)) for own, shape in zip(names, shapes, strict=True)]
@@ -73,7 +77,7 @@ class Assembler:
         return outputs
 
     def real(self, tensor: int) -> int:
-        """The tensor in float, which it may be already."""
+        """The tensor in float: the tensor itself, or a new DEQUANTIZE of it."""
         own = self.part.tensors[tensor]
         return tensor if own.type == FLOAT32 else self.add("DEQUANTIZE", [tensor], own.shape)
 
@@ -81,7 +85,7 @@ class Assembler:
         return self.add("RESHAPE", [tensor, self.constant(np.array(shape, np.int32))], shape, name=name)
 
     def gather(self, tensor: int, indices: np.ndarray, *, name: str | None = None) -> int:
-        """Along axis 1 of a tensor (1, n): (1, *indices.shape)."""
+        """Gather along axis 1 of a tensor (1, n), which gives (1, *indices.shape)."""
         return self.add("GATHER", [tensor, self.constant(indices.astype(np.int32))], (1, *indices.shape), name=name)
 
     def _tensor(self, name: str, shape: Sequence[int], dtype: Any, scale: float | None = None) -> int:

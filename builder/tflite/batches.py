@@ -1,6 +1,6 @@
-"""Which operators take several samples at once, and how many.
+"""Which operators can run on a batch of samples, and how large the batch is.
 
-A converted network has a batch of 1. An operator that treats each sample by itself gives the same for a batch of more.
+A converted network has batch size 1. An operator that processes each sample independently gives the same in a batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from builder.tflite.flatbuffer import INT32, Part, dtype_of, operator_name
 from builder.tflite.parts import constant
 
-_BYTES = 1 << 24  # of an operator's activations in one batch: more does not fit the caches
+_BYTES = 1 << 24  # largest size of an operator's activations in one batch: more does not fit the caches
 _ALWAYS = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
     "QUANTIZE", "DEQUANTIZE", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "ELU", "GELU",
@@ -23,9 +23,7 @@ _BINARY = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE
 
 
 def batch_of(part: Part, op: Any, tensors: list[int], samples: int) -> int:
-    """How many of ``samples`` to give at once to ``op``, whose activation inputs are ``tensors``; 1 where it might mix
-    them.
-    """
+    """The batch size for ``op`` with activation inputs ``tensors``: up to ``samples``, or 1 if it may mix samples."""
     ends = [part.tensors[i] for i in (*tensors, *op.outputs)]
     if any(len(t.shape) < 2 or t.shape[0] != 1 for t in ends) or not _apart(part, op, tensors):
         return 1
@@ -34,14 +32,14 @@ def batch_of(part: Part, op: Any, tensors: list[int], samples: int) -> int:
 
 
 def batched(tensor: Any, batch: int) -> Any:
-    """A copy of the tensor's table for ``batch`` samples."""
+    """A copy of the tensor's table with batch size ``batch``."""
     own = copy.copy(tensor)
     own.shape, own.shapeSignature = [batch, *(int(n) for n in tensor.shape[1:])], None
     return own
 
 
 def reshaped(part: Part, op: Any, values: np.ndarray) -> np.ndarray | None:
-    """What a RESHAPE that keeps the batch makes of ``values`` (samples, ...); None for anything else."""
+    """The result of ``op`` on ``values`` (samples, ...) if it is a RESHAPE that keeps the batch axis; otherwise None."""
     if operator_name(part, op) != "RESHAPE" or len(op.outputs) != 1:
         return None
     read, made = ([int(n) for n in part.tensors[i].shape] for i in (op.inputs[0], op.outputs[0]))
@@ -49,7 +47,7 @@ def reshaped(part: Part, op: Any, values: np.ndarray) -> np.ndarray | None:
 
 
 def _apart(part: Part, op: Any, tensors: list[int]) -> bool:
-    """Does ``op`` treat each index of the first axis by itself?"""
+    """Whether ``op`` processes each index of the first axis independently."""
     kind, ranks = operator_name(part, op), {len(part.tensors[i].shape) for i in (*tensors, *op.outputs)}
     if kind in _ALWAYS:
         return True

@@ -1,6 +1,6 @@
 """TensorFlow Lite models as plain data: subgraphs with their tensors, operators and buffers.
 
-A part is one subgraph with what it needs. ``writer.py`` writes parts of several models into one file.
+A part is one subgraph with everything that it refers to. ``writer.py`` writes parts of several models into one file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_runtime.quantization import FLOAT, Quantization
 FLOAT16, FLOAT32, UINT8 = schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
 QUANTIZE = "QUANTIZE"
-NO_TENSOR = -1  # among an operator's inputs: one that is left out, as the bias of a layer without
+NO_TENSOR = -1  # stands for an omitted input of an operator, such as the bias of a layer without one
 VALID, NO_ACTIVATION = schema.Padding.VALID, schema.ActivationFunctionType.NONE
 _TYPES: dict[np.dtype, int] = {
     np.dtype(np.float16): FLOAT16,
@@ -33,25 +33,25 @@ _DTYPES = {code: dtype for dtype, code in _TYPES.items()}
 
 @dataclass
 class Part:
-    """One subgraph. ``operators`` refer to ``tensors`` by index, tensors to ``buffers``, operators to ``codes``."""
+    """One subgraph. Operators refer to tensors and codes by index, tensors to buffers."""
 
     name: str
     subgraph: int  # its index in the model it was read from
     tensors: list[Any]  # schema.TensorT
     operators: list[Any]  # schema.OperatorT
-    inputs: dict[str, int]  # the signature's name of each input -> tensor
+    inputs: dict[str, int]  # name of each input in the signature -> index of its tensor
     outputs: dict[str, int]
     codes: list[Any]  # schema.OperatorCodeT
     buffers: list[np.ndarray | None]
 
     def activations(self) -> list[int]:
-        """Indices of the float tensors that hold no constant and that are read, by an operator or from outside."""
+        """Indices of the float tensors that are not constant and that an operator reads or the part returns."""
         constant = (self.buffers[t.buffer] is not None for t in self.tensors)
         read = {*self.outputs.values(), *(i for op in self.operators for i in op.inputs)}
         return [i for i, c in enumerate(constant) if not c and i in read and self.tensors[i].type == FLOAT32]
 
     def set_constant(self, tensor: int, values: np.ndarray) -> None:
-        """New content for a constant tensor; others that shared its buffer keep theirs."""
+        """Replace the content of a constant tensor. Other tensors that share its buffer keep their content."""
         self.buffers.append(np.frombuffer(values.tobytes(), np.uint8))
         self.tensors[tensor].buffer = len(self.buffers) - 1
 
@@ -62,7 +62,14 @@ class Part:
         outputs: Sequence[int],
         options: tuple[str, Mapping[str, Any]] | None = None,
     ) -> Any:
-        """A new operator of the builtin ``kind``. ``options``: the schema's table of its settings, and the settings."""
+        """Make a builtin operator; the caller adds it to ``operators``.
+
+        Args:
+            kind: Name of the builtin, as ``CONV_2D``.
+            inputs: Indices of its input tensors; ``NO_TENSOR`` for an omitted one.
+            outputs: Indices of its output tensors.
+            options: Name of the schema's table of settings, and the settings; None for an operator without settings.
+        """
         op = schema.OperatorT()
         op.opcodeIndex = self._code_index(getattr(schema.BuiltinOperator, kind))
         op.inputs, op.outputs = list(inputs), list(outputs)
@@ -87,7 +94,7 @@ class Part:
 
 
 def read_parts(model: bytes) -> dict[str, Part]:
-    """Every signature of ``model`` as a part, by the signature's name."""
+    """Each signature of ``model`` as a part, by the name of the signature."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
     parts = {}
@@ -102,7 +109,7 @@ def read_parts(model: bytes) -> dict[str, Part]:
 
 
 def read_subgraphs(model: bytes) -> list[Part]:
-    """Every subgraph of ``model`` as a part; its inputs and outputs are called as their tensors."""
+    """Each subgraph of ``model`` as a part. Its inputs and outputs have the names of their tensors."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
     found = []
@@ -116,8 +123,8 @@ def read_subgraphs(model: bytes) -> list[Part]:
 
 
 def file_metadata(model: bytes) -> dict[str, bytes]:
-    """What other tools left in the file, by name."""
-    root, found = schema.Model.GetRootAs(model, 0), dict[str, bytes]()  # without its operators, which take the time
+    """The metadata entries of the file, by name. Raises ``IndexError`` where an entry refers to a missing buffer."""
+    root, found = schema.Model.GetRootAs(model, 0), dict[str, bytes]()  # without the operators, which are slow to read
     for entry in map(root.Metadata, range(root.MetadataLength())):
         if entry.Buffer() >= root.BuffersLength():
             raise IndexError(f"metadata in buffer {entry.Buffer()} of {root.BuffersLength()}")
@@ -131,23 +138,23 @@ _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).ite
 
 
 def code_key(code: Any) -> tuple[int, Any, int]:
-    """What tells operator codes apart: custom operators by their names."""
+    """The key by which operator codes differ; custom operators differ by name."""
     return code.builtinCode, code.customCode, code.version
 
 
 def tensor_name(tensor: Any) -> str:
-    """Bytes where the tensor was read from a file, text where its name was given since."""
+    """The name of a tensor, which is bytes where it was read from a file and text where it was set since."""
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
 
 
 def operator_name(part: Part, operator: Any) -> str:
-    """The builtin's name, as ``CONV_2D``."""
+    """The name of the builtin operator, as ``CONV_2D``."""
     name: str = _OPERATOR_NAMES[part.codes[operator.opcodeIndex].builtinCode]
     return name
 
 
 def settings_of(operator: Any) -> tuple[str, dict[str, Any]] | None:
-    """The schema's table of an operator's settings and the settings, as ``Part.operator`` takes them."""
+    """Name of the schema's table of settings and the settings, as ``Part.operator`` takes them; None without settings."""
     options = operator.builtinOptions
     if options is None:
         return None
@@ -156,12 +163,12 @@ def settings_of(operator: Any) -> tuple[str, dict[str, Any]] | None:
 
 
 def activation_code(name: str) -> int:
-    """The schema's number of a fused activation called as ``RELU6``."""
+    """The number in the schema of a fused activation, by its name, as ``RELU6``."""
     return int(getattr(schema.ActivationFunctionType, name))
 
 
 def activation_name(code: int) -> str:
-    """The reverse of ``activation_code``."""
+    """The name of a fused activation, by its number in the schema."""
     return str(_ACTIVATION_NAMES[code])
 
 
@@ -169,7 +176,7 @@ _ACTIVATION_NAMES = {c: name for name, c in vars(schema.ActivationFunctionType).
 
 
 def fused_activation(operator: Any) -> str:
-    """What a layer, an addition or a pool does to its result, as ``RELU6``; ``NONE`` is nothing."""
+    """The fused activation of a layer, an addition or a pool, as ``RELU6``; ``NONE`` where it has none."""
     return activation_name(operator.builtinOptions.fusedActivationFunction)
 
 
@@ -177,13 +184,13 @@ _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if n
 
 
 def type_name(tensor: Any) -> str:
-    """As ``float32``."""
+    """The name of the tensor's type, as ``float32``."""
     name: str = _TYPE_NAMES[tensor.type]
     return name.lower()
 
 
 def plain_tensor(name: str, shape: Sequence[int], dtype: Any, *, scale: float | None = None, zero_point: int = 0) -> Any:
-    """A tensor of numpy's ``dtype``; ``scale``, ``zero_point``: of integers that stand for real numbers."""
+    """Make a tensor of a numpy ``dtype``. ``scale``, ``zero_point``: its quantization; ``scale`` None: not quantized."""
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.type = name, [int(n) for n in shape], _TYPES[np.dtype(dtype)]
     if scale is not None:
@@ -193,45 +200,45 @@ def plain_tensor(name: str, shape: Sequence[int], dtype: Any, *, scale: float | 
 
 
 def scale_and_zero_point(tensor: Any) -> tuple[float, int]:
-    """Of a tensor that is quantized as a whole."""
+    """The scale and zero point of a tensor that is quantized per tensor."""
     return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
 
 
 def is_per_channel(tensor: Any) -> bool:
-    """Has each channel of the tensor a scale of its own?"""
+    """Whether the tensor is quantized per channel."""
     scale = None if tensor.quantization is None else tensor.quantization.scale
     return scale is not None and len(scale) > 1
 
 
 def dtype_of(tensor: Any) -> np.dtype:
-    """numpy's dtype of the tensor's elements."""
+    """The numpy dtype of the tensor."""
     return _DTYPES[tensor.type]
 
 
 def quantization(tensor: Any) -> Quantization:
-    """Of a tensor that is quantized as a whole, or float."""
+    """The quantization of a tensor that is quantized per tensor or float."""
     return FLOAT if tensor.type == FLOAT32 else Quantization(*scale_and_zero_point(tensor), dtype_of(tensor))
 
 
 def is_quantity(tensor: Any) -> bool:
-    """Does the tensor hold real numbers, or integers that stand for such? Tokens and indices are none."""
+    """Whether the tensor holds real numbers, in float or quantized; tokens and indices are integers of their own."""
     quantized = tensor.quantization is not None and tensor.quantization.scale is not None
     return bool(tensor.type in (FLOAT16, FLOAT32) or (tensor.type in (INT8, UINT8, INT16) and quantized))
 
 
 def set_quantization(tensor: Any, chosen: Quantization) -> None:
-    """One scale and zero point for the whole tensor."""
+    """Set one scale and zero point for the whole tensor."""
     tensor.quantization.scale, tensor.quantization.zeroPoint = [chosen.scale], [chosen.zero_point]
 
 
 def set_limits(tensor: Any, low: float, high: float) -> None:
-    """The least and the greatest value of an activation, as a calibrated file has them."""
+    """Set the range of an activation: its minimum and maximum, as a calibrated file stores them."""
     tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.min, tensor.quantization.max = [low], [high]
 
 
 def _content(buffer: Any, model: bytes) -> np.ndarray | None:
-    """A buffer's bytes, which lie inside the flatbuffer or, in files of some tools, behind it at ``offset``."""
+    """The content of a buffer, inside the flatbuffer or, in the files of some tools, behind it at ``offset``."""
     if buffer.offset > 1:
         return np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
     return None if buffer.data is None else np.asarray(buffer.data, np.uint8)

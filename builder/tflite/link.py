@@ -18,15 +18,22 @@ from builder.tflite.writer import Writer
 from edge_runtime.metadata import ALL, BACKBONE, END_TO_END, FEATURES, JOINT, SeamTensor
 from edge_runtime.quantization import Quantization
 
-JOINT_SEAM = "/features"  # among the inputs of a joint part, the others of which are called as the heads
+JOINT_SEAM = "/features"  # an input of the joint part; its other inputs have the names of the heads
 
 
 @dataclass(frozen=True)
 class LinkedModel:
-    """``model``: the flatbuffer. ``backbone_bytes``, ``head_bytes``, ``joint_bytes``: what each part adds to it, weights
-    included; the joint subgraph shares those of the heads. ``seam``: the tensors between backbone and heads. ``scores``:
-    how those of every head are quantized. ``min_runtime``: the oldest TensorFlow Lite, (major, minor), that runs the
-    file, for the sake of ``newest``.
+    """The linked model.
+
+    Attributes:
+        model: The flatbuffer.
+        backbone_bytes: Bytes that the backbone adds to it, weights included.
+        head_bytes: Bytes that each head adds, by name.
+        seam: The tensors between backbone and heads.
+        scores: Quantization of the scores, the same for all heads.
+        min_runtime: The oldest TensorFlow Lite that runs the file, (major, minor).
+        newest: The operator that needs ``min_runtime``.
+        joint_bytes: Bytes that the joint list adds; it shares the weights of the heads. 0 without a joint list.
     """
 
     model: bytes
@@ -40,12 +47,19 @@ class LinkedModel:
 
 
 def link(parts: Mapping[str, Part], joint: Part | None = None) -> LinkedModel:
-    """One model with ``serving_default`` as subgraph 0, then ``backbone``, then the heads in the order of ``parts``, then
-    ``all``: from the seam to the scores of all heads in one tensor. It is left out beside a head of that name.
+    """Link a backbone and heads into one model.
 
-    ``joint``: reads ``JOINT_SEAM`` and, by the name of its head, what each head's last operator reads; it comes last.
-    Requires the backbone as the device feeds it (``front.take_pixels``) and one type, shape, scale and zero point on both
-    sides of the seam. Raises ``ConversionError``.
+    Its subgraphs are ``serving_default`` (subgraph 0), ``backbone``, the heads in the order of ``parts``, and ``all``:
+    from the seam to the scores of all heads in one tensor. ``all`` is omitted where a head has that name.
+
+    Args:
+        parts: The backbone with a uint8 input (``pixel_input.take_pixels``), and the heads, by name.
+        joint: The joint list, which becomes the last subgraph. It reads ``JOINT_SEAM`` and, by the name of each head,
+            the input of the last operator of that head.
+
+    Raises:
+        ConversionError: Type, shape, scale or zero point differ on the two sides of the seam, or the scores of the heads
+            have different scales.
     """
     backbone = with_names(with_versions(parts[BACKBONE]))
     heads = {name: with_names(with_versions(part)) for name, part in parts.items() if name != BACKBONE}
@@ -101,7 +115,7 @@ class _Linker:
         self.parts.append(part)
 
     def add_all(self) -> None:
-        """From the seam to the scores of all heads; to be added after the last head."""
+        """Add the subgraph from the seam to the scores of all heads. Requires that all heads have been added."""
         read = {name for part in self._heads.values() for name in part.inputs}
         seam = {name: i for name, i in self._backbone.outputs.items() if name in read}
         operators, scores = self._operators[len(self._backbone.operators) :], list(self._outputs.values())
@@ -110,7 +124,7 @@ class _Linker:
         self.parts.append(part)
 
     def add_joint(self, part: Part) -> None:
-        """The joint list, which reads features and the logits of every head; to be added last."""
+        """Add the joint list, which reads the features and the logits of every head. Requires that it is added last."""
         before = self._writer.size
         own = [t for i, t in enumerate(part.tensors) if i not in part.inputs.values()]
         made = self._writer.tensors(replace(part, tensors=own))
@@ -124,7 +138,7 @@ class _Linker:
         self.parts.append(part)
 
     def _joint_subgraph(self, joint: Part, made: list[int]) -> Subgraph:
-        """It takes the seam: every head up to its logits, then ``joint``, whose own tensors are at ``made``."""
+        """The subgraph from the seam through every head up to its logits, then ``joint`` with the tensors ``made``."""
         inputs = {name: i for i, name in enumerate(self._backbone.outputs)}
         tensors = [self._subgraphs[BACKBONE][0][i] for i in self._backbone.outputs.values()]
         operators: list[int] = []
@@ -146,9 +160,9 @@ class _Linker:
 
 
 def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
-    """A model of one subgraph, and the oldest TensorFlow Lite that runs it.
+    """A model of one subgraph, and the oldest TensorFlow Lite that runs it, (major, minor).
 
-    The subgraph has two names, ``serving_default`` and ``backbone``: without heads the features are all there is.
+    The subgraph has two signatures, ``serving_default`` and ``backbone``: without heads the features are its only output.
     """
     part, writer = with_names(with_versions(backbone)), Writer()
     writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
@@ -157,7 +171,7 @@ def backbone_alone(backbone: Part) -> tuple[bytes, Version]:
 
 
 def unlink(model: bytes, heads: Collection[str]) -> tuple[dict[str, Part], Part | None]:
-    """Backbone and ``heads`` of a file, in its order, and its joint part: what ``link`` makes the same file of again."""
+    """The reverse of ``link``: backbone and ``heads`` of a file, in its order, and its joint part if it has one."""
     found = read_parts(model)
     parts = {name: part for name, part in found.items() if name == BACKBONE or name in heads}
     own = {name: part for name, part in parts.items() if name != BACKBONE}
@@ -165,7 +179,7 @@ def unlink(model: bytes, heads: Collection[str]) -> tuple[dict[str, Part], Part 
 
 
 def _joint_alone(whole: Part, heads: Mapping[str, Part]) -> Part:
-    """The end of the joint subgraph, behind the seam and the heads' logits: what ``_Linker.add_joint`` was given."""
+    """The last part of the joint subgraph, after the logits of the heads: the part that ``_Linker.add_joint`` took."""
     start, operators, sources = len(whole.inputs), 0, {JOINT_SEAM: whole.inputs[FEATURES]}
     for name, part in heads.items():
         sources[name] = _places(part, whole.inputs, start)[logits_tensor(part)]
@@ -186,18 +200,18 @@ def _joint_alone(whole: Part, heads: Mapping[str, Part]) -> Part:
 
 
 def logits_tensor(head: Part) -> int:
-    """The index of what the last operator of a head reads."""
+    """The index of the tensor that the last operator of a head reads."""
     index: int = head.operators[-1].inputs[0]
     return index
 
 
 def _without_inputs(tensors: Sequence[int], part: Part) -> list[int]:
-    """Of the offsets of a part's tensors, those of what the part itself makes or holds."""
+    """The offsets of a part's tensors without those of its inputs."""
     return [t for i, t in enumerate(tensors) if i not in part.inputs.values()]
 
 
 def _joint_places(joint: Part, sources: Mapping[str, int], start: int) -> dict[int, int]:
-    """Where the tensors of ``joint`` are: its inputs at ``sources``, the others from ``start`` on."""
+    """The index in the subgraph of each tensor of ``joint``: its inputs at ``sources``, the others from ``start`` on."""
     places = {index: sources[name] for name, index in joint.inputs.items()}
     made = [i for i in range(len(joint.tensors)) if i not in places]
     return {**places, **{i: start + n for n, i in enumerate(made)}}
@@ -222,7 +236,7 @@ def _check_seam(backbone: Part, heads: Mapping[str, Part]) -> None:
 
 
 def _places(part: Part, seam: Mapping[str, int], start: int) -> dict[int, int]:
-    """Where a head's tensors are in a subgraph that already has ``start`` of them; what it reads is there as ``seam``."""
+    """The index of each tensor of a head in a subgraph that has ``start`` tensors; its inputs are at ``seam``."""
     places = {i: seam[name] for name, i in part.inputs.items()}
     own = [i for i in range(len(part.tensors)) if i not in places]
     return {**places, **{i: start + k for k, i in enumerate(own)}}

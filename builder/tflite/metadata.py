@@ -1,7 +1,7 @@
-"""TFLite metadata: what other clients read of a model's pictures and labels. The one place that knows its schema.
+"""TFLite metadata, from which other clients read a model's input scaling and labels. Only this module knows its schema.
 
-A flatbuffer of its own (``metadata_schema.fbs``, identifier ``M001``) in a buffer of the model; the label files are zip
-members behind the model. Fields are written by their numbers in the schema, in the order in which it declares them.
+It is a separate flatbuffer (``metadata_schema.fbs``, identifier ``M001``) in a buffer of the model. The label files are
+zip members behind the model. Fields are numbered in the order in which the schema declares them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,24 @@ import flatbuffers.packer
 import numpy as np
 from flatbuffers.table import Table
 
-BUFFER_NAME = "TFLITE_METADATA"  # under which the model names the buffer
+BUFFER_NAME = "TFLITE_METADATA"  # name of the buffer in the model
 _CHANNELS = 3
 _IDENTIFIER = b"M001"
-_PARSER_VERSION = "1.0.0"  # the first one knows every field used here
+_PARSER_VERSION = "1.0.0"  # the first version has every field used here
 _RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 1, 2, 1, 2  # of the schema's enums and unions
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The input. ``mean``, ``std``: what normalisation (pixel - mean) / std the tensor's quantization undoes."""
+    """The input.
+
+    Attributes:
+        name: Its name.
+        height: In pixels.
+        width: In pixels.
+        mean: Mean of the normalization (pixel - mean) / std that the quantization of the tensor reverses.
+        std: Standard deviation of the same.
+    """
 
     name: str
     height: int
@@ -36,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scores:
-    """One output, (1, labels). ``labels_file``: the zip member with a label a line."""
+    """One output, (1, labels). ``labels_file``: name of the zip member with one label on each line."""
 
     name: str
     description: str
@@ -45,7 +53,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class _Byte:
-    """A number that the schema keeps in one byte: an enum's value or a union's type."""
+    """A number that the schema stores in one byte: the value of an enum or the type of a union."""
 
     value: int
 
@@ -54,7 +62,7 @@ Fields = Mapping[int, Any]  # number of the field -> text, whole number, _Byte, 
 
 
 def model_metadata(name: str, description: str, picture: Picture, outputs: Sequence[Scores]) -> bytes:
-    """The content of the buffer ``BUFFER_NAME``. The outputs are in the order of the subgraph's."""
+    """The content of the buffer ``BUFFER_NAME``. ``outputs``: in the order of the outputs of the subgraph."""
     subgraph = {2: [_picture(picture)], 3: [_scores(output) for output in outputs]}
     builder = flatbuffers.Builder(1024)
     root = _table(builder, {0: name, 1: description, 3: [subgraph], 7: _PARSER_VERSION})
@@ -85,7 +93,7 @@ def _scores(scores: Scores) -> Fields:
 
 
 def _table(builder: Any, fields: Fields) -> int:
-    """Offset of a table; what it refers to is written first, as flatbuffers must."""
+    """Write a table and return its offset. Flatbuffers require that what it refers to is written first."""
     offsets = {number: _reference(builder, value) for number, value in fields.items() if not _is_inline(value)}
     builder.StartObject(max(fields) + 1)
     for number, value in fields.items():
@@ -118,9 +126,11 @@ def _reference(builder: Any, value: Any) -> int:
 
 @dataclass(frozen=True)
 class Told:
-    """What a model says of itself. ``normalization``: (mean, std), one number or one for each channel, of
-    (pixel - mean) / std; None where it says nothing. ``label_files``: zip members with the labels of its one output, that
-    without a language first, then English.
+    """What the metadata of a model says.
+
+    Attributes:
+        normalization: (mean, std) of (pixel - mean) / std, each one number or one for each channel; None if missing.
+        label_files: Zip members with the labels of its one output: first without a language, then English.
     """
 
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
@@ -128,7 +138,7 @@ class Told:
 
 
 def read_model_metadata(content: bytes) -> Told | None:
-    """The reverse, whoever wrote it; None of what is damaged or something else."""
+    """Read the metadata of a model, whichever tool wrote it; None where it is damaged or of another kind."""
     try:
         if content[4:8] != _IDENTIFIER:
             return None
@@ -145,7 +155,7 @@ def read_model_metadata(content: bytes) -> Told | None:
 
 
 def _place(table: Any, number: int) -> int:
-    """Where a field lies in the buffer; 0 where it is left out."""
+    """The position of a field in the buffer; 0 where it is missing."""
     offset = int(table.Offset(4 + 2 * number))
     return offset and int(table.Pos) + offset
 

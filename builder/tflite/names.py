@@ -1,6 +1,6 @@
-"""Tensors called as the layers that make them, as a person who opens the file in Netron knows them.
+"""Names tensors after the layers that make them, for readers who open the file in Netron.
 
-Converter and quantizer leave names such as ``backbone/stem_relu_1/Relu6``, which is the bias of a convolution.
+Converter and quantizer leave misleading names: ``backbone/stem_relu_1/Relu6`` can be the bias of a convolution.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from builder.tflite.flatbuffer import Part, operator_name, tensor_name
 
-# What an operator's constant inputs are, by their places.
+# The roles of an operator's constant inputs, by position.
 _WEIGHTS = {1: "kernel", 2: "bias"}
 _CONSTANTS: dict[str, dict[int, str]] = {
     "CONV_2D": _WEIGHTS, "DEPTHWISE_CONV_2D": _WEIGHTS, "FULLY_CONNECTED": _WEIGHTS, "MEAN": {1: "axes"},
@@ -20,9 +20,9 @@ _CONSTANTS: dict[str, dict[int, str]] = {
 
 
 def with_names(part: Part) -> Part:
-    """``part`` with tensors called ``<part>/<layer>`` and constants ``<part>/<layer>/kernel``, each name once.
+    """``part`` with unique names: tensors ``<part>/<layer>`` and constants ``<part>/<layer>/kernel``.
 
-    What a signature takes and gives keeps its name. Names that this gave are left as they are.
+    Inputs and outputs of the signature keep their names. Applying it twice changes nothing.
     """
     names = {i: tensor_name(part.tensors[i]) for i in (*part.inputs.values(), *part.outputs.values())}
     taken = set(names.values())
@@ -37,7 +37,7 @@ def with_names(part: Part) -> Part:
             give(i, _layer(tensor_name(part.tensors[i])))
         roles = _CONSTANTS.get(operator_name(part, op), {})
         for place, i in enumerate(op.inputs):
-            if i >= 0:  # what an operator made has its name already
+            if i >= 0:  # ``give`` skips the outputs of earlier operators, which have their names
                 give(i, f"{names[op.outputs[0]]}/{roles.get(place, 'constant')}")
     tensors = [copy.copy(tensor) for tensor in part.tensors]
     for i, name in names.items():
@@ -46,7 +46,7 @@ def with_names(part: Part) -> Part:
 
 
 def _layer(name: str) -> str:
-    """Without the operation inside the layer: ``backbone/stem_1/convolution`` -> ``backbone/stem_1``."""
+    """The name without the operation inside the layer: ``backbone/stem_1/convolution`` -> ``backbone/stem_1``."""
     return "/".join(name.split("/")[:2])
 
 

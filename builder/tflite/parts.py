@@ -1,4 +1,4 @@
-"""Reading and pruning one subgraph: its constants, its names, which operator makes what."""
+"""Reading and pruning one subgraph: its constants, its names, and the operators that make a tensor."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 
 from builder.tflite.flatbuffer import INT32, NO_TENSOR, Part, quantization, tensor_name
 
-Range = tuple[float, float]  # least and greatest value
+Range = tuple[float, float]  # minimum and maximum
 
 
 def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
-    """float32 of ``values`` of ``tensor``, which may be float already."""
+    """``values`` of ``tensor`` as float32; values of a float tensor stay as they are."""
     return quantization(part.tensors[tensor]).dequantize(values)
 
 
 def as_held(tensor: Any, values: np.ndarray) -> np.ndarray:
-    """``values`` as the tensor holds them: quantized, unless they are numbers of tokens."""
+    """``values`` in the type of the tensor: quantized, unless they are token numbers."""
     return values if tensor.type == INT32 else quantization(tensor).quantize(values)
 
 
 def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
-    """A constant tensor's content in its shape; None for an activation, and for an input that is left out."""
+    """The content of a constant tensor in its shape; None for an activation and for an omitted input."""
     if tensor == NO_TENSOR:
         return None
     content = part.buffers[part.tensors[tensor].buffer]
@@ -33,12 +33,12 @@ def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
 
 
 def is_constant(part: Part, tensor: int) -> bool:
-    """Does the file hold its content?"""
+    """Whether the tensor is a constant, so that the file holds its content."""
     return tensor != NO_TENSOR and part.buffers[part.tensors[tensor].buffer] is not None
 
 
 def constant_operators(part: Part) -> list[Any]:
-    """The operators that read constants alone, as those that unpack weights."""
+    """The operators that read only constants, such as those that unpack weights."""
     return [op for op in part.operators if all(i < 0 or is_constant(part, i) for i in op.inputs)]
 
 
@@ -49,13 +49,13 @@ def makers(part: Part, op: Any, given: Collection[int] = ()) -> list[Any]:
 
 
 def names(part: Part) -> Iterator[tuple[str, int]]:
-    """(name, index) of every tensor, as the file had it."""
+    """(name, index) of every tensor."""
     for i, tensor in enumerate(part.tensors):
         yield tensor_name(tensor), i
 
 
 def without_unused(part: Part) -> Part:
-    """Operators that nothing reads are dropped, and tensors that nothing names."""
+    """``part`` without operators whose outputs nothing reads, and without tensors that nothing refers to."""
     wanted, kept = set(part.outputs.values()), list[Any]()
     for op in reversed(part.operators):
         if wanted.intersection(op.outputs):

@@ -1,4 +1,4 @@
-"""uint8 pixels in front of a backbone of any precision: what enters the file never changes."""
+"""A uint8 input in front of a backbone of any precision: the input of a file does not depend on its precision."""
 
 from __future__ import annotations
 
@@ -9,21 +9,36 @@ from typing import Any
 import numpy as np
 
 from builder.support.errors import ConversionError
-from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, QUANTIZE, UINT8, Part, plain_tensor, scale_and_zero_point
+from builder.tflite.flatbuffer import (
+    FLOAT32,
+    INT8,
+    INT16,
+    QUANTIZE,
+    UINT8,
+    Part,
+    plain_tensor,
+    scale_and_zero_point,
+    type_name,
+)
 from builder.tflite.parts import Range
 from edge_runtime.metadata import BACKBONE
 
 _STEPS = 255
-_WHOLE = 1e-4  # of a step; nearer to an integer than this, a zero point is one
+_WHOLE = 1e-4  # of a step: a zero point that is nearer to an integer is taken as that integer
 
 
 def take_pixels(backbone: Part, span: Range | None) -> Part:
-    """A copy of the backbone with a uint8 ``image`` in front. ``span``: what pixels 0 and 255 stand for; None of a
-    backbone that takes tokens, which stays as it is.
+    """A copy of the backbone with a uint8 input ``image`` in front.
 
-    int8: a QUANTIZE that subtracts 128. Float: a DEQUANTIZE, and an ADD where 0 lies between two pixels. int16: a
-    QUANTIZE behind those, since interpreters up to TensorFlow Lite 2.14 have none from 8 bits to 16. Raises
-    ``ConversionError``.
+    int8: a QUANTIZE that subtracts 128. Float: a DEQUANTIZE, and an ADD where 0 is not the value of a pixel. int16: a
+    QUANTIZE after those, because interpreters up to TensorFlow Lite 2.14 cannot quantize from 8 to 16 bits.
+
+    Args:
+        backbone: The backbone in any precision.
+        span: The real values of the pixels 0 and 255; None for a backbone that takes tokens, which is returned as it is.
+
+    Raises:
+        ConversionError: The input of the backbone has another type.
     """
     if span is None:
         return backbone
@@ -46,11 +61,11 @@ def take_pixels(backbone: Part, span: Range | None) -> Part:
         real = _append(backbone, "image_float", image.shape, np.float32)
         pixels, operators = _in_float(backbone, real, span)
         return _put_in_front(backbone, pixels, [*operators, backbone.operator(QUANTIZE, [real], [index])])
-    raise ConversionError(f"the backbone's input is of type {image.type}; nothing was linked")
+    raise ConversionError(f"input of the backbone: expected int8, int16, float32 or uint8, found {type_name(image)}")
 
 
 def _in_float(part: Part, target: int, span: Range) -> tuple[int, list[Any]]:
-    """A uint8 tensor, and the operators that make the float tensor ``target`` of it."""
+    """A new uint8 tensor, and the operators that compute the float tensor ``target`` from it."""
     low, scale = span[0], (span[1] - span[0]) / _STEPS
     shape, zero_point = part.tensors[target].shape, -low / scale
     if abs(zero_point - round(zero_point)) < _WHOLE and 0 <= round(zero_point) <= _STEPS:

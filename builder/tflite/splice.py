@@ -1,4 +1,4 @@
-"""Two precisions in one subgraph: some operators of a part are taken from a second one, converted at the conversions."""
+"""Two precisions in one subgraph: some operators come from a second part, with conversions where the two meet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from builder.tflite.parts import makers, names, without_unused
 
 
 def result_name(part: Part, op: Any) -> str:
-    """What an operator is called here: the name of its first output."""
+    """The name by which operators are matched: that of the first output."""
     return tensor_name(part.tensors[op.outputs[0]])
 
 
 def splice(base: Part, second: Part, chosen: Collection[str]) -> Part:
-    """``base`` with the operators whose ``result_name`` is among ``chosen`` as ``second`` has them.
+    """``base`` with the operators whose ``result_name`` is in ``chosen`` taken from ``second``.
 
-    Requires both to be made from one float part, so that tensors of one name are one tensor. Where a tensor of one is
-    read by an operator of the other, a QUANTIZE or DEQUANTIZE stands between; inputs and outputs stay those of ``base``.
+    Requires that both parts were made from one float part, so that tensors of equal names correspond. Where an operator
+    of one part reads a tensor of the other, a QUANTIZE or DEQUANTIZE is inserted. Inputs and outputs are those of
+    ``base``.
     """
     both = _Both(base, second)
     for op in base.operators:
@@ -35,7 +36,7 @@ def splice(base: Part, second: Part, chosen: Collection[str]) -> Part:
 
 
 class _Both:
-    """The tensors of both parts in one, those of the second behind; operators are added in order."""
+    """One part with the tensors of both, those of the second after those of the base; operators are added in order."""
 
     def __init__(self, base: Part, second: Part) -> None:
         moved, self._shift = copy.deepcopy(second.tensors), len(base.tensors)
@@ -59,13 +60,13 @@ class _Both:
         self._ready = set(base.inputs.values())
 
     def take(self, op: Any) -> None:
-        """An operator of the base."""
+        """Add an operator of the base."""
         for index in op.inputs:
             self.bring(index)
         self._append(op)
 
     def take_from_second(self, op: Any) -> None:
-        """With the operators that unpack its constants."""
+        """Add an operator of the second part, with the operators that unpack its constants."""
         for maker in makers(self._second, op):
             if all(self._second.buffers[self._second.tensors[i].buffer] is not None for i in maker.inputs):
                 self._append(self._moved(maker))
@@ -75,7 +76,7 @@ class _Both:
         self._append(own)
 
     def bring(self, index: int) -> None:
-        """Have the tensor, converted from the other precision if only that is there."""
+        """Make the tensor available; convert it from the other precision where only that has been computed."""
         if index not in self._variable or index in self._ready:
             return
         kind = "DEQUANTIZE" if self.part.tensors[index].type == FLOAT32 else QUANTIZE

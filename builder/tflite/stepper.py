@@ -1,7 +1,7 @@
-"""Run a subgraph one operator at a time, by the interpreter's own kernels, on many samples.
+"""Runs a subgraph one operator at a time on many samples, with the kernels of the interpreter.
 
-So the float and the int8 network can be compared behind every operator, and an operator can be changed before those that
-read it run. Samples go through an operator in batches, where it treats each by itself (``batches.py``).
+The float and the int8 network can therefore be compared after every operator, and an operator can be changed before its
+readers run. Samples run in batches where an operator processes each one independently (``batches.py``).
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from builder.tflite.parts import constant_operators, makers, without_unused
 from builder.tflite.writer import Writer
 from edge_runtime.interpreter import find_interpreter
 
-Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the first axis where that is 1 long: the batch
+Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the batch axis, which has length 1
 
 
 class Stepper:
-    """One run of ``part`` on samples, operator by operator; holds only the tensors that are still needed.
+    """One run of ``part`` on samples, operator by operator. It holds only the tensors that are still needed.
 
-    ``inputs``: tensor -> (samples, ...) in the tensor's own dtype.
+    Args:
+        part: The subgraph.
+        inputs: Tensor -> (samples, ...), in the dtype of the tensor.
     """
 
     def __init__(self, part: Part, inputs: Mapping[int, np.ndarray]) -> None:
@@ -36,18 +38,18 @@ class Stepper:
             self._last_use[i] = len(part.operators)
 
     def value(self, tensor: int) -> np.ndarray:
-        """The tensor on all samples. Raises ``KeyError`` before it was made and after its last use."""
+        """The tensor on all samples, (samples, ...). Raises ``KeyError`` before it is computed and after its last use."""
         return self._values[tensor]
 
     def put(self, tensor: int, values: np.ndarray) -> None:
-        """From here on, ``values`` for a tensor that was made."""
+        """Replace a computed tensor by ``values`` for the operators that follow."""
         self._values[tensor] = values
 
     def step(self) -> None:
         """Run the next operator."""
         op = self._part.operators[self._next]
         inputs = [i for i in op.inputs if i in self._values]
-        if inputs:  # what reads constants alone runs with the operators that need it
+        if inputs:  # operators that read only constants run with the operators that need them
             results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
             self._values.update(zip(op.outputs, results, strict=True))
         self._next += 1
@@ -55,21 +57,31 @@ class Stepper:
             del self._values[i]
 
     def rest(self) -> tuple[Part, dict[str, np.ndarray]]:
-        """The operators that have not run as a part of its own, and what its inputs hold: tensor 7 is called ``in7``."""
+        """The operators that have not run, as a part, and the values of its inputs: the input of tensor 7 is ``in7``."""
         held = [i for i in self._values if self._last_use.get(i, -1) >= self._next]
         waiting = [*constant_operators(self._part), *self._part.operators[self._next :]]
         rest = replace(self._part, operators=waiting, inputs={f"in{i}": i for i in held})
         return without_unused(rest), {f"in{i}": self._values[i] for i in held}
 
     def until(self, tensor: int) -> np.ndarray:
-        """Step until ``tensor`` is there."""
+        """Step until ``tensor`` is computed, and return it."""
         while tensor not in self._values:
             self.step()
         return self._values[tensor]
 
 
 def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
-    """The outputs of one operator for ``values`` of its activation inputs ``tensors``: (samples, ...) each."""
+    """Run one operator on samples.
+
+    Args:
+        part: The subgraph.
+        op: Its operator.
+        values: (samples, ...) of each activation input.
+        tensors: Index of each activation input.
+
+    Returns:
+        (samples, ...) of each output.
+    """
     samples = len(values[0])
     reshape = reshaped(part, op, values[0])
     if reshape is not None:
@@ -79,25 +91,31 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
     sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
     results = [np.empty((samples, *_own(d["shape"], size)), d["dtype"]) for d in targets]
     for start in range(0, samples, size):
-        first = max(0, min(start, samples - size))  # the last batch is full too: some run twice
+        first = max(0, min(start, samples - size))  # the last batch is filled up with samples of the one before
         for source, value in zip(sources, values, strict=True):
             interpreter.set_tensor(source["index"], value[first : first + size].reshape(source["shape"]))
         interpreter.invoke()
         for result, target in zip(results, targets, strict=True):
             there = result[first : first + size]
-            there[:] = interpreter.tensor(target["index"])().reshape(there.shape)  # a view: copied once
+            there[:] = interpreter.tensor(target["index"])().reshape(there.shape)  # a view, so it is copied only once
     return results
 
 
 def _own(shape: Any, batch: int) -> tuple[int, ...]:
-    """A tensor's shape without the batch axis; sequences that were turned have their steps in front."""
+    """A tensor's shape without the batch axis. A transposed sequence has its steps first, and no batch axis there."""
     lengths = tuple(int(n) for n in shape)
     return lengths[1:] if lengths[:1] == (batch,) else lengths
 
 
 def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int, batch: int = 1) -> Any:
-    """An interpreter, ready to run, of one operator whose activation inputs are ``tensors``. ``batch``: of samples; more
-    than one as ``batch_of`` allows.
+    """An interpreter, ready to run, for one operator.
+
+    Args:
+        part: The subgraph.
+        op: Its operator.
+        tensors: Index of each activation input.
+        threads: Number of threads.
+        batch: Batch size, as ``batch_of`` allows.
     """
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=_model_of(part, op, tensors, batch), num_threads=threads)

@@ -1,10 +1,10 @@
-"""Which version of its operators a file needs, and from which interpreter on they are there.
+"""The version that each operator of a file needs, and the oldest interpreter that has it.
 
-An interpreter refuses an operator of a version that it does not know. Quantizers leave that version at 1, so that an old
-interpreter would take an int8 operator for a float one and compute nonsense: the versions are set here.
+An interpreter refuses an operator of an unknown version. Quantizers leave the version at 1, so an old interpreter would
+take an int8 operator for a float one and compute wrong results. The versions are therefore set here.
 
-Facts from TensorFlow's ``lite/tools/versioning``, ``op_version.cc`` (what makes a version) and ``runtime_version.cc``
-(since when), for the operators that occur in this project's files.
+Source: TensorFlow's ``lite/tools/versioning``, ``op_version.cc`` (the version of an operator) and ``runtime_version.cc``
+(the first release with it), for the operators that occur in files of this project.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_runtime.metadata import OLDEST_RUNTIME
 
 Version = tuple[int, int]
 
-# Operators that only ask what their input is: the version for int8, and for int16 where there is one.
+# Operators whose version depends on the type of the input only: the version for int8 and for int16.
 _BY_INPUT: dict[str, tuple[int, int]] = {
     "ABS": (2, 3), "ADD": (2, 3), "ARG_MAX": (2, 2), "AVERAGE_POOL_2D": (2, 3), "BATCH_MATMUL": (2, 3),
     "BATCH_TO_SPACE_ND": (2, 4), "CONCATENATION": (2, 3), "DEPTH_TO_SPACE": (1, 1), "EXP": (2, 2), "GATHER": (2, 4),
@@ -30,7 +30,7 @@ _BY_INPUT: dict[str, tuple[int, int]] = {
     "STRIDED_SLICE": (2, 2), "SUB": (2, 5), "SUM": (2, 2), "TANH": (2, 3), "TILE": (3, 3), "TRANSPOSE": (2, 5),
     "UNPACK": (2, 4),
 }  # fmt: skip
-# Since which TensorFlow Lite; what is not here is as old as ``OLDEST_RUNTIME``.
+# The first TensorFlow Lite with each version; those not listed are in ``OLDEST_RUNTIME``.
 _SINCE: dict[tuple[str, int], Version] = {
     ("CONV_2D", 5): (2, 4), ("CONV_2D", 6): (2, 9), ("CONV_2D", 8): (2, 15), ("FULLY_CONNECTED", 11): (2, 15),
     ("FULLY_CONNECTED", 12): (2, 17), ("ADD", 3): (2, 4), ("SUB", 5): (2, 4), ("PAD", 3): (2, 4), ("PADV2", 3): (2, 4),
@@ -45,7 +45,7 @@ _SINCE: dict[tuple[str, int], Version] = {
 
 
 def operator_version(part: Part, op: Any) -> int:
-    """The version that ``op`` needs, by its types and settings; what the file says where nothing is known here."""
+    """The version that ``op`` needs by its types and settings; the version in the file for other operators."""
     kind, told = operator_name(part, op), int(part.codes[op.opcodeIndex].version)
     types = [part.tensors[i].type if i >= 0 else None for i in op.inputs]
     if kind in _BY_INPUT:
@@ -57,7 +57,7 @@ def operator_version(part: Part, op: Any) -> int:
 
 
 def with_versions(part: Part) -> Part:
-    """``part`` with every operator in the version that it needs."""
+    """``part`` with every operator at the version that it needs."""
     codes, operators = list[Any](), list[Any]()
     known: dict[tuple[int, Any, int], int] = {}
     for op in part.operators:
@@ -73,7 +73,7 @@ def with_versions(part: Part) -> Part:
 
 
 def min_runtime(parts: Iterable[Part]) -> tuple[Version, str]:
-    """The oldest TensorFlow Lite, (major, minor), that runs ``parts``, and what asks for it."""
+    """The oldest TensorFlow Lite that runs ``parts``, (major, minor), and the operator that needs it."""
     needed, what = OLDEST_RUNTIME, "signatures with subgraphs of their own"
     for part in parts:
         for op in part.operators:
@@ -126,7 +126,7 @@ def _multiplication(part: Part, op: Any, types: list[Any]) -> int:
 
 
 def _split(part: Part, op: Any, types: list[Any]) -> int:
-    """Its first input is the axis."""
+    """The second input has the data; the first is the axis."""
     return {INT8: 2, INT16: 4}.get(types[1], 1)
 
 

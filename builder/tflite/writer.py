@@ -1,7 +1,7 @@
-"""Parts as one TensorFlow Lite model.
+"""Writes parts as one TensorFlow Lite model.
 
-Equal buffers are stored once. Subgraphs may share the tables of their tensors and operators by offset, which a
-flatbuffer allows and every interpreter reads as if they were copies.
+Equal buffers are stored once. Subgraphs may share tensor and operator tables by offset: a flatbuffer allows it, and
+interpreters read shared tables as if they were copies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from builder.tflite.flatbuffer import Part, code_key
 
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
-_ALIGNMENT = 16  # of a buffer's first byte, as the schema demands (force_align)
+_ALIGNMENT = 16  # of the first byte of a buffer, as the schema requires (force_align)
 
 
 @dataclass
 class Writer:
-    """Builds one model from the end to the front, as flatbuffers do."""
+    """Builds one model from the end to the front, as flatbuffers require."""
 
     builder: Any = field(default_factory=lambda: flatbuffers.Builder(1 << 20))
     _subgraphs: list[int] = field(default_factory=list)
@@ -35,11 +35,11 @@ class Writer:
 
     @property
     def size(self) -> int:
-        """Bytes written so far, buffers that wait for ``finish`` included."""
+        """Bytes written so far, including the buffers that ``finish`` writes."""
         return int(self.builder.Offset()) + sum(b.nbytes for b in self._buffers)
 
     def tensors(self, part: Part) -> list[int]:
-        """Offsets of the part's tensor tables, its buffers taken over."""
+        """Write the tensors of a part and their buffers. Returns the offsets of the tensor tables."""
         offsets = []
         for tensor in part.tensors:
             original, content = tensor.buffer, part.buffers[tensor.buffer]
@@ -49,7 +49,10 @@ class Writer:
         return offsets
 
     def operators(self, part: Part, where: Mapping[int, int] | None = None) -> list[int]:
-        """Offsets of the part's operator tables; ``where`` says where its tensors are in a subgraph that holds more."""
+        """Write the operators of a part. Returns the offsets of their tables.
+
+        ``where``: the index of each tensor of the part in a larger subgraph.
+        """
         offsets = []
         for op in part.operators:
             original = op.opcodeIndex, op.inputs, op.outputs
@@ -68,7 +71,7 @@ class Writer:
         inputs: Mapping[str, int],
         outputs: Mapping[str, int],
     ) -> None:
-        """A subgraph and the signature ``name`` for it, from the offsets of its tables."""
+        """Add a subgraph, from the offsets of its tables, and the signature ``name`` for it."""
         b = self.builder
         parts = (
             self._vector(tensors, schema.SubGraphStartTensorsVector),
@@ -87,11 +90,11 @@ class Writer:
         self.add_signature(name, inputs, outputs)
 
     def add_signature(self, name: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
-        """A name for the subgraph that was added last."""
+        """Add a signature for the subgraph that was added last."""
         self._signatures.append(self._signature(name, len(self._subgraphs) - 1, inputs, outputs))
 
     def finish(self, description: str, metadata: Mapping[str, bytes] | None = None) -> bytes:
-        """``metadata``: what other tools look for in the file, by name."""
+        """The bytes of the model. ``metadata``: entries that other tools read, by name."""
         b = self.builder
         entries = [self._metadata(name, content) for name, content in (metadata or {}).items()]
         buffers = [self._buffer(None), *(self._buffer(content) for content in self._buffers)]
@@ -117,7 +120,7 @@ class Writer:
         return bytes(b.Output())
 
     def _take(self, content: np.ndarray | None) -> int:
-        """The buffer's index in the file; every tensor without content has buffer 0, and equal contents are one."""
+        """The index of a buffer in the file: 0 for no content, and the same index for equal content."""
         if content is None or not content.size:
             return 0
         key = hashlib.sha256(content.tobytes()).digest()
@@ -163,7 +166,7 @@ class Writer:
 
 
 def write_parts(parts: Mapping[str, Part], description: str = "parts of polyhead") -> bytes:
-    """One model with a subgraph and a signature for each part."""
+    """Write one model with a subgraph and a signature for each part."""
     writer = Writer()
     for name, part in parts.items():
         writer.add_subgraph(name, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)

@@ -185,7 +185,7 @@ def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Res
         ("--far", "--uncertain", "animals"): "expected one of --like, --uncertain, --far and --disagree",
         ("--uncertain", "plants"): "no head 'plants'; there are: animals, garden",
         ("--far",): "need --file",
-        ("--far", "--file", str(INT16)): "was scored with another file",
+        ("--far", "--file", str(INT16)): "with another file; expected the digest sha256:",
     }.items():
         done = run(main, [*asked, *wrong])
         assert done.exit_code == 2 and message in done.output, done.output
