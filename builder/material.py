@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from builder.merging.merged import Merged
 from builder.quantizing.calibrate import Calibrated
 from builder.reading.classifier import Classifier
 from builder.reading.tflite.classifier import TfliteClassifier
+from builder.reading.tflite.sketches import SeamOperators
 from builder.reporting.identity import identity_of
 from builder.samples.gathered import Samples
 from builder.settings.config import OWN, BuildConfig
@@ -42,7 +43,7 @@ class Material:
     samples: Samples
     truth: Truth
     times: Times
-    operators: Mapping[str, str]
+    operators: SeamOperators | None
 
     @property
     def heads(self) -> tuple[HeadInfo, ...]:
@@ -85,7 +86,7 @@ class Material:
             f"calibration_{spec.noun}": 0 if self.samples.calibration.noise else len(self.samples.calibration.tensors),
             "polyhead": __version__,
             "sources": {c.name: c.kind for c in self.classifiers},
-            **({"operators": dict(self.operators)} if self.operators else {}),
+            **({"operators": self.operators.to_json()} if self.operators else {}),
             **_versions(self.classifiers),
         }
         seam = tuple(replace(tensor, digest=shared.digests[tensor.name]) for tensor in linked.seam)

@@ -95,7 +95,7 @@ def _build(config: BuildConfig, output: Output, times: Times, stages: Stages) ->
             samples = samples.with_words() if merged.needs_words() else samples
         with stages("convert"):
             float_model = merged.float_model()
-            operators = seam_operators(float_model, classifiers[0], merged.seam)
+            operators = seam_operators(float_model, classifiers[0], shared.seams[0])
         calibrated = calibrate(config, merged, float_model, samples, stages)
         with stages("originals", len(classifiers)) as advance:
             classifiers = truth.settle(classifiers, advance)

@@ -18,6 +18,7 @@ def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = Non
     """The document of ``info --json``. ``metadata``: of ``file``. ``packs``: as ``MultiHeadClassifier`` takes them."""
     document = metadata.to_json()
     fields = {key: document[key] for key in ("input", "backbone", "heads", "joint", "min_runtime", "quality", "built")}
+    fields["built"] = {key: value for key, value in document["built"].items() if key != "operators"}  # long, for growing
     found = read_packs(packs_beside(file) if packs is None else packs, metadata, file)
     fields["head_packs"] = [{"path": path, **pack.to_json()["head"], "quality": pack.quality} for path, pack, _ in found]
     fields["identity"] = {**metadata.identity.to_json(), **versions.identified(file, metadata)}

@@ -15,6 +15,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from builder import build  # noqa: E402
+from builder.growing.fitting import fits  # noqa: E402
 from builder.growing.grow import GrowConfig, add_head  # noqa: E402
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.difference import first_difference  # noqa: E402
@@ -24,13 +25,14 @@ from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.tflite.file import network  # noqa: E402
-from builder.settings.config import BuildConfig, JointConfig  # noqa: E402
+from builder.settings.config import BuildConfig, JointConfig, ReadConfig  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
 from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from edge_runtime.bundle import append_members  # noqa: E402
+from edge_runtime.errors import BundleError  # noqa: E402
 from edge_runtime.image_input import ImageInput  # noqa: E402
 from edge_runtime.inputs import tensor_maker  # noqa: E402
 from tests import tflite_files  # noqa: E402
@@ -104,7 +106,11 @@ def test_a_head_is_added_to_a_file_that_was_built_from_tflite_files(
     made = build(config(tmp_path, {"animals": files["animals"]}, pictures, precision="int8"))
     head = HeadConfig("garden", files["garden"], label_names("garden", LABELS["garden"]), PREPROCESSING["tf"])
     add_head(GrowConfig(made.output, made.output, head=head, calibration_data=pictures, min_agreement=0.5))
-    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(1e-2)))
+    folded, other = (
+        write(tmp_path, changed(files["garden"].read_bytes(), move_weight(share)), name)
+        for name, share in (("folded", -3e-7), ("other", 1e-5))
+    )
+    assert fits(made.output, [replace(head, name="third", model=folded)], ReadConfig())[0].reason == ""
     with MultiHeadClassifier(made.output) as opened:
         assert opened.head_names == ("animals", "garden")
     with pytest.raises(NoSharedBackboneError, match="found another"):
@@ -128,8 +134,11 @@ def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_the_other_way_round
     made = build(config(tmp_path, {"animals": saved["animals"]}, pictures, precision="int8"))
     before = made.output.read_bytes()
     grow = GrowConfig(made.output, made.output, calibration_data=pictures, min_agreement=0.5)
-    other = write(tmp_path, changed(files["garden"].read_bytes(), move_weight(1e-2)))
-    with pytest.raises(NoSharedBackboneError, match=r"found another, or the same .* build the file again"):
+    folded, other = (
+        write(tmp_path, changed(files["garden"].read_bytes(), move_weight(share)), name)
+        for name, share in (("folded", 3e-7), ("other", 1e-5))
+    )
+    with pytest.raises(NoSharedBackboneError, match="found another"):
         add_head(replace(grow, head=replace(head, model=other)))
     silent = {key: value for key, value in made.metadata.built.items() if key != "operators"}
     old = tmp_path / "old.tflite"
@@ -137,8 +146,13 @@ def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_the_other_way_round
     old.write_bytes(append_members(before[: metadata.model_bytes], metadata))
     with pytest.raises(NoSharedBackboneError, match="give the Keras model, or build the file again"):
         add_head(replace(grow, file=old, output=old, head=replace(head, model=files["garden"])))
+    for told in ({"seam": []}, {"seam": {}, "constants": [{"shape": [3], "largest": 1.0, "sums": []}]}):
+        metadata = replace(made.metadata, built={**silent, "operators": told})
+        old.write_bytes(append_members(before[: metadata.model_bytes], metadata))
+        with pytest.raises(BundleError, match=r"built\.operators: expected"):
+            add_head(replace(grow, file=old, output=old, head=replace(head, model=files["garden"])))
     assert made.output.read_bytes() == before
-    add_head(replace(grow, head=replace(head, model=files["garden"])))
+    add_head(replace(grow, head=replace(head, model=folded)))
     with MultiHeadClassifier(made.output) as opened:
         assert opened.head_names == ("animals", "garden")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.growing.finished import read_finished
-from builder.growing.new_head import as_in, cut, with_its_backbone
+from builder.growing.same_backbone import as_in, cut, with_its_backbone
 from builder.merging.entering import read_said
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from builder.growing.finished import Finished
+from builder.growing.same_backbone import as_in, cut, with_its_backbone
 from builder.judging.truth import Truth
 from builder.judging.verify import HeadQuality, judge
 from builder.merging.merged import float_head
-from builder.merging.mixed_sources import as_operators
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.ranges import Sample, measure_head
 from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
 from builder.reading.classifier import Classifier
-from builder.reading.graph import INPUT, Ref, WeightPool, upstream
 from builder.reading.loading import load_classifiers
-from builder.reading.picture_input import PictureSourceInput
-from builder.reading.source_input import SourceInput
-from builder.reading.tflite.classifier import TfliteClassifier
 from builder.samples.calibration import SampleSet
 from builder.settings.config import MIXED
 from builder.settings.heads import HeadConfig
-from builder.settings.input_scaling import named_preprocessing
 from builder.settings.limits import Limits
-from builder.support.errors import NoSharedBackboneError
 from builder.tflite.flatbuffer import Part, read_parts, set_quantization, tensor_name
 from builder.tflite.versions import with_versions
 from builder.tflite.writer import write_parts
@@ -58,49 +52,6 @@ def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits
         (config,), allow_code=allow_code, limits=limits, text=words, unsaid=partial(as_in, file)
     )
     return with_its_backbone(classifier, file)
-
-
-def with_its_backbone(classifier: Classifier, file: Finished) -> Classifier:
-    """The classifier in the form that contains the file's seam. Raises ``NoSharedBackboneError``."""
-    try:
-        cut(classifier, file)
-    except NoSharedBackboneError:
-        if not _is_of_operators(file):
-            raise
-        classifier = as_operators(classifier, WeightPool())
-        cut(classifier, file)
-    return classifier
-
-
-def as_in(file: Finished, classifier: Classifier, source_input: PictureSourceInput) -> SourceInput:
-    """Find the input scaling of a classifier that does not define it: the one that gives it the file's backbone.
-
-    At most one does. Raises ``NoSharedBackboneError`` where no named preprocessing does.
-    """
-    known = named_preprocessing(source_input.pixels.channels)
-    if not _enters_alike(classifier, file):
-        return source_input.entered(known["raw"])  # it does not fit; cutting it reports why
-    wanted = set(_seam_of(file, classifier).values())
-    for entered in map(source_input.entered, known.values()):
-        found = replace(classifier, source_input=entered)
-        forms = [found, as_operators(found, WeightPool())] if _is_of_operators(file) else [found]
-        if any(wanted & set(form.digests) for form in forms):
-            return entered
-    raise NoSharedBackboneError(
-        f"{classifier.path}: expected the backbone of {file.path}, found another with preprocessing {', '.join(known)}; "
-        "if it is none of these, give --preprocessing SCALE,OFFSET"
-    )
-
-
-def _enters_alike(classifier: Classifier, file: Finished) -> bool:
-    source_input, spec = classifier.source_input, file.metadata.input
-    return (source_input.name, source_input.shape) == (spec.name, spec.shape[1:])
-
-
-def _is_of_operators(file: Finished) -> bool:
-    """Whether some of its sources were ``.tflite`` files. Then a Keras model is compared by its conversion."""
-    sources = file.metadata.built.get("sources")
-    return isinstance(sources, dict) and any("TensorFlow Lite" in str(kind) for kind in sources.values())
 
 
 def made_and_answered(
@@ -144,69 +95,6 @@ def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: 
             learning=Learning(weights=rounding == "learnt"),
         )
     return with_versions(part)
-
-
-def cut(classifier: Classifier, file: Finished) -> tuple[dict[str, Ref], list[int]]:
-    """The file's seam in a classifier, and the nodes after it. Raises ``NoSharedBackboneError``."""
-    path, seam = classifier.path, _seam_of(file, classifier)
-    if not _enters_alike(classifier, file):
-        raise NoSharedBackboneError(
-            f"{path}: expected a model for {file.metadata.input}, the input of {file.path}; found one for "
-            f"{classifier.source_input}"
-        )
-    places = {found: Ref(i, 0) for i, found in enumerate(classifier.digests)}
-    found = {name: places[digest] for name, digest in seam.items() if digest in places}
-    if not found:
-        raise NoSharedBackboneError(_another_backbone(classifier, file))
-    graph = classifier.graph
-    nodes = upstream(graph, [graph.output], found.values())
-    if any(ref.node == INPUT for i in nodes for ref in graph.nodes[i].inputs()):
-        raise NoSharedBackboneError(
-            f"{path}: its base is that of {file.path}, but its head reads tensors of it that the file does not provide "
-            f"({', '.join(found)}); build the file again with this model among the others"
-        )
-    return found, nodes
-
-
-def _seam_of(file: Finished, classifier: Classifier) -> dict[str, str]:
-    """The digests of the seam's tensors, as ``classifier`` would have them. Raises ``NoSharedBackboneError``."""
-    if not isinstance(classifier, TfliteClassifier) or _is_of_operators(file):
-        return {tensor.name: tensor.digest for tensor in file.metadata.seam}
-    told = file.metadata.built.get("operators")
-    if not isinstance(told, dict):
-        raise NoSharedBackboneError(
-            f"{classifier.path}: a .tflite file, and {file.path} was built from Keras models without saying what its "
-            "backbone is in operators; give the Keras model, or build the file again with this one among the others"
-        )
-    return {str(name): str(digest) for name, digest in told.items()}
-
-
-def _another_backbone(classifier: Classifier, file: Finished) -> str:
-    wanted = set(_seam_of(file, classifier).values())
-    for words, source_input in _other_source_inputs(classifier.source_input, file):
-        if wanted & set(replace(classifier, source_input=source_input).digests):
-            return f"{classifier.path}: its base is that of {file.path}, but {words}"
-    advice = "; `builder inspect` with a model that the file was built from names the first layer that differs"
-    if isinstance(classifier, TfliteClassifier):  # here constants are compared bit for bit, in a build with a tolerance
-        advice = (
-            ", or the same from a converter that rounds it differently; build the file again with this model among its "
-            "sources, which tells"
-        )
-    return (
-        f"{classifier.path}: expected the backbone of {file.path} ({file.metadata.backbone_digest[:23]}), found another"
-        f"{advice}"
-    )
-
-
-def _other_source_inputs(source_input: SourceInput, file: Finished) -> Iterator[tuple[str, SourceInput]]:
-    """Yield likely causes in words, each with a corrected input to try."""
-    spec = file.metadata.input
-    if isinstance(source_input, PictureSourceInput):
-        for name, transform in named_preprocessing(source_input.pixels.channels).items():
-            words = f"its input scaling differs; use preprocessing = {name!r} in addition to what its layers do"
-            yield words, replace(source_input, pixels=transform)
-    elif isinstance(spec, TextInput):
-        yield f"it takes {source_input}, but the file takes {spec}", replace(source_input, words=spec)
 
 
 def _quantized(
