@@ -38,7 +38,7 @@ _RESULTS = ("Category", "ClassificationResult", "Classifications")
 if not TYPE_CHECKING:  # a checker would take any name for one that is there
 
     def __getattr__(name: str) -> Any:
-        """Imported when it is asked for, so that a command can be interrupted at any moment."""
+        """Import a name on first use, so that a command can be interrupted at any moment."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = "engine" if name == "MultiHeadClassifier" else "results" if name in _RESULTS else "errors"

@@ -1,4 +1,4 @@
-"""The command ``edge-runtime``. Interrupted it ends in a word, also while it is still importing."""
+"""The command ``edge-runtime``. An interrupt ends it with a short message, also during its imports."""
 
 import faulthandler
 import sys

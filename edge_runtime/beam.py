@@ -24,22 +24,22 @@ NAMESPACE = "polyhead"
 
 
 class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClassifier]):  # type: ignore[misc]
-    """Runs the backbone once for each element and the heads that are asked for on what it gives.
+    """Runs the backbone once for each element, and then the requested heads.
 
     An element is a picture: the bytes of its file, a path that workers can read, or pixels uint8 (height, width, 3) in
     RGB; or, where the file takes texts, a ``str`` or UTF-8 bytes. A ``PredictionResult`` has the element, a dict as
-    ``inference``, and the path of the file as ``model_id``. The dict is that of ``ClassificationResult.to_dict``; of an
-    element that cannot be read it is ``{"error": why}``, and the others go on.
+    ``inference``, and the path of the file as ``model_id``. The dict is that of ``ClassificationResult.to_dict``. For an
+    element that cannot be read it is ``{"error": reason}``, and the other elements are answered.
 
     Args:
         model_path: The ``.tflite`` file: a path, or an address that Beam's file systems know (``gs://``, ``s3://``).
         heads: Names or indices; None runs all.
         top_k: Labels of each head; None keeps all.
-        joint: The joint list too.
-        threshold: Of the joint list; None takes the file's.
-        num_threads: Of the interpreter; a worker runs one element at a time in each process.
+        joint: Whether to add the joint list.
+        threshold: Threshold of the joint list, from 0 to 1; None uses the file's.
+        num_threads: Threads of the interpreter; a worker runs one element at a time in each process.
         trusted_key: See ``MultiHeadClassifier``.
-        options: Beam's own: ``min_batch_size``, ``max_batch_size``, ``max_batch_duration_secs``, ``env_vars``, ...
+        options: Options of Beam: ``min_batch_size``, ``max_batch_size``, ``max_batch_duration_secs``, ``env_vars``, ...
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
         self._unreadable = Metrics.counter(NAMESPACE, "unreadable")
 
     def load_model(self) -> MultiHeadClassifier:
-        """Open the file. Raises ``BundleError`` and ``InterpreterError``, and Beam's errors where it is not there."""
+        """Open the file. Raises ``BundleError`` and ``InterpreterError``, and an error of Beam if the file is missing."""
         if "://" not in self._path:
             return self._opened(self._path)
         with contextlib.ExitStack() as stack:
@@ -81,7 +81,7 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
         model: MultiHeadClassifier,
         inference_args: Optional[Dict[str, Any]] = None,
     ) -> Iterable[PredictionResult]:
-        """One result for each element, in their order."""
+        """One result for each element, in the same order."""
         return [PredictionResult(sample, self._one(sample, model), self._path) for sample in batch]
 
     def _one(self, sample: Sample, model: MultiHeadClassifier) -> Dict[str, Any]:
@@ -94,19 +94,19 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
             return {"error": said(error)}
 
     def get_num_bytes(self, batch: Sequence[Sample]) -> int:
-        """Of the elements as they came in."""
+        """The size of the elements, in bytes."""
         return sum(_bytes_of(sample) for sample in batch)
 
     def get_metrics_namespace(self) -> str:
-        """The counter ``unreadable`` is in it too."""
+        """The namespace of Beam's metrics and of the counter ``unreadable``."""
         return NAMESPACE
 
     def update_model_path(self, model_path: Optional[str] = None) -> None:
-        """What ``model_metadata_pcoll`` brings while the pipeline runs; Beam calls ``load_model`` next."""
+        """Use another file while the pipeline runs, as ``model_metadata_pcoll`` says; Beam then calls ``load_model``."""
         self._path = model_path or self._path
 
     def validate_inference_args(self, inference_args: Optional[Dict[str, Any]]) -> None:
-        """Raises ``EdgeRuntimeError`` for any: what is asked for is said when the handler is made."""
+        """Raises ``EdgeRuntimeError`` for any argument: options are given to the handler instead."""
         if inference_args:
             raise EdgeRuntimeError(f"inference_args: expected none, found {', '.join(inference_args)}")
 

@@ -1,4 +1,4 @@
-"""What this file costs on this device: opening, preparing a picture, the backbone, the heads."""
+"""Measures a file on this device: opening it, preparing a picture, the backbone, and the heads."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _summary(values: List[float]) -> Mapping[str, float]:
 
 
 def measure(parts: Mapping[str, Part], runs: int) -> Dict[str, List[float]]:
-    """Milliseconds of each part in each round; the first round warms up and is not counted."""
+    """Milliseconds of each part in each round; the first round is for warming up and is not counted."""
     times: Dict[str, List[float]] = {name: [] for name in parts}
     for round_number in range(runs + 1):
         for name, part in parts.items():

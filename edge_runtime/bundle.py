@@ -40,12 +40,12 @@ _Members = TypeVar("_Members", Metadata, HeadPack)
 
 
 def labels_member(head_name: str) -> str:
-    """Also of the joint list, whose name no head can have."""
+    """The name of the member with the labels of a head, or of the joint list."""
     return f"labels/{head_name}.txt"
 
 
 def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
-    """The finished file: ``model`` (the flatbuffer) with the members of ``metadata``. Same inputs, same bytes."""
+    """The finished file: ``model`` (the flatbuffer) with the members of ``metadata``. Equal inputs give equal bytes."""
     document = {**metadata.to_json(), _CHECKSUM: zlib.crc32(model)}
     files = {metadata.MEMBER: json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()}
     files.update((labels_member(name), labels_text(labels)) for name, labels in _labels(metadata).items())
@@ -56,7 +56,7 @@ def append_members(model: bytes, metadata: Union[Metadata, HeadPack]) -> bytes:
 
 
 def append_files(model: bytes, files: Mapping[str, bytes], *, packed: bool = True) -> bytes:
-    """``model`` with ``files`` as zip members. Same inputs, same bytes."""
+    """``model`` with ``files`` as zip members. Equal inputs give equal bytes."""
     buffer = io.BytesIO()
     buffer.write(model)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -66,9 +66,11 @@ def append_files(model: bytes, files: Mapping[str, bytes], *, packed: bool = Tru
 
 
 def read_metadata(path: str) -> Metadata:
-    """The members of the file at ``path``, checked against each other and against the bytes of the flatbuffer.
+    """Read the metadata of the file at ``path``, checked for consistency and against the bytes of the flatbuffer.
 
-    Raises ``BundleError`` for anything that is not a whole polyhead file, and ``OSError`` where it cannot be read.
+    Raises:
+        BundleError: It is not a complete polyhead file.
+        OSError: It cannot be read.
     """
     return _read(path, Metadata)[0]
 

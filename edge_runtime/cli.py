@@ -1,4 +1,4 @@
-"""``edge-runtime``: a thin coat over ``MultiHeadClassifier``."""
+"""``edge-runtime``: the command line over ``MultiHeadClassifier``."""
 
 from __future__ import annotations
 

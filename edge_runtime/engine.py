@@ -1,4 +1,4 @@
-"""``MultiHeadClassifier``: the backbone runs once for a picture or a text, then only the heads that are asked for."""
+"""``MultiHeadClassifier``: runs the backbone once for a picture or a text, and then only the requested heads."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _FEW = 8  # of so many heads what they answer is sorted at once
 class MultiHeadClassifier:
     """An open polyhead file.
 
-    Safe to share between threads: calls wait for each other, since signatures of one interpreter cannot run side by
-    side. For more throughput open one classifier in each thread.
+    It may be shared between threads: calls wait for each other, because an interpreter runs one signature at a time. For
+    more throughput, open one classifier in each thread.
 
     Args:
         model_path: The ``.tflite`` file.
-        interpreter: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; None takes the first that is installed.
-        num_threads: Threads of the interpreter; None takes the interpreter's default.
-        head_packs: Files of further heads, which come after the file's own; None takes those in the folder beside it
-            (``main.heads/`` for ``main.tflite``), by their names. The joint list knows the file's own heads alone. A file
-            with a backbone alone opens with packs, or with ``()`` for its features.
-        isolate: Try the file in a process of its own first, which may crash on it in place of this one.
-        trusted_key: A file with an Ed25519 public key, PEM; only what was signed with it opens, packs too.
+        interpreter: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``; None uses the first that is installed.
+        num_threads: Threads of the interpreter; None uses the default of the interpreter.
+        head_packs: Files of further heads, which come after the file's own heads. None uses the packs in the folder
+            beside the file (``main.heads/`` for ``main.tflite``), in the order of their names. The joint list has the
+            file's own heads only. A file without heads opens with packs, or with ``()`` for its features.
+        isolate: Whether to try the file in a separate process first, so that a crash does not end this one.
+        trusted_key: A file with an Ed25519 public key, PEM. Only a file, and packs, signed with it are opened.
 
     Raises:
-        BundleError: It is no polyhead file, is damaged, contradicts itself, is not safe to run, or is not signed.
+        BundleError: It is not a polyhead file, is damaged, inconsistent, not safe to run, or not signed.
         InterpreterError: No interpreter is installed, or it refuses the file.
         OSError: It cannot be read.
     """
@@ -77,25 +77,25 @@ class MultiHeadClassifier:
         self.close()
 
     def close(self) -> None:
-        """Give the memory back. The classifier cannot be used afterwards."""
+        """Release the memory. The classifier cannot be used afterwards."""
         for model in {self._model, *self._heads.models}:
             model.close()
 
     @property
     def metadata(self) -> Metadata:
-        """Of the file; head packs are not in it."""
+        """The metadata of the file, without head packs."""
         return self._metadata
 
     @property
     def file_digest(self) -> str:
-        """``sha256:...`` of the file, head packs left out, as it is when it is first asked for."""
+        """``sha256:...`` of the file, without head packs, computed on first use."""
         if self._digest is None:
             self._digest = file_digest(self._path)
         return self._digest
 
     @property
     def heads(self) -> Tuple[HeadInfo, ...]:
-        """The file's own and those of its packs, in the order of their indices."""
+        """The heads of the file, then those of its packs, in the order of their indices."""
         return self._heads.infos
 
     @property
@@ -112,18 +112,18 @@ class MultiHeadClassifier:
         return self._joint
 
     def prepare(self, sample: Sample) -> np.ndarray:
-        """Make the backbone's input of a picture or a text.
+        """Make the input of the backbone from a picture or a text.
 
         Args:
             sample: A picture (see ``preprocess.image_tensor``) or a text.
 
         Returns:
-            Of a picture uint8 (1, height, width, 3), RGB, 0 to 255, or (1, height, width, 1), greyscale, as
-            ``metadata.input`` says; of a text int32 (1, length), numbers of tokens.
+            For a picture, uint8 (1, height, width, 3), RGB, 0 to 255, or (1, height, width, 1), greyscale, as
+            ``metadata.input`` says. For a text, int32 (1, length), token numbers.
 
         Raises:
             PictureError: The picture cannot be read.
-            TextError: What was given is no text.
+            TextError: The sample is not a text.
         """
         return self._make_tensor(sample)
 
@@ -134,8 +134,8 @@ class MultiHeadClassifier:
             sample: As ``prepare`` takes it.
 
         Returns:
-            The features, (1, *shape) in the integers of the seam (int8, or as the file's precision is). Where heads
-            read several tensors of the backbone, an array by the name of each.
+            The features, (1, *shape), in the dtype of the seam (int8 unless the file has another precision). Where heads
+            read several tensors of the backbone, a dict of arrays by the name of each.
         """
         return self.features_of(self.prepare(sample))
 
@@ -143,7 +143,7 @@ class MultiHeadClassifier:
         """Run the backbone on a tensor that ``prepare`` made.
 
         Raises:
-            EdgeRuntimeError: The tensor has another shape or dtype than this file's input.
+            EdgeRuntimeError: Shape or dtype of the tensor differ from the input of this file.
         """
         spec = self._spec
         # The interpreter would resize the model to a tensor of another shape, and answer.
@@ -179,7 +179,7 @@ class MultiHeadClassifier:
 
         Args:
             features: As ``features`` returned them.
-            heads: Names or indices, in the order that the answers shall have; None takes all.
+            heads: Names or indices, in the order of the answers; None runs all.
 
         Returns:
             The probabilities of each, float32 (labels,).
@@ -194,7 +194,8 @@ class MultiHeadClassifier:
         """Run the joint head.
 
         Returns:
-            The probabilities of the joint list, float32 (labels,), and of the heads and none, float32 (heads and none,).
+            The probabilities of the joint list, float32 (labels,), and P(head) of each head and of none, float32
+            (heads + none,).
 
         Raises:
             UnknownHeadError: The file has no joint head.
@@ -208,11 +209,11 @@ class MultiHeadClassifier:
     def classify_joint(
         self, features: Features, *, top_k: Optional[int] = None, threshold: Optional[Thresholds] = None
     ) -> JointClassification:
-        """Give the joint list for features that were computed before.
+        """Run the joint list on features that were computed before.
 
         Args:
             features: As ``features`` returned them.
-            top_k: At most so many labels.
+            top_k: Largest number of labels; None gives all.
             threshold: As in ``classify``.
 
         Raises:
@@ -228,8 +229,8 @@ class MultiHeadClassifier:
 
         Args:
             features: As ``features`` returned them.
-            heads: Names or indices, in the order that the answers shall have; None takes all.
-            top_k: At most so many categories a head.
+            heads: Names or indices, in the order of the answers; None runs all.
+            top_k: Largest number of categories for each head; None gives all.
 
         Raises:
             UnknownHeadError: The file has no such head.
@@ -249,14 +250,14 @@ class MultiHeadClassifier:
 
         Args:
             picture: A path, a PIL image, or uint8 RGB of shape (height, width, 3), 0 to 255.
-            heads: Names or indices, in the order that the answers shall have; None takes all.
-            top_k: At most so many categories a head.
-            joint: The joint list too.
-            threshold: In place of the file's: a number for the joint list, or numbers by the names of heads and
-                ``joint``, each a probability from 0 to 1.
+            heads: Names or indices, in the order of the answers; None runs all.
+            top_k: Largest number of categories for each head; None gives all.
+            joint: Whether to add the joint list.
+            threshold: Replaces the threshold of the file: a number for the joint list, or numbers by the names of heads
+                and ``joint``. Each is a probability from 0 to 1.
 
         Returns:
-            The categories of each head in falling order of score, the joint list, and milliseconds for each part.
+            The categories of each head in descending order of score, the joint list, and milliseconds for each part.
 
         Raises:
             PictureError: The picture cannot be read.
@@ -284,7 +285,7 @@ class MultiHeadClassifier:
             threshold: As in ``classify``.
 
         Raises:
-            TextError: What was given is no text.
+            TextError: The sample is not a text.
             UnknownHeadError: The file has no such head, or no joint head.
         """
         text_input(self._spec)
@@ -299,7 +300,7 @@ class MultiHeadClassifier:
         joint: bool = False,
         threshold: Optional[Thresholds] = None,
     ) -> List[ClassificationResult]:
-        """Classify texts, in their order. A file takes one at a time; a text that comes again is not computed again.
+        """Classify texts, in order. They run one at a time; an equal text is computed only once.
 
         Args:
             texts: Strings, or bytes in UTF-8.
@@ -309,7 +310,7 @@ class MultiHeadClassifier:
             threshold: As in ``classify``.
 
         Raises:
-            TextError: One of them is no text; the message says which. Or ``texts`` is one text.
+            TextError: One of them is not a text (the message says which), or ``texts`` is a single text.
             UnknownHeadError: The file has no such head, or no joint head.
         """
         text_input(self._spec)

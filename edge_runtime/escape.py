@@ -1,4 +1,4 @@
-"""Text from a file as a terminal may have it: nothing in it moves the cursor, starts a line or turns the direction."""
+"""Escapes text from files for a terminal: control characters, line ends and changes of writing direction."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def printable(text: str) -> str:
 
 
 def has_halves(text: str) -> bool:
-    """Is it a name that is no UTF-8? Python has halves of characters for what it cannot decode."""
+    """Whether a name is not UTF-8: Python puts surrogates in the place of bytes that it cannot decode."""
     return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Files as they are read and written: no pipe, no device, nothing beyond a limit, nothing half written."""
+"""Reads and writes files: no pipes, no devices, nothing beyond a limit, and nothing half written."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) 
 
 
 def open_file(path: Any) -> IO[bytes]:
-    """Open the file at ``path`` (str or PathLike) to read bytes; never waits, as opening a pipe would.
+    """Open the file at ``path`` (str or PathLike) to read bytes. It never blocks, as opening a pipe would.
 
-    Raises ``OSError``, also for what is no file.
+    Raises ``OSError``, also for anything that is not a file.
     """
     _check(path, os.stat(path))
     handle = os.open(path, _HOW)
@@ -37,7 +37,7 @@ def open_file(path: Any) -> IO[bytes]:
 
 
 def read_file(path: Any, most: int) -> bytes:
-    """All of a file of at most ``most`` bytes. Raises ``OSError``."""
+    """Read a file of at most ``most`` bytes. Raises ``OSError``."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(min(size, most) + 1)  # what it asks for, Python takes at once

@@ -1,4 +1,4 @@
-"""Commands are imported when they are asked for, and end what the user got wrong in a line each and an exit code."""
+"""Commands are imported when they are called. Mistakes of the user end them with a line each and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads of an open file, its packs' too: found by name or index, run one by one or all at once."""
+"""The heads of an open file and of its packs: found by name or index, run one by one or all at once."""
 
 from __future__ import annotations
 

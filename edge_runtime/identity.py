@@ -1,4 +1,4 @@
-"""Who a file is: the name and version that its maker gave it, when and of what it was built, and its digest."""
+"""The identity of a file: its name and version, when and from what it was built, and its digest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def file_digest(path: str) -> str:
 
 
 def model_document(path: str, identity: Identity, digest: str) -> Dict[str, Any]:
-    """Who it is, in a few words: for lines, logs and pages. Without a name the file's own stands for it."""
+    """The identity in short, for lines, logs and pages. Without a name, the name of the file is used."""
     name = identity.name or os.path.splitext(os.path.basename(path))[0]
     return {"name": name, "version": identity.version or None, "digest": digest}
 

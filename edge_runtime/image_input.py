@@ -1,4 +1,4 @@
-"""What a picture model takes."""
+"""The input of a model for pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What enters a backbone, a picture or a text, and the function that makes the input tensor of it."""
+"""The input of a backbone, a picture or a text, and the function that makes its input tensor."""
 
 from __future__ import annotations
 

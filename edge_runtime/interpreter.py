@@ -1,4 +1,4 @@
-"""The one place that imports an interpreter."""
+"""The only module that imports an interpreter."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _load(name: str) -> Any:
 
 
 def find_interpreter(name: Optional[str] = None) -> tuple[str, Any]:
-    """The interpreter called ``name``, else the first that is installed, as (name, class).
+    """Find the interpreter ``name``, or the first that is installed; returns (name, class).
 
-    Raises ``InterpreterError`` where there is none, with the line that installs one.
+    Raises ``InterpreterError`` if there is none, with the command that installs one.
     """
     if name is not None:
         if name not in INTERPRETERS:

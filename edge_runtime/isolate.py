@@ -1,6 +1,6 @@
-"""A file is tried in a process of its own before this one opens it.
+"""Tries a file in a separate process before this one opens it.
 
-An interpreter may crash on a file; then that process does, see ``trial.py``, and this one says so and goes on.
+If an interpreter crashes on the file, only that process ends (``trial.py``). This one reports it and continues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One list of the labels of all heads: what the members say of it, and when a picture belongs to none of them."""
+"""The joint list of the labels of all heads: its metadata, and the rule by which a picture belongs to no head."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class JointClassification(NamedTuple):
         known: The likeliest head reaches ``threshold``, and ``none`` is not likelier.
         best: The likeliest label of any head where ``known``, else None.
         threshold: The P(head) that the likeliest head must reach, from 0 to 1.
-        categories: All labels in falling order of score, ``none`` among them.
-        heads: How far the picture belongs to each head, in the file's order.
+        categories: All labels in descending order of score, including ``none``.
+        heads: The probability that the picture belongs to each head, in the order of the file.
     """
 
     known: bool

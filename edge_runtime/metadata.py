@@ -1,4 +1,4 @@
-"""``polyhead.json``: everything the runtime must know that a ``.tflite`` file cannot say."""
+"""``polyhead.json``: the metadata that the runtime needs and a ``.tflite`` file cannot hold."""
 
 from __future__ import annotations
 

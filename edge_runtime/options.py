@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ head_packs_option = click.option(
     metavar="PACK",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="A head pack; repeatable. Default: the packs in the folder FILE.heads.",
+    help="A head pack; repeat for more. Default: the packs in the folder FILE.heads.",
 )

@@ -1,4 +1,4 @@
-"""Heads in files of their own, beside the file with their backbone."""
+"""Head packs: heads in separate files, beside the file with their backbone."""
 
 from __future__ import annotations
 

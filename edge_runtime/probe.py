@@ -1,4 +1,4 @@
-"""What each kind of operator costs on this device: ``edge-runtime benchmark probe.tflite --operators``.
+"""The time of each kind of operator on this device: ``edge-runtime benchmark probe.tflite --operators``.
 
 The builder makes the probe; its member ``probe.json`` says what its signatures hold. A case is two of them, chains of one
 operator that differ in length alone: what the longer takes beyond the shorter is the operators' own, the way to the

@@ -1,4 +1,4 @@
-"""The cost of each step of a camera's frame on this device: ``edge-runtime benchmark --profile``."""
+"""The time of each step of a camera frame on this device: ``edge-runtime benchmark --profile``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classification returns, in MediaPipe's names.
+"""The results of a classification, with the names of MediaPipe.
 
 ``Category(index, score, category_name)`` and ``Classifications(head_index, head_name, categories)`` mean what they mean
 in MediaPipe Tasks' ``ClassificationResult``.
@@ -17,7 +17,7 @@ class Category(NamedTuple):
     """One label with its score.
 
     Attributes:
-        index: Place in the head's labels, from 0.
+        index: Position in the labels of the head, from 0.
         score: Probability, from 0 to 1.
         category_name: The label.
     """
@@ -31,9 +31,9 @@ class Classifications(NamedTuple):
     """The answer of one head.
 
     Attributes:
-        head_index: Place in the file's heads, from 0.
+        head_index: Position in the heads of the file, from 0.
         head_name: Its name.
-        categories: In falling order of score; of equal scores the first label first.
+        categories: In descending order of score; equal scores keep the order of the labels.
     """
 
     head_index: int
@@ -42,9 +42,9 @@ class Classifications(NamedTuple):
 
 
 class Answers(Tuple[Classifications, ...]):
-    """A tuple of which each item is made when it is first looked at: of 200 heads a program reads a few.
+    """A tuple whose items are made on first use: of 200 heads, a program often reads only a few.
 
-    ``make``: of an index.
+    ``make``: makes the item at an index.
     """
 
     _made: List[Optional[Classifications]]
@@ -122,9 +122,9 @@ class ClassificationResult(NamedTuple):
     """The result for one picture or text.
 
     Attributes:
-        classifications: One for each head that was asked for, in that order.
+        classifications: One for each requested head, in the requested order.
         latency_ms: Milliseconds by part: ``preprocess``, ``backbone``, ``heads``.
-        joint: A ``JointClassification`` where it was asked for, else None.
+        joint: A ``JointClassification`` if it was requested, otherwise None.
     """
 
     classifications: Tuple[Classifications, ...]
@@ -154,7 +154,7 @@ def check_top_k(top_k: Optional[int]) -> None:
 
 
 def top_categories(scores: np.ndarray, labels: Sequence[str], *, top_k: Optional[int] = None) -> Tuple[Category, ...]:
-    """The ``top_k`` best labels (all of them without it), best first; equal scores keep the order of the labels.
+    """The ``top_k`` best labels, or all labels, best first; equal scores keep the order of the labels.
 
     ``scores``: float32 (labels,). Raises ``EdgeRuntimeError`` for a ``top_k`` below 1.
     """

@@ -1,4 +1,4 @@
-"""An open model file, run by its signatures."""
+"""An open model file whose signatures can be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed files: who has the maker's public key knows that a file is as its maker left it.
+"""Signed files: with the public key of the maker, a device can check that a file is unchanged.
 
 The member ``polyhead.sig`` is JSON: ``signed`` has the SHA-256 of the flatbuffer and of each other member, by its name;
 ``signature`` is the Ed25519 signature of ``signed`` as canonical JSON, and ``key`` the public key that it belongs to,

@@ -1,6 +1,6 @@
 """``python -m edge_runtime.trial FILE INTERPRETER PACK...``: the process in which ``isolate.py`` tries a file.
 
-It opens FILE with its head packs and answers a picture of noise, or a text, with every head.
+It opens FILE with its head packs and runs every head on a noise picture or a text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file takes another's place and can be taken back; what differs between two."""
+"""Replaces a file by a new version and goes back to the old one; compares two versions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PREVIOUS = ".previous"  # of ``model.tflite`` the file before it is ``model.tfli
 
 
 def install(new: str, path: str, trusted_key: Optional[str] = None) -> None:
-    """A copy of the file ``new`` takes the place of ``path``, which is kept beside it.
+    """Replace the file at ``path`` by a copy of ``new``; the old file is kept beside it.
 
-    Whoever reads ``path`` finds the old or the new file, whole. ``trusted_key``: as ``read_model`` takes
-    it. Raises ``BundleError`` and ``OSError``.
+    A reader of ``path`` finds either the whole old file or the whole new file. ``trusted_key``: as in ``read_model``.
+    Raises ``BundleError`` and ``OSError``.
     """
     with _copy_beside(new, path) as draft:
         with _named(draft, new):
@@ -35,9 +35,9 @@ def install(new: str, path: str, trusted_key: Optional[str] = None) -> None:
 
 
 def rollback(path: str, trusted_key: Optional[str] = None) -> None:
-    """The file that ``path`` replaced comes back, and ``path`` is kept in its place: twice is once around.
+    """Exchange the file at ``path`` with the one that it replaced. A second call undoes the first.
 
-    ``trusted_key``: as ``read_model`` takes it. Raises ``EdgeRuntimeError`` where nothing was kept, and ``BundleError``.
+    ``trusted_key``: as in ``read_model``. Raises ``EdgeRuntimeError`` if nothing was kept, and ``BundleError``.
     """
     previous = path + PREVIOUS
     if not os.path.exists(previous):
@@ -52,10 +52,10 @@ def rollback(path: str, trusted_key: Optional[str] = None) -> None:
 
 
 def identify(path: str, output: str, given: Dict[str, Any]) -> None:
-    """Write the file at ``path`` to ``output`` with the fields ``given`` of its identity; the others stay.
+    """Write the file at ``path`` to ``output`` with the fields ``given`` of its identity; other fields are kept.
 
-    The model stays byte for byte, the members are written anew. Raises ``BundleError``, also for a file with members that
-    would be lost, and ``OSError``.
+    The model stays the same, byte for byte; the members are written again. Raises ``BundleError``, also for a file with
+    members that would be lost, and ``OSError``.
     """
     metadata = read_metadata(path)
     Identity.from_json(given)  # raises for a text that is too long
@@ -82,7 +82,7 @@ def _members(file: Union[str, io.BytesIO]) -> List[str]:
 
 
 def identified(path: str, metadata: Metadata) -> Dict[str, Any]:
-    """Who the file at ``path`` is; see ``identity.model_document``."""
+    """The identity of the file at ``path``; see ``identity.model_document``."""
     return model_document(path, metadata.identity, file_digest(path))
 
 

@@ -10,11 +10,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 import edge_runtime
 from builder.commands.cli import main as builder_main
+from builder.commands.front import main as polyhead_main
+from edge_runtime.cli import main as runtime_main
 
 ROOT = Path(__file__).parent.parent
 USER = """
@@ -124,3 +127,13 @@ def normal(name: str) -> str:
 
 def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {edge_runtime.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("main", [builder_main, polyhead_main, runtime_main], ids=["builder", "polyhead", "edge-runtime"])
+def test_the_list_of_commands_says_what_each_does_within_80_columns(main: click.Group) -> None:
+    """The first sentence of a command's help is short: click cuts a longer one and ends it with dots."""
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    lines = shown.partition("Commands:\n")[2].strip("\n").split("\n")
+    assert len(lines) == len(main.list_commands(click.Context(main))) > 10
+    assert [line for line in lines if not line.endswith(".")] == []
+    assert [line for line in lines if line.endswith("...") or len(line) > 80] == []

@@ -69,7 +69,10 @@ def _config_in(folder: Path) -> Path:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--output", type=click.Path(path_type=Path), help=f"The TOML file to write. Default: {CONFIG} in FOLDER.")
 def init(folder: Path, output: Path | None) -> None:
-    """Find the classifiers in FOLDER that share a base, and write a TOML file to build them."""
+    """Write a TOML file that builds the classifiers in FOLDER.
+
+    It lists those that share a base; the output names the others, each with the reason.
+    """
     started = _started(folder, output)
     click.echo(f"next: builder build {printable(str(started.config))}")
 

@@ -55,7 +55,7 @@ def export(file: Path, chosen: str, output: Path, heads: tuple[str, ...], as_jso
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .tflite file to write.")
 def probe(output: Path) -> None:
-    """Write a small file with which a board measures the time of each kind of operator.
+    """Write a file that measures operator times on a board.
 
     On the board: edge-runtime benchmark PROBE --operators --json > board.json. Then, here: builder build --device
     board.json.

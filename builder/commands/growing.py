@@ -53,7 +53,10 @@ def replace_head(file: Path, head: str, output: Path | None, **chosen: Any) -> N
 )
 @_new_head_options
 def build_head(file: Path, head: str, output: Path, **chosen: Any) -> None:
-    """Build the classifier MODEL as a head pack for FILE: a file of a few kilobytes, stored beside FILE."""
+    """Build the classifier MODEL as a head pack for FILE.
+
+    A head pack is a file of a few kilobytes that is stored beside FILE.
+    """
     _run("build_head", file, output, head, chosen)
 
 

@@ -30,7 +30,9 @@ from edge_runtime.options import head_packs_option
 @setting_options(ReadConfig)
 @click.pass_context
 def inspect(ctx: click.Context, /, models: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Show what MODELS share, the size of what each does not share, and the first layer that differs, with the reason.
+    """Show what MODELS share, and where they first differ.
+
+    For each model, the output has the size of what it does not share and, with the reason, the first layer that differs.
 
     If the first of MODELS is a finished file, it is shown; with further models, each is checked for the same base. NAME
     in an option is the file name of a model without its suffix, or the name of its folder where several files have the
@@ -99,7 +101,9 @@ def _of_finished(file: Path, models: Sequence[HeadConfig], settings: ReadConfig,
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def evaluate(file: Path, config: Path | None, report: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Measure the accuracy of FILE on labelled samples: each head, the joint list, and baselines for the list.
+    """Measure the accuracy of FILE on labelled samples.
+
+    The output has each head, the joint list, and baselines for the list.
 
     Memory does not grow with the number of samples. Texts are lines of DIR/<head>/<label>/*.txt, or of
     DIR/<head>/<label>.txt. Stored features come from `edge-runtime features` or `builder score --features`; a sample has

@@ -39,9 +39,10 @@ def score(
     jobs: int | None,
     address: str | None,
 ) -> None:
-    """Run the finished FILE on every picture or text of an archive, and write the answers as Parquet.
+    """Run the finished FILE on every sample of an archive.
 
-    The answers are those of the device. A sample that cannot be read gets an error instead. Needs the extra `cluster`.
+    Writes the answers, which are those of the device, as Parquet. A sample that cannot be read gets an error instead.
+    Needs the extra `cluster`.
     """
     _check_installed("score")
     from builder.scoring.rows import wanted_of
@@ -70,9 +71,10 @@ def score(
 def compare(
     old: Path, new: Path, data: str | None, column: str | None, output: Path, as_json: bool, **running: Any
 ) -> None:
-    """Show which answers change from OLD to NEW on an archive: two finished files, or two results of `score`.
+    """Show which answers change from OLD to NEW on an archive.
 
-    Writes compare.json, and compare.html with the samples whose answer changes.
+    OLD and NEW are two finished files, or two results of `score`. Writes compare.json, and compare.html with the samples
+    whose answer changes.
     """
     _check_installed("compare")
     from builder.scoring.compare import compare as run
@@ -107,7 +109,10 @@ def compare(
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The contact sheet, .html, to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line for each sample.")
 def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> None:
-    """Find samples to look at or to label next in SCORES, a result of `score`; use one of the four ways to search."""
+    """Find samples to look at or to label next.
+
+    SCORES is a result of `score`. Give one of --like, --uncertain, --far and --disagree.
+    """
     _check_installed("search")
     from builder.scoring.search import search as run
     from builder.scoring.sheet import sheet_of_hits

@@ -124,11 +124,11 @@ def train_heads(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Train a classifier for each head of TABLE, all on one frozen base, from stored features.
+    """Train a classifier for each head of TABLE.
 
-    TABLE is a .parquet or .csv file with the columns head, source and label: the label of each picture of the features.
-    Writes HEAD.keras and HEAD.txt for each head, and heads.csv with the accuracy of all of them. If a head cannot be
-    trained, heads.csv has the error, and the exit code is 2.
+    All use one frozen base and stored features. TABLE is a .parquet or .csv file with the columns head, source and label:
+    the label of each picture of the features. Writes HEAD.keras and HEAD.txt for each head, and heads.csv with the
+    accuracy of all of them. If a head cannot be trained, heads.csv has the error, and the exit code is 2.
     """
     how = parse_preprocessing(preprocessing, "--preprocessing") if preprocessing else None
     with terminal(or_pipe=True) as stream, quiet():

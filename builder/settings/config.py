@@ -184,7 +184,7 @@ class BuildConfig(WithLimits):
     size: Annotated[Size | None, Field(description="Picture size in pixels, for models that take any size.")] = None
     name: Annotated[Text | None, Field(description="Name of the model. Default: the name of the file.")] = None
     version: Annotated[Text | None, _VERSION, Field(description="Version of the model: 3, or a date.")] = None
-    author: Annotated[Text | None, Field(description="Who made it.")] = None
+    author: Annotated[Text | None, Field(description="Author of the model.")] = None
     licence: Annotated[Text | None, Field(description="Licence of the model.")] = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Pictures from a camera, a stream, a video or a folder, answered as they come. Read ``camera.py`` first."""
+"""Classifies pictures from a camera, a stream, a video or a folder as they arrive. Read ``camera.py`` first."""
 
 from __future__ import annotations
 

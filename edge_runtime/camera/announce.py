@@ -1,4 +1,4 @@
-"""Where a served page is, said so that a person can open it and a journal keeps no token."""
+"""Prints the address of a served page: for a person with the token, for a log without it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``Camera``: pictures from a source, answers of the heads that are due, events when an answer changes.
+"""``Camera``: takes pictures from a source, runs the heads that are due, and gives an event when an answer changes.
 
-The command ``edge-runtime camera`` is a coat over this; read ``examples/camera.py`` first.
+The command ``edge-runtime camera`` uses it; read ``examples/camera.py`` first.
 """
 
 from __future__ import annotations
@@ -141,22 +141,23 @@ class Heads:
 
 
 class Camera:
-    """Pictures from a camera, answered as they come.
+    """Classifies pictures from a camera as they arrive.
 
     Iterate over it: it gives a ``Seen`` for each frame that is answered, until the source ends or ``stop`` is called.
 
     Args:
         classifier: An open file.
         source: As ``edge-runtime camera --source`` takes it: a camera, an address, a video, a folder.
-        heads: As ``--head`` takes them, ``"door:every=5"``; empty: every head on every frame.
-        joint: The list of all labels too, unless ``heads`` has it.
+        heads: As ``--head`` takes them, ``"door:every=5"``; empty runs every head on every frame.
+        joint: Whether to add the joint list, unless ``heads`` has it.
         rule: How scores become answers: smoothing, threshold, hysteresis, consensus.
-        size: Width and height in pixels to ask a camera for.
-        fps: At most so many frames a second.
-        loop: Begin a video or a folder again at its end.
-        keep_all: Answer every frame of a source that is not live rather than the newest; None: unless ``fps`` is given.
-        show: Asked whether somebody wants to see the pictures.
-        report: Told of a camera that is lost, and of one that is back.
+        size: Width and height in pixels to request from the camera.
+        fps: Largest number of frames per second.
+        loop: Whether to start a video or a folder again at its end.
+        keep_all: Whether to answer every frame of a source that is not live, instead of the newest. None: only if ``fps``
+            is not given.
+        show: Called to ask whether somebody watches the pictures.
+        report: Called with a message when the camera is lost and when it is back.
 
     Raises:
         SourceError: The source cannot be opened to begin with.
@@ -230,12 +231,16 @@ class Camera:
         return time.monotonic() - self._capture.last_sign > self._patience
 
     def next(self, *, timeout: float, top_k: Optional[int] = None) -> Optional[Seen]:
-        """The newest frame's answers; None where no frame came in ``timeout`` seconds."""
+        """The answers for the newest frame; None if no frame arrived within ``timeout`` seconds."""
         frame = self._capture.take(timeout)
         return None if frame is None else self.heads.see(frame, top_k=top_k)
 
     def use(self, classifier: MultiHeadClassifier) -> None:
-        """From the next frame on another file; answers begin anew. Raises ``UnknownHeadError`` and changes nothing."""
+        """Use another file from the next frame on; all answers are reset.
+
+        Raises:
+            UnknownHeadError: The file lacks a head that is scheduled; nothing has changed.
+        """
         spec = picture_input(classifier.metadata.input)
         self.heads = self.heads_of(classifier)
         self._capture.spec = spec
@@ -245,10 +250,10 @@ class Camera:
         return Heads(classifier, plans)
 
     def stop(self) -> None:
-        """The iteration ends after the frame that is under way; may be called by a signal handler."""
+        """End the iteration after the current frame; a signal handler may call it."""
         self._stopped = True
 
     def close(self) -> bool:
-        """Let go of the camera; False where its driver does not let go in time."""
+        """Release the camera; False if its driver does not release it in time."""
         self._stopped = True
         return self._capture.stop()

@@ -58,7 +58,7 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
     help="Run only this head (or joint), on every N-th frame; also threshold=, smoothing=, hysteresis=, consensus=K/N.",
 )
 @_option("--joint", is_flag=True, help="Add one list of the labels of all heads, on every frame.")
-@_option("--joint-only", is_flag=True, help="That list alone.")
+@_option("--joint-only", is_flag=True, help="Run only that list: one answer among the labels of all heads.")
 @_option("--threshold", type=float, help="Lowest score that is an answer. Default: 0.5; for the joint list the file's.")
 @_option("--smoothing", type=float, default=Rule.smoothing, show_default=True, help="Weight of past scores, 0 to 1.")
 @_option(
@@ -80,7 +80,7 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
     metavar="WxH",
     help="Picture size to request from the camera. Default: the smallest that covers the model's.",
 )
-@_option("--fps", type=click.FloatRange(0.001, 1000), help="Most frames per second.")
+@_option("--fps", type=click.FloatRange(0.001, 1000), help="Largest number of frames per second.")
 @_option("--loop", is_flag=True, help="Start again at the end of a folder or a video.")
 @_option("--max-frames", type=click.IntRange(1), help="Stop after this many answered frames.")
 @_option(
@@ -91,9 +91,11 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
     help="Print a line for each event, or for each frame.",
 )
 @_option("--json", "as_json", is_flag=True, help="Machine-readable lines.")
-@_option("--top-k", type=click.IntRange(1), help="Most categories of a head in the line of a frame.")
+@_option("--top-k", type=click.IntRange(1), help="Largest number of categories for each head in the line of a frame.")
 @_option("--serve", metavar="[HOST:]PORT", help="Serve a live page. Without a host, only this machine can open it.")
-@_option("--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="Most viewers at a time.")
+@_option(
+    "--viewers", type=click.IntRange(1, 100), default=4, show_default=True, help="Largest number of viewers at a time."
+)
 @_option("--token-file", type=click.Path(dir_okay=False), help="File with the page's token; created if it is missing.")
 @_option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_cameras, help="List the cameras by name."
@@ -107,7 +109,11 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
 )
 @_option("--reload", is_flag=True, help="Load a new FILE while running, after it has passed a trial.")
 @head_packs_option
-@_option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
+@_option(
+    "--interpreter",
+    type=click.Choice(list(INTERPRETERS)),
+    help="Interpreter that runs the file. Default: the first that is installed.",
+)
 @_option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 @_option(
     "--isolate/--no-isolate",
@@ -119,7 +125,9 @@ def _list_cameras(ctx: click.Context, _: object, wanted: bool) -> None:
 def camera(
     consensus: str, size: Optional[str], joint_only: bool, record: Optional[Tuple[int, str]], **chosen: Any
 ) -> None:
-    """Answer what a camera sees, frame after frame: a line for each change of an answer."""
+    """Classify what a camera sees, frame by frame.
+
+    Prints a line for each change of an answer."""
     if joint_only:
         if chosen["heads"]:
             raise EdgeRuntimeError("--joint-only runs no single head; give --head or --joint-only, not both")

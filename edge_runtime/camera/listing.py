@@ -1,4 +1,4 @@
-"""Which cameras there are, by the name that ``--source`` takes."""
+"""Lists the cameras, each with the name that ``--source`` takes."""
 
 from __future__ import annotations
 

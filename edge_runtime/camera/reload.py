@@ -1,4 +1,4 @@
-"""A new model file takes over from the old under a running process, once it has proved itself in one of its own."""
+"""Replaces the model file in a running process, after the new file has passed a trial in a separate process."""
 
 from __future__ import annotations
 

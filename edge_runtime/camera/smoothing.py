@@ -1,4 +1,4 @@
-"""From scores that flicker to an answer that changes when the scene does.
+"""Turns noisy scores into an answer that changes only when the scene changes.
 
 For each head and each of its runs t, with scores p_t (labels,):
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: one protocol, and the address that says which source it is.
+"""The sources of pictures: one protocol, and the addresses that name a source.
 
 Each source lives in a module of its own that imports its library when it is opened, so that a device needs only the one
 it uses.

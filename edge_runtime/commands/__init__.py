@@ -1,1 +1,1 @@
-"""What ``edge-runtime`` can do; each module is imported when one of its commands is asked for."""
+"""The commands of ``edge-runtime``; each module is imported when one of its commands is called."""

@@ -28,16 +28,16 @@ _SHOWN = 200  # characters of a text
 
 _ANSWER_OPTIONS = (
     click.option(
-        "--head", "heads", metavar="NAME", multiple=True, help="Run only this head, by name or index; repeatable."
+        "--head", "heads", metavar="NAME", multiple=True, help="Run only this head, by name or index; repeat for more."
     ),
-    click.option("--top-k", type=click.IntRange(1), help="Most categories of a head."),
+    click.option("--top-k", type=click.IntRange(1), help="Largest number of categories for each head."),
     click.option("--joint", is_flag=True, help="Add one list of the labels of all heads."),
     click.option(
         "--threshold",
         "thresholds",
         metavar="[HEAD=]P",
         multiple=True,
-        help="With --joint: lowest probability at which a sample belongs to any head, or to HEAD; repeatable.",
+        help="With --joint: lowest probability at which a sample belongs to any head, or to HEAD; repeat for more.",
     ),
     head_packs_option,
     json_option,
@@ -60,9 +60,10 @@ def _answer_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("pictures", metavar="PICTURE|FOLDER...", nargs=-1, required=True)
 @_answer_options
 def classify(file: str, pictures: Sequence[str], **options: Any) -> None:
-    """Classify each PICTURE with the heads of FILE, and those in each FOLDER and its sub-folders, by name.
+    """Classify pictures with the heads of FILE.
 
-    A picture that cannot be read is named and the others go on.
+    A FOLDER stands for the pictures in it and in its sub-folders, by name. A picture that cannot be read is reported,
+    and the others are classified.
     """
     # A name that is not UTF-8 cannot be printed.
     sources = ((click.format_filename(path), path) for path in list(expanded(pictures)))
@@ -74,7 +75,9 @@ def classify(file: str, pictures: Sequence[str], **options: Any) -> None:
 @click.argument("texts", metavar="TEXT...", nargs=-1)
 @_answer_options
 def classify_text(file: str, texts: Sequence[str], **options: Any) -> None:
-    """Classify each TEXT with the heads of FILE; without any, each line of the standard input."""
+    """Classify texts with the heads of FILE.
+
+    Without a TEXT, it classifies each line of standard input."""
     lines: Iterable[Union[str, bytes]] = texts or (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     sources = ((_printable(text), text) for text in lines)
     click.get_current_context().exit(_answer(file, MultiHeadClassifier.classify_text, sources, **options))

@@ -1,4 +1,4 @@
-"""What is in a file and who it is: ``info``, ``identify``, ``install``, ``rollback``, ``diff``."""
+"""The contents, identity and versions of a file: ``info``, ``identify``, ``install``, ``rollback``, ``diff``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _new_file_argument = click.argument("file", metavar="FILE", type=click.Path(dir_
 @isolate_option
 @trusted_key_option
 def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, trusted_key: Optional[str]) -> None:
-    """Show what is in FILE: heads, labels, sizes, input, what it was built from."""
+    """Show heads, labels, sizes, input and sources of FILE."""
     if isolate or trusted_key:
         packs = head_packs or None
         MultiHeadClassifier(file, head_packs=packs, isolate=isolate, trusted_key=trusted_key).close()
@@ -48,10 +48,13 @@ def info(file: str, head_packs: Sequence[str], as_json: bool, isolate: bool, tru
 @click.option("--name", help="Name for people, such as doors.")
 @click.option("--version", help="Version: a number or a date.")
 @click.option("--built-at", metavar="TIME", help="Build time in UTC: 2026-11-27T19:00:00Z.")
-@click.option("--author", help="Who made it.")
-@click.option("--licence", help="For whom and what.")
+@click.option("--author", help="Author of the model.")
+@click.option("--licence", help="Licence of the model.")
 def identify(file: str, output: Optional[str], **fields: Optional[str]) -> None:
-    """Give FILE a name, a version and what else info shall say; its model stays byte for byte."""
+    """Set name, version and other identity fields of FILE.
+
+    The model stays the same, byte for byte.
+    """
     given = {key: value for key, value in fields.items() if value is not None}
     if not given:
         raise EdgeRuntimeError("nothing to write: give --name, --version, --built-at, --author or --licence")
@@ -64,7 +67,7 @@ def identify(file: str, output: Optional[str], **fields: Optional[str]) -> None:
 @_new_file_argument
 @trusted_key_option
 def install(new: str, file: str, trusted_key: Optional[str]) -> None:
-    """Put NEW in the place of FILE, whole, and keep what was there for rollback. A camera with --reload takes it over."""
+    """Replace FILE by NEW and keep the old file for rollback. A camera with --reload switches to the new file."""
     versions.install(new, file, trusted_key)
     _say_who(file)
 
@@ -73,7 +76,10 @@ def install(new: str, file: str, trusted_key: Optional[str]) -> None:
 @file_argument
 @trusted_key_option
 def rollback(file: str, trusted_key: Optional[str]) -> None:
-    """Put back what the last install replaced; once more undoes that."""
+    """Go back to the file that the last install replaced.
+
+    A second rollback undoes the first.
+    """
     versions.rollback(file, trusted_key)
     _say_who(file)
 
@@ -83,7 +89,10 @@ def rollback(file: str, trusted_key: Optional[str]) -> None:
 @click.argument("new", metavar="NEW", type=click.Path(exists=True, dir_okay=False))
 @json_option
 def diff(old: str, new: str, as_json: bool) -> None:
-    """Say what differs between two files: version, backbone, heads, labels, agreement, how they were built."""
+    """Show what differs between two files.
+
+    Compares version, backbone, heads, labels, agreement, and how they were built.
+    """
     document = versions.difference(old, new)
     lines = [json.dumps(document, ensure_ascii=False)] if as_json else versions.difference_text(document)
     click.echo("\n".join(map(printable, lines)))

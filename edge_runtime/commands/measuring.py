@@ -1,4 +1,4 @@
-"""``benchmark`` and ``features``: what a file takes on this device, and what its backbone gives."""
+"""``benchmark`` and ``features``: the time that a file takes on this device, and the features of its backbone."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def features(
     isolate: bool,
     trusted_key: Optional[str],
 ) -> None:
-    """Write what the backbone of FILE makes of each picture, in one file: to train heads on, to judge them, or to search.
+    """Write the backbone's features of pictures to one file.
 
-    An .npz file holds arrays and is made in memory; a .parquet file is written block by block, and needs pyarrow.
-    A picture that cannot be read is named, left out, and counted; the exit code is 2 then.
+    They serve to train or to evaluate heads, or to search.
+    An .npz file holds arrays and is made in memory; a .parquet file is written block by block and needs pyarrow.
+    A picture that cannot be read is reported, skipped and counted; the exit code is then 2.
     """
     from edge_runtime.feature_file import check_output, write_features
 
@@ -83,7 +84,7 @@ def benchmark(
     isolate: bool,
     trusted_key: Optional[str],
 ) -> None:
-    """Measure how long each part of a picture takes on this device."""
+    """Measure the time of each part of a classification."""
     options = {"interpreter": interpreter, "num_threads": threads, "isolate": isolate, "trusted_key": trusted_key}
     if operators:
         from edge_runtime import probe

@@ -24,7 +24,11 @@ AT_ONCE = 8  # requests
 )
 @click.option("--token-file", type=click.Path(dir_okay=False), help="File with the token; created if it is missing.")
 @head_packs_option
-@click.option("--interpreter", type=click.Choice(list(INTERPRETERS)), help="Which interpreter runs the file.")
+@click.option(
+    "--interpreter",
+    type=click.Choice(list(INTERPRETERS)),
+    help="Interpreter that runs the file. Default: the first that is installed.",
+)
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads of the interpreter.")
 @isolate_option
 @trusted_key_option
@@ -38,7 +42,7 @@ def serve(
     isolate: bool,
     trusted_key: Optional[str],
 ) -> None:
-    """Answer pictures or texts over HTTP: POST /classify; /openapi.json says how."""
+    """Classify pictures or texts over HTTP (POST /classify). /openapi.json describes the API."""
     # Imported late: the other commands open a file faster without it.
     from edge_runtime.camera.announce import Place
     from edge_runtime.camera.command import signals
