@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.text_input import TextSourceInput  # noqa: E402
+from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
 from tests.tf_keras_files import MODELS, NO_SAVED_MODEL, TEXT_WORDS, TEXTS  # noqa: E402
 
@@ -50,6 +54,63 @@ def test_nothing_is_built_to_read_it(tf_keras_files: Path, name: str, kind: str,
 
     monkeypatch.setattr(hdf5, "weights_by_order", build)
     assert read_model(tf_keras_files / f"{name}{kind}").weights
+
+
+def as_by_tensorflow_2_13(source: Path, target: Path, separator: str) -> Path:
+    """A ``.keras`` of tf_keras with the names of TensorFlow 2.12 and 2.13, which counted layers with weights twice."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, _renumbered(content, separator) if name == "model.weights.h5" else content)
+    return target
+
+
+def _renumbered(content: bytes, separator: str) -> bytes:
+    groups, arrays, written = set[str](), dict[str, np.ndarray](), io.BytesIO()
+    with h5py.File(io.BytesIO(content)) as old:
+        old.visititems(lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "dtype") else groups.add(name))
+
+    def number(layer: str) -> int:
+        return int(layer.rpartition("_")[2]) if layer.rpartition("_")[2].isdecimal() else 0
+
+    def called(path: str) -> str:
+        found = []
+        for i, part in enumerate(path.split("/")):
+            parts = path.split("/")[:i]
+            if parts[-1:] == ["layers"]:
+                stem = re.sub(r"_\d+$", "", part)
+                siblings = [g for g in groups if re.fullmatch(rf"{'/'.join(parts)}/{stem}(_\d+)?", g)]
+                before = [g for g in siblings if number(g) < number(part)]
+                count = sum(2 if any(a.startswith(f"{g}/") for a in arrays) else 1 for g in before)
+                part = f"{stem}_{count}" if count else stem
+            found.append("_layer_checkpoint_dependencies" if part == "layers" else part)
+        place = found.index("vars") if "vars" in found else len(found)
+        return "/".join([separator.join(found[:place]), *found[place:]])
+
+    with h5py.File(written, "w") as new:
+        for name in groups:
+            new.require_group(called(name))
+        for name, values in arrays.items():
+            new[called(name)] = values
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "ops"])
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_archives_of_tensorflow_2_13_and_of_windows(
+    tf_keras_files: Path, tmp_path: Path, name: str, separator: str
+) -> None:
+    path = as_by_tensorflow_2_13(tf_keras_files / f"{name}.keras", tmp_path / "old.keras", separator)
+    assert difference(tf_keras_files, name, read_model(path)) < (2e-2 if name == "mixed" else 1e-5)
+
+
+def test_the_original_of_tensorflow_2_13_is_run(tf_keras_files: Path, tmp_path: Path) -> None:
+    """No Keras of today finds the weights in it."""
+    path = as_by_tensorflow_2_13(tf_keras_files / "deep.keras", tmp_path / "old.keras", "/")
+    saved = np.load(tf_keras_files / "deep.npz")
+    (classifier,) = Reader().read_each("deep", path, PREPROCESSING["raw"])
+    found = classifier.with_labels(("a", "b", "c"), None).predict(saved["pictures"].round().astype(np.uint8))
+    assert np.abs(found - saved["answers"]).max() < 1e-2
 
 
 def test_names_that_tensorflow_made_unique_are_told_by_order(tf_keras_files: Path, tmp_path: Path) -> None:

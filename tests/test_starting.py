@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -63,6 +64,7 @@ def folder(tf_keras_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (root / "broken.h5").write_bytes(b"\x89HDF\r\n\x1a\nno more")
     (root / "pictures.zip").write_bytes(b"PK\5\6" + b"\0" * 18)
     tiny_classifier(tiny_base(size=16), 2).save(root / "other.keras")
+    tiny_classifier(tiny_base(size=20), 2).save(root / "alone.keras")  # read before those that become the file
     return root
 
 
@@ -79,7 +81,10 @@ def test_a_folder_becomes_a_file_that_says_what_was_found_and_what_is_missing(fo
     assert "# missing: labels = [...] # 3 names" in text
     left = text[text.index("# Left out:") :]
     assert "# broken.h5: " in left
-    assert "# other.keras: another base than 3 others: " in left
+    for name, size in (("alone", 20), ("other", 16)):
+        assert re.search(
+            rf"# {name}\.keras: another base than 3 others: input is {size} x {size}, that of \S+ is 12 x 12;", left
+        )
     assert "pictures.zip" not in text
     assert sorted(p.name for p in (folder / "calibration_data" / "gamjeong" / "바_위").iterdir()) == [
         "0.jpg",

@@ -134,9 +134,20 @@ def test_manifests_of_something_else_tell_nothing(tmp_path: Path, beside: dict[s
     assert (found.kind, found.labels) == ("TensorFlow Lite, float32", ())
 
 
-def test_teachable_machine_is_known_by_its_shape_and_its_numbered_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("beside", "labels"),
+    [
+        ({"labels.txt": NUMBERED}, NAMES),
+        ({"labels.txt": "\n".join(NAMES)}, NAMES),
+        ({}, ()),
+        ({"labels.txt": "0\n1\n"}, ()),
+    ],
+)
+def test_teachable_machine_is_known_by_its_shape(tmp_path: Path, beside: dict[str, str], labels: tuple[str, ...]) -> None:
+    """However its labels are written, and without any."""
     own = file_of(network(224, 100, bias=False))
-    found = read(tmp_path, {"labels.txt": NUMBERED}, own)
+    found = read(tmp_path, beside, own)
+    assert found.labels == labels
     assert found.kind.startswith("Teachable Machine")
     assert found.source_input.declared == PREPROCESSING["tf"]  # type: ignore[union-attr]
     assert found.source_input.resize.fit == "crop"  # type: ignore[union-attr]

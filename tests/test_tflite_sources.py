@@ -29,14 +29,14 @@ from builder.settings.config import BuildConfig, JointConfig, ReadConfig  # noqa
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
 from builder.support.errors import ConfigError, ModelFileError, NoSharedBackboneError  # noqa: E402
-from builder.tflite.flatbuffer import Part, plain_tensor  # noqa: E402
+from builder.tflite.flatbuffer import RESOURCE, Part, plain_tensor  # noqa: E402
 from edge_runtime import MultiHeadClassifier  # noqa: E402
 from edge_runtime.bundle import append_members  # noqa: E402
 from edge_runtime.errors import BundleError  # noqa: E402
 from edge_runtime.image_input import ImageInput  # noqa: E402
 from edge_runtime.inputs import tensor_maker  # noqa: E402
 from tests import tflite_files  # noqa: E402
-from tests.tflite_files import changed, convert, move_weight  # noqa: E402
+from tests.tflite_files import changed, convert, move_weight, with_kinds_in_bytes  # noqa: E402
 from tests.tiny_models import SIZE, label_names, save_pictures, tiny_base, tiny_classifier  # noqa: E402
 
 LABELS = {"animals": 3, "garden": 4}
@@ -155,6 +155,19 @@ def test_a_keras_head_is_added_to_a_file_of_tflite_files_and_the_other_way_round
     add_head(replace(grow, head=replace(head, model=folded)))
     with MultiHeadClassifier(made.output) as opened:
         assert opened.head_names == ("animals", "garden")
+
+
+def test_operators_of_converters_before_tensorflow_2_4_are_read(
+    files: dict[str, Path], tmp_path: Path, pixels: np.ndarray
+) -> None:
+    """They told the kind of an operator in a byte, and not in the field that was added for more than 127 kinds."""
+    old = write(tmp_path, with_kinds_in_bytes(files["garden"].read_bytes()), "garden")
+    today, other = (read({"animals": files["animals"], "garden": path}) for path in (files["garden"], old))
+    assert [classifier.digests for classifier in other] == [classifier.digests for classifier in today]
+    merged, apart = merged_and_apart(other)
+    assert apart == 0
+    expected = today[1].predict(pixels)
+    assert np.abs(merged.head_scores("garden", merged.features(pixels)) - expected).max() < EXACT
 
 
 def test_an_archive_with_one_file_is_that_file(files: dict[str, Path], tmp_path: Path, pixels: np.ndarray) -> None:
@@ -280,6 +293,12 @@ def _two_outputs(part: Part) -> None:
     part.outputs["boxes"] = part.operators[-2].outputs[0]
 
 
+def _variable(part: Part) -> None:
+    part.tensors.append(plain_tensor("variable", (), np.float32))
+    part.tensors[-1].type = RESOURCE
+    part.operators.append(part.operator("VAR_HANDLE", [], [len(part.tensors) - 1]))
+
+
 def _custom(name: str) -> Any:
     def change(part: Part) -> None:
         code = part.codes[part.operators[-1].opcodeIndex]
@@ -292,6 +311,7 @@ def _custom(name: str) -> Any:
     ("change", "reason"),
     [
         (_two_inputs, "expected one input"),
+        (_variable, "its weights are variables, which it does not hold"),
         (_two_outputs, "a detector, or a model with several heads"),
         (_custom("MyOperator"), "custom operator 'MyOperator'"),
         (_custom("FlexErf"), "SELECT_TF_OPS"),

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from builder.tflite.flatbuffer import Part, read_subgraphs
 from builder.tflite.writer import write_parts
@@ -32,6 +34,16 @@ def changed(model: bytes, change: Callable[[Part], None]) -> bytes:
     (part,) = read_subgraphs(model)
     change(part)
     return write_parts({"network": part})
+
+
+def with_kinds_in_bytes(model: bytes) -> bytes:
+    """The file as converters before TensorFlow 2.4 wrote it."""
+    tables = schema.ModelT.InitFromPackedBuf(model, 0)
+    for code in tables.operatorCodes:
+        code.builtinCode = 0
+    packer = flatbuffers.Builder(len(model))
+    packer.Finish(tables.Pack(packer), b"TFL3")
+    return bytes(packer.Output())
 
 
 def kernels(part: Part) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.merging.difference import first_difference
 from builder.merging.inspection import Group, grouped
 from builder.reading.checks import read_labels
 from builder.reading.classifier import Classifier
@@ -85,7 +86,8 @@ def _read(folder: Path) -> tuple[list[Classifier], list[tuple[str, str]]]:
 
 
 def _apart(group: Group, first: Group) -> str:
-    what = group.difference.what if group.difference is not None else "no base in common"
+    difference = first_difference(first.classifiers[0], group.classifiers[0])
+    what = difference.what if difference is not None else "no base in common"
     return f"another base than {len(first.classifiers)} others: {what}; build a separate file"
 
 

@@ -16,6 +16,7 @@ from edge_runtime.quantization import FLOAT, Quantization
 
 FLOAT16, FLOAT32, UINT8 = schema.TensorType.FLOAT16, schema.TensorType.FLOAT32, schema.TensorType.UINT8
 INT8, INT16, INT32 = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.INT32
+RESOURCE = schema.TensorType.RESOURCE  # a variable
 QUANTIZE = "QUANTIZE"
 NO_TENSOR = -1  # stands for an omitted input of an operator, such as the bias of a layer without one
 VALID, NO_ACTIVATION = schema.Padding.VALID, schema.ActivationFunctionType.NONE
@@ -96,7 +97,7 @@ class Part:
 def read_parts(model: bytes) -> dict[str, Part]:
     """Each signature of ``model`` as a part, by the name of the signature."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
+    codes, buffers = _codes(tree), [_content(b, model) for b in tree.buffers]
     parts = {}
     for signature in tree.signatureDefs or ():
         graph, name = tree.subgraphs[signature.subgraphIndex], signature.signatureKey.decode()
@@ -111,7 +112,7 @@ def read_parts(model: bytes) -> dict[str, Part]:
 def read_subgraphs(model: bytes) -> list[Part]:
     """Each subgraph of ``model`` as a part. Its inputs and outputs have the names of their tensors."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    codes, buffers = list(tree.operatorCodes), [_content(b, model) for b in tree.buffers]
+    codes, buffers = _codes(tree), [_content(b, model) for b in tree.buffers]
     found = []
     for number, graph in enumerate(tree.subgraphs):
         tensors, operators = list(graph.tensors), [_without_numpy(op) for op in graph.operators or ()]
@@ -120,6 +121,16 @@ def read_subgraphs(model: bytes) -> list[Part]:
         )
         found.append(Part(f"subgraph {number}", number, tensors, operators, inputs, outputs, codes, buffers))
     return found
+
+
+def _codes(tree: Any) -> list[Any]:
+    """The operator codes. Converters before TensorFlow 2.4 wrote the builtin's number in a byte alone. The larger of both
+    fields counts, as for interpreters (``GetBuiltinCode`` in tensorflow/lite/schema/schema_utils.cc).
+    """
+    codes = list(tree.operatorCodes)
+    for code in codes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return codes
 
 
 def file_metadata(model: bytes) -> dict[str, bytes]:

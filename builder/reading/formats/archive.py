@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import load_original, write_cleaned
+from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
 from builder.reading.formats.complete import check_complete, weights_needed
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
@@ -38,6 +38,7 @@ from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
 from builder.reading.originals.original import KerasOriginal
 from builder.support.errors import ModelFileError
 
+_Value = TypeVar("_Value")
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
@@ -49,11 +50,10 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     check_definition(model.definition, path, allow_code=allow_code)
     objects = read_hdf5_objects(data, path)
     if is_old(raw, version):
-        root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
-        give_vocabularies(_groups(raw, (), "", root), vocabularies, path)
+        give_vocabularies(_groups(raw, (), ""), _named_as_today(vocabularies), path)
         return _of_tf_keras(raw, model, objects, version, path, allow_code=allow_code)
     check_form(raw, path)
-    give_vocabularies(_groups(raw, (), "", _ROOTS[0]), vocabularies, path)
+    give_vocabularies(_groups(raw, (), ""), vocabularies, path)
 
     weights = stored_weights(raw, objects, path)
     if weights is None:
@@ -72,7 +72,8 @@ def _of_tf_keras(
     """``raw``: as the file has it, after which its groups are called; ``model``: what of it is read."""
     modern = modernize(model.definition, path, allow_code=allow_code)
     check_form(modern.definition, path)
-    weights = stored_weights(raw, objects, path)
+    named = _named_as_today(objects)
+    weights = stored_weights(raw, named, path)
     if weights is None:
         raise ModelFileError(
             f"{path}: it is ambiguous which weights belong to which layer (layers within layers); "
@@ -80,6 +81,8 @@ def _of_tf_keras(
         )
     check_complete(modern.definition, weights, path)
     copy = partial(write_cleaned, path, allow_code=allow_code)
+    if named.keys() != objects.keys():  # tf_keras looks for today's names alone
+        copy = partial(write_layers, model.definition, weights)
     return tf_keras_model(path, f"tf_keras {version}".strip(), model, modern, weights, copy, allow_code=allow_code)
 
 
@@ -118,11 +121,10 @@ def stored_weights(
     """
     datasets: dict[str, list[str]] = {}  # of each group, without the random state of Dropout
     for name, item in objects.items():
-        if isinstance(item, h5py.h5d.DatasetID) and name.startswith(_ROOTS) and "/seed_generator/" not in name:
+        if isinstance(item, h5py.h5d.DatasetID) and name.startswith(f"{_ROOT}/") and "/seed_generator/" not in name:
             datasets.setdefault(name.rpartition("/")[0], []).append(name)
-    root = next((root for root in _ROOTS if root.rstrip("/") in objects), _ROOTS[0])
     found: dict[LayerPath, list[np.ndarray]] = {}
-    for place, group, layer in _groups(definition, (), "", root):
+    for place, group, layer in _groups(definition, (), ""):
         kind = layer["class_name"]
         if group not in objects:
             return None
@@ -141,7 +143,43 @@ def stored_weights(
 
 
 _INNER = "/layer"  # behind the group of a wrapper: the layer in it
-_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")  # the second by TensorFlow 2.12
+
+_ROOT, _OLD_ROOT = "layers", "_layer_checkpoint_dependencies"  # the second by TensorFlow 2.12 and 2.13
+
+
+def _named_as_today(objects: Mapping[str, _Value]) -> dict[str, _Value]:
+    """What tf_keras wrote, by the names that today's tf_keras gives it.
+
+    On Windows it wrote ``\\`` for ``/``. TensorFlow 2.12 and 2.13 count a layer with weights twice when they number the
+    groups of a class: dense, dense_2, ... Source: keras 2.13.1, ``saving_lib._save_container_state`` and
+    ``Functional._layer_checkpoint_dependencies``.
+    """
+    paths = [name.replace("\\", "/").split("/") for name in objects]
+    numbers: dict[tuple[str, ...], set[int]] = {}  # of the groups of one class in one model
+    for path in paths:
+        for i in _old_groups(path):
+            stem, number = _numbered(path[i])
+            numbers.setdefault((*path[:i], stem), set()).add(number)
+
+    def today(path: list[str]) -> str:
+        found = [_ROOT if part == _OLD_ROOT else part for part in path]
+        for i in _old_groups(path):
+            stem, number = _numbered(path[i])
+            place = sorted(numbers[(*path[:i], stem)]).index(number)
+            found[i] = f"{stem}_{place}" if place else stem
+        return "/".join(found)
+
+    return dict(zip(map(today, paths), objects.values(), strict=True))
+
+
+def _old_groups(path: list[str]) -> list[int]:
+    return [i for i in range(1, len(path)) if path[i - 1] == _OLD_ROOT]
+
+
+def _numbered(group: str) -> tuple[str, int]:
+    """A class in snake case and its number, 0 for the first: dense_2."""
+    stem, _, number = group.rpartition("_")
+    return (stem, int(number)) if stem and number.isdecimal() and len(number) < 9 else (group, 0)
 
 
 def _ordered(datasets: dict[str, list[str]], group: str) -> list[str]:
@@ -159,7 +197,7 @@ def _is_called(group: Any, name: str, path: Path) -> bool:
 
 
 def _groups(
-    definition: Mapping[str, Any], path: LayerPath, prefix: str, root: str
+    definition: Mapping[str, Any], path: LayerPath, prefix: str
 ) -> Iterator[tuple[LayerPath, str, Mapping[str, Any]]]:
     """(names, HDF5 group, definition) of every layer, also of one in a wrapper.
 
@@ -170,11 +208,11 @@ def _groups(
         if ".ops." in f"{layer.get('module')}.":
             continue  # a bare operation has no weights
         name = _snake_case(layer["class_name"])
-        group = f"{prefix}{root}{name}" + (f"_{counts[name]}" if counts[name] else "")
+        group = f"{prefix}{_ROOT}/{name}" + (f"_{counts[name]}" if counts[name] else "")
         counts[name] += 1
         inner = (*path, clean_name(layer_name(layer)))
         if layer["class_name"] in MODELS:
-            yield from _groups(layer, inner, f"{group}/", root)
+            yield from _groups(layer, inner, f"{group}/")
         elif (own := wrapped(layer)) is not None:
             yield (*path, clean_name(layer_name(own))), f"{group}{_INNER}", own
         elif layer["class_name"] != "InputLayer":

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from builder.reading.formats.downloads import TEACHABLE
-from builder.reading.formats.labels import MAX_LABEL_FILE, labels_in, labels_of_text, numbered_labels
+from builder.reading.formats.labels import MAX_LABEL_FILE, labels_in, labels_of_text, teachable_labels
 from builder.reading.formats.stored import Origin
 from builder.reading.graph import Graph
 from builder.settings.heads import ResizeConfig
@@ -177,23 +177,22 @@ def _edge_impulse(beside: Beside) -> Known | None:
 
 
 def _by_shape(beside: Beside, graph: Graph, size: tuple[int, int]) -> Known | None:
-    """Recognize Teachable Machine and Frigate: their networks end alike, and their label files differ."""
+    """Recognize Teachable Machine and Frigate: their networks end alike, in dense layers of their own sizes."""
     if [node.kind for node in graph.nodes[-len(_TAIL) :]] != _TAIL:
         return None
     no_bias = not graph.nodes[-2].weights[-1].value.any()
-    numbered = _text_of(beside, "labels.txt")
-    names = _numbered(numbered) if numbered else None
-    if names and no_bias and size == _TEACHABLE_SIZE and len(graph.nodes[-3].weights[-1].value) == 100:
-        return Known("Teachable Machine", replace(TEACHABLE, labels=names))
+    hidden = len(graph.nodes[-3].weights[-1].value)
+    if no_bias and size == _TEACHABLE_SIZE and hidden == 100:
+        return Known("Teachable Machine", replace(TEACHABLE, labels=_teachable(_text_of(beside, "labels.txt") or "")))
     mapped = _text_of(beside, "labelmap.txt")
-    if mapped and len(graph.nodes[-3].weights[-1].value) == 128:
+    if mapped and hidden == 128:
         return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], ResizeConfig(fit="stretch")))
     return None
 
 
-def _numbered(text: str) -> tuple[str, ...] | None:
+def _teachable(text: str) -> tuple[str, ...] | None:
     try:
-        return numbered_labels(text)
+        return teachable_labels(text)
     except ValueError:  # a number without a name
         return None
 

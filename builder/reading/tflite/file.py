@@ -15,7 +15,7 @@ from builder.reading.formats.labels import MAX_LABEL_FILE
 from builder.reading.formats.members import archive_members
 from builder.settings.input_scaling import CHANNELS, GREY
 from builder.support.errors import ModelFileError
-from builder.tflite.flatbuffer import Part, read_subgraphs, type_name
+from builder.tflite.flatbuffer import RESOURCE, Part, read_subgraphs, type_name
 from edge_runtime.errors import BundleError
 from edge_runtime.files import read_file
 from edge_runtime.flatbuffer import check_structure
@@ -27,6 +27,7 @@ _PARTS = ("saved_model.pb", "config.json")  # files of models that are folders o
 _SAVED_MODEL, _ZIP = "saved_model.pb", b"PK\x03\x04"
 _POINTER = b"version https://git-lfs"
 _CUSTOM_NAME = re.compile(r"custom operator '([^']*)'")
+_VARIABLES = f"a tensor of type {RESOURCE},"
 _CUSTOM = {
     "edgetpu-custom-op": "it was compiled for the Edge TPU, which hides its weights; use the file it was compiled from",
     "TFLite_Detection_PostProcess": "it finds boxes (a detector); expected a classifier, one score for each label",
@@ -152,6 +153,8 @@ def is_channels_first(shape: Sequence[int]) -> bool:
 
 def _reason(found: str) -> str:
     """The finding of the check, with an explanation for operators that are not builtin."""
+    if found.startswith(_VARIABLES):
+        return "its weights are variables, which it does not hold; give what it was converted from"
     custom = _CUSTOM_NAME.search(found)
     if custom is None:
         return f"{found}; copy or convert it again"
