@@ -1,4 +1,4 @@
-"""Merge Keras classifiers that share a frozen backbone into one int8 ``.tflite`` file."""
+"""Merge classifiers that share a frozen backbone into one int8 ``.tflite`` file."""
 
 import importlib
 import os

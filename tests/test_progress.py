@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +17,14 @@ from click.testing import CliRunner, Result
 
 from builder.commands import building
 from builder.commands.cli import main
+from builder.judging.evaluation import Evaluation, print_evaluation
+from builder.judging.metrics import Accuracy
 from builder.precisions import SkippedPrecision
 from builder.reporting import made as words
 from builder.settings.config import PRECISIONS
 from builder.support.errors import ConfigError, QualityError
 from builder.support.progress import Stages
+from builder.support.quiet import quiet
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,6 +66,33 @@ def test_a_terminal_has_one_bar_and_it_ends() -> None:
     terminal = Terminal()
     assert run_stages(Stages(terminal)) == [1, 1, 1]
     assert "\x1b[2K" in terminal.getvalue().rpartition("verifying")[2]  # the last is wiped away
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_libraries_say_is_on_the_terminal_only_with_verbose(
+    verbose: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``quiet`` holds back what goes to the process's standard error: a bar must not carry it past."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as outside pytest
+    with nullcontext() if verbose else quiet(), Stages(terminal, verbose=verbose)("convert", 2) as advance:
+        print("2401.65it/s", file=sys.stderr, flush=True)
+        advance()
+    assert ("2401.65it/s" in terminal.getvalue() + capfd.readouterr().err) is verbose
+
+
+def test_the_table_of_an_evaluation_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Each list is one line, whatever its name; only the head of the table has two."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    accuracy = Accuracy(1_000_000, 333_333, (0.332, 0.334), 0.5, 0.123, 0.004)
+    lists = dict.fromkeys(("joint", "joint, float heads", "concatenated scores", "one label of all"), accuracy)
+    heads = {"instruments": {"int8": accuracy, "float": accuracy}}
+    print_evaluation(Evaluation(Path("a.tflite"), 1, heads, lists, {}, {}, {}, ""), Path("page.html"))
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert sum("0.332 to 0.334" in line for line in lines) == len(lists) + 2
+    assert max(map(len, lines)) <= 80
+    assert not any(line.strip() in ("heads", "scores") for line in lines)
 
 
 def test_nothing_is_shown_where_nothing_is_wanted() -> None:

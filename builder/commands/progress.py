@@ -28,7 +28,8 @@ class Progress:
         self._shown = moment
         rate = now / max(moment - self._start, 1e-9)
         left = int((total - done) / rate)
-        line = f"{done:,} of {total:,}, {rate:,.0f} a second, {left // 3600}:{left % 3600 // 60:02}:{left % 60:02} left"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        line = f"{done:,} of {total:,}, {speed} a second, {left // 3600}:{left % 3600 // 60:02}:{left % 60:02} left"
         click.echo(f"\r{line}    " if self._moving else line, file=self._stream, nl=not self._moving)
 
     def end(self) -> None:

@@ -88,10 +88,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, page: Path) -> None:
-    """Print the table on standard output."""
-    table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD)
+    """Print the table on standard output; only its head wraps at 80 columns."""
+    table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("", "samples", "accuracy", "95 % interval", "calibration error", "by chance"):
-        table.add_column(column, justify="right" if column else "left")
+        wraps = column in ("calibration error", "by chance")
+        table.add_column(column, justify="right" if column else "left", no_wrap=not wraps)
     rows = {f"{name}, {kind}": a for name, kinds in evaluation.heads.items() for kind, a in kinds.items()}
     for name, a in {**rows, **evaluation.lists}.items():
         interval = f"{a.interval[0]:.3f} to {a.interval[1]:.3f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -134,14 +134,15 @@ def print_tree(groups: Sequence[Group]) -> None:
     """Print the groups for a person, on standard output."""
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
+    say = partial(console.print, soft_wrap=not console.is_terminal)  # in a pipe a sentence is one line
     for group in groups:
         console.print(_tree(group))
         for sentence in share_sentences([replace(share, name=Path(share.name).name) for share in group.shares]):
-            console.print(f"  {plain(sentence)}.")
+            say(f"  {plain(sentence)}.")
         for sentence in resize_trouble({str(c.path): c.source_input for c in group.classifiers}):
-            console.print(f"  {plain(sentence)}")
+            say(f"  {plain(sentence)}")
         if group.difference is not None:
-            console.print(
+            say(
                 f"  {plain(group.difference.model)} differs from {plain(groups[0].classifiers[0].path)}, first at "
                 f"{plain(group.difference.layer)}:\n  {plain(group.difference.what)}.\n"
                 f"  {plain(group.difference.advice)}."

@@ -118,22 +118,23 @@ class BuildConfig(WithLimits):
     """Everything that a build depends on.
 
     The order of the heads is kept everywhere: in the file, its outputs and its reports. Each field is a key of the TOML
-    file; ``docs/reference/settings.md`` lists all of them.
+    file; the reference of the settings lists all of them.
 
     Attributes:
-        precision: One of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals.
-        algorithm: One of ``ALGORITHMS``. All but the first are baselines and make int8 only.
-        equalize: Whether the float network is prepared for int8 (``quantizing.prepare``).
-        ranges: How the ranges of activations are estimated, one of ``ESTIMATES`` (``quantizing.ranges``).
-        rounding: How weights are rounded: ``learnt`` from the calibration samples, to the ``nearest`` integer, or
+        precision (str): One of ``PRECISIONS``, or ``auto``: the first of them that agrees with the originals.
+        algorithm (str): One of ``ALGORITHMS``. All but the first are baselines and make int8 only.
+        equalize (bool): Whether the float network is prepared for int8 (``quantizing.prepare``).
+        ranges (str): How the ranges of activations are estimated, one of ``ESTIMATES`` (``quantizing.ranges``).
+        rounding (str): How weights are rounded: ``learnt`` from the calibration samples, to the ``nearest`` integer, or
             ``bias``: to the nearest integer, with the mean error added to the bias.
-        refit: Whether learnt rounding corrects the errors of earlier layers (``quantizing.refit``).
-        tolerance: Largest difference at which two weights count as equal, relative to the largest value of the tensor.
-        allow_code: Whether code in a model file may run (Lambda layers, custom classes).
-        inference_mode: Whether layers that a file calls with ``training=True`` run in inference mode.
-        target: The device that the file must run on, one of ``targets.TARGETS``.
-        device: The output of ``edge-runtime benchmark --operators --json`` on the board that mixed precision is planned
-            for.
+        refit (bool): Whether learnt rounding corrects the errors of earlier layers (``quantizing.refit``).
+        tolerance (float): Largest difference at which two weights count as equal, relative to the largest value of the
+            tensor.
+        allow_code (bool): Whether code in a model file may run (Lambda layers, custom classes).
+        inference_mode (bool): Whether layers that a file calls with ``training=True`` run in inference mode.
+        target (str | None): The device that the file must run on, one of ``targets.TARGETS``.
+        device (Path | None): The output of ``edge-runtime benchmark --operators --json`` on the board that mixed
+            precision is planned for.
     """
 
     output: Annotated[SettingPath, Field(description="The .tflite file to write.")]

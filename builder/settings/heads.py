@@ -86,17 +86,19 @@ class HeadConfig:
     """One classifier.
 
     Attributes:
-        name: Lower-case letters, digits and _, beginning with a letter.
-        model: The model file, archive or folder.
-        labels: A file with one label on each line, or the labels themselves; None looks beside the model.
-        preprocessing: Input scaling of pixels 0..255; None where the model's first layers do it.
-        activation: For a model whose outputs are logits: ``softmax``, or ``sigmoid`` (each label on its own). ``none``:
-            its outputs are probabilities already. None decides by the graph and the values.
-        size: Height and width in pixels, of this head alone; None uses the size of the build.
-        resize: How its training pictures were resized; None uses the setting of the build.
-        min_agreement: Lowest accepted agreement with its original, from 0 to 1; None uses the setting of the build.
-        title: Name for people, in any script.
-        output_name: The output to use, where the model has several.
+        name (str): Lower-case letters, digits and _, beginning with a letter.
+        model (Path): The model file, archive or folder.
+        labels (Path | tuple[str, ...] | None): A file with one label on each line, or the labels themselves; None looks
+            beside the model.
+        preprocessing (PixelTransform | None): Input scaling of pixels 0..255; None where the model's first layers do it.
+        activation (str | None): For a model whose outputs are logits: ``softmax``, or ``sigmoid`` (each label on its
+            own). ``none``: its outputs are probabilities already. None decides by the graph and the values.
+        size (tuple[int, int] | None): Height and width in pixels, of this head alone; None uses the size of the build.
+        resize (ResizeConfig | None): How its training pictures were resized; None uses the setting of the build.
+        min_agreement (float | None): Lowest accepted agreement with its original, from 0 to 1; None uses the setting of
+            the build.
+        title (str | None): Name for people, in any script.
+        output_name (str | None): The output to use, where the model has several.
     """
 
     name: Annotated[str, Strict(), Field(exclude=True)]

@@ -59,6 +59,9 @@ class Stages:
             console=Console(file=stream if terminal else io.StringIO()),
             transient=True,
             disable=not terminal,
+            # Otherwise rich shows what libraries print above the bar, although ``quiet`` holds it back.
+            redirect_stdout=verbose,
+            redirect_stderr=verbose,
         )
         self._terminal = terminal
         self.seconds: dict[str, float] = {}
