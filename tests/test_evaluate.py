@@ -19,7 +19,7 @@ from builder import BuildResult, build
 from builder.commands.cli import main
 from builder.judging.answers import Asker
 from builder.judging.evaluate import Running, evaluate
-from builder.judging.evaluation import Evaluation
+from builder.judging.evaluation import Evaluation, unknown_facts
 from builder.judging.labelled import Archive, Block, Labelled, count_labelled, find_labelled
 from builder.judging.lists import list_places
 from builder.judging.metrics import Counts, counted, judge, reliability
@@ -71,6 +71,10 @@ def test_counts_are_those_of_the_runtime(built: BuildResult, data: Path) -> None
     assert (found.lists["joint"].right, found.lists["joint"].pictures) == (joint_right, 11)
     assert found.unknown["none_pictures"] == 3
     assert 0 <= found.unknown["auroc"] <= 1
+    facts = dict(unknown_facts(found.unknown))
+    assert len(facts) == len(found.unknown)  # each has words
+    assert facts["samples of no head"] == "3"
+    assert all(words in found.page and "_" not in words for words in facts)
 
 
 @pytest.fixture(scope="module")

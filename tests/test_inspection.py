@@ -217,3 +217,21 @@ def test_a_head_behind_the_pooling_is_no_trained_base() -> None:
     dense, convolution = (SimpleNamespace(kind=kind, weights=(1,)) for kind in ("Dense", "SeparableConv2D"))
     assert not reaches_into_base([dense, dense])  # type: ignore[list-item]
     assert reaches_into_base([dense, convolution])  # type: ignore[list-item]
+
+
+def test_a_scaling_that_is_done_twice_is_told_before_a_build(tmp_path: Path) -> None:
+    import keras
+
+    model = tmp_path / "own.keras"
+    tiny_classifier(tiny_base(), 3, before=[keras.layers.Rescaling(1 / 127.5, offset=-1)]).save(model)
+    assert "twice" not in words_of(run_inspect(model))
+    twice = words_of(run_inspect(model, "--preprocessing", "tf"))
+    assert "own.keras: preprocessing is done twice" in twice
+    assert twice.count("set --preprocessing own=raw") == 1
+
+
+def test_a_model_that_shares_with_no_other_is_not_said_to(folder: Path) -> None:
+    shown = words_of(run_inspect(*paths(folder, "ac"), "--preprocessing", "tf"))
+    assert "2 groups that share no backbone" in shown
+    assert "shared ones" not in shown
+    assert "beside" in words_of(run_inspect(*paths(folder, "a"), "--preprocessing", "tf"))

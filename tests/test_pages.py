@@ -75,7 +75,7 @@ def evaluated(name: str) -> str:
     counts.add(scores, truth)
     found, matrix = counts.accuracy, evaluate_page.Matrix(name, (name, name), counts.table.counts)
     page = evaluate_page.Page(
-        name, {name: {name: found}}, {name: found}, {name: 1.0}, [matrix], {name: counts.reliability.curve},
+        name, {name: {name: found}}, {name: found}, [(name, name)], [matrix], {name: counts.reliability.curve},
         {name: counts.table.rates()}, [(name, [Card("", (name,))])], [name],
     )  # fmt: skip
     return evaluate_page.render(page)

@@ -21,7 +21,7 @@ import numpy as np
 from builder.joint.layout import known_score
 from builder.judging.answers import INTERPRETER, Answers, Asker
 from builder.judging.evaluate_page import Matrix, Page, render
-from builder.judging.evaluation import MOST_NAMED, Evaluation
+from builder.judging.evaluation import MOST_NAMED, Evaluation, unknown_facts
 from builder.judging.labelled import Archive, blocks_of, count_labelled, find_labelled, sides
 from builder.judging.lists import CONCATENATED, JOINT, Lists, with_none
 from builder.judging.metrics import Counts
@@ -228,7 +228,7 @@ class _Counted:
             title=f"{file.name} on {Path(place).name}",
             heads=heads,
             lists=lists,
-            unknown=found.unknown,
+            unknown=unknown_facts(found.unknown),
             matrices=[Matrix(name, table.labels, table.counts) for name, table in tables.items()],
             curves={name: counts.reliability.curve for name, counts in self._of_lists.items()},
             rates=found.labels,

@@ -42,7 +42,7 @@ class Page:
     title: str
     heads: Mapping[str, Mapping[str, Accuracy]]
     lists: Mapping[str, Accuracy]
-    unknown: Mapping[str, float]
+    unknown: Sequence[tuple[str, str]]
     matrices: Sequence[Matrix]
     curves: Mapping[str, np.ndarray]
     rates: Mapping[str, Sequence[LabelRates]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def render(content: Page) -> str:
         heads=[(name, kind, a) for name, kinds in content.heads.items() for kind, a in kinds.items()],
         lists=[(name, "", a) for name, a in content.lists.items()],
         reliability_plot=content.curves and plot(_curves(content.curves), _RELIABILITY),
-        unknown=[(name.replace("_", " "), f"{value:.4g}") for name, value in content.unknown.items()],
+        unknown=content.unknown,
         matrices=confusions(content.matrices[:_MATRICES]),
         rates=[(name, [_rate_row(rate) for rate in rates]) for name, rates in content.rates.items()],
         wrong=content.wrong,

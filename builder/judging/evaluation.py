@@ -19,6 +19,15 @@ from builder.support.plain import plain
 from edge_runtime.escape import printable
 
 MOST_NAMED = 100  # samples that were left out
+# What a person reads for each key of ``unknown``, and its format.
+_WORDS = {
+    "threshold": ("P(head) from which a sample belongs to a head", "{:.3f}"),
+    "known_pictures_refused": ("samples of the heads that are rejected as none", "{:.1%}"),
+    "none_pictures": ("samples of no head", "{:,.0f}"),
+    "none_pictures_refused": ("samples of no head that are rejected as none", "{:.1%}"),
+    "auroc": ("AUROC", "{:.3f}"),
+    "fpr_at_95_tpr": ("samples of no head accepted, if 95 % of the others are", "{:.1%}"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ class Evaluation:
         return found
 
 
+def unknown_facts(unknown: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The figures of ``Evaluation.unknown`` in words, for the terminal and for the page."""
+    return [(words, form.format(unknown[name])) for name, (words, form) in _WORDS.items() if name in unknown]
+
+
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write ``evaluation.json`` and ``evaluation.html``, each atomically."""
     document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
@@ -99,8 +113,8 @@ def print_evaluation(evaluation: Evaluation, page: Path) -> None:
         figures = (f"{a.share:.3f}", interval, f"{a.calibration_error:.3f}", f"{a.calibration_floor:.3f}")
         table.add_row(name, str(a.pictures), *figures)
     Console(width=None if Console().is_terminal else 120).print(table)
-    for name, value in evaluation.unknown.items():
-        print(f"{name.replace('_', ' ')}: {value:.4g}")
+    for words, figure in unknown_facts(evaluation.unknown):
+        print(f"{words}: {figure}")
     for note in evaluation.notes:
         print(note)
     for why in evaluation.left_out:

@@ -23,6 +23,7 @@ from builder.reading.graph import Node
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.resizing import DEFAULT, resize_trouble
+from builder.reading.scaling_notes import scaling_notes
 from builder.settings.heads import HeadConfig, ResizeConfig
 from builder.settings.limits import Limits
 from builder.support.errors import NoSharedBackboneError
@@ -137,8 +138,12 @@ def print_tree(groups: Sequence[Group]) -> None:
     say = partial(console.print, soft_wrap=not console.is_terminal)  # in a pipe a sentence is one line
     for group in groups:
         console.print(_tree(group))
-        for sentence in share_sentences([replace(share, name=Path(share.name).name) for share in group.shares]):
+        shares = group.shares if len(group.classifiers) > 1 or len(groups) == 1 else ()  # alone it shares nothing
+        for sentence in share_sentences([replace(share, name=Path(share.name).name) for share in shares]):
             say(f"  {plain(sentence)}.")
+        for classifier in group.classifiers:
+            for note in _notes(classifier):
+                say(f"  {plain(classifier.path.name)}: {plain(note)}")
         for sentence in resize_trouble({str(c.path): c.source_input for c in group.classifiers}):
             say(f"  {plain(sentence)}")
         if group.difference is not None:
@@ -149,6 +154,14 @@ def print_tree(groups: Sequence[Group]) -> None:
             )
     if len(groups) > 1:
         console.print(f"\n{len(groups)} groups that share no backbone with each other: build one file for each group.")
+
+
+def _notes(classifier: Classifier) -> tuple[str, ...]:
+    """What a build would warn of: how the model was read, and doubts about its input scaling."""
+    entered = classifier.source_input
+    if not isinstance(entered, PictureSourceInput) or entered.unsaid:
+        return classifier.notes
+    return (*classifier.notes, *scaling_notes(classifier.path.stem, entered, classifier.graph))
 
 
 def _resize(classifier: Classifier) -> ResizeConfig | None:
