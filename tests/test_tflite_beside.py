@@ -92,6 +92,22 @@ BLUE_FIRST = PixelTransform(order=(2, 1, 0))
 
 
 @pytest.mark.parametrize(
+    ("model", "beside"),
+    [
+        ("cats_model", {"cats_labels.txt": LABELS, "dogs_labels.txt": "Rex\nBello\nLassie\n"}),
+        ("model-cats", {"labels-cats.txt": LABELS, "labels.txt": "a\nb\nc\n"}),
+        ("model-cats", {"labels-cats.txt": "too\nfew\n", "labels.txt": LABELS}),
+        ("Model", {"labels.json": json.dumps(NAMES)}),
+        ("cats", {"label.txt": LABELS}),
+    ],
+)
+def test_labels_are_found_by_names_that_people_give(tmp_path: Path, model: str, beside: dict[str, str]) -> None:
+    read(tmp_path, beside)
+    (tmp_path / "model.tflite").rename(tmp_path / f"{model}.tflite")
+    assert Reader().read("head", tmp_path / f"{model}.tflite", None).labels == NAMES
+
+
+@pytest.mark.parametrize(
     ("beside", "tool", "pixels", "fit"),
     [
         ({"signature.json": LOBE}, "Lobe", PREPROCESSING["unit"], "crop"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,8 @@ from builder.tflite.flatbuffer import file_metadata
 from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
 
 Beside = Callable[[str], "bytes | None"]  # reads the named file beside the model; None where there is none
-_LABEL_FILES = ("labels.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
+_LABEL_FILES = ("labels.txt", "label.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
+_SUFFIXES = (".txt", ".json", ".csv")
 _TEACHABLE_SIZE = (224, 224)
 _BLUE_FIRST = PixelTransform(order=(2, 1, 0))
 _EDGE_IMPULSE_FITS = {"squash": "stretch", "fit-shortest": "crop", "fit-longest": "pad"}
@@ -90,9 +92,11 @@ def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def _neighbours(name: str, beside: Beside) -> Iterator[tuple[str, ...]]:
-    """Labels from a file with the model's name, else from files with the usual names."""
-    own = [str(Path(name).with_suffix(suffix)) for suffix in (".txt", ".json", ".csv")]
-    for file in [file for file in own if beside(file) is not None] or _LABEL_FILES:
+    """Labels from a file with the model's name, else from cats_labels.txt for cats_model.tflite, or the usual files."""
+    stem = Path(name).stem
+    own, like = [f"{stem}{suffix}" for suffix in _SUFFIXES], re.sub("model", "labels", stem, count=1, flags=re.IGNORECASE)
+    usual = dict.fromkeys([*(f"{like}{suffix}" for suffix in _SUFFIXES), *_LABEL_FILES])
+    for file in [file for file in own if beside(file) is not None] or usual:
         found = _labels(file, beside)
         if found is not None:  # else it is another kind of file
             yield found
