@@ -58,6 +58,7 @@ class _Runner:
     def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
         self._keras, self._tf, self._framework = keras, tensorflow, framework
         self._known: dict[str, np.ndarray] = {}  # outputs of a chain of layers, by digest
+        self._built = _Built(keras)
 
     def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job. Returns {} if the answers are in the job's ``output``, otherwise the step that failed and the
@@ -80,7 +81,9 @@ class _Runner:
     def _load(self, job: Mapping[str, Any]) -> Any:
         path, safe = Path(job["model"]), not job["allow_code"]
         if not path.is_dir():
-            return self._keras.models.load_model(str(path), compile=False, safe_mode=safe)
+            # Keras 3 numbers the calls of a layer from the first on, so there a model cannot be called in another again.
+            built = self._built.again() if safe and self._framework == "tf_keras" else None
+            return self._keras.models.load_model(str(path), compile=False, safe_mode=safe, custom_objects=built)
         if (path / MARK).exists():
             return GraphModel(self._tf, path)
         model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))
@@ -155,6 +158,38 @@ class _Runner:
             return []
         layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
         return [*(self._chain(layers[0]) or layers[:1]), *layers[1:]] if layers else []
+
+
+class _Built:
+    """Models within models that were built before. Building one takes longer than giving it the weights of another file,
+    which the framework does whenever it loads; only one model is in use at a time.
+    """
+
+    _MOST = 4  # bases kept
+
+    def __init__(self, keras: Any) -> None:
+        self._keras, self._models = keras, dict[str, Any]()
+
+    def again(self) -> dict[str, Any]:
+        """Custom objects for the framework, for loading one model."""
+        models, keras, taken = self._models, self._keras, set[str]()
+        for old in list(models)[: -self._MOST]:
+            del models[old]
+
+        class Known:
+            @classmethod
+            def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+                settings = json.dumps({**config, "name": None}, sort_keys=True, default=str)
+                count = 0
+                while (key := f"{count} {settings}") in taken:  # another of the same settings, with weights of its own
+                    count += 1
+                taken.add(key)
+                if key not in models:
+                    models[key] = keras.Model.from_config(config, custom_objects)
+                models[key]._name = config.get("name", models[key].name)
+                return models[key]
+
+        return {"Functional": Known, "Model": Known}
 
 
 def _give_weights(model: Any, stored: Mapping[str, np.ndarray], prefix: str) -> None:
