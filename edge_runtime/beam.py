@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import weakref
 from typing import Any, Dict, Iterable, Optional, Sequence
 
@@ -18,6 +17,7 @@ from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError, TextError, said
 from edge_runtime.heads import Head
 from edge_runtime.inputs import Sample
+from edge_runtime.temporary import TemporaryFolder
 from edge_runtime.text import TextInput
 
 NAMESPACE = "polyhead"
@@ -64,7 +64,7 @@ class PolyheadModelHandler(ModelHandler[Sample, PredictionResult, MultiHeadClass
         if "://" not in self._path:
             return self._opened(self._path)
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-runtime-"))
+            folder = stack.enter_context(TemporaryFolder())
             path = os.path.join(folder, "model.tflite")
             with FileSystems.open(self._path) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target)

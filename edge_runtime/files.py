@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import stat
-from typing import IO, Any, Iterator
+from typing import IO, Any, Iterator, Set
 
 DRAFT = ".edge-runtime-"  # how the names of drafts begin
+_SWEPT: Set[str] = set()  # folders that this process has rid of drafts of the dead
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -49,26 +50,35 @@ def read_file(path: Any, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def draft_beside(path: Any) -> Iterator[str]:
-    """An empty file in the folder of ``path``, its owner's alone; gone at the end unless it was renamed."""
-    import tempfile  # imports random and hashes: most only read
+def draft_beside(path: Any, *, shared: bool = False) -> Iterator[str]:
+    """An empty file in the folder of ``path``, its owner's alone; gone at the end unless it was renamed.
 
-    handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=os.path.dirname(os.path.abspath(path)))
-    os.close(handle)
+    The first draft of this process in a folder removes those that killed processes left there, unless the folder is
+    ``shared`` with other machines, which a lock need not reach.
+    """
+    from edge_runtime import temporary  # imports random and hashes: most only read
+
+    folder = os.path.dirname(os.path.abspath(path))
+    if not shared and folder not in _SWEPT:
+        temporary.remove_left_behind(folder, DRAFT)
+        _SWEPT.add(folder)
+    draft, handle = temporary.claimed(lambda: temporary.new_file(folder, DRAFT))
     try:
         yield draft
     finally:
         with contextlib.suppress(OSError):
             os.unlink(draft)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextlib.contextmanager
-def whole_file(path: Any) -> Iterator[IO[bytes]]:
+def whole_file(path: Any, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """A file to write bytes to, which takes the place of ``path`` when the block ends well; else nothing changes.
 
-    Knows no locks: of two that write at once the later stays, whole. Raises ``OSError``.
+    Of two that write at once the later stays, whole. ``shared``: as in ``draft_beside``. Raises ``OSError``.
     """
-    with draft_beside(path) as draft:
+    with draft_beside(path, shared=shared) as draft:
         with open(draft, "wb") as file:
             yield file
             file.flush()

@@ -3,12 +3,14 @@
 ``python -m tests.kill_anywhere [--kills 300] [--seed 0] [--folder DIR]`` takes as long as the machine needs (some 20
 minutes on 2 cores). Each command is run once undisturbed, for its time and for what it writes; then again and again from
 the same start, killed by SIGKILL at a random moment. After each kill every output is the older or the newer one, byte for
-byte (folders: file for file), and once the places were locked again, as the next run does first, nothing else is there.
+byte (folders: file for file), and once the places were locked again and a temporary folder was made, as the next run does
+first, nothing else is there, nor in the folder of temporary files.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
@@ -20,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.support.files import locked
+from edge_runtime.temporary import FOLDER, remove_left_behind
 from tests.tiny_models import PREPROCESSING, label_names, save_pictures, tiny_base, tiny_classifier, tiny_config
 
 Content = dict[str, bytes]
+TEMPORARY = "temporary"
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,11 @@ def content(place: Path) -> Content | None:
 
 
 def start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
+    """The working folder holds that of the temporary files."""
+    (folder / TEMPORARY).mkdir(exist_ok=True)
     line = [sys.executable, "-m", "builder", *command.arguments]
-    return subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "TMPDIR": str(folder / TEMPORARY)}
+    return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def comparable(found: Content | None, place: str) -> object:
@@ -100,8 +107,9 @@ def violations(command: Command, folder: Path, before: dict[str, object], after:
         if (folder / place).parent.exists():
             with locked(folder / place):
                 pass
-    left = [str(item.relative_to(folder)) for item in folder.rglob("*") if item.name.startswith(".")]
-    return found + [f"{name} is left" for name in left]
+    remove_left_behind(str(folder / TEMPORARY), FOLDER)
+    left = [item for item in folder.rglob("*") if item.name.startswith(".")] + [*(folder / TEMPORARY).iterdir()]
+    return found + [f"{item.relative_to(folder)} is left" for item in left]
 
 
 def main() -> None:

@@ -496,7 +496,7 @@ def test_the_copy_is_not_touched_by_who_overwrites_the_file(tiny_file: Path, tin
 
 
 def test_no_copy_is_left_behind(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     open_copy(str(tiny_file)).close()
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(tiny_file.read_bytes()[:500])

@@ -20,6 +20,7 @@ from builder.reading.formats import StoredModel, hdf5, read_model  # noqa: E402
 from builder.reading.graph import WeightPool  # noqa: E402
 from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
+from builder.reading.originals.original import Shown  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.text_input import TextSourceInput  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -189,8 +190,11 @@ def test_a_vocabulary_is_found_where_tf_keras_keeps_it(tf_keras_files: Path, nam
     assert len(vocabulary) == (6 if name == "given" else 10)
     expected = np.load(tf_keras_files / f"{name}.npy")
     assert np.ptp(expected, axis=0).max() > 0.05
-    found = classifier.predict([text.encode() for text in TEXTS])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    texts = [text.encode() for text in TEXTS]
+    np.testing.assert_allclose(classifier.predict(texts), expected, atol=1e-5)
+    answers = read_model(path).original.ask(Shown(texts, rank=2), max_memory=1.0)
+    np.testing.assert_allclose(answers(), expected, atol=1e-5)
+    assert answers.note is None  # tf_keras itself answered
 
 
 @pytest.mark.parametrize(

@@ -129,14 +129,15 @@ def test_no_temporary_file_outlives_the_process(
     process_of("keras").end()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)
-    running, (folder,) = process_of("keras")._process, tmp_path.iterdir()
+    running, (shared,) = process_of("keras")._process, tmp_path.iterdir()
+    (folder,) = shared.iterdir()
     assert running is not None and running.stdin is not None
     assert f"TMPDIR={folder}\0" in Path(f"/proc/{running.pid}/environ").read_text()
     (folder / "generated.py").touch()  # as TensorFlow does
     if how == "left alone":
         running.stdin.close()
         running.wait(60)
-        assert list(tmp_path.iterdir()) == []
+        assert list(shared.iterdir()) == []
     process_of("keras").end()
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +162,7 @@ def test_a_model_that_wants_too_much_memory_is_refused(model: Path, tmp_path: Pa
 
 
 def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(originals.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)
     read_model(model).original.ask(SHOWN, max_memory=1.0).abandon()
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from builder.reading.early import check_early
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, QualityError
 from builder.support.naming import as_options
-from builder.support.quiet import quiet, terminal
+from builder.support.quiet import own_temporary_files, quiet, terminal
 from edge_runtime.escape import printable
 
 if TYPE_CHECKING:
@@ -103,7 +103,11 @@ def run_build(settings: BuildConfig, *, verbose: bool = False, say_nothing: bool
         from builder.reporting.summary import print_summary
 
     try:
-        with terminal(or_pipe=not as_json) if not say_nothing else nullcontext() as shown, hush():
+        with (
+            terminal(or_pipe=not as_json) if not say_nothing else nullcontext() as shown,
+            hush(),
+            own_temporary_files(),
+        ):
             result = build(settings, progress=shown, verbose=verbose)
     except QualityError as error:
         if as_json and error.document is not None:

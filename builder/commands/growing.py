@@ -12,7 +12,7 @@ from builder.commands.finished import FILE, JSON, OUTPUT, show
 from builder.commands.options import head_options, setting_options
 from builder.settings.growing import GrowConfig
 from builder.support.naming import as_options
-from builder.support.quiet import quiet
+from builder.support.quiet import own_temporary_files, quiet
 
 _HEAD = click.argument("head", metavar="NAME=MODEL")
 
@@ -64,7 +64,7 @@ def _run(operation: str, file: Path, output: Path, head: str, options: dict[str,
     name, model = pair(head, "NAME=MODEL")
     as_json = options.pop("as_json")
     config = chosen(GrowConfig, head=head_config(name, model, options), file=file, output=output, **options)
-    with quiet(), as_options():
+    with quiet(), own_temporary_files(), as_options():
         from builder.growing import grow
 
         change = getattr(grow, operation)(config, **more)

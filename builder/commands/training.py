@@ -12,7 +12,7 @@ import click
 from builder.commands.progress import Progress
 from builder.settings.input_scaling import PREPROCESSING, parse_preprocessing
 from builder.support.errors import ConfigError
-from builder.support.quiet import quiet, terminal
+from builder.support.quiet import own_temporary_files, quiet, terminal
 from edge_runtime.escape import printable
 
 _OF_EVERY_HEAD = (
@@ -90,7 +90,7 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
         from builder.training.train import train_head
         from builder.training.trained import TrainConfig
 
-    with terminal() as shown, quiet():
+    with terminal() as shown, quiet(), own_temporary_files():
         trained = train_head(TrainConfig(samples, output, preprocessing=how, **chosen), progress=shown)
     if as_json:
         click.echo(printable(json.dumps(to_json(trained), ensure_ascii=False)))

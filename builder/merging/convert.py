@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from builder.tflite.flatbuffer import Part, read_parts, tensor_name
 from builder.tflite.writer import write_parts
 from edge_runtime.errors import reason
 from edge_runtime.metadata import BACKBONE
+from edge_runtime.temporary import TemporaryFolder
 
 _AT_ONCE = 16  # functions in one conversion: its time grows faster than linearly with their number
 _WORTH_IT = 3  # from so many heads of one structure on, converting one for all is quicker
@@ -98,7 +98,7 @@ def _head(head: Any) -> Any:
 
 
 def _convert(functions: Mapping[str, Any]) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="polyhead-") as folder, quiet() as noise, _old_objects_left():
+    with TemporaryFolder() as folder, quiet() as noise, _old_objects_left():
         converter = _converter(functions, folder)
         try:
             return bytes(converter.convert())

@@ -73,7 +73,7 @@ def part(output: Path, block: int) -> Path:
 
 def write_part(output: Path, block: int, table: pa.Table) -> None:
     """Write a block atomically; two workers that write the same block write the same bytes."""
-    with whole_file(part(output, block)) as file:
+    with whole_file(part(output, block), shared=True) as file:
         pyarrow.parquet.write_table(table, file, compression="zstd")
 
 

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from edge_runtime.temporary import TemporaryFolder
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
@@ -37,6 +39,20 @@ def quiet() -> Iterator[Callable[[], str]]:
                 faulthandler.disable()
             os.close(saved)
             logging.getLogger("tensorflow").setLevel(level)
+
+
+@contextlib.contextmanager
+def own_temporary_files() -> Iterator[None]:
+    """Keep what libraries write to the temporary folder inside, as TensorFlow does, in one of this process's own.
+
+    The next run removes it if this process is killed. For commands: it changes a setting of the whole process.
+    """
+    before = tempfile.tempdir
+    with TemporaryFolder() as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextlib.contextmanager

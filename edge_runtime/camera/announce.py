@@ -6,12 +6,12 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional
 from urllib.parse import quote
 
 from edge_runtime.camera.live_access import Address, reachable
+from edge_runtime.temporary import TemporaryFolder
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,11 @@ def _kept(token: str, path: Optional[str]) -> Iterator[str]:
     if path is not None:
         yield path
         return
-    handle, path = tempfile.mkstemp(prefix="edge-runtime-token-")  # readable by its owner alone
-    with os.fdopen(handle, "w") as file:
-        file.write(token + "\n")
-    try:
+    with TemporaryFolder() as folder:  # its owner's alone, and so is the file
+        path = os.path.join(folder, "token")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token + "\n")
         yield path
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def qr_code(text: str) -> str:

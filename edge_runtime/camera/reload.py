@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import shutil
-import tempfile
 import threading
 import time
 from typing import Callable, Optional, Sequence, Tuple
@@ -15,6 +12,7 @@ from edge_runtime.bundle import packs_beside
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, said
 from edge_runtime.files import open_file
+from edge_runtime.temporary import TemporaryFolder
 
 INTERVAL = 1.0  # seconds between looks at the file
 CLOSE_TIMEOUT = 2.0  # seconds
@@ -35,8 +33,8 @@ def open_copy(
     Interpreters map the file into memory: who overwrites it in place would change the model under their feet. The copy
     is without a name by the time this returns. Raises what ``MultiHeadClassifier`` does.
     """
-    handle, copy = tempfile.mkstemp(prefix="edge-runtime-", suffix=".tflite")
-    os.close(handle)
+    folder = TemporaryFolder()
+    copy = os.path.join(folder.name, "model.tflite")
     try:
         with open_file(path) as file, open(copy, "wb") as target:
             shutil.copyfileobj(file, target)
@@ -54,20 +52,7 @@ def open_copy(
     except EdgeRuntimeError as error:
         raise type(error)(str(error).replace(copy, path)) from error
     finally:
-        _remove(copy)
-
-
-def _remove(copy: str) -> None:
-    """Now, or when the process ends where the system keeps a file that is mapped (Windows)."""
-    try:
-        os.unlink(copy)
-    except PermissionError:
-        atexit.register(_remove_if_possible, copy)
-
-
-def _remove_if_possible(copy: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(copy)
+        folder.cleanup()
 
 
 class Reloader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from builder.reading.formats.stored import LOADING_ERRORS, Weights, reason_of
 from builder.reading.formats.training import as_inference
 from builder.reading.originals.original import write_definition
 from builder.support.errors import ConfigError, ModelFileError
+from edge_runtime.temporary import TemporaryFolder
 
 _DEFINITION = "model_config"  # an attribute of HDF5 files
 _KEPT = (_DEFINITION, "keras_version", "backend")  # attributes that stay; not those of training
@@ -42,7 +42,7 @@ def load_original(path: Path, *, allow_code: bool = False) -> Any:
 
     Raises ``ModelFileError``, and ``ConfigError`` where there is no room for the copy.
     """
-    with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
+    with TemporaryFolder() as folder:
         copy = write_cleaned(path, Path(folder), allow_code=allow_code)
         try:
             return keras.saving.load_model(copy, compile=False, safe_mode=not allow_code)

@@ -26,6 +26,7 @@ from builder.reading.originals.graph_model import MARK, GraphModel
 
 _BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
 _GB = 1 << 30
+_SAID = 4000  # letters of an error
 
 
 def main(framework: str, folder: str) -> None:
@@ -72,7 +73,7 @@ class _Runner:
                 np.save(job["output"], model.convert(job["shape"]) if step == "convert" else self._run(model, job))
             return {}
         except Exception as error:  # noqa: BLE001  any error that an untrusted file causes is reported to the parent
-            return {"step": step, "reason": f"{type(error).__name__}: {error}"[-4000:]}
+            return {"step": step, "reason": _bounded(f"{type(error).__name__}: {error}")}
         finally:
             model = None
             self._keras.backend.clear_session()
@@ -93,8 +94,10 @@ class _Runner:
             with np.load(path / "weights.npz") as stored:
                 _give_weights(model, stored, "")
             return model
-        status = model.load_weights(str(path / "variables"))
+        status = _by_place(self._tf, model).read(str(path / "variables"))
         status.assert_existing_objects_matched().expect_partial()
+        for layer in model._flatten_layers():
+            layer.finalize_state()  # as loading does: Normalization takes over what it was adapted to
         return model
 
     def _run(self, model: Any, job: Mapping[str, Any]) -> np.ndarray:
@@ -200,6 +203,22 @@ def _give_weights(model: Any, stored: Mapping[str, np.ndarray], prefix: str) -> 
             _give_weights(layer, stored, f"{name}/")
         else:
             layer.set_weights([stored[f"{name}:{i}"] for i in range(len(layer.weights))])
+
+
+def _by_place(tensorflow: Any, model: Any) -> Any:
+    """A model of tf_keras for its checkpoint to fill, each layer by its place among all layers.
+
+    A checkpoint also numbers the layers with weights, among which a text layer counted when it was adapted; made from its
+    settings it has none.
+    """
+    places = {name: layer for name, layer in model._layer_checkpoint_dependencies.items() if name.startswith("layer-")}
+    parts = {name: _by_place(tensorflow, one) if hasattr(one, "layers") else one for name, one in places.items()}
+    return tensorflow.train.Checkpoint(**parts)
+
+
+def _bounded(said: str) -> str:
+    """The beginning and the end, where the reason is: between them may be all values of a weight."""
+    return said if len(said) <= _SAID else f"{said[: _SAID // 2]} ... {said[-_SAID // 2 :]}"
 
 
 def _settings(layer: Any) -> str:

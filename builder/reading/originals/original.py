@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.frameworks import innermost
 from builder.support.lazy import Lazy
+from edge_runtime.temporary import TemporaryFolder
 
 keras: Any = Lazy("keras")
 tf: Any = Lazy("tensorflow")
@@ -93,7 +93,7 @@ class KerasOriginal:
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         if not _is_installed(self.framework):
             return _Asked(self, shown, None)
-        folder = tempfile.TemporaryDirectory(prefix="polyhead-")
+        folder = TemporaryFolder()
         place = Path(folder.name)
         request = self._request(place, max_memory) | _written(shown, place)
         seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
@@ -101,7 +101,7 @@ class KerasOriginal:
 
     def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
         """Convert a graph to a float ``.tflite`` with input ``shape``; open sizes are None. Raises ``ModelFileError``."""
-        folder = tempfile.TemporaryDirectory(prefix="polyhead-")
+        folder = TemporaryFolder()
         request = self._request(Path(folder.name), max_memory) | {"kind": "convert", "shape": shape}
         job = process_of(self.framework).submit(Job(request, folder, _SECONDS))
         try:

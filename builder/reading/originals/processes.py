@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.temporary import TemporaryFolder
+
 _HERE = Path(__file__).parents[3]
 _LAST_WORDS = 30  # seconds in which a process that has closed its output must end
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONSAFEPATH": "1"}
@@ -40,7 +42,7 @@ class Job:
     """One original to be loaded and run. ``seconds``: its time limit."""
 
     request: Mapping[str, Any]
-    folder: tempfile.TemporaryDirectory[str]
+    folder: TemporaryFolder
     seconds: float
     answer: np.ndarray | OriginalError | None = field(default=None)
 
@@ -59,7 +61,7 @@ class FrameworkProcess:
         self._framework = framework
         self._process: subprocess.Popen[str] | None = None
         self._log: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._waiting: list[Job] = []
 
@@ -68,7 +70,7 @@ class FrameworkProcess:
         if self._process is None:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115  it is kept as long as the process
             # TensorFlow writes code there, and removes it only in a process that exits normally.
-            self._folder = tempfile.TemporaryDirectory(prefix="polyhead-")
+            self._folder = TemporaryFolder()
             paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.child", self._framework, self._folder.name],

@@ -11,7 +11,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ import numpy as np
 
 from builder.support.errors import ModelFileError
 from edge_runtime.interpreter import find_interpreter, open_interpreter
+from edge_runtime.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from builder.reading.tflite.file import TfliteFile
@@ -71,7 +71,7 @@ def _on_disk(file: TfliteFile) -> Iterator[Path]:
     if file.path.name == file.name:
         yield file.path
         return
-    with tempfile.TemporaryDirectory(prefix="polyhead-") as folder:
+    with TemporaryFolder() as folder:
         place = Path(folder) / "model.tflite"
         place.write_bytes(file.content())
         yield place
