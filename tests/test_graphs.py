@@ -269,6 +269,16 @@ def test_a_saved_model_of_tensorflow_1_tells_what_lobe_tells(tmp_path: Path) -> 
     assert np.abs(found.ask(np.rint(shown(tmp_path) * 255).astype(np.uint8))() - expected).max() < EXACT
 
 
+def test_labels_lie_beside_the_folder(sources: dict[str, Path], tmp_path: Path) -> None:
+    """As in the download of Teachable Machine."""
+    shutil.copytree(sources["exported"], tmp_path / "model.savedmodel")
+    for labels in (("cat", "dog"), ("cat", "dog", "none")):
+        (tmp_path / "labels.txt").write_text("\n".join(labels))
+        found = Reader().read("head", tmp_path / "model.savedmodel", PREPROCESSING["tf"])
+        assert found.labels == (labels if len(labels) == found.end[1] else ())
+    assert found.labels
+
+
 @pytest.fixture(scope="module")
 def open_sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``any``: takes pictures of any size; ``resizes``: and brings them to 16 x 24 before it scales them."""

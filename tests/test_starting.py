@@ -51,6 +51,7 @@ def folder(tf_keras_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         (root / name / "._keras_model.h5").write_bytes(b"\0\5\x16\7")
         if labels:
             (root / name / "labels.txt").write_text(labels, "utf-8")
+    shutil.copytree(tf_keras_files / "stack_saved", root / "감정" / "model.savedmodel")  # the same model once more
     with zipfile.ZipFile(root / "Pets.zip", "w") as archive:
         for file in ("keras_model.h5", "labels.txt"):
             archive.write(root / "Pets" / file, file)

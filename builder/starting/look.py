@@ -22,11 +22,12 @@ def _within(folder: Path, depth: int, *, top: bool = False) -> Iterator[Path]:
     if any(item.name == SAVED_MODEL for item in items):
         yield folder
         return
-    whole = len(models) == 1 and not top and any(item.name in _BESIDE for item in items)
-    yield from [folder] if whole else models
+    download = len(models) == 1 and any(item.name in _BESIDE for item in items)
+    again = [item for item in items if download and item.name.endswith("savedmodel")]  # the same model once more
+    yield from [folder] if download and not top and not again else models
     for item in items:
         inner = item.is_dir() and not item.is_symlink() and not item.name.endswith(".report") and depth > 0
-        if inner and not (whole and item.name.endswith("savedmodel")):
+        if inner and item not in again:
             yield from _within(item, depth - 1)
 
 

@@ -6,9 +6,11 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from builder.reading.formats.labels import MAX_LABEL_FILE
 from builder.reading.formats.limits import MAX_BYTES, MAX_MEMBERS, check_archive, read_member
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.support.errors import ModelFileError
+from edge_runtime.files import read_file
 
 Members = Mapping[str, Callable[[], bytes]]  # functions that read a file, by its path inside, with "/"
 _DEPTH = 4  # folders within the folder; no download has more
@@ -72,3 +74,11 @@ class _MemberReader:
             raise
         except LOADING_ERRORS as error:
             raise ModelFileError(f"{self.path}: not a whole zip archive ({reason_of(error)}); copy it again") from error
+
+
+def file_beside(folder: Path, name: str) -> bytes | None:
+    """A small file in a folder; None where there is none, or it cannot be read."""
+    try:
+        return read_file(folder / name, MAX_LABEL_FILE)
+    except OSError:
+        return None

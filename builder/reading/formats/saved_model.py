@@ -26,7 +26,7 @@ from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.exported import DESCRIPTION, OBJECT_GRAPH, weights_by_place
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
-from builder.reading.formats.members import Members
+from builder.reading.formats.members import Members, file_beside
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
 from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
@@ -49,11 +49,13 @@ class SavedModelPlace:
     prefix: str
 
     def beside(self, name: str) -> bytes | None:
-        """The file ``name`` in the SavedModel's folder or its parent; None where there is none."""
+        """The file ``name`` in the SavedModel's folder or beside it; None where there is none."""
         around = self.prefix.rstrip("/").rpartition("/")[0]
         places = [f"{self.prefix}{name}", f"{around}/{name}".lstrip("/")]
         read = next((self.members[one] for one in places if one in self.members), None)
-        return None if read is None else read()
+        if read is not None:
+            return read()
+        return None if self.prefix or not self.path.is_dir() else file_beside(self.path.parent, name)
 
 
 class NoLayersError(ModelFileError):

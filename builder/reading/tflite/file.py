@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from builder.reading.formats.labels import MAX_LABEL_FILE
-from builder.reading.formats.members import archive_members
+from builder.reading.formats.members import archive_members, file_beside
 from builder.settings.input_scaling import CHANNELS, GREY
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import RESOURCE, Part, read_subgraphs, type_name
@@ -87,14 +86,6 @@ def _in_archive(path: Path) -> TfliteFile | None:
         return read() if read is not None else None
 
     return TfliteFile(path, PurePosixPath(names[0]).name, members[names[0]], beside)
-
-
-def file_beside(folder: Path, name: str) -> bytes | None:
-    """A small file in a folder; None where there is none, or it cannot be read."""
-    try:
-        return read_file(folder / name, MAX_LABEL_FILE)
-    except OSError:
-        return None
 
 
 def read_part(file: TfliteFile) -> tuple[bytes, Part]:
