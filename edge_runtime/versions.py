@@ -65,7 +65,7 @@ def identify(path: str, output: str, given: Dict[str, Any]) -> None:
     lost = sorted(set(_members(path)) - set(_members(io.BytesIO(data))))
     if lost:
         raise BundleError(
-            f"{path}: has {lost[0]}, which would not be true of another file; identify it before that is added"
+            f"{path}: has the member {lost[0]}, which is valid for the file as it is; run identify before it is added"
         )
     with draft_beside(output) as draft:
         with open(draft, "wb") as file:

@@ -85,7 +85,8 @@ def compare(
     found = run(*map(open_result, folders))
     document = json.dumps({name: changes.to_json() for name, changes in found.items()}, ensure_ascii=False)
     write_text(output / "compare.json", document + "\n")
-    page = sheet_of_changes(f"{new.name} instead of {old.name}", [("old", str(old)), ("new", str(new))], found)
+    facts = [("old", str(old)), ("new", str(new)), ("in brackets", "the 95 % interval of the share")]
+    page = sheet_of_changes(f"{new.name} instead of {old.name}", facts, found)
     write_text(output / "compare.html", page)
     if as_json:
         click.echo(printable(document))
@@ -114,6 +115,7 @@ def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> 
     SCORES is a result of `score`. Give one of --like, --uncertain, --far and --disagree.
     """
     _check_installed("search")
+    from builder.scoring.search import MEANINGS
     from builder.scoring.search import search as run
     from builder.scoring.sheet import sheet_of_hits
     from builder.scoring.stored import open_result
@@ -121,7 +123,9 @@ def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> 
     result = open_result(scores)
     words, measure, columns = _measure(result, **ways)
     hits = run(result, measure, columns, top=top)
-    page = sheet_of_hits(words, [("scores", str(scores)), ("found", f"{len(hits):,} samples")], hits)
+    meaning = next(MEANINGS[way] for way in MEANINGS if ways[way])
+    facts = [("scores", str(scores)), ("found", f"{len(hits):,} samples"), ("number", meaning)]
+    page = sheet_of_hits(words, facts, hits, heads=result.heads)
     write_text(output, page)
     for hit in hits if as_json else ():
         click.echo(printable(json.dumps(hit.to_json(), ensure_ascii=False)))

@@ -143,7 +143,7 @@ def print_tree(groups: Sequence[Group]) -> None:
             say(f"  {plain(sentence)}.")
         for classifier in group.classifiers:
             for note in _notes(classifier):
-                say(f"  {plain(classifier.path.name)}: {plain(note)}")
+                say(f"  {plain(Path(classifier.name).name)}: {plain(note)}")
         for sentence in resize_trouble({str(c.path): c.source_input for c in group.classifiers}):
             say(f"  {plain(sentence)}")
         if group.difference is not None:
@@ -161,7 +161,7 @@ def _notes(classifier: Classifier) -> tuple[str, ...]:
     entered = classifier.source_input
     if not isinstance(entered, PictureSourceInput) or entered.unsaid:
         return classifier.notes
-    return (*classifier.notes, *scaling_notes(classifier.path.stem, entered, classifier.graph))
+    return (*classifier.notes, *scaling_notes(Path(classifier.name).stem, entered, classifier.graph))
 
 
 def _resize(classifier: Classifier) -> ResizeConfig | None:

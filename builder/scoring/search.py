@@ -17,6 +17,13 @@ from edge_runtime.feature_file import feature_column
 from edge_runtime.metadata import SeamTensor
 
 Measure = Callable[[pa.Table], np.ndarray]  # one number for each row; the largest are returned
+# What the number of each way to search means, for a person.
+MEANINGS = {
+    "like": "cosine similarity of the features; 1 is equal",
+    "uncertain": "1 minus the difference between the two largest probabilities",
+    "far": "1 minus the cosine similarity to the nearest other sample",
+    "disagree": "half the sum of the differences of the probabilities; 1 is complete disagreement",
+}
 
 
 @dataclass(frozen=True, order=True)

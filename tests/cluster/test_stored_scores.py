@@ -18,7 +18,8 @@ from builder.scoring.output import begin, part, write_part  # noqa: E402
 from builder.scoring.plan import blocks_of, read_block, write_plan  # noqa: E402
 from builder.scoring.rows import Scorer, Wanted  # noqa: E402
 from builder.scoring.samples import planned  # noqa: E402
-from builder.scoring.search import disagreeing, far, like, search, uncertain  # noqa: E402
+from builder.scoring.search import MEANINGS, disagreeing, far, like, search, uncertain  # noqa: E402
+from builder.scoring.sheet import _folder  # noqa: E402
 from builder.scoring.stored import Result, open_result  # noqa: E402
 from builder.support.errors import ConfigError  # noqa: E402
 from builder.training.stored import read_features  # noqa: E402
@@ -178,9 +179,11 @@ def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Res
     assert lines[0]["source"] == str(picture) and lines[0]["value"] == pytest.approx(1) and len(lines) == 3
     page = (tmp_path / "s.html").read_text()
     assert page.count("data:image/jpeg") == 3
+    assert MEANINGS["like"] in page and "animals: " in page  # the number and each answer are named
     for way in (("--uncertain", "garden"), ("--disagree", "garden", str(new.folder)), ("--far", "--file", str(THREE))):
         done = run(main, [*asked, *way])
         assert done.exit_code == 0 and "23 samples" in done.output, done.output
+        assert MEANINGS[way[0].lstrip("-")] in (tmp_path / "s.html").read_text()
     for wrong, message in {
         ("--far", "--uncertain", "animals"): "expected one of --like, --uncertain, --far and --disagree",
         ("--uncertain", "plants"): "no head 'plants'; there are: animals, garden",
@@ -189,3 +192,20 @@ def test_the_commands_write_pages_and_lines(archive: Path, old: Result, new: Res
     }.items():
         done = run(main, [*asked, *wrong])
         assert done.exit_code == 2 and message in done.output, done.output
+
+
+@pytest.mark.parametrize(
+    ("sources", "folder"),
+    [
+        (["a/b/1.jpg", "a/b/2.jpg"], "a/b/"),
+        (["a/b/1.jpg", "a/bc/1.jpg"], "a/"),
+        (["s3://bucket/x/1.jpg", "s3://bucket/y/1.jpg"], "s3://bucket/"),
+        (["1.jpg", "12.jpg"], ""),
+        (["/1.jpg", "a/1.jpg"], ""),
+        (["t.csv#1", "t.csv#12"], ""),
+        ([], ""),
+    ],
+)
+def test_captions_leave_out_the_folder_of_all(sources: list[str], folder: str) -> None:
+    assert _folder(sources) == folder
+    assert all(source.startswith(folder) for source in sources)
