@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from builder.commands import building
 from builder.commands.cli import main
 from builder.judging.evaluation import Evaluation, print_evaluation
 from builder.judging.metrics import Accuracy
+from builder.judging.verify import HeadQuality
 from builder.precisions import SkippedPrecision
 from builder.reporting import made as words
 from builder.settings.config import PRECISIONS
@@ -118,10 +120,7 @@ def test_every_stage_has_words() -> None:
 
 
 def tried(precision: str, **agreement: float) -> Any:
-    heads = [
-        SimpleNamespace(head_name=name, agreement=value, passes=value.__ge__, bar=lambda bar: bar)
-        for name, value in agreement.items()
-    ]
+    heads = [HeadQuality(name, 1000, value, (value, value), 0.0, 0.0, (), ()) for name, value in agreement.items()]
     quality = SimpleNamespace(heads=heads, reaches=lambda bar: min(agreement.values()) >= bar)
     metadata = SimpleNamespace(heads=list(agreement), input=SimpleNamespace(noun="pictures"))
     return SimpleNamespace(precision=precision, title=precision, model=b"1234", quality=quality, metadata=metadata)
@@ -153,6 +152,15 @@ def test_the_sentence_says_what_was_made_and_why_not_int8(config: Any, monkeypat
         "too inexact: 0.86 of 0.97 on things; int16 was left out: slower than float here"
     )
     assert words.made(config, [tried("mixed", cats=1.0), tried("float16", cats=1.0)]).endswith("; mixed was slower")
+
+
+def test_a_head_that_agrees_and_drifts_is_told_its_drift(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "last_built", lambda tried: tried[-1])
+    int8 = tried("int8", cats=0.98, dogs=1.0)
+    dogs = replace(int8.quality.heads[1], own_pictures=False, decided=9, decided_agreement=1.0, decided_drift=0.0604)
+    int8.quality = SimpleNamespace(heads=[int8.quality.heads[0], dogs], reaches=lambda bar: False)
+    sentence = words.made(config, [int8, tried("float16", cats=1.0, dogs=1.0)])
+    assert sentence.endswith("int8 was too inexact: drift 0.060, at most 0.04 passes, on dogs")
 
 
 def test_the_end_says_where_it_lies_and_what_to_run(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:

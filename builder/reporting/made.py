@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from builder.joint import JointHead
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
+from builder.reporting.verdicts import shortfall
 from builder.settings.config import BuildConfig
 from edge_runtime.escape import printable
 from edge_runtime.metadata import Metadata
@@ -40,8 +41,8 @@ def _why_not(config: BuildConfig, tried: BuiltPrecision | SkippedPrecision) -> s
     if tried.quality.reaches(bar):
         return f"{tried.title} was slower"
     failed = [q for q in tried.quality.heads if not q.passes(bar)] or list(tried.quality.heads)
-    worst = min(failed, key=lambda q: q.agreement)
-    return f"{tried.title} was too inexact: {worst.agreement:.2f} of {worst.bar(bar):.2f} on {worst.head_name}"
+    worst = min(failed, key=lambda q: (q.upper >= q.bar(bar), q.agreement, -q.decided_drift))
+    return f"{tried.title} was too inexact: {shortfall(worst, bar)} on {worst.head_name}"
 
 
 def made_lines(config: BuildConfig, tried: Tried) -> list[str]:

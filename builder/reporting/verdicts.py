@@ -36,6 +36,14 @@ def _below(q: HeadQuality, min_agreement: float) -> str:
     return f"and even {q.upper:.1%}, the upper end of the 95 % interval, is below min_agreement {bar:g}"
 
 
+def shortfall(q: HeadQuality, min_agreement: float) -> str:
+    """Why a head does not pass, in a few words."""
+    bar = q.bar(min_agreement)
+    if q.kind is None and not q.own_pictures and q.upper >= bar:
+        return f"drift {q.decided_drift:.3f}, at most {MOST_DRIFT:g} passes,"
+    return f"{q.agreement:.2f} of {bar:.2f}"
+
+
 def _remedy(q: HeadQuality, precision: str, chosen_by_name: bool) -> str:
     own = "" if q.own_pictures else f"give it pictures of its own, in a folder named {q.head_name}; "
     if precision == "float":
