@@ -172,6 +172,31 @@ def test_a_multi_label_head_agrees_where_every_label_does() -> None:
     assert judge("a", np.arange(2), truth, found, "softmax").agreement == 1.0
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("labels", [1, 2, 5])
+def test_a_wrong_probability_of_any_label_of_its_own_is_drift(labels: int, activation: str) -> None:
+    """Also of one that is never the first and never crosses a half; of a softmax, another one changes with it."""
+    truth = np.random.default_rng(labels).uniform(0, 0.4, (6, labels)).astype(np.float32)
+    for wrong in range(labels):
+        found = truth.copy()
+        found[:, wrong] = (truth[:, wrong] + 0.2) % 0.4
+        q = judge("a", np.arange(6), truth, found, activation)
+        of_top = truth.argmax(1) == wrong
+        assert np.asarray(q.drifts) == pytest.approx(np.where(of_top | (activation == "sigmoid"), 0.2, 0.0), abs=1e-6)
+        assert q.agreement == 1.0 or activation == "softmax"
+
+
+def test_drifting_probabilities_of_a_head_that_keeps_its_answers_are_told(tiny: BuildResult) -> None:
+    heads = tiny.report.quality.heads
+    for drifts in ([0.041], [0.04], [0.5, 0.0]):
+        some = tuple(replace(q, drift=drift, own_pictures=True) for q, drift in zip(heads, [*drifts, 0.0], strict=False))
+        chosen = replace(tiny.report.chosen, quality=replace(tiny.report.quality, heads=some))
+        report = replace(tiny.report, tried=[chosen])
+        told = [warning for warning in report.warnings if "though the answers agree" in warning]
+        assert bool(told) == (drifts[0] > 0.04)
+        assert all(f"{heads[0].head_name} (by {drifts[0]:.3f}" in warning for warning in told)
+
+
 def on_others(agrees: list[bool], margins: list[float], drift: float = 0.0) -> HeadQuality:
     """Of a head of two labels: whether the answer is the same, and by how much the original is decided."""
     truth = np.asarray([[0.5 + m / 2, 0.5 - m / 2] for m in margins], np.float32)

@@ -38,7 +38,7 @@ class Comparison:
     float_scores: np.ndarray
     file_scores: np.ndarray
     agrees: bool
-    drift: float  # change of the probability of float's top label
+    drift: float  # change of the probability of float's top label; where each label is separate, the largest of any
 
 
 @dataclass(frozen=True)
@@ -199,16 +199,17 @@ def judge(
     own_pictures: bool = True,
 ) -> HeadQuality:
     """Compare ``found``, the file's probabilities, with ``truth``, the original's; both (samples, labels)."""
+    changes, rows, top = np.abs(truth - found), np.arange(len(truth)), truth.argmax(1)
     if activation == "sigmoid":  # each label is a yes/no answer: all must be the same
+        drifts = changes.max(1)
         agrees = np.all((truth >= 0.5) == (found >= 0.5), axis=1)
         answers = truth >= 0.5
         decided = np.maximum(truth, 1 - truth).min(1) >= DECIDED
     else:
-        agrees = truth.argmax(1) == found.argmax(1)
+        drifts = changes[rows, top]
+        agrees = top == found.argmax(1)
         answers = truth.argmax(1, keepdims=True)
         decided = truth.max(1) >= DECIDED
-    rows, top = np.arange(len(truth)), truth.argmax(1)
-    drifts = np.abs(truth[rows, top] - found[rows, top])
     order = np.lexsort((-drifts, agrees))[:_WORST]
     worst = tuple(Comparison(int(chosen[i]), truth[i], found[i], bool(agrees[i]), float(drifts[i])) for i in order)
     agreement = float(agrees.mean())

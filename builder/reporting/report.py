@@ -8,7 +8,7 @@ from typing import Any
 
 from builder.boards.times import Times
 from builder.joint import JointHead
-from builder.judging.verify import Quality
+from builder.judging.verify import MOST_DRIFT, Quality
 from builder.merging.equivalence import Equivalence
 from builder.merging.share import HeadShare
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
@@ -111,7 +111,7 @@ class Report:
         if few and not self.quality.noise:
             named = ", ".join(few[:_NAMED]) + (f" and {len(few) - _NAMED} more" if few[_NAMED:] else "")
             found.append(f"too few held-out {self.noun} to prove an agreement of {bar:g}: {named}")
-        found += [] if self.quality.noise else self._always_the_same()
+        found += [] if self.quality.noise else [*self._always_the_same(), *self._drifting()]
         if self.beyond > MOST_BEYOND and not self.quality.noise:
             noun = self.noun
             found.append(
@@ -144,6 +144,18 @@ class Report:
         return [
             f"the original gives one and the same answer to all held-out {noun}: {named}; agreement then proves little; "
             f"check that there are {noun} of all labels and that preprocessing is as in training"
+        ]
+
+    def _drifting(self) -> list[str]:
+        """A warning for heads that pass on their own samples by their answers alone, since their probabilities change."""
+        heads = [q for q in self.quality.heads if q.own_pictures and q.drift > MOST_DRIFT]
+        if not heads:
+            return []
+        named = ", ".join(f"{q.head_name} (by {q.drift:.3f} on average)" for q in heads[:_NAMED])
+        named += f" and {len(heads) - _NAMED} more" if heads[_NAMED:] else ""
+        return [
+            f"probabilities differ from the original's, though the answers agree: {named}; if scores or thresholds "
+            f"matter, calibrate with more {self.noun}, or choose a more accurate precision"
         ]
 
     @property

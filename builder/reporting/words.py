@@ -12,7 +12,8 @@ _WORDS = {
     "is not accuracy: the original may be wrong.",
     "95 % interval": "The range in which the true share lies, given the number of {noun}s (Wilson 1927). A head fails "
     "verification only if even the upper end lies below min_agreement.",
-    "drift": "The change of the probability of the original's top label, from 0 (none) to 1.",
+    "drift": "The change of the probability of the original's top label, from 0 (none) to 1; for a sigmoid head, of the "
+    "label that changes most.",
     "dB": "Signal-to-noise ratio in decibels: at 20 dB the error has 1/100 of the signal's power, at 30 dB 1/1000.",
     "digest": "A hash of the operations and weights of the backbone. Equal digests mean equal backbones.",
     "calibration": "The {noun}s from which the ranges of the int8 activations are measured.",
