@@ -51,6 +51,7 @@ def test_too_few_pictures_are_said(tmp_path: Path, count: int | None) -> None:
         read_pictures(folder, 14)
 
 
+@pytest.mark.draws
 def test_the_table_has_a_row_for_each_way_and_the_plot_is_drawn(tmp_path: Path) -> None:
     logits = np.random.default_rng(0).normal(size=(20, 10))
     rows = {name: figures(logits, logits + moved, np.arange(20) % 10) for name, moved in (("float", 0.0), ("way", 1.0))}

@@ -308,6 +308,7 @@ class TestCommandLine:
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "builder", *map(str, arguments)], capture_output=True, text=True)
 
+    @pytest.mark.slow
     def test_a_build_from_options_alone(self, tmp_path: Path) -> None:
         config = tiny_config(tmp_path, {"a": 3})
         (tmp_path / "a.txt").write_text("x\ny\nz\n")
@@ -348,6 +349,7 @@ class TestCommandLine:
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
 
+    @pytest.mark.slow
     def test_ctrl_c_leaves_nothing_and_is_not_success(self, tmp_path: Path) -> None:
         config = tiny_config(tmp_path, {"a": 3})
         text = (

@@ -161,6 +161,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if not b.reason}), ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run(page: Path, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workshop, tmp_path / "here")

@@ -23,6 +23,8 @@ from builder.exporting.mediapipe import labels_of
 from edge_runtime import MultiHeadClassifier
 from tests.tiny_models import THREE_HEADS, tiny_picture
 
+pytestmark = pytest.mark.slow
+
 # In a process of its own: it brings its own copies of the libraries that TensorFlow has loaded here.
 PROGRAM = """
 import json, sys

@@ -225,6 +225,7 @@ def test_conversion_has_a_limit_of_memory(sources: dict[str, Path], monkeypatch:
         Reader(limits=Limits(max_memory=1e-4)).read("head", sources["exported"], PREPROCESSING["tf"])
 
 
+@pytest.mark.slow
 def test_conversion_has_a_limit_of_time(sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that converts is ended, and the next one is another."""
     process_of("keras").end()

@@ -103,18 +103,23 @@ def test_a_file_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:
 def test_each_model_may_have_pixels_of_its_own(folder: Path) -> None:
     """e doubles what it is given: with x / 255 - 0.5 outside it sees the pixels that a sees."""
     options = ["--preprocessing", "tf", "--preprocessing", "e=0.00392156862745098,-0.5"]
-    command = [sys.executable, "-m", "builder", "inspect", *map(str, paths(folder, "ae")), *options, "--json"]
-    assert json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["shared"] is True
+    assert json.loads(run_inspect(*paths(folder, "ae"), *options, "--json").stdout)["shared"] is True
 
 
 @pytest.mark.parametrize(("names", "code"), [("ab", 0), ("ac", 3)])
 def test_the_command_prints_and_its_exit_code_tells(folder: Path, names: str, code: int) -> None:
-    command = [sys.executable, "-m", "builder", "inspect", *map(str, paths(folder, names)), "--preprocessing", "tf"]
-    text = subprocess.run(command, capture_output=True, text=True)
-    assert (text.returncode, text.stderr) == (code, "")
-    assert all(path.name in text.stdout for path in paths(folder, names))
-    assert ("differs from" in text.stdout) is (code == 3)
-    document = json.loads(CliRunner().invoke(main, [*command[3:], "--json"]).stdout)
+    arguments = [*map(str, paths(folder, names)), "--preprocessing", "tf"]
+    if code:
+        command = [sys.executable, "-m", "builder", "inspect", *arguments]  # with what the libraries would print
+        text = subprocess.run(command, capture_output=True, text=True)
+        status, stdout, stderr = text.returncode, text.stdout, text.stderr
+    else:
+        done = run_inspect(*arguments)
+        status, stdout, stderr = done.exit_code, done.stdout, done.stderr
+    assert (status, stderr) == (code, "")
+    assert all(path.name in stdout for path in paths(folder, names))
+    assert ("differs from" in stdout) is (code == 3)
+    document = json.loads(run_inspect(*arguments, "--json").stdout)
     assert set(document) == {"shared", "backbone", "models", "first_difference"}
 
 

@@ -121,6 +121,7 @@ def test_the_death_of_the_process_is_one_line_and_the_next_file_gets_another(mod
     process.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ended", "left alone"])
 def test_no_temporary_file_outlives_the_process(
     how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,6 +162,7 @@ def test_a_model_that_wants_too_much_memory_is_refused(model: Path, tmp_path: Pa
     assert ask(model).shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)

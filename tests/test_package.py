@@ -55,6 +55,7 @@ def build_wheel(folder: Path, when: float) -> Path:
     return wheel
 
 
+@pytest.mark.slow
 def test_the_wheel_is_the_same_whenever_it_is_built(tmp_path: Path) -> None:
     first, second = (build_wheel(tmp_path / name, when) for name, when in (("a", 1.5e9), ("b", 1.7e9)))
     assert first.name == second.name == f"polyhead-{edge_runtime.__version__}-py3-none-any.whl"

@@ -21,6 +21,7 @@ from builder.reporting.words import _WORDS, meanings
 from builder.scoring.cards import Card
 from builder.training import report as training_page
 
+pytestmark = pytest.mark.draws
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}{% raw %}'
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 

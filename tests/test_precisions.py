@@ -107,6 +107,7 @@ def test_every_precision_answers_with_probabilities_and_a_joint_list(
         np.testing.assert_allclose(scores, answers["float"], atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 def test_learnt_rounding_helps_weights_of_every_precision(
     by_precision: dict[str, BuildResult], config: BuildConfig
 ) -> None:
@@ -116,6 +117,7 @@ def test_learnt_rounding_helps_weights_of_every_precision(
         assert by_precision[name].quality.features_snr_db > nearest.quality.features_snr_db + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:])
 def test_the_algorithms_of_others_are_to_be_had(
     algorithm: str, config: BuildConfig, by_precision: dict[str, BuildResult]

@@ -82,7 +82,10 @@ BODIES: dict[str, tuple[Callable[[Any], Any] | None, bool, float]] = {  # body, 
 }
 
 
-@pytest.mark.parametrize("kind", BODIES)
+SLOW = ("lstm", "both ways", "attention")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in BODIES])
 def test_every_kind_of_base_goes_the_whole_way(tmp_path: Path, kind: str) -> None:
     body, mask_zero, least = BODIES[kind]
     base = text_base(body=body, mask_zero=mask_zero)

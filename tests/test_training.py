@@ -196,6 +196,7 @@ def trained(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) 
     return output
 
 
+@pytest.mark.slow
 def test_no_compiled_code_stays_in_the_temporary_folder(
     folder: Path, base: Path, tmp_path: Path, temporary: Path
 ) -> None:
@@ -205,6 +206,7 @@ def test_no_compiled_code_stays_in_the_temporary_folder(
     assert not list(temporary.rglob("*.pyc"))
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_that_tells_colours_apart(trained: Path, folder: Path) -> None:
     import keras
 
@@ -435,6 +437,7 @@ def test_what_is_refused_writes_nothing(folder: Path, base: Path, tmp_path: Path
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_of_a_classifier_that_pools_nothing_what_the_last_layer_reads_is_taken(folder: Path, tmp_path: Path) -> None:
     tiny_classifier(tiny_base(0), 3, 4, hidden=12).save(tmp_path / "c.keras")
     options = ("--preprocessing", "tf", "--output", tmp_path / "m.keras", "--epochs", 1, "--views", 1, "--json")
