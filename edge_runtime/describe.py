@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from edge_runtime import versions
 from edge_runtime.bundle import packs_beside
@@ -45,7 +45,7 @@ def info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
         labels = ", ".join(head["labels"][:8]) + (", ..." if len(head["labels"]) > 8 else "")
         quality = qualities.get(head["head_name"])
         on = f"{quality['pictures']}{' of noise' if document['quality'].get('noise') else ''}" if quality else ""
-        agreement = f", agreement {quality['agreement']:.3f} on {on}" if quality else ""
+        agreement = f", agreement {agreement_text(quality)} on {on}" if quality else ""
         pack = f" (pack {head['path']})" if "path" in head else ""
         title = ' "{}"'.format(head["title"]) if "title" in head else ""
         facts = f"{head['bytes']:7,} bytes, {head['activation']}{agreement}"
@@ -54,6 +54,12 @@ def info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     if joint is not None:
         lines.append(f"joint     {len(joint['labels'])} labels, a picture of no head below {joint['threshold']}")
     return "\n".join(map(printable, lines))
+
+
+def agreement_text(quality: Mapping[str, Any]) -> str:
+    """The agreement of a head with three digits, as its build printed it: the member's four would be rounded twice."""
+    share, count = quality["agreement"], quality["pictures"]
+    return "{:.3f}".format(round(share * count) / count if 0 <= share <= 1 and count > 0 else share)
 
 
 def _made(document: Dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.cli import COMMANDS, main
+from edge_runtime.describe import agreement_text
 from tests.tiny_models import THREE_HEADS, label_names, tiny_picture
 
 NAMES = list(THREE_HEADS)
@@ -293,3 +295,27 @@ def test_help_and_unknown_commands_know_every_command(program: str) -> None:
     group = importlib.import_module(program).main
     assert {command.name for command in group.commands.values()} == set(group.commands)
     assert set(COMMANDS) <= set(group.commands)
+
+
+def test_an_agreement_is_shown_as_the_build_printed_it() -> None:
+    """Of the rounded share in the member, whatever it was of; what no build wrote is shown as it is."""
+    for count in range(1, 300):
+        for same in range(count + 1):
+            quality = {"agreement": round(same / count, 4), "pictures": count}
+            assert agreement_text(quality) == f"{same / count:.3f}", quality
+    for share, count in ((0.5, 0), (0.25, -3), (1e308, 9), (-1.0, 5)):
+        assert agreement_text({"agreement": share, "pictures": count}) == f"{share:.3f}"
+
+
+@pytest.mark.parametrize(("option", "command"), [("--serve", "camera"), ("--address", "serve")])
+def test_an_address_that_is_none_is_one_line_for_both(tiny_file: Path, option: str, command: str) -> None:
+    source = ("--source", str(tiny_file.parent)) if command == "camera" else ()
+    refused(run(command, tiny_file, option, "here", *source), "expected an address PORT or HOST:PORT", "found 'here'")
+
+
+def test_an_address_that_is_taken_is_one_line(tiny_file: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = refused(run("serve", tiny_file, "--address", taken.getsockname()[1]), "cannot serve at 127.0.0.1:")
+    assert "Errno" not in words and "(" not in words

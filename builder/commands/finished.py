@@ -12,7 +12,7 @@ import click
 from builder.support.errors import ConfigError
 from builder.support.extras import needs
 from edge_runtime.bundle import read_metadata
-from edge_runtime.describe import describe, info_text
+from edge_runtime.describe import agreement_text, describe, info_text
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.escape import printable
 
@@ -72,8 +72,8 @@ def list_heads(file: Path, as_json: bool) -> None:
     figures = metadata.quality.get("heads", {})
     rows = [("index", "head", "title", "bytes", "agreement", "labels")]
     for i, head in enumerate(metadata.heads):
-        agreement = figures.get(head.head_name, {}).get("agreement")
-        figure = "" if agreement is None else f"{agreement:.3f}"
+        quality = figures.get(head.head_name)
+        figure = agreement_text(quality) if quality else ""
         rows.append((str(i), head.head_name, head.title, f"{head.bytes:,}", figure, ", ".join(head.labels)))
     for line in _columns(rows, right=("index", "bytes", "agreement")):
         click.echo(line)

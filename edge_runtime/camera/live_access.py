@@ -38,7 +38,9 @@ def parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not port.isdecimal() or int(port) > 65535 or (":" in host and not _is_ip(host)):
-        raise EdgeRuntimeError(f"--serve {text}: expected PORT or HOST:PORT, as in 8080, 0.0.0.0:8080 or [::]:8080")
+        raise EdgeRuntimeError(
+            f"expected an address PORT or HOST:PORT, as in 8080, 0.0.0.0:8080 or [::]:8080, found {text!r:.80}"
+        )
     return Address(host or "127.0.0.1", int(port))
 
 

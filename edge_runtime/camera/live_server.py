@@ -19,7 +19,7 @@ from edge_runtime.camera.live_door import MAX_REQUEST, Door
 from edge_runtime.camera.live_hub import Hub, encoded
 from edge_runtime.camera.metrics import KIND as METRICS
 from edge_runtime.camera.metrics import metrics_text
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError, said
 
 VIEWER_TIMEOUT = 10.0  # seconds
 KEEP_ALIVE = 3.0  # seconds after which something is sent though nothing is new: only sending finds out who has gone
@@ -197,7 +197,7 @@ class LiveServer:
             from cheroot import wsgi
         except ImportError as error:
             raise EdgeRuntimeError(
-                f"--serve needs cheroot, which cannot be imported ({error}); pip install 'polyhead[web]'"
+                f"a server needs cheroot, which cannot be imported ({error}); pip install 'polyhead[web]'"
             ) from error
         self._server = server = wsgi.Server(
             (address.host, address.port), application, numthreads=threads + 4, max=threads + 4,
@@ -212,7 +212,8 @@ class LiveServer:
         starter.start()
         starter.join()
         if failed:
-            raise EdgeRuntimeError(f"--serve {address}: {failed[0]}") from failed[0]
+            why = said(failed[0]).rpartition("] ")[2].rstrip(")")  # cheroot's words hold the system's
+            raise EdgeRuntimeError(f"cannot serve at {address}: {why}; choose another address or port") from failed[0]
         self.address = Address(address.host, server.bind_addr[1])
         self._door = Door(server.process_conn, server.put_conn)
         server.process_conn = self._door.offer
