@@ -53,6 +53,12 @@ def test_teachable_machine_is_known_packed_unpacked_and_bare(download: Path) -> 
         assert model.path == path or model.path == download / "keras_model.h5"
 
 
+def test_its_labels_under_another_name(download: Path) -> None:
+    (download / "labels.txt").rename(download / "labelmap.txt")
+    for path in (download, download / "keras_model.h5", zipped(download)):
+        assert read_model(path).origin == TEACHABLE
+
+
 def test_its_saved_model_download_too(tf_keras_files: Path, tmp_path: Path) -> None:
     folder = tmp_path / "converted_savedmodel"
     shutil.copytree(tf_keras_files / "stack_saved", folder / "model.savedmodel")

@@ -38,7 +38,8 @@ def with_origin(model: StoredModel, neighbours: Members, prefix: str = "") -> St
     """
     texts = {name: neighbours[f"{prefix}{name}"] for name in LABEL_FILES if f"{prefix}{name}" in neighbours}
     if is_teachable_machine(model.definition):
-        return _known(model, "Teachable Machine", _with_labels(TEACHABLE, texts.get(TEACHABLE_LABELS), teachable_labels))
+        labels = texts.get(TEACHABLE_LABELS, texts.get(FRIGATE_LABELS))  # some rename it
+        return _known(model, "Teachable Machine", _with_labels(TEACHABLE, labels, teachable_labels))
     if FRIGATE_LABELS in texts and is_frigate(model.definition):
         return _known(model, "Frigate", _with_labels(_FRIGATE, texts[FRIGATE_LABELS], labels_of_text))
     if LINER_LABELS in texts:
