@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -102,12 +102,7 @@ class Scorer:
         rows = [self._row(sample) for sample in samples]
         columns = [[sample.source for sample in samples], [row.error for row in rows]]
         found: list[Any] = [pa.array(column, pa.string()) for column in columns]
-        for place, name in enumerate(self._wanted.heads):
-            scores = [row.scores[place] if row.scores else None for row in rows]
-            best = [None if values is None else int(values.argmax()) for values in scores]
-            found.append(pa.array([None if i is None else self._labels[name][i] for i in best], pa.string()))
-            found.append(pa.array([None if v is None else v[i] for v, i in zip(scores, best, strict=True)], pa.float32()))
-            found.append(_lists(scores, pa.float32()))
+        found += _score_columns([row.scores for row in rows], [self._labels[name] for name in self._wanted.heads])
         if self._wanted.joint:
             found.append(pa.array([row.joint and row.joint.category_name for row in rows], pa.string()))
             found.append(pa.array([row.joint and row.joint.score for row in rows], pa.float32()))
@@ -137,6 +132,23 @@ def tensor_of(classifier: MultiHeadClassifier, content: bytes, source: str) -> n
     """The backbone's input for a sample. Raises ``PictureError`` that begins with ``source``, ``TextError``."""
     spec = classifier.metadata.input
     return stored_tensor(content, spec, name=source) if isinstance(spec, ImageInput) else classifier.prepare(content)
+
+
+def _score_columns(rows: Sequence[tuple[np.ndarray, ...]], labels: Sequence[Sequence[str]]) -> Iterator[Any]:
+    """For each head, with its ``labels``: the best label, its score and all scores; null in rows without scores."""
+    there = np.array([bool(row) for row in rows])
+    scores = np.zeros((len(rows), sum(map(len, labels))), np.float32)
+    if there.any():
+        scores[there] = np.stack([np.concatenate(row) for row in rows if row])
+    first = 0
+    for of_head in labels:
+        of_rows = scores[:, first : first + len(of_head)]
+        first += len(of_head)
+        best, ends = of_rows.argmax(1), np.append(0, np.cumsum(there * len(of_head)))
+        yield pa.array(of_head, pa.string()).take(pa.array(best, mask=~there))
+        yield pa.array(of_rows[np.arange(len(best)), best], mask=~there)
+        offsets = pa.array(ends, pa.int32(), mask=np.append(~there, False))
+        yield pa.ListArray.from_arrays(offsets, pa.array(of_rows[there].ravel()))
 
 
 def _lists(rows: Sequence[np.ndarray | None], kind: Any) -> Any:
