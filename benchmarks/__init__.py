@@ -1,1 +1,1 @@
-"""What a polyhead file costs beside what people do today: ``python -m benchmarks.bench``."""
+"""Benchmarks of polyhead files and of what people do today: ``python -m benchmarks.bench``."""

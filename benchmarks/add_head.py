@@ -1,4 +1,4 @@
-"""What one more head costs a finished file: ``python -m benchmarks.add_head``.
+"""The cost of adding a head to a finished file: ``python -m benchmarks.add_head``.
 
 A file of 200 EfficientNetB0 heads is built; then, in processes of their own and in turns, TensorFlow is imported and one
 more model is loaded with Keras, as anyone has to, and that model is added to the file (40 pictures, 8 of them held out).

@@ -1,4 +1,4 @@
-"""One polyhead file beside what people do today, in one run on one machine: ``python -m benchmarks.bench``.
+"""Compare one polyhead file with what people do today, in one run on one machine: ``python -m benchmarks.bench``.
 
 Compared for 1, 3, 20 and 200 heads on one real backbone: one polyhead file; as many int8 files made by the TensorFlow
 converter, an interpreter each; one file by that converter with an end-to-end signature for each head. Every file is made

@@ -1,4 +1,4 @@
-"""What the check of a file costs when it is opened: ``python -m benchmarks.checking FILE``.
+"""The time of the check when a file is opened: ``python -m benchmarks.checking FILE``.
 
 The flatbuffer is checked whole before an interpreter sees it. Times are of the processor, the smallest of many.
 """

@@ -1,4 +1,4 @@
-"""MediaPipe Tasks beside the runtime: ``python -m benchmarks.clients build/demo.tflite calibration_data/held_out``.
+"""Compare MediaPipe Tasks with the runtime: ``python -m benchmarks.clients build/demo.tflite calibration_data/held_out``.
 
 Exports the file for MediaPipe and runs both on every picture: brought to the model's own size by the runtime, where all
 scores have to be the same, and as it is, where MediaPipe resizes in its own way.

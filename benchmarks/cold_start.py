@@ -1,4 +1,4 @@
-"""One picture from a cold start: ``python -m benchmarks.cold_start build/demo.tflite PICTURE``.
+"""Time of one picture from a cold start: ``python -m benchmarks.cold_start build/demo.tflite PICTURE``.
 
 Beside it a script of the bare interpreter that does the same: it reads the labels out of the file, makes the picture the
 input and prints the best label of each head. In turns, each in a new process; also what importing costs beside NumPy.

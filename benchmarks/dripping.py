@@ -1,4 +1,4 @@
-"""How long ``/health`` of the live page takes while others hold connections open and send a byte now and then.
+"""The time of ``/health`` of the live page while other clients hold connections open and send a byte now and then.
 
 python -m benchmarks.dripping --connections 200 --seconds 10
 """

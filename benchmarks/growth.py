@@ -1,4 +1,4 @@
-"""What a build costs as classifiers become more: ``python -m benchmarks.growth``.
+"""The cost of a build against the number of classifiers: ``python -m benchmarks.growth``.
 
 Model files as people have them, one base in all of them: 1, 10, 50 and 200 EfficientNetB0 ``.keras`` of 17 MB, and 1000
 small ones. Each build runs in a process of its own, whole: reading the files, proof, conversion, rounding to nearest,

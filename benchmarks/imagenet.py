@@ -1,4 +1,4 @@
-"""int8 on ImageNet pictures, by everyone's way on the same ones: ``python -m benchmarks.imagenet --pictures DIR``.
+"""Accuracy of int8 on ImageNet pictures, by several methods: ``python -m benchmarks.imagenet --pictures DIR``.
 
 ``DIR`` holds ``NNNN_name.jpg``, NNNN the class of the usual order of the 1000. A hundred, drawn evenly, calibrate; the
 others judge, whatever calibrates. Pictures of the training set give accuracies that are too high: what counts is the

@@ -1,4 +1,4 @@
-"""Instructions of each part of a frame: a cost that no other work on the machine disturbs.
+"""Count the instructions of each part of a frame, which other work on the machine does not change.
 
     python -m benchmarks.instructions build/demo.tflite calibration_data/held_out/things/vehicle/truck__1.jpg
 

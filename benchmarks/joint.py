@@ -1,4 +1,4 @@
-"""Ways to one list of labels, compared on the demo's pictures over random splits: why ``joint/router.py`` is as it is.
+"""Compare methods for one list of labels on random splits of the demo's pictures: the reason for ``joint/router.py``.
 
     python -m benchmarks.joint --file build/demo.tflite --output build/bench/joint.json
 

@@ -1,4 +1,4 @@
-"""How little the runtime adds: to a fresh installation, to an import, to a first answer, to memory.
+"""What the runtime adds to a fresh installation, to an import, to a first answer, and to memory.
 
     python -m benchmarks.lean build/demo.tflite calibration_data/held_out/things/vehicle/truck__1.jpg
     python -m benchmarks.lean build/demo.tflite PICTURE --rounds 40 --output build/lean.json --no-install

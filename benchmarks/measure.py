@@ -1,4 +1,4 @@
-"""Measure in processes of their own, so that one variant's memory and caches are not another's.
+"""Measure each variant in a separate process, so that none uses the memory and caches of another.
 
     python -m benchmarks.measure first VARIANT HEADS FOLDER one|all      opening and the first answer, time and memory
     python -m benchmarks.measure steady VARIANTS HEADS FOLDER ROUNDS THREADS SEED   prepared pictures, in turns

@@ -1,4 +1,4 @@
-"""What a camera sees, by every head of a file: python examples/camera.py build/demo.tflite 0
+"""Classify what a camera sees with every head of a file: python examples/camera.py build/demo.tflite 0
 
 The source is whatever ``edge-runtime camera --source`` takes: picamera2, 0, a folder, a video, an address.
 """

@@ -1,4 +1,4 @@
-"""What the camera's tests put in the place of hardware, of time, and of the interpreter. No TensorFlow here."""
+"""Fakes for the camera tests: hardware, clock and interpreter. Imports no TensorFlow."""
 
 from __future__ import annotations
 

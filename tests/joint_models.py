@@ -1,4 +1,4 @@
-"""Tiny files with a joint head, and what plain numpy gives for them."""
+"""Tiny files with a joint head, and their expected answers in plain numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kill builds, changes and exports at random moments: whole every time, and nothing left behind.
+"""Kill builds, changes and exports at random moments: files stay whole, and nothing is left behind.
 
 ``python -m tests.kill_anywhere [--kills 300] [--seed 0] [--folder DIR]`` takes as long as the machine needs (some 20
 minutes on 2 cores). Each command is run once undisturbed, for its time and for what it writes; then again and again from

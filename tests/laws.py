@@ -1,4 +1,4 @@
-"""What the tests of both environments hold the runtime to; imports neither TensorFlow nor the builder."""
+"""Laws of the runtime for the tests of both environments; imports neither TensorFlow nor the builder."""
 
 from __future__ import annotations
 

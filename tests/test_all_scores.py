@@ -1,4 +1,4 @@
-"""All heads in one run: signature ``all``, what the runtime makes of it, and files that lack it."""
+"""All heads in one run: the signature ``all``, its use by the runtime, and files that lack it."""
 
 from __future__ import annotations
 

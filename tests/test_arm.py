@@ -1,4 +1,4 @@
-"""What surrounds ``make test-arm``: what is missing is said in one line, and answers that are too far off are noticed."""
+"""The frame of ``make test-arm``: anything missing is reported in one line, and wrong answers are noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as the same backbone, and what does not although it nearly is."""
+"""Models that share a backbone, and near-misses that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark's sums are right, and the whole program runs. Not one assertion is about how long something took."""
+"""The benchmark computes its figures correctly and runs as a whole. No assertion depends on time."""
 
 import itertools
 import json

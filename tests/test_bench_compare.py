@@ -1,4 +1,4 @@
-"""What ``make bench-compare`` calls slower. Not one assertion is about how long something took."""
+"""The rule by which ``make bench-compare`` calls something slower. No assertion depends on time."""
 
 from __future__ import annotations
 

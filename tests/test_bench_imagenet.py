@@ -1,4 +1,4 @@
-"""What ``benchmarks.imagenet`` counts is right, and what is no set of pictures is said."""
+"""``benchmarks.imagenet`` counts correctly, and refuses a folder that is not a set of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan is made for the board that is named: the probe measures it, a profile says it, the built-in ones are whole."""
+"""A plan uses the times of the named board, from a probe or a profile; the built-in profiles are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole tool on tiny models: what a finished file promises, and what a build that fails leaves behind."""
+"""The whole tool on tiny models: the properties of a finished file, and what a failed build leaves."""
 
 from __future__ import annotations
 

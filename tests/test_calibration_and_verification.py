@@ -1,4 +1,4 @@
-"""Which pictures are used for what, and how agreement is judged."""
+"""Which pictures calibrate and which verify, and how agreement is judged."""
 
 from __future__ import annotations
 

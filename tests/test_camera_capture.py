@@ -1,4 +1,4 @@
-"""The thread beside the interpreter: newest wins, what is broken is passed over, a lost camera comes back."""
+"""The capture thread: the newest picture wins, broken ones are skipped, and a lost camera is opened again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``edge-runtime camera`` in a process of its own: lines, signals, full disks, readers that go, models that come."""
+"""``edge-runtime camera`` in a separate process: lines, signals, full disks, closed pipes and new models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sends slowly, or never ends, holds up nobody: the door before the server, and the whole server behind it."""
+"""A client that sends slowly, or never ends, delays nobody: the door before the server, and the whole server."""
 
 from __future__ import annotations
 

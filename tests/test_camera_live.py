@@ -1,4 +1,4 @@
-"""The live page: who may see it, what it sends, that slow viewers slow nobody, and how it looks in a real browser."""
+"""The live page: access, content, slow viewers that delay nobody, and its look in a real browser."""
 
 from __future__ import annotations
 

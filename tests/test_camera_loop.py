@@ -1,4 +1,4 @@
-"""Schedules are held by counting what ran; events come only with a change; lines are whole; a new model proves itself."""
+"""The camera loop: schedules (by counting runs), events only on a change, whole lines, and the trial of a new model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``camera --record`` and ``--list``, folders for ``classify`` and ``features``: what a person has and wants of it."""
+"""``camera --record`` and ``--list``, and folders for ``classify`` and ``features``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TOML and options become one config, or one line that says what is wrong."""
+"""A TOML file and options become one config, or an error of one line."""
 
 from __future__ import annotations
 

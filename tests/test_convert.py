@@ -1,4 +1,4 @@
-"""Heads that are built alike are converted once; what comes out is what each of them computes."""
+"""Heads of equal structure are converted once, and each computes what its original does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the demo pictures that are shipped: what is held out trains nothing, and everything can be read."""
+"""Laws of the demo pictures: held-out pictures train nothing, and all can be read."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Where two models part: the first layer that really differs, whatever is spelled otherwise before it."""
+"""The first layer that differs between two models, whatever is only spelled differently before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the docs say is so: schemas describe what is printed, commands in the pages run, settings have their words."""
+"""The docs are true: schemas describe the output, commands in the pages run, and every setting is described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a configuration is told before TensorFlow is imported, all of it at once."""
+"""All errors in the files of a configuration are reported together, before TensorFlow is imported."""
 
 from __future__ import annotations
 

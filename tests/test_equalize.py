@@ -1,4 +1,4 @@
-"""Equalization changes how channels are scaled between layers, never what the network gives."""
+"""Equalization changes the scales of channels between layers, and never the outputs of the network."""
 
 from __future__ import annotations
 

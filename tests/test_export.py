@@ -1,4 +1,4 @@
-"""Finished files for other clients: what they answer, what the Edge TPU would not take, and what is refused."""
+"""Exports to other clients: their answers, operators that the Edge TPU lacks, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other people's tools open every kind of file, and show names that a person recognises."""
+"""Other tools open every kind of file and show names that a person recognises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family of ``keras.applications``, narrow and shallow: what is read of it answers as the model does."""
+"""Every family of ``keras.applications``, made small: the graph that is read answers as the model does."""
 
 from __future__ import annotations
 

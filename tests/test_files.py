@@ -1,4 +1,4 @@
-"""The one writer: the older thing or the new one, whole, whenever the process ends; and nothing of it left behind."""
+"""The file writer: whenever the process ends, the old or the new file is whole, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old configurations in Keras 3's words: the dialects of which no writer is installed any more."""
+"""Old configurations translated to Keras 3: formats for which no writer can be installed any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels from every kind of file that people have them in, and what is refused."""
+"""Labels from every supported kind of file, and refusals."""
 
 from __future__ import annotations
 

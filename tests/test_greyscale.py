@@ -1,4 +1,4 @@
-"""Models of one channel: read, built from Keras and from ``.tflite``, run, grown, exported; and what is refused."""
+"""Models of one channel: read, built from Keras and from ``.tflite``, run, grown, exported, and refused."""
 
 from __future__ import annotations
 

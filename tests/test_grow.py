@@ -1,4 +1,4 @@
-"""Heads that come, go and get other names in a finished file: the others answer bit for bit as before."""
+"""Heads are added, removed and renamed in a finished file; the others answer as before, bit for bit."""
 
 from __future__ import annotations
 

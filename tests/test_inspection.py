@@ -1,4 +1,4 @@
-"""``builder inspect``: what it says of models that share, and of models that do not."""
+"""``builder inspect`` on models that share a backbone, and on models that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that is interrupted or terminated ends in a word, and leaves no draft behind."""
+"""A command that is interrupted or terminated ends with a short message and leaves no draft behind."""
 
 from __future__ import annotations
 

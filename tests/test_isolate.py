@@ -1,4 +1,4 @@
-"""A process of its own tries a file first; what was opened is closed."""
+"""A separate process tries a file first; everything that was opened is closed."""
 
 from __future__ import annotations
 

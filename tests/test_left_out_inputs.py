@@ -1,4 +1,4 @@
-"""An input that an operator leaves out is no tensor: not the last one of the file, and no reason to be passed over."""
+"""An omitted input of an operator is no tensor: it is not taken for the last one, and the operator still counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Legal layers that ask for too much are told from their shapes, before anything is made."""
+"""Valid layers that need too many resources are recognised by their shapes, before anything is allocated."""
 
 from __future__ import annotations
 

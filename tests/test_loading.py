@@ -1,4 +1,4 @@
-"""Files that are not what they should be: one line each, before anything is built."""
+"""Wrong model files: an error of one line each, before anything is built."""
 
 from __future__ import annotations
 

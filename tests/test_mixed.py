@@ -1,4 +1,4 @@
-"""Islands of float in an int8 backbone lie where the plan says, and each operator's cost is its own."""
+"""Mixed precision: runs of float operators are where the plan says, and each operator's cost is measured alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator loses by itself, and through its weights and its activations apart."""
+"""The noise of each operator alone, and of its weights and activations separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last; cells that download are left out, and the base is a tiny one."""
+"""The notebook runs from its first cell to its last, without downloads and on a tiny base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Originals run by their own framework in a process of their own: it is kept, and what kills it is one line."""
+"""Originals run by their own framework in a separate process, which is reused; its crash is an error of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's values are: told by the graph and by the values together, whatever its last layer is called."""
+"""Probabilities or logits: decided by the graph and the values together, whatever the last layer is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML pages: whatever a name holds is shown and never obeyed, nothing is fetched, red is for failures alone."""
+"""The HTML pages: names are escaped, nothing is fetched, and red is used for failures only."""
 
 from __future__ import annotations
 

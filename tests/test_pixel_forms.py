@@ -1,4 +1,4 @@
-"""What does the same to every pixel in front of a network becomes part of the pixel transform, and nothing else does."""
+"""Operations that treat every pixel alike become part of the input scaling, and no others do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Precisions, from the smallest file to the most exact: which is taken, what is in it, and what it answers."""
+"""The precisions, from the smallest file to the most exact: which one is used, its content and its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the float network ready for int8 leaves its answers, adds no operator, and loses less in int8."""
+"""Preparing the float network for int8 keeps its answers, adds no operator, and makes int8 more exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build says while it runs and when it has ended: to a terminal, into a pipe, as JSON, or nothing."""
+"""The output of a build, during it and at its end: on a terminal, in a pipe, as JSON, or none."""
 
 from __future__ import annotations
 

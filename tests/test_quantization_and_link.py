@@ -1,4 +1,4 @@
-"""What is in the finished flatbuffer: read back from its bytes."""
+"""The content of the finished flatbuffer, read back from its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds native logs back does not hide the end of the process."""
+"""Hiding native logs does not hide the crash of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of activations: what is left out of them, and where nothing is."""
+"""Ranges of activations: which values are clipped, and where none are."""
 
 from __future__ import annotations
 

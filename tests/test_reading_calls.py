@@ -1,4 +1,4 @@
-"""What a Keras file says about calls: one layer called several times, dicts of tensors, ``training=True``."""
+"""Calls in a Keras file: a layer called several times, dicts of tensors, ``training=True``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Keras refuses, its own last line is told, whichever step it refuses at."""
+"""If Keras refuses a model at any step, the error shows the last line of its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The router: against scikit-learn where the formula is ours, and the laws it must keep."""
+"""The router: compared with scikit-learn, and its laws."""
 
 from __future__ import annotations
 

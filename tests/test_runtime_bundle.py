@@ -1,4 +1,4 @@
-"""What is not a whole polyhead file is refused: one line, with the file's name."""
+"""A file that is not a complete polyhead file is refused in one line with its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``edge-runtime``: what it prints, what it refuses, and how it ends."""
+"""``edge-runtime``: its output, its errors and its exit codes."""
 
 from __future__ import annotations
 

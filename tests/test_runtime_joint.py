@@ -1,4 +1,4 @@
-"""What the members say of the joint list, and how a picture is judged; no interpreter is needed."""
+"""The metadata of the joint list, and the rule for its answer; needs no interpreter."""
 
 from __future__ import annotations
 

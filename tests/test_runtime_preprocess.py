@@ -1,4 +1,4 @@
-"""Whatever people and cameras write becomes uint8 (1, height, width, 3) RGB, or is refused in one line."""
+"""Any picture file becomes uint8 (1, height, width, 3) RGB, or is refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An interpreter is given the subgraphs that run and no others; what they answer is what the whole file answers."""
+"""An interpreter gets only the subgraphs that run, and their answers equal those of the whole file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No message gives a share of nothing, and none offers what is not there."""
+"""No message gives a share of zero samples or advises something that is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels are scaled once: a preprocessing both outside a model and in it, or half of one, is told."""
+"""Pixels are scaled once: a build warns of a preprocessing that is done twice or only half."""
 
 from __future__ import annotations
 

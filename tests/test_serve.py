@@ -1,4 +1,4 @@
-"""``edge-runtime serve``: answers are those of ``classify``; what is wrong is a status and a line."""
+"""``edge-runtime serve``: its answers are those of ``classify``; an error is a status and one line."""
 
 from __future__ import annotations
 

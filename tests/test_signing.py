@@ -1,4 +1,4 @@
-"""A device with its maker's key opens what the maker signed, byte for byte, and nothing beside it."""
+"""A device with the maker's key opens only files that the maker signed and nobody changed."""
 
 from __future__ import annotations
 

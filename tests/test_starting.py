@@ -1,4 +1,4 @@
-"""A folder of downloads becomes a TOML file that builds, without a name made up."""
+"""A folder of downloads becomes a TOML file that builds, with no invented names."""
 
 from __future__ import annotations
 

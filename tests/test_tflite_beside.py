@@ -1,4 +1,4 @@
-"""Labels and input scaling that come with a ``.tflite``: inside it, beside it, by the shape of its network."""
+"""Labels and input scaling of a ``.tflite``: from its metadata, from files beside it, or from its network."""
 
 from __future__ import annotations
 

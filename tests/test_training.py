@@ -1,4 +1,4 @@
-"""train-head: what validates is not learned from, equal inputs give equal weights, the base stays as it was."""
+"""``train-head``: validation samples train nothing, equal inputs give equal weights, and the base stays unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is judged by: its originals, each run once, whatever was made equal or quantized since."""
+"""A file is compared with its originals, each run once, and not with a model that was changed since."""
 
 from __future__ import annotations
 

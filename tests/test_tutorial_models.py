@@ -1,4 +1,4 @@
-"""The models of the table in the docs, one by one: what is read of them and built again answers as they do."""
+"""Each model of the table in the docs is read and built again, and answers as the original does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and labels from anywhere, and files that are no files: one line, no waiting, nothing that a terminal obeys."""
+"""Untrusted names, labels and paths: an error of one line, no waiting, and no control characters on a terminal."""
 
 from __future__ import annotations
 

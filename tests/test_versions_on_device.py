@@ -1,4 +1,4 @@
-"""Who a file is, what took whose place, and the way back."""
+"""Identity, installation and rollback of files on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``builder`` and ``polyhead`` where only the runtime's libraries are: what can run runs, the rest says what it needs."""
+"""``builder`` and ``polyhead`` with the libraries of the runtime only: other commands name the extra that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A build without pictures: the precisions that need none, compared with the originals on noise, and it is said."""
+"""A build without pictures: precisions that need none, verified on noise, which the output says."""
 
 from __future__ import annotations
 

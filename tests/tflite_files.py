@@ -1,4 +1,4 @@
-"""``.tflite`` files of tiny classifiers, as strangers have them, and the same files with one thing changed."""
+"""``.tflite`` files of tiny classifiers as other tools write them, and the same files with one change."""
 
 from __future__ import annotations
 

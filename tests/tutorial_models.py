@@ -1,4 +1,4 @@
-"""The commonest Keras models there are, small, as their tutorials write them: with Keras 3, Keras 2 or tf_keras.
+"""The most common Keras models, made small, as tutorials write them: with Keras 3, Keras 2 or tf_keras.
 
 ``python -m tests.tutorial_models FOLDER`` writes them with tf_keras, in a process of its own, with pictures and answers.
 """

@@ -1,4 +1,4 @@
-"""Runs on Ray: nothing is lost and nothing is there twice, whoever is killed."""
+"""Runs on Ray: no row is lost or written twice, whichever process is killed."""
 
 from __future__ import annotations
 

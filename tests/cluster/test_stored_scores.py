@@ -1,4 +1,4 @@
-"""Comparing and searching stored scores equals doing it on the whole of them at once."""
+"""Comparing and searching stored scores block by block equals doing it on all of them at once."""
 
 from __future__ import annotations
 

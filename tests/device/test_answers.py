@@ -1,4 +1,4 @@
-"""The device gives the answers that were given where the file was built, with either interpreter."""
+"""The device gives the same answers as the machine that built the file, with both interpreters."""
 
 from __future__ import annotations
 

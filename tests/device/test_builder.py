@@ -1,4 +1,4 @@
-"""``builder`` and ``polyhead`` on a device: what needs no more than the runtime runs, the rest says what it needs."""
+"""``builder`` and ``polyhead`` on a device: commands run, or name the extra that they need."""
 
 from __future__ import annotations
 

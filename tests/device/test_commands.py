@@ -1,4 +1,4 @@
-"""``edge-runtime`` as a device runs it: in a process of its own."""
+"""``edge-runtime`` on a device, in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported files answer on the device as the file that they came from, whichever interpreter runs both."""
+"""Exported files give the answers of the file that they come from, with both interpreters."""
 
 from __future__ import annotations
 

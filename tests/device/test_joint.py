@@ -1,4 +1,4 @@
-"""The joint list on the device: plain numpy's numbers, with either interpreter."""
+"""The joint list on the device gives the numbers of plain numpy, with both interpreters."""
 
 from __future__ import annotations
 

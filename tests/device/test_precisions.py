@@ -1,4 +1,4 @@
-"""Files that are not int8: either interpreter answers as the one did where they were built."""
+"""Files that are not int8: both interpreters answer as the one of the building machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This environment is a device's: no TensorFlow, and nothing of ours that would want it."""
+"""This environment is that of a device: it has no TensorFlow, and nothing of the project imports it."""
 
 from __future__ import annotations
 
