@@ -53,10 +53,13 @@ def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -
         rest = b""
         while True:
             if not waiting.select(limit):
-                waits += 1
-                if limit == SECONDS and waits < PATIENCE and _processor_seconds(process.pid) - began < SECONDS:
+                runs, seconds = _processor(process.pid)
+                waits += not runs  # one that would run and may not is no fault of a reader
+                if waits < PATIENCE and seconds - began < limit:
                     continue
                 process.kill()
+                if number < first:
+                    break
                 _keep(kind, folder, number, "over 10 s", said)
                 counts["over 10 s"] += 1
                 return counts, number + 1
@@ -68,7 +71,7 @@ def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -
                 words = text.split(" ", 2)
                 if words[0] == "begin":
                     number, limit, said = int(words[1]), SECONDS, []
-                    began, waits = _processor_seconds(process.pid), 0
+                    began, waits = _processor(process.pid)[1], 0
                 elif words[0] == "end" and words[1] == str(number):
                     counts[words[2]] += 1
                     if words[2] not in WELL:
@@ -88,13 +91,15 @@ def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -
     return counts, number + 1
 
 
-def _processor_seconds(pid: int) -> float:
-    """Of one process so far; endless where the system does not tell, so that the clock decides."""
+def _processor(pid: int) -> tuple[bool, float]:
+    """Whether a process could run now, and its seconds so far; endless where the system does not tell, so that the clock
+    decides.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     except OSError:
-        return float("inf")
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return False, float("inf")
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _keep(kind: str, folder: Path, number: int, what: str, said: list[str]) -> None:
