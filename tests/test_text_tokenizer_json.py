@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder import BuildConfig, HeadConfig, build
-from builder.reading.text_input import declared_words, unknown_words
+from builder.reading.text_input import declared_words, text_notes, unknown_words
 from builder.settings.heads import TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime import MultiHeadClassifier
@@ -103,6 +103,24 @@ def test_the_defaults_are_those_of_pad_sequences_for_a_tokenizer_and_of_text_vec
     assert Tokenizer(words)("b a b b a").tolist() == [[3, 3, 2]]
     assert Tokenizer(words)("a").tolist() == [[0, 0, 2]]
     assert words.to_json()["kind"] == "sequences"  # which versions before refuse, instead of padding on the wrong side
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("special", [["", "[UNK]"], []])
+def test_lines_end_as_on_any_system_and_a_list_without_special_tokens_is_told(
+    tmp_path: Path, special: list[str], end: str, last: bool
+) -> None:
+    """The words of a Tokenizer look the same, and have other numbers."""
+    path = tmp_path / "words.txt"
+    path.write_bytes((end.join([*special, "a", "b c", "d"]) + end * last).encode())
+    words = declared_words(TextConfig(path), 3)
+    assert words.vocabulary == ("", "[UNK]", "a", "b c", "d")
+    notes = text_notes(words, TextConfig(path), [b"a d a"])
+    assert [note for note in notes if "numbered from 2 on" in note] == ([] if special else list(notes))
+    assert len(notes) == (not special)
+    path.write_bytes(b"a\r\nb\nc\r")  # not all: a character like any other
+    assert declared_words(TextConfig(path), 3).vocabulary[2:] == ("a\r", "b", "c\r")
 
 
 def test_a_json_list_is_a_list_of_tokens(tmp_path: Path) -> None:

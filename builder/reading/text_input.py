@@ -12,13 +12,13 @@ import numpy as np
 from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.reading.originals.original import Shown
-from builder.reading.vocabulary import read_vocabulary, whole_vocabulary
+from builder.reading.vocabulary import has_unknown_token, read_vocabulary, whole_vocabulary
 from builder.settings.heads import ResizeConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.lazy import Lazy
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.inputs import InputSpec
-from edge_runtime.text import SPLIT, STANDARDIZE, TextInput, Tokenizer
+from edge_runtime.text import SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer
 
 keras: Any = Lazy("keras")
 tf: Any = Lazy("tensorflow")
@@ -162,6 +162,11 @@ def text_notes(spec: InputSpec, config: TextConfig | None, texts: Sequence[Any])
         notes.append(
             f"texts are padded {spec.padding} and truncated {spec.truncating}, the defaults of pad_sequences; if "
             'training used others, set padding and truncating in [text] to "pre" or "post"'
+        )
+    if config is not None and spec.word_index is None and not has_unknown_token(config.vocabulary):
+        notes.append(
+            f"{config.vocabulary} has no {UNKNOWN}: its tokens are numbered from 2 on, as by TextVectorization. "
+            "A Tokenizer numbers them from 1 on: if one made it, give the output of its to_json()"
         )
     unknown = unknown_words(spec, texts)
     if unknown > MANY_UNKNOWN:

@@ -35,9 +35,21 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, ...], WordIndex | None]:
         document = _json(text)
         if isinstance(document, Mapping):
             return _word_index(document)
-        return _listed(text.split("\n") if document is None else document), None
+        return _listed(_lines(text) if document is None else document), None
     except (ValueError, RecursionError, BundleError) as error:
         raise ConfigError(f"{path}: the vocabulary: {error}") from error
+
+
+def has_unknown_token(path: Path) -> bool:
+    """Whether a vocabulary that was read names the token for unknown words itself. Raises ``OSError``."""
+    return UNKNOWN.encode() in read_file(path, MAX_VOCABULARY)
+
+
+def _lines(text: str) -> list[str]:
+    """A line for each token. Windows ends all lines in a carriage return, which is then in no token."""
+    lines = text.split("\n")
+    windows = len(lines) > 1 and all(line.endswith("\r") for line in lines[:-1])
+    return [line.removesuffix("\r") for line in lines] if windows else lines
 
 
 def _json(text: str) -> Any:
