@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.joint import JointHead
-from builder.judging.verify import Quality, verify
+from builder.judging.foresee import Foresight
+from builder.judging.verify import HeadQuality, Quality, verify
 from builder.material import Material
 from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.mixed import Plan, plans
@@ -91,15 +92,14 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
     is impossible.
     """
     tried: list[BuiltPrecision | SkippedPrecision] = []
-    int8: QuantizedParts | None = None
+    made: dict[str, QuantizedParts] = {}
     for precision in material.config.precisions:
         before = len(tried)
         try:
             stages.precision = precision
             if precision in ("int16", DYNAMIC) and len(material.config.precisions) > 1:
                 _check_quicker_than_float(material, precision)
-            for candidate in _candidates(material, precision, int8, stages):
-                int8 = candidate if precision == "int8" else int8
+            for candidate in _candidates(material, precision, made, tried, stages):
                 for attempt in _attempts(material, precision, candidate, tried):
                     built = _finish(material, precision, attempt, draft, stages)
                     tried.append(built)
@@ -174,16 +174,26 @@ def _in_float(head: Part, floating: Part) -> Part:
 
 
 def _candidates(
-    material: Material, precision: str, int8: QuantizedParts | None, stages: Stages
+    material: Material,
+    precision: str,
+    made: dict[str, QuantizedParts],
+    tried: Sequence[BuiltPrecision | SkippedPrecision],
+    stages: Stages,
 ) -> Iterator[QuantizedParts]:
     """Yield the candidates of a precision; those of mixed have more and more float operators.
 
-    ``int8``: the int8 candidate, if it was tried.
+    ``made``: the candidates of other precisions, which mixed needs too, so that each is quantized once.
     """
     if precision == MIXED:
-        yield from _mixed(material, int8 or _quantized(material, "int8", stages), stages)
+        yield from _mixed(material, made, tried, stages)
     else:
-        yield _quantized(material, precision, stages)
+        yield _once(material, precision, made, stages)
+
+
+def _once(material: Material, precision: str, made: dict[str, QuantizedParts], stages: Stages) -> QuantizedParts:
+    if precision not in made:
+        made[precision] = _quantized(material, precision, stages)
+    return made[precision]
 
 
 def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedParts:
@@ -199,22 +209,38 @@ def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedP
     return _rounded(material, parts, stages) if learnt else QuantizedParts(parts, [])
 
 
-def _mixed(material: Material, int8: QuantizedParts, stages: Stages) -> Iterator[QuantizedParts]:
-    """Yield candidates in mixed precision; the heads stay int8."""
-    float_parts = read_parts(material.calibrated.model)
-    weights_only = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, "weights"))[BACKBONE]
-    inputs = material.inputs(len(material.samples.calibration.tensors))
+def _mixed(
+    material: Material,
+    made: dict[str, QuantizedParts],
+    tried: Sequence[BuiltPrecision | SkippedPrecision],
+    stages: Stages,
+) -> Iterator[QuantizedParts]:
+    """Yield candidates in mixed precision; the heads stay int8.
+
+    Operators are chosen for the heads that failed in int8, or for all where it was not tried.
+    """
+    int8, weights = (_once(material, precision, made, stages) for precision in ("int8", "weights"))
+    calibrated, samples, bar = material.calibrated, material.samples.calibration, material.config.min_agreement
+    float_parts, inputs = read_parts(calibrated.model), material.inputs(len(samples.tensors))
+    failed = [q.head_name for built in tried[:1] for q in _heads(built) if not q.passes(bar)]
+    aimed = {name: part for name, part in float_parts.items() if not failed or name in (BACKBONE, *failed)}
     with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
-        noise = measure_noise(float_parts, int8.parts[BACKBONE], inputs, advance)
-    found = plans(float_parts, int8.parts, weights_only, inputs, noise, material.config.min_agreement, material.times)
+        noise = measure_noise(aimed, int8.parts[BACKBONE], inputs, advance)
+    bars = material.expected.bars
+    judge = Foresight(float_parts, int8.parts, material.heads, samples, inputs, first=failed, bars=bars)
+    found = plans(float_parts, int8.parts, weights.parts[BACKBONE], noise, judge, bar, material.times)
     while True:
         with stages("plan"):
             plan = next(found, None)
         if plan is None:
             return
-        parts = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, "int8"))
-        parts[BACKBONE] = splice(parts[BACKBONE], weights_only, plan.layers)
+        parts, unlearnt = (read_parts(quantize(calibrated.model, calibrated.ranges, p)) for p in ("int8", "weights"))
+        parts[BACKBONE] = splice(parts[BACKBONE], unlearnt[BACKBONE], plan.layers)
         yield replace(_rounded(material, parts, stages), plan=plan)
+
+
+def _heads(built: BuiltPrecision | SkippedPrecision) -> Sequence[HeadQuality]:
+    return built.quality.heads if isinstance(built, BuiltPrecision) else ()
 
 
 def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> QuantizedParts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,23 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build, precisions
 from builder.boards.profile import NEEDED, Measured, Profile
 from builder.boards.work import CONVERSION
+from builder.judging.foresee import Foresight
+from builder.judging.verify import Expected, verify
 from builder.quantizing.latency import ThisMachine
 from builder.quantizing.mixed import OperatorCost, Plan, by_gain, float_runs, plans
 from builder.quantizing.noise import snr_db
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
-from builder.quantizing.rounding import measure_noise
-from builder.quantizing.sensitivity import answers
+from builder.quantizing.rounding import measure_noise, round_parts
+from builder.quantizing.sensitivity import answers, some_heads
 from builder.support.errors import ConfigError, ConversionError
+from builder.support.progress import Stages
 from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
+from builder.tflite.link import link
+from builder.tflite.parts import as_held
+from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name, splice
+from edge_runtime.bundle import append_members
 from tests.tiny_models import THREE_HEADS, tiny_config
 
 
@@ -51,6 +58,16 @@ def parts(made: Any) -> dict[str, dict[str, Part]]:
     return {
         p: read_parts(quantize(made.calibrated.model, made.calibrated.ranges, p)) for p in ("float", "int8", "weights")
     }
+
+
+@dataclass(frozen=True)
+class Agreeing:
+    """A verdict on a backbone whose heads agree on this share of their answers."""
+
+    agreement: float
+
+    def reaches(self, min_agreement: float) -> bool:
+        return self.agreement >= min_agreement
 
 
 def layers(part: Part) -> list[str]:
@@ -171,25 +188,96 @@ def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPat
     assert by_gain(chain(7), costs, ThisMachine()) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
 
+def test_failed_heads_are_run_before_others() -> None:
+    names = [f"head{i}" for i in range(20)]
+    parts = dict.fromkeys(["backbone", *names], chain(1))
+    for first in ([], ["head7"], ["head13", "head2"], names[5:]):
+        found = list(some_heads(parts, first=first))
+        assert found[: len(first)] == first[:8]
+        assert len(set(found)) == len(found) == 8
+    assert list(some_heads(dict.fromkeys(["backbone", "a", "b"], chain(1)), first=["b"])) == ["b", "a"]
+
+
+@pytest.mark.parametrize("owners", [("animals", "things"), ("animals",), (), None])
+def test_the_plan_is_judged_as_the_file_is(
+    made: Any, parts: dict[str, dict[str, Part]], tmp_path: Path, owners: tuple[str, ...] | None
+) -> None:
+    """Whether heads have pictures of their own, or there are none (None): by the same samples the verdict is the same."""
+    given = made.samples.verification
+    sources = tuple(replace(s, head=s.head if s.head in (owners or ()) else None) for s in given.sources)
+    samples, bars = replace(given, sources=sources, noise=owners is None), {"things": 0.5}
+    inputs = made.merged.source_input.device_input(samples.tensors)
+    float_parts, int8 = parts["float"], parts["int8"]
+    judge = Foresight(float_parts, int8, made.heads, samples, inputs, first=["things"], bars=bars)
+    found = {q.head_name: q for q in judge(int8["backbone"]).heads}
+
+    entering = made.merged.source_input.input_range
+    linked = link({**int8, "backbone": take_pixels(int8["backbone"], entering)}, None)
+    path = tmp_path / "file.tflite"
+    path.write_bytes(append_members(linked.model, made.metadata(linked, "int8")))
+    floats = {name: part for name, part in float_parts.items() if name != "backbone"}
+    truth = answers(float_parts["backbone"], floats, inputs)
+    scores = {name: values[samples.of_head(name)] for name, values in truth.items()}
+    features = made.merged.features(samples.tensors)["features"]
+    assert set(found) == set(THREE_HEADS)
+    for q in verify(path, samples, Expected(features, scores, bars)).heads:
+        mine = found[q.head_name]
+        assert (mine.own_pictures, mine.own_bar, mine.pictures) == (q.own_pictures, q.own_bar, q.pictures)
+        assert (mine.judged, mine.agreement) == (q.judged, q.agreement)
+        assert (mine.drift, mine.decided_drift) == pytest.approx((q.drift, q.decided_drift), abs=1e-6)
+
+
+@pytest.mark.parametrize("span", [(-1, 1), (0, 1), (0, 255), (-127 / 128, 1), (-0.5, 0.5), (-2.1, 2.6), (-0.3, 1.7)])
+def test_what_is_learnt_from_is_what_a_device_holds_of_a_pixel(made: Any, span: tuple[float, float]) -> None:
+    """Also where 0 lies in the middle between two pixel values: p - 128."""
+    source = read_parts(made.calibrated.model)["backbone"].inputs["image"]
+    name = read_parts(made.calibrated.model)["backbone"].tensors[source].name.decode()
+    ranges = {key: span if key.split(";")[0] == name else limits for key, limits in made.calibrated.ranges.items()}
+    assert ranges != made.calibrated.ranges or span == (-1, 1)
+    backbone = read_parts(quantize(made.calibrated.model, ranges))["backbone"]
+    low, high = span
+    pixels = np.arange(256, dtype=np.float32)
+    for entering in (pixels * np.float32((high - low) / 255) + np.float32(low), low + pixels / 255 * (high - low)):
+        held = as_held(backbone.tensors[backbone.inputs["image"]], entering.astype(np.float32))
+        np.testing.assert_array_equal(held, np.arange(256) - 128)
+
+
+def test_float_operators_of_a_plan_are_as_well_rounded_as_int8_ones(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded to nearest they would be worse than learnt int8 ones, and no plan would help; each is learnt once."""
+    given, learnt = list[Any](), list[Part]()
+    monkeypatch.setattr(precisions, "plans", lambda *arguments: given.append(arguments) or iter(()))
+
+    def learn(floating: Any, parts: Any, *args: Any, **options: Any) -> Any:
+        learnt.append(parts["backbone"])
+        return round_parts(floating, parts, *args, **options)
+
+    monkeypatch.setattr(precisions, "round_parts", learn)
+    material, kept = replace(made, config=replace(made.config, rounding="learnt")), dict[str, Any]()
+    for precision in ("int8", "mixed", "weights"):
+        for _ in precisions._candidates(material, precision, kept, (), Stages(None)):
+            pass
+    ((_, int8, weights_only, *_),) = given
+    assert [int8["backbone"] is learnt[0], weights_only is learnt[1], len(learnt)] == [True, True, 2]
+
+
 def test_plans_grow_as_long_as_float_is_slower(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
     monkeypatch.setattr("builder.quantizing.latency.operator_us", lambda part: dict.fromkeys(layers(part), 1.0))
-    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97, ThisMachine()
     monkeypatch.setattr("builder.quantizing.latency.backbone_ms", lambda *parts: [1.0, 2.0])
-    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 1.0)
-    found = list(plans(*arguments))
+
+    def planned(agreement: float) -> list[Plan]:
+        weights_only, judge = parts["weights"]["backbone"], lambda _: Agreeing(agreement)
+        return list(plans(parts["float"], parts["int8"], weights_only, noise, judge, 0.97, ThisMachine()))
+
+    found = planned(1.0)
     assert [len(plan.layers) for plan in found] == sorted({len(plan.layers) for plan in found})
     assert len(found) > 1
     assert all(set(a.layers) < set(b.layers) for a, b in itertools.pairwise(found))
-    monkeypatch.setattr(
-        "builder.quantizing.mixed._agreement", lambda *_: 0.975
-    )  # as the bar says, but not half way to always
-    assert [plan.layers for plan in plans(*arguments)] == [found[-1].layers]
-    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 0.9)
-    with pytest.raises(ConversionError, match=r"the heads agree on only 90\.0% of calibration samples"):
-        list(plans(*arguments))
+    assert [plan.layers for plan in planned(0.975)] == [found[-1].layers]  # as the bar says, but not half way to always
+    with pytest.raises(ConversionError, match=r"on calibration samples the heads agree on 90\.0%$"):
+        planned(0.9)
 
 
 def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +318,11 @@ def board(name: str, quicker: float) -> Profile:
     return Profile(name, measured)
 
 
-def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]]) -> None:
     """Where int8 is three times quicker many operators may be float before float is; where it is slower none may."""
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
-    arguments = parts["float"], parts["int8"], parts["weights"]["backbone"], made.inputs(8), noise, 0.97
-    monkeypatch.setattr("builder.quantizing.mixed._agreement", lambda *_: 0.98)  # no more than the last resort
+    weights_only, judge = parts["weights"]["backbone"], lambda _: Agreeing(0.98)  # no more than the last resort
+    arguments = parts["float"], parts["int8"], weights_only, noise, judge, 0.97
     (quick,) = plans(*arguments, board("quick", 3.0))
     assert 0 < len(quick.layers) < len(layers(parts["float"]["backbone"]))
     assert all(cost.float_us == pytest.approx(3 * cost.int8_us) for cost in quick.costs)

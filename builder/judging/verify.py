@@ -18,7 +18,7 @@ from builder.support.interval import wilson_interval
 from edge_runtime.bundle import read_metadata
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.interpreter import open_interpreter
-from edge_runtime.metadata import ALL, END_TO_END
+from edge_runtime.metadata import ALL, END_TO_END, HeadInfo
 from edge_runtime.seam import Features, by_name
 
 INTERPRETER = "ai_edge_litert"
@@ -179,14 +179,24 @@ def verify(path: Path, samples: SampleSet, expected: Expected, advance: Callable
         for info in classifier.heads:
             chosen = samples.of_head(info.head_name)
             found = [classifier.head_scores(features[i], info.head_name) for i in where[chosen]]
-            truth = expected.scores[info.head_name]
-            own = not samples.noise and (len(classifier.heads) == 1 or samples.has_own(info.head_name))
-            quality = judge(info.head_name, chosen, truth, np.stack(found), info.activation, own_pictures=own)
-            heads.append(replace(quality, own_bar=expected.bars.get(info.head_name)))
+            truth, bar = expected.scores[info.head_name], expected.bars.get(info.head_name)
+            alone = len(classifier.heads) == 1
+            heads.append(judge_head(info, samples, truth, np.stack(found), alone=alone, own_bar=bar))
         check_end_to_end(path, tensors, features)
         seam = classifier.metadata.seam[0]
         real = seam.quantization.dequantize(np.concatenate([by_name(found)[seam.name] for found in features]))
     return Quality(tuple(heads), snr_db(expected.features[once], real), samples.noise)
+
+
+def judge_head(
+    info: HeadInfo, samples: SampleSet, truth: np.ndarray, found: np.ndarray, *, alone: bool, own_bar: float | None
+) -> HeadQuality:
+    """``judge`` on those of ``samples`` that the head is judged on; ``truth``, ``found``: of those. ``alone``: it is the
+    only head, so that all are its own.
+    """
+    own, chosen = not samples.noise and (alone or samples.has_own(info.head_name)), samples.of_head(info.head_name)
+    quality = judge(info.head_name, chosen, truth, found, info.activation, own_pictures=own)
+    return replace(quality, own_bar=own_bar)
 
 
 def judge(

@@ -6,21 +6,19 @@ needed between two neighbouring float runs, so the cost of a run depends on whic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from builder.boards.times import Times
 from builder.quantizing.noise import LayerNoise
-from builder.quantizing.sensitivity import answers, some_heads
 from builder.support.errors import ConversionError
 from builder.tflite.flatbuffer import Part
 from builder.tflite.splice import result_name, splice
 from edge_runtime.metadata import BACKBONE
 
-_JUDGED = 96  # samples
 _GROWTH = 1.15  # factor of the number of runs from one attempt to the next
 
 
@@ -49,27 +47,37 @@ class Plan:
         return {"float_operators": list(self.layers), "operators": costs}
 
 
+class Judged(Protocol):
+    """How the heads agree with float; see ``judging.verify.Quality``."""
+
+    @property
+    def agreement(self) -> float: ...
+
+    def reaches(self, min_agreement: float) -> bool: ...
+
+
 def plans(
     float_parts: Mapping[str, Part],
     int8_parts: Mapping[str, Part],
     weights_only: Part,
-    inputs: np.ndarray,
     noise: Sequence[LayerNoise],
+    judge: Callable[[Part], Judged],
     bar: float,
     times: Times,
 ) -> Iterator[Plan]:
     """Yield plans with more and more runs of float operators, added in the order of their gain for each microsecond.
 
-    The first has as few as bring the agreement with float on calibration samples half way from ``bar`` to 1; later ones
-    have more, as long as the backbone is faster than in float. Where that agreement is not reached, the only plan is the
-    largest one that is faster than float, if it reaches ``bar``.
+    The first has as few as pass on calibration samples with a bar half way from ``bar`` to 1; later ones have more, as
+    long as the backbone is faster than in float. Where none passes so, the only plan is the largest one that is faster
+    than float, if it reaches ``bar``.
 
     Args:
         float_parts: Backbone and heads in float.
         int8_parts: Backbone and heads in int8, their weights rounded.
-        weights_only: The backbone in float with int8 weights, the source of the float operators.
-        inputs: Calibration samples (samples, ...) as the float model takes them.
+        weights_only: The backbone in float with int8 weights, the source of the float operators. Its rounding must be as
+            good as that of ``int8_parts``: otherwise operators get worse in float.
         noise: Of the operators of ``int8_parts``.
+        judge: Judges a backbone on calibration samples.
         bar: The agreement that the heads have to reach, 0 to 1.
         times: Latencies of the board that the file is for.
 
@@ -85,29 +93,28 @@ def plans(
     ]
     if not costs:
         raise ConversionError(f"{len(base.operators)} operators are too many to measure the noise of each at the heads")
-    order, judged = by_gain(backbone, costs, times), inputs[:_JUDGED]
-    truth = answers(backbone, some_heads(float_parts), judged)
-    count, plan, agreement, enough = 1, None, 0.0, False
+    order = by_gain(backbone, costs, times)
+    count, plan, judged, enough = 1, None, None, False
     while count < len(order):
         layers = tuple(layer for run in order[:count] for layer in run)
         mixed = splice(base, weights_only, set(layers))
         own_ms, float_ms = times.backbones(mixed, weights_only)
         if own_ms >= float_ms:
             break
-        plan, agreement = Plan(layers, costs), _agreement(truth, answers(mixed, some_heads(int8_parts), judged))
-        enough = enough or agreement >= (1 + bar) / 2
+        plan, judged = Plan(layers, costs), judge(mixed)
+        enough = enough or judged.reaches((1 + bar) / 2)
         if enough:
             yield plan
         rest = len(order) - count
         count += (rest + 1) // 2 if enough or rest == 1 else min(int(np.ceil(count * _GROWTH)) - count, rest - 1)
     if enough:
         return
-    if plan is None:
+    if plan is None or judged is None:
         raise ConversionError("no mix of float and int8 operators is faster than float")
-    if agreement < bar:
+    if not judged.reaches(bar):
         raise ConversionError(
-            f"with {len(plan.layers)} operators in float, the most that are faster than float alone, the heads agree on "
-            f"only {agreement:.1%} of calibration samples"
+            f"{len(plan.layers)} operators in float, the most that are faster than float alone, are not enough: on "
+            f"calibration samples the heads agree on {judged.agreement:.1%}"
         )
     yield plan  # its rounding is not learnt yet
 
@@ -170,11 +177,6 @@ class _Conversions:
             for i, (maker, readers) in self._ends.items()
             if any((reader in floating) != (maker in floating) for reader in readers)
         )
-
-
-def _agreement(truth: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> float:
-    """Top-1 agreement of all heads together."""
-    return float(np.mean([np.mean(found[head].argmax(1) == truth[head].argmax(1)) for head in truth]))
 
 
 def _short(value: Any) -> Any:

@@ -7,7 +7,7 @@ operator shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,9 @@ def _head_scores(runner: Any, part: Part, features: Mapping[str, np.ndarray], se
     return found
 
 
-def some_heads(parts: Mapping[str, Part]) -> dict[str, Part]:
-    """At most ``HEADS`` of the heads among ``parts``."""
-    names = [name for name in parts if name != BACKBONE]
+def some_heads(parts: Mapping[str, Part], *, first: Sequence[str] = ()) -> dict[str, Part]:
+    """At most ``HEADS`` of the heads among ``parts``: those in ``first`` before any other."""
+    names = [name for name in parts if name != BACKBONE and name not in first]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), HEADS)).round().astype(int))
-    return {names[i]: parts[names[i]] for i in chosen.tolist()}
+    found = [*first, *(names[i] for i in chosen.tolist())][:HEADS]
+    return {name: parts[name] for name in found}

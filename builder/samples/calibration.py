@@ -71,7 +71,8 @@ class SampleSet:
 
     def at(self, indices: Sequence[int]) -> SampleSet:
         """Some of them, in the order of ``indices``."""
-        return SampleSet(tuple(self.sources[i] for i in indices), self.tensors[list(indices)], self.broken)
+        chosen = tuple(self.sources[i] for i in indices)
+        return SampleSet(chosen, self.tensors[list(indices)], self.broken, noise=self.noise)
 
     def has_own(self, head: str) -> bool:
         """Whether some samples are known to belong to this head."""

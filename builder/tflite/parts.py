@@ -19,9 +19,19 @@ def dequantized(part: Part, tensor: int, values: np.ndarray) -> np.ndarray:
     return quantization(part.tensors[tensor]).dequantize(values)
 
 
+_UP = 1e-3  # of a step: more than float32 loses of a pixel
+
+
 def as_held(tensor: Any, values: np.ndarray) -> np.ndarray:
-    """``values`` in the type of the tensor: quantized, unless they are token numbers."""
-    return values if tensor.type == INT32 else quantization(tensor).quantize(values)
+    """``values`` in the type of the tensor: quantized, unless they are token numbers.
+
+    The middle between two steps counts as the upper one. Where 0 lies in the middle between two pixel values, as with
+    x / 127.5 - 1, every pixel does: the quantizer takes the zero point below, so a device holds the upper one.
+    """
+    if tensor.type == INT32:
+        return values
+    found = quantization(tensor)
+    return found.quantize(values + np.float32(_UP * found.scale))
 
 
 def constant(part: Part, tensor: int, dtype: Any) -> np.ndarray | None:
