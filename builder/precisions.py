@@ -255,7 +255,8 @@ def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> Quan
 
 def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:
     merged = material.merged
-    parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], merged.source_input.input_range)}
+    span, floating = merged.source_input.input_range, read_parts(material.calibrated.model)[BACKBONE]
+    parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], span)}
     with stages("joint", len(material.samples.grouped)) as advance:
         joint, joint_reason = material.joint(parts, advance)
     with stages("link"):
@@ -268,7 +269,7 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
         quality = verify(draft, material.samples.verification, material.expected, advance)
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
-    own_ms, float_ms = material.times.backbones(parts[BACKBONE], read_parts(material.calibrated.model)[BACKBONE])
+    own_ms, float_ms = material.times.backbones(parts[BACKBONE], take_pixels(floating, span))
     return BuiltPrecision(
         precision,
         linked,

@@ -291,8 +291,11 @@ def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatc
     assert list(result.quality.to_json()["heads"]) == list(THREE_HEADS)
 
 
-def test_where_float_is_as_quick_float_operators_are_left_out(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.quantizing.latency.backbone_ms", lambda *parts: [1.0] * len(parts))
+@pytest.mark.parametrize("own", [1.0, 0.97])
+def test_where_float_is_as_quick_float_operators_are_left_out(
+    made: Any, monkeypatch: pytest.MonkeyPatch, own: float
+) -> None:
+    monkeypatch.setattr("builder.quantizing.latency.backbone_ms", lambda *parts: [own, *[1.0] * (len(parts) - 1)])
     with pytest.raises(ConversionError, match=r"^no mix of float and int8 operators is faster than float$"):
         build(replace(made.config, precision="mixed", rounding="nearest"))
 
@@ -328,6 +331,13 @@ def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]]) ->
     assert all(cost.float_us == pytest.approx(3 * cost.int8_us) for cost in quick.costs)
     with pytest.raises(ConversionError, match=r"^no mix of float and int8 operators is faster than float$"):
         list(plans(*arguments, board("slow", 0.8)))
+
+
+def test_float_is_as_quick_as_float(made: Any, tmp_path: Path) -> None:
+    """What every file does with a pixel first is part of both times."""
+    material = replace(made, config=replace(made.config, precision="float"), times=board("", 3.0))
+    (built,) = precisions.try_precisions(material, tmp_path / "draft.tflite", Stages(None))
+    assert built.backbone_ms == built.float_ms > 0
 
 
 def test_a_build_for_a_board_says_so_and_takes_its_times(made: Any, tmp_path: Path) -> None:
