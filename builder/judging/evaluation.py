@@ -106,7 +106,8 @@ def print_evaluation(evaluation: Evaluation, page: Path) -> None:
     table = Table(title=plain(evaluation.file), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("", "samples", "accuracy", "95 % interval", "calibration error", "by chance"):
         wraps = column in ("calibration error", "by chance")
-        table.add_column(column, justify="right" if column else "left", no_wrap=not wraps)
+        width = max(map(len, column.split())) if wraps else None  # of the longest word, which is not cut
+        table.add_column(column, justify="right" if column else "left", no_wrap=not wraps, min_width=width)
     rows = {f"{name}, {kind}": a for name, kinds in evaluation.heads.items() for kind, a in kinds.items()}
     for name, a in {**rows, **evaluation.lists}.items():
         interval = f"{a.interval[0]:.3f} to {a.interval[1]:.3f}"
