@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,10 @@ def test_what_rounding_moves_is_no_other_function(samples: int, labels: int) -> 
         if np.abs(tempered - original).mean() > 0.06:
             assert difference_in_kind(original, np.float32(tempered)) is not None
     assert far > 100
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3, 2), (2, 5, 1, 7)])
+def test_values_that_are_no_row_of_labels_are_refused_with_their_shape(shape: tuple[int, ...]) -> None:
+    expected = expected_output(LOGITS, 3, None, 3, "heads.a")
+    with pytest.raises(ModelFileError, match=re.escape(f"found {('batch', *shape[1:])}; not a classifier")):
+        settled_output(expected, np.zeros(shape, np.float32), None, 3, "heads.a")
