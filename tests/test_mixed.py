@@ -278,6 +278,9 @@ def test_plans_grow_as_long_as_float_is_slower(
     assert [plan.layers for plan in planned(0.975)] == [found[-1].layers]  # as the bar says, but not half way to always
     with pytest.raises(ConversionError, match=r"on calibration samples the heads agree on 90\.0%$"):
         planned(0.9)
+    monkeypatch.setattr(Agreeing, "reaches", lambda *_: False)
+    with pytest.raises(ConversionError, match=r"the heads agree on 98\.0%, but one of them alone does not pass$"):
+        planned(0.98)
 
 
 def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

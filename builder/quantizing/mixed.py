@@ -116,6 +116,7 @@ def plans(
         raise ConversionError(
             f"{len(plan.layers)} operators in float, the most that are faster than float alone, are not enough: on "
             f"calibration samples the heads agree on {judged.agreement:.1%}"
+            + (", but one of them alone does not pass" if judged.agreement >= bar else "")
         )
     yield plan  # its rounding is not learnt yet
 
