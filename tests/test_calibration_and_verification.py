@@ -14,7 +14,7 @@ from builder.judging.verify import HeadQuality, Quality, check_end_to_end, judge
 from builder.quantizing.coverage import beyond_calibration
 from builder.reporting.verdicts import reason_of_failure
 from builder.samples import calibration
-from builder.samples.calibration import chosen, collect, read_samples
+from builder.samples.calibration import _traits, chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
 from builder.support.errors import ConversionError, SamplesError
 from builder.support.interval import wilson_interval
@@ -82,6 +82,14 @@ def test_extremes_are_kept_in_place_of_the_last_drawn() -> None:
     others = [i for i in found if i < 20]
     assert others[:10] == list(range(10))  # those drawn first stay
     assert chosen(pictures, 40) == list(range(40))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_traits_of_a_picture_are_brightness_contrast_colour_and_detail(channels: int) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    grey = pixels.mean(-1)
+    detail = np.abs(np.diff(grey, axis=1)).mean()
+    np.testing.assert_allclose(_traits(pixels), [grey.mean(), grey.std(), pixels.std(-1).mean(), detail], rtol=1e-12)
 
 
 def test_of_texts_the_shortest_and_the_longest_are_kept() -> None:

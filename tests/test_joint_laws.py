@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from builder.joint.graph import joint_part, reference
 from builder.joint.layout import lay_out
-from builder.joint.logistic import folds
+from builder.joint.logistic import _DIRECTIONS, folds, principal
 from builder.joint.observe import FEW_PICTURES, grouped_samples
 from builder.joint.router import Evidence, Router, fit_router, near_duplicates
 from builder.tflite.flatbuffer import plain_tensor
@@ -152,3 +152,17 @@ def test_however_many_heads_there_are_each_keeps_pictures_enough(
     kept = grouped_samples(tmp_path_factory.getbasetemp(), names, None, [])  # type: ignore[arg-type]
     for name in (*names[:2], names[-1]):
         assert FEW_PICTURES <= sum(s.head == name for s in kept) <= 300
+
+
+@pytest.mark.parametrize(("pictures", "features"), [(40, 90), (90, 40), (1, 5), (_DIRECTIONS + 60, _DIRECTIONS + 30)])
+def test_principal_directions_are_those_of_the_singular_values(pictures: int, features: int) -> None:
+    """Orthonormal, and with the most of the pictures' energy that so many directions can have."""
+    rng = np.random.default_rng(pictures)
+    values = (rng.normal(size=(pictures, features)) * np.geomspace(1, 0.05, features)).astype(np.float32)
+    basis = principal(values)
+    centred = values - values.mean(0, dtype=np.float64)
+    number = min(_DIRECTIONS, features, pictures - 1)
+    assert basis.shape == (features, number)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(number), atol=1e-6)
+    most = np.sum(np.linalg.svd(centred, compute_uv=False)[:number] ** 2)
+    assert np.isclose(np.sum((centred @ basis) ** 2), most, rtol=1e-9)

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 _STEPS = 400
 _TOLERANCE = 1e-6  # of the gradient, relative to the first one
+_NOTHING = 1e-12  # of the energy along the first principal direction
 _DIRECTIONS = 512  # principal directions of the features that a fit uses; there are rarely more pictures
 
 
@@ -79,9 +80,17 @@ def fit_logistic(features: np.ndarray, classes: np.ndarray, *, penalty: float, n
 
 
 def principal(features: np.ndarray) -> np.ndarray:
-    """(features, directions): the principal directions of the pictures. A fit in them has the same result, faster."""
-    right: np.ndarray = np.linalg.svd(features - features.mean(0), full_matrices=False)[2]
-    return right[:_DIRECTIONS].T
+    """(features, directions): the principal directions of the pictures. A fit in them has the same result, faster.
+
+    Eigenvectors of the products, in a tenth of the time that singular values take. Directions in which no pictures differ
+    are left out.
+    """
+    centred = (features - features.mean(0)).astype(np.float64)
+    few = len(centred) < centred.shape[1]
+    energy, vectors = np.linalg.eigh(centred @ centred.T if few else centred.T @ centred)
+    kept = np.flatnonzero(energy > _NOTHING * max(energy[-1], 0.0))[: -_DIRECTIONS - 1 : -1]
+    vectors = vectors[:, kept]
+    return (centred.T @ vectors) / np.sqrt(energy[kept]) if few else vectors
 
 
 def folds(groups: np.ndarray, classes: np.ndarray, number: int) -> np.ndarray:

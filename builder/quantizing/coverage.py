@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.support.threads import OfEachThread, beside
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
@@ -29,17 +30,19 @@ def beyond_calibration(
     ``advance`` is called after each sample.
     """
     _, factory = find_interpreter("ai_edge_litert")
-    runner = factory(model_content=float_model, num_threads=2).get_signature_runner(BACKBONE)
-    (name,) = runner.get_input_details()
-    greatest, beyond = None, list[float]()
-    for sample in calibration[:SAMPLES]:
-        found = _by_channel(runner(**{name: sample[None]}))
-        greatest = found if greatest is None else np.maximum(greatest, found)
+    runner = OfEachThread(lambda: factory(model_content=float_model, num_threads=1).get_signature_runner(BACKBONE))
+
+    def magnitudes(sample: np.ndarray) -> np.ndarray:
+        (name,) = runner().get_input_details()
+        return _by_channel(runner()(**{name: sample[None]}))
+
+    first, others = calibration[:SAMPLES], verification[:SAMPLES]
+    found = list[np.ndarray]()
+    for one in beside(magnitudes, [*first, *others]):
+        found.append(one)
         advance()
-    for sample in verification[:SAMPLES]:
-        beyond.append(float(np.mean(_by_channel(runner(**{name: sample[None]})) > greatest)))
-        advance()
-    return float(np.mean(beyond))
+    greatest = np.max(found[: len(first)], axis=0)
+    return float(np.mean(np.stack(found[len(first) :]) > greatest))
 
 
 def _by_channel(features: dict[str, Any]) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 
 from builder.quantizing.equalize import is_layer, weights_of
 from builder.quantizing.noise import snr_db
+from builder.support.threads import beside
 from builder.tflite.flatbuffer import Part, fused_activation, operator_name, read_parts
 from builder.tflite.parts import Range, constant
 from builder.tflite.stepper import Stepper, run_operator
@@ -80,8 +81,15 @@ def find_chain(part: Part) -> Chain | None:
 
 
 def _features(part: Part, images: np.ndarray) -> dict[str, np.ndarray]:
-    run = Stepper(part, dict.fromkeys(part.inputs.values(), images))
-    return {name: run.until(i) for name, i in part.outputs.items()}
+    run = _runner(write_parts({BACKBONE: part}))
+    (name,) = part.inputs
+    found = [{k: values.copy() for k, values in run(**{name: image[None]}).items()} for image in images]
+    return {k: np.concatenate([sample[k] for sample in found]) for k in part.outputs}
+
+
+def _runner(model: bytes) -> Any:
+    _, factory = find_interpreter("ai_edge_litert")
+    return factory(model_content=model, num_threads=1).get_signature_runner(BACKBONE)
 
 
 def _only_reader(part: Part, op: Any, kind: str) -> Any:
@@ -115,22 +123,24 @@ def _noise(part: Part, chain: Chain, truth: Stepper) -> tuple[np.ndarray, tuple[
     rounded, step = _rounded(truth.until(source))
     found, own_step = _rounded(run_operator(part, chain.depthwise, [rounded], [source])[0])
     values = truth.until(result).copy()  # channels stay apart as far as here
-    rest, _ = truth.rest()
-    _, factory = find_interpreter("ai_edge_litert")
-    runner = factory(model_content=write_parts({BACKBONE: rest}), num_threads=2).get_signature_runner(BACKBONE)
+    rest = write_parts({BACKBONE: truth.rest()[0]})
 
-    def features(sample: np.ndarray) -> np.ndarray:
-        given = runner(**{f"in{result}": sample[None]})
-        return np.concatenate([given[name].ravel() for name in sorted(given)])
+    def of(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Of one sample, (channels,)."""
+        (sample, other), run, noise = pair, _runner(rest), np.zeros(values.shape[-1])
 
-    noise = np.zeros(values.shape[-1])
-    for sample, other in zip(values, found, strict=True):
+        def features(sample: np.ndarray) -> np.ndarray:
+            given = run(**{f"in{result}": sample[None]})
+            return np.concatenate([given[name].ravel() for name in sorted(given)])
+
         right = features(sample)
         for channel in np.flatnonzero(np.any(sample != other, axis=(0, 1))):
             moved = sample.copy()
             moved[..., channel] = other[..., channel]
-            noise[channel] += np.mean((features(moved) - right) ** 2) / len(values)
-    return noise, (step, own_step)
+            noise[channel] = np.mean((features(moved) - right) ** 2)
+        return noise
+
+    return np.mean(list(beside(of, zip(values, found, strict=True))), axis=0), (step, own_step)
 
 
 def _rounded(values: np.ndarray) -> tuple[np.ndarray, float]:
