@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from builder.joint.router import Evidence, unit
 from builder.samples.calibration import SampleSet
 from builder.samples.files import Sample, draw_evenly, find_pictures, find_samples
 from builder.support.arrays import pooled
+from builder.support.threads import OfEachThread, beside
 from builder.tflite.flatbuffer import Part, operator_name, quantization
 from builder.tflite.link import logits_tensor
 from builder.tflite.writer import write_parts
@@ -55,11 +57,16 @@ def scenes_of(everyday: Sequence[Sample]) -> np.ndarray:
 def tensors_of(samples: Sequence[Sample], names: Sequence[str], spec: InputSpec) -> Iterator[tuple[int, np.ndarray]]:
     """(class, tensor) of every readable sample; broken ones were reported when they were collected."""
     make = tensor_maker(spec)
-    for sample in samples:
+
+    def read(sample: Sample) -> np.ndarray | None:
         try:
-            yield class_of(sample, names), make(sample.content)
+            return make(sample.content)
         except PictureError:
-            continue
+            return None
+
+    for sample, tensor in zip(samples, beside(read, samples), strict=True):
+        if tensor is not None:
+            yield class_of(sample, names), tensor
 
 
 def held_out_tensors(samples: SampleSet, names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
@@ -87,22 +94,32 @@ def observe(
     logits_parts = {name: part for name in names if (part := logits_part(parts[name])) is not None}
     backbone = parts[BACKBONE]
     _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=write_parts({BACKBONE: backbone, **logits_parts}), num_threads=2)
+    model = write_parts({BACKBONE: backbone, **logits_parts})
     seam = quantization(backbone.tensors[backbone.outputs[FEATURES]])
     scales = {name: quantization(part.tensors[part.outputs["logits"]]) for name, part in logits_parts.items()}
-    runners = {name: interpreter.get_signature_runner(name) for name in (BACKBONE, *names)}
+
+    def opened() -> dict[str, Any]:
+        interpreter = factory(model_content=model, num_threads=1)
+        return {name: interpreter.get_signature_runner(name) for name in (BACKBONE, *names)}
+
+    runners = OfEachThread(opened)
+
+    def run(one: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, list[np.ndarray]]:
+        (own, tensor), run = one, runners()
+        found = {name: values.copy() for name, values in run[BACKBONE](**{spec.name: tensor}).items()}
+        raw = {n: run[n](**{tensor: found[tensor] for tensor in logits_parts[n].inputs})["logits"] for n in names}
+        return own, pooled(seam.dequantize(found[FEATURES]))[0], [scales[n].dequantize(raw[n][0].copy()) for n in names]
+
     rows, logits, classes = [], [], []
-    for own, tensor in seen:
-        found = {name: values.copy() for name, values in runners[BACKBONE](**{spec.name: tensor}).items()}
-        rows.append(pooled(seam.dequantize(found[FEATURES]))[0])
-        raw = {n: runners[n](**{tensor: found[tensor] for tensor in logits_parts[n].inputs})["logits"] for n in names}
-        logits.append([scales[n].dequantize(raw[n][0].copy()) for n in names])
+    for own, row, columns in beside(run, seen):
+        rows.append(row)
+        logits.append(columns)
         classes.append(own)
         advance()
     if not rows:
         return None
-    columns = tuple(np.stack(column) for column in zip(*logits, strict=True))
-    return Evidence(np.stack(rows), columns, np.asarray(classes))
+    stacked = tuple(np.stack(column) for column in zip(*logits, strict=True))
+    return Evidence(np.stack(rows), stacked, np.asarray(classes))
 
 
 def unlike_the_heads(own: Evidence, others: Evidence) -> np.ndarray:
