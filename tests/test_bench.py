@@ -149,6 +149,7 @@ def test_a_build_that_fails_ends_the_program_unless_it_is_the_one_that_may(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_the_whole_program_on_a_tiny_backbone(tmp_path):
     arguments = ["--backbone", "tiny", "--heads", "4", "--rounds", "3", "--openings", "1", "--gigabytes", "100", "--keep"]
     done = CliRunner().invoke(bench.main, [*arguments, "--output", str(tmp_path)], catch_exceptions=False)

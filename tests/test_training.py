@@ -197,13 +197,10 @@ def trained(folder: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_no_compiled_code_stays_in_the_temporary_folder(
-    folder: Path, base: Path, tmp_path: Path, temporary: Path
-) -> None:
+def test_nothing_stays_in_the_temporary_folder(folder: Path, base: Path, tmp_path: Path, temporary: Path) -> None:
     chosen = ("--preprocessing", "tf", "--epochs", 1, "--held-out", folder, "--output", tmp_path / "o.keras")
     assert run("train-head", folder, "--backbone", base, *chosen).exit_code == 0
-    assert list(temporary.glob("*.py"))  # TensorFlow's own, until the process ends
-    assert not list(temporary.rglob("*.pyc"))
+    assert not list(temporary.iterdir())  # TensorFlow writes code there, and compiles it
 
 
 @pytest.mark.slow
