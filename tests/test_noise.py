@@ -41,7 +41,8 @@ def test_what_has_no_weights_has_none_to_lose(tiny: BuildResult) -> None:
 
 def test_the_first_operator_has_nothing_before_it(tiny: BuildResult) -> None:
     first = tiny.report.chosen.noise[0]
-    assert first.snr_db == pytest.approx(first.alone_db, abs=0.5)  # pictures are exact in int8
+    # x / 127.5 - 1 lies in the middle between two steps: a device takes the upper one, float values fall to both.
+    assert first.snr_db == pytest.approx(first.alone_db, abs=1)
     assert sum(layer.snr_db < layer.alone_db for layer in tiny.report.chosen.noise) >= len(tiny.report.chosen.noise) - 2
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from builder.merging.backbone import SharedBackbone
 from builder.merging.convert import convert
@@ -20,6 +22,7 @@ from builder.reading.text_input import TextSourceInput
 from builder.support.errors import NoSharedBackboneError
 from builder.support.tracing import traced
 
+_BATCH = 32  # samples at once
 Features = Mapping[str, np.ndarray]  # float (samples, ...) for every name of the seam
 
 
@@ -48,8 +51,18 @@ class MergedModel:
     @traced()
     def features(self, tensors: np.ndarray) -> Features:
         """Float tensors of the seam for the device's tensors (samples, ...): pixels 0..255 or tokens."""
-        found = self.backbone.predict(self.source_input.graph_input(tensors), batch_size=32, verbose=0)
-        return dict(zip(self.seam, found if isinstance(found, (list, tuple)) else [found], strict=True))
+        inputs, dtype = self.source_input.graph_input(tensors), self.backbone.inputs[0].dtype
+        batches = (tf.cast(inputs[i : i + _BATCH], dtype) for i in range(0, len(inputs), _BATCH))
+        columns = zip(*(as_list(self._program(batch)) for batch in batches), strict=True)
+        found = [np.concatenate([np.asarray(values) for values in column]) for column in columns]
+        return dict(zip(self.seam, found, strict=True))
+
+    @cached_property
+    def _program(self) -> Any:
+        """The backbone, traced once: ``predict`` traces for each size of a batch."""
+        (source,) = self.backbone.inputs
+        signature = [tf.TensorSpec((None, *source.shape[1:]), source.dtype)]
+        return tf.function(lambda inputs: self.backbone(inputs, training=False), signature, autograph=False)
 
     def needs_words(self) -> bool:
         """Whether a text without tokens gives NaN, as a mean over no tokens does."""

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,22 +62,26 @@ def alone(
     tensors: tuple[list[int], list[int]],
     values: Sequence[np.ndarray],
     truth: np.ndarray,
+    *,
+    threads: int = 2,
 ) -> tuple[np.ndarray, tuple[float, float | None, float]]:
     """The first output of one operator by itself, float32 (samples, ...), and its ``alone_db``, ``weights_db`` and
     ``activations_db``.
 
     ``parts``, ``ops``: in float, and as on the device. ``tensors``: the activations that each reads, in the same order.
-    ``values``: their float values, (samples, ...) each; ``truth``: the operator's float output for them.
+    ``values``: their float values, (samples, ...) each; ``truth``: the operator's float output for them. ``threads``: of
+    the interpreters.
     """
     (floating, device), (op, own), (reads, own_reads) = parts, ops, tensors
+    run = partial(run_operator, threads=threads)
     entering = [quantization(device.tensors[i]) for i in own_reads]
     leaving = quantization(device.tensors[own.outputs[0]])
     stored = [q.quantize(v) for q, v in zip(entering, values, strict=True)]
-    found = leaving.dequantize(run_operator(device, own, stored, own_reads)[0])
+    found = leaving.dequantize(run(device, own, stored, own_reads)[0])
     rounded = [q.dequantize(v) for q, v in zip(entering, stored, strict=True)]
-    passed = run_operator(floating, op, rounded, reads)[0]
+    passed = run(floating, op, rounded, reads)[0]
     kernel = _rounded_weights(floating, op, device)
-    weights = None if kernel is None else snr_db(truth, run_operator(kernel, op, list(values), reads)[0])
+    weights = None if kernel is None else snr_db(truth, run(kernel, op, list(values), reads)[0])
     return found, (snr_db(truth, found), weights, snr_db(truth, leaving.dequantize(leaving.quantize(passed))))
 
 

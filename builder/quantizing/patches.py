@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from builder.quantizing.refit import held_out
+
 SAME = 0  # the schema's Padding
 
 
@@ -22,13 +24,13 @@ def sample_patches(
     """
     if kind == "FULLY_CONNECTED":
         flat = [x.reshape(-1, x.shape[-1]) for x, _ in inputs]
-        chosen = _draw(np.arange(len(flat[0])), rows)
+        chosen = _draw(len(flat[0]), rows, len(inputs[0][0]))
         return [x[chosen][None] for x in flat], chosen // (len(flat[0]) // len(inputs[0][0]))
     height, width = shape[1:3]
     samples, in_height, in_width, _ = inputs[0][0].shape
     out_y = _positions(in_height, height, options.strideH, options.dilationHFactor, options.padding)
     out_x = _positions(in_width, width, options.strideW, options.dilationWFactor, options.padding)
-    places = _draw(np.arange(samples * len(out_y) * len(out_x)), rows)
+    places = _draw(samples * len(out_y) * len(out_x), rows, samples)
     n, y, x = np.unravel_index(places, (samples, len(out_y), len(out_x)))
     row, column = out_y[y][:, :, None], out_x[x][:, None, :]  # (rows, height, 1), (rows, 1, width)
     outside = (row < 0) | (row >= in_height) | (column < 0) | (column >= in_width)
@@ -42,10 +44,14 @@ def sample_patches(
     return patches, n
 
 
-def _draw(items: np.ndarray, most: int) -> np.ndarray:
-    if len(items) <= most:
-        return items
-    return items[np.sort(np.random.default_rng(0).choice(len(items), most, replace=False))]
+def _draw(count: int, most: int, samples: int) -> np.ndarray:
+    """At most ``most`` of the positions 0 to ``count`` - 1, which follow each other sample by sample. Those of samples
+    that a refit holds out come last.
+    """
+    items = np.arange(count)
+    if count > most:
+        items = np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+    return items[np.argsort(held_out(items // (count // samples)), kind="stable")]
 
 
 def _positions(size: int, kernel: int, stride: int, dilation: int, padding: int) -> np.ndarray:

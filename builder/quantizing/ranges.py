@@ -9,10 +9,11 @@ the seam keep their whole ranges: large logits are rare but decide the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from builder.support.threads import OfEachThread, beside
 from builder.tflite.flatbuffer import Part, operator_name, read_parts, tensor_name
 from builder.tflite.parts import Range
 from edge_runtime.interpreter import find_interpreter
@@ -43,18 +44,19 @@ def measure_ranges(
     ``inputs``: (samples, ...), as the model's ``image`` or ``tokens`` takes them. ``advance`` is called after each sample
     of each signature. ``estimate``: as above, of the backbone.
     """
-    interpreter, parts, found = _watched(model), read_parts(model), dict[str, Range]()
+    parts, found = read_parts(model), dict[str, Range]()
     (source,) = parts[BACKBONE].inputs
     seen = _Seen(keep=estimate != "minmax")
     samples = ({source: sample[None]} for sample in inputs)
-    features = _run(interpreter, parts[BACKBONE], samples, seen, advance)[:HEAD_SAMPLES]
+    watched = OfEachThread(lambda: _watched(model))
+    features = _run(watched, parts[BACKBONE], samples, seen, advance, on_threads=True)[:HEAD_SAMPLES]
     found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
     for i in parts[BACKBONE].outputs.values():  # heads that are added later may depend on rare values
         name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
     for head in heads:
         seen = _Seen(keep=False)
-        _run(interpreter, parts[head], features, seen, advance)
+        _run(watched, parts[head], features, seen, advance)
         found.update(seen.ranges(estimate, {}))
     return found
 
@@ -62,45 +64,62 @@ def measure_ranges(
 def measure_head(model: bytes, head: str, features: Iterable[Sample]) -> dict[str, Range]:
     """The ranges of the signature ``head`` alone, run on ``features`` of the backbone."""
     seen = _Seen(keep=False)
-    _run(_watched(model), read_parts(model)[head], features, seen, lambda: None)
+    _run(lambda: _watched(model), read_parts(model)[head], features, seen, lambda: None)
     return seen.ranges("minmax", {})
 
 
 def _watched(model: bytes) -> Any:
     _, factory = find_interpreter("ai_edge_litert")
-    return factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
+    return factory(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
+
+
+class _Values(NamedTuple):
+    """Of one tensor for one sample: its limits and some of its values, none where they are not kept."""
+
+    limits: Range
+    kept: np.ndarray
+
+
+def _values(values: np.ndarray, draw: np.random.Generator | None) -> _Values:
+    if float(values.min()) < MASKED:
+        real = values[values >= MASKED]
+        values = np.append(real, (real.max() if real.size else 0.0) - FAR)
+    flat = values.ravel()
+    if draw is None or flat.size <= _KEPT:
+        kept = flat[: 0 if draw is None else None]
+    else:
+        kept = flat[draw.integers(0, flat.size, _KEPT)]
+    return _Values((float(values.min()), float(values.max())), kept.copy())
 
 
 class _Seen:
     """What tensors held: their limits and, with ``keep``, some values of each sample, drawn with a fixed seed."""
 
     def __init__(self, *, keep: bool) -> None:
-        self._keep = keep
+        self.keep = keep
         self._limits: dict[str, Range] = {}
         self._values: dict[str, list[np.ndarray]] = {}
-        self._draw = np.random.default_rng(0)
 
-    def add(self, name: str, values: np.ndarray) -> None:
-        if float(values.min()) < MASKED:
-            real = values[values >= MASKED]
-            values = np.append(real, (real.max() if real.size else 0.0) - FAR)
+    def add(self, name: str, found: _Values) -> None:
         low, high = self._limits.get(name, (np.inf, -np.inf))
-        self._limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
-        if self._keep:
-            flat = values.ravel()
-            kept = flat if flat.size <= _KEPT else flat[self._draw.integers(0, flat.size, _KEPT)]
-            self._values.setdefault(name, []).append(kept.copy())
+        self._limits[name] = min(low, found.limits[0]), max(high, found.limits[1])
+        if self.keep:
+            self._values.setdefault(name, []).append(found.kept)
 
     def limits(self, name: str) -> Range:
         return self._limits[name]
 
     def ranges(self, estimate: str, reads: Mapping[str, Read]) -> dict[str, Range]:
-        if not self._keep:
+        if not self.keep:
             return self._limits
         values = {name: np.concatenate(kept) for name, kept in self._values.items()}
         if estimate == "percentile":
             return {name: percentile_range(v) for name, v in values.items()}
-        return {name: mse_range(v, self._limits[name], reads.get(name)) for name, v in values.items()}
+
+        def best(name: str) -> Range:
+            return mse_range(values[name], self._limits[name], reads.get(name))
+
+        return dict(zip(values, beside(best, values), strict=True))
 
 
 def percentile_range(values: np.ndarray) -> Range:
@@ -160,16 +179,32 @@ def _reads(part: Part) -> dict[str, Read]:
 
 
 def _run(
-    interpreter: Any, part: Part, samples: Iterable[Sample], seen: _Seen, advance: Callable[[], None]
+    watched: Callable[[], Any],
+    part: Part,
+    samples: Iterable[Sample],
+    seen: _Seen,
+    advance: Callable[[], None],
+    *,
+    on_threads: bool = False,
 ) -> list[Sample]:
-    """Run one signature on samples and record its tensors in ``seen``. Returns its outputs."""
-    runner = interpreter.get_signature_runner(part.name)
+    """Run one signature on samples and record its tensors in ``seen``. Returns its outputs.
+
+    ``watched``: gives the interpreter. ``on_threads``: one for each processor, which a head is too small for.
+    """
     # Weights are excluded: a range for a weight would make the quantizer give all its channels one scale.
     tensors = {tensor_name(part.tensors[i]): i for i in part.activations()}
-    outputs = []
-    for sample in samples:
-        outputs.append(runner(**{name: sample[name] for name in part.inputs}))
-        for name, index in tensors.items():
-            seen.add(name, interpreter.get_tensor(index, part.subgraph))
+    runner = OfEachThread(lambda: (interpreter := watched(), interpreter.get_signature_runner(part.name)))
+
+    def run(numbered: tuple[int, Sample]) -> tuple[Sample, list[_Values]]:
+        (number, sample), (interpreter, signature) = numbered, runner()
+        outputs = signature(**{name: sample[name] for name in part.inputs})
+        draw = np.random.default_rng([0, number]) if seen.keep else None
+        return outputs, [_values(interpreter.get_tensor(i, part.subgraph), draw) for i in tensors.values()]
+
+    found = []
+    for outputs, values in (beside if on_threads else map)(run, enumerate(samples)):
+        for name, own in zip(tensors, values, strict=True):
+            seen.add(name, own)
+        found.append(outputs)
         advance()
-    return outputs
+    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +116,17 @@ def _walk_backbone(
 ) -> tuple[Samples, Samples, list[LayerNoise]]:
     ((name, index),) = backbone.inputs.items()
     walk = _Walk(floating, backbone, {name: inputs}, {name: as_held(backbone.tensors[index], inputs)})
-    noise = list[LayerNoise]()
-    for op in backbone.operators:
-        if learning is not None:
-            walk.learn(op, learning, {})
-        noise += walk.watched_step(op, heads)
-        advance()
-    return *walk.outputs(), noise
+    noise = list[Future[list[LayerNoise]]]()
+    with ThreadPoolExecutor(2) as beside:  # a layer learns while the float network runs, and the last one is measured
+        for op in backbone.operators:
+            learn = walk.learner(op, learning, {}) if learning is not None else None
+            step = walk.watched_step(op, heads, beside)
+            if learn is not None:
+                learn()
+            del learn  # and with it all samples of what the layer reads
+            noise.append(step())
+            advance()
+        return *walk.outputs(), [layer for found in noise for layer in found.result()]
 
 
 def learn_rounding(
@@ -143,7 +148,9 @@ def learn_rounding(
     walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
     with threadpool_limits(1):  # as above
         for op in int8_part.operators:
-            walk.learn(op, learning, observed)  # runs what comes before a layer, not what follows the last one
+            learn = walk.learner(op, learning, observed)  # runs what comes before a layer, not what follows the last one
+            if learn is not None:
+                learn()
             advance()
 
 
@@ -156,44 +163,71 @@ class _Walk:
         self._float_index = {i: float_index[name] for i, name in int8_names.items() if name in float_index}
         self._float_index.update((int8_part.inputs[name], float_part.inputs[name]) for name in int8_part.inputs)
         self._sources = {i: name for name, i in int8_part.inputs.items()}
-        self._truth = Stepper(float_part, {i: float_inputs[name] for name, i in float_part.inputs.items()})
-        self._device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()})
+        self._truth = Stepper(float_part, {i: float_inputs[name] for name, i in float_part.inputs.items()}, threads=1)
+        self._device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()}, threads=1)
         self._uses = Counter(i for op in int8_part.operators for i in op.inputs)
         self._float_ops = {op.outputs[0]: op for op in float_part.operators}
 
-    def learn(self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]) -> None:
-        """New weights and bias for the next operator, if it is a layer with weights of its own."""
+    def learner(
+        self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]
+    ) -> Callable[[], None] | None:
+        """What gives the next operator new weights and a new bias; None unless it is a layer with weights of its own. The
+        float network may run on meanwhile.
+        """
         kind, in_float = operator_name(self._int8, op), self._float_index
         kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) in (2, 3) else None
         if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:]) if i != NO_TENSOR):
-            return
+            return None
         if op.inputs[0] not in in_float or kernel not in in_float:
-            return
+            return None
         weights = constant(self._float, in_float[kernel], np.float32)
         if weights is None:
-            return
+            return None
         views = self._truth.until(in_float[op.inputs[0]]), self._device.until(op.inputs[0])
-        source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
-        known = observed.get((kind, source)) if source else None
-        known = _learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
-        if source and known is not None:
-            observed[kind, source] = known
 
-    def watched_step(self, op: Any, heads: AtTheHeads | None) -> list[LayerNoise]:
-        """Run ``op``, the next int8 operator. Returns the noise after it; empty where it is not measured."""
+        def learn() -> None:
+            known = observed.get((kind, source)) if source else None
+            known = _learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
+            if source and known is not None:
+                observed[kind, source] = known
+
+        source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
+        return learn
+
+    def watched_step(self, op: Any, heads: AtTheHeads | None, beside: Executor) -> Callable[[], Future[list[LayerNoise]]]:
+        """Returns what runs ``op``, the next int8 operator, and gives the noise after it, empty where it is not measured.
+
+        The float network runs ahead as far as that in ``beside``, where the noise is measured too.
+        """
         result, theirs = op.outputs[0], self._float_ops.get(self._float_index.get(op.outputs[0], -1))
         watched = self._watched(theirs, op) if self._uses[result] or result in self._int8.outputs.values() else None
-        reads = [self._float_index[i] for i in watched or ()]
-        values = [self._truth.until(i)[:NOISE_SAMPLES] for i in reads]
-        self._device.step()
         if watched is None:
-            return []
-        found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
-        truth = self._truth.until(self._float_index[result])[:NOISE_SAMPLES]
-        whole = snr_db(truth, found)
-        by_itself, own = alone((self._float, self._int8), (theirs, op), (reads, watched), values, truth)
-        at_heads = None if heads is None else heads.noise(self._truth, self._float_index[result], by_itself)
-        return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
+            return self._unwatched
+        reads, wanted = [self._float_index[i] for i in watched], self._float_index[result]
+        values = [self._truth.until(i)[:NOISE_SAMPLES].copy() for i in reads]  # of a view all samples would be kept
+        ahead = beside.submit(self._truth.until, wanted)
+
+        def measured(truth: np.ndarray, found: np.ndarray) -> list[LayerNoise]:
+            whole, tensors = snr_db(truth, found), (reads, watched)
+            by_itself, own = alone((self._float, self._int8), (theirs, op), tensors, values, truth, threads=1)
+            at_heads = None if heads is None else heads.noise(self._truth, wanted, by_itself)
+            return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
+
+        def step() -> Future[list[LayerNoise]]:
+            self._device.step()
+            found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
+            noise = beside.submit(measured, ahead.result()[:NOISE_SAMPLES].copy(), found)
+            if heads is not None:  # they continue from where the float network is
+                wait([noise])
+            return noise
+
+        return step
+
+    def _unwatched(self) -> Future[list[LayerNoise]]:
+        self._device.step()
+        nothing = Future[list[LayerNoise]]()
+        nothing.set_result([])
+        return nothing
 
     def outputs(self) -> tuple[Samples, Samples]:
         """The outputs in float and in int8, once all operators have run."""

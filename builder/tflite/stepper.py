@@ -27,10 +27,11 @@ class Stepper:
     Args:
         part: The subgraph.
         inputs: Tensor -> (samples, ...), in the dtype of the tensor.
+        threads: Number of threads of the interpreters.
     """
 
-    def __init__(self, part: Part, inputs: Mapping[int, np.ndarray]) -> None:
-        self._part = part
+    def __init__(self, part: Part, inputs: Mapping[int, np.ndarray], *, threads: int = 2) -> None:
+        self._part, self._threads = part, threads
         self._values: Values = dict(inputs)
         self._next = 0
         self._last_use = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
@@ -50,7 +51,8 @@ class Stepper:
         op = self._part.operators[self._next]
         inputs = [i for i in op.inputs if i in self._values]
         if inputs:  # operators that read only constants run with the operators that need them
-            results = run_operator(self._part, op, [self._values[i] for i in inputs], inputs)
+            values = [self._values[i] for i in inputs]
+            results = run_operator(self._part, op, values, inputs, threads=self._threads)
             self._values.update(zip(op.outputs, results, strict=True))
         self._next += 1
         for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
@@ -70,7 +72,9 @@ class Stepper:
         return self._values[tensor]
 
 
-def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[int]) -> list[np.ndarray]:
+def run_operator(
+    part: Part, op: Any, values: list[np.ndarray], tensors: list[int], *, threads: int = 2
+) -> list[np.ndarray]:
     """Run one operator on samples.
 
     Args:
@@ -78,6 +82,7 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
         op: Its operator.
         values: (samples, ...) of each activation input.
         tensors: Index of each activation input.
+        threads: Number of threads.
 
     Returns:
         (samples, ...) of each output.
@@ -87,13 +92,15 @@ def run_operator(part: Part, op: Any, values: list[np.ndarray], tensors: list[in
     if reshape is not None:
         return [reshape]
     size = batch_of(part, op, tensors, samples)
-    interpreter = one_operator(part, op, tensors, threads=2, batch=size)
+    interpreter = one_operator(part, op, tensors, threads=threads, batch=size)
     sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
     results = [np.empty((samples, *_own(d["shape"], size)), d["dtype"]) for d in targets]
     for start in range(0, samples, size):
         first = max(0, min(start, samples - size))  # the last batch is filled up with samples of the one before
         for source, value in zip(sources, values, strict=True):
-            interpreter.set_tensor(source["index"], value[first : first + size].reshape(source["shape"]))
+            # Not ``set_tensor``, which holds Python's lock while it copies.
+            given = value[first : first + size].reshape(source["shape"])
+            np.copyto(interpreter.tensor(source["index"])(), given, casting="equiv")
         interpreter.invoke()
         for result, target in zip(results, targets, strict=True):
             there = result[first : first + size]
