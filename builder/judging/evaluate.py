@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from builder.scoring.contents import Contents
 from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, SamplesError
 from builder.support.files import written
+from builder.support.in_turn import processors
 from builder.support.side_by_side import side_by_side
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.metadata import HeadInfo, Metadata
@@ -83,7 +83,7 @@ def evaluate(
     if config is not None and archive.features is not None:
         raise ConfigError("--config runs the originals, which need the pictures: give --data, not --features")
     total = count_labelled(archive, heads, texts=texts)
-    jobs = running.jobs or (os.cpu_count() or 1 if total > _MANY or running.address else 1)
+    jobs = running.jobs or (processors() if total > _MANY or running.address else 1)
     # The number of threads affects only the time, not the answers.
     threads = 1 if jobs > 1 or running.address else None
     asked = {

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.support.threads import OfEachThread, beside
-from edge_runtime.interpreter import find_interpreter
-from edge_runtime.metadata import BACKBONE
+from builder.quantizing.backbone_runner import backbone_runner
+from builder.support.threads import beside
 
 SAMPLES = 100  # of each set
 MOST_BEYOND = 0.2
@@ -29,8 +28,7 @@ def beyond_calibration(
     Both: (samples, ...), as the model's ``image`` or ``tokens`` takes them; only the first ``SAMPLES`` of each are used.
     ``advance`` is called after each sample.
     """
-    _, factory = find_interpreter("ai_edge_litert")
-    runner = OfEachThread(lambda: factory(model_content=float_model, num_threads=1).get_signature_runner(BACKBONE))
+    runner = backbone_runner(float_model)
 
     def magnitudes(sample: np.ndarray) -> np.ndarray:
         (name,) = runner().get_input_details()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.quantizing.backbone_runner import backbone_runner
 from builder.quantizing.equalize import is_layer, weights_of
 from builder.quantizing.noise import snr_db
 from builder.support.threads import beside
@@ -26,7 +27,6 @@ from builder.tflite.flatbuffer import Part, fused_activation, operator_name, rea
 from builder.tflite.parts import Range, constant
 from builder.tflite.stepper import Stepper, run_operator
 from builder.tflite.writer import write_parts
-from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 SAMPLES = 8
@@ -81,15 +81,9 @@ def find_chain(part: Part) -> Chain | None:
 
 
 def _features(part: Part, images: np.ndarray) -> dict[str, np.ndarray]:
-    run = _runner(write_parts({BACKBONE: part}))
-    (name,) = part.inputs
-    found = [{k: values.copy() for k, values in run(**{name: image[None]}).items()} for image in images]
+    run, (name,) = backbone_runner(write_parts({BACKBONE: part})), part.inputs
+    found = list(beside(lambda image: {k: v.copy() for k, v in run()(**{name: image[None]}).items()}, images))
     return {k: np.concatenate([sample[k] for sample in found]) for k in part.outputs}
-
-
-def _runner(model: bytes) -> Any:
-    _, factory = find_interpreter("ai_edge_litert")
-    return factory(model_content=model, num_threads=1).get_signature_runner(BACKBONE)
 
 
 def _only_reader(part: Part, op: Any, kind: str) -> Any:
@@ -123,14 +117,14 @@ def _noise(part: Part, chain: Chain, truth: Stepper) -> tuple[np.ndarray, tuple[
     rounded, step = _rounded(truth.until(source))
     found, own_step = _rounded(run_operator(part, chain.depthwise, [rounded], [source])[0])
     values = truth.until(result).copy()  # channels stay apart as far as here
-    rest = write_parts({BACKBONE: truth.rest()[0]})
+    run = backbone_runner(write_parts({BACKBONE: truth.rest()[0]}))
 
     def of(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Of one sample, (channels,)."""
-        (sample, other), run, noise = pair, _runner(rest), np.zeros(values.shape[-1])
+        (sample, other), noise = pair, np.zeros(values.shape[-1])
 
         def features(sample: np.ndarray) -> np.ndarray:
-            given = run(**{f"in{result}": sample[None]})
+            given = run()(**{f"in{result}": sample[None]})
             return np.concatenate([given[name].ravel() for name in sorted(given)])
 
         right = features(sample)

@@ -1,7 +1,4 @@
-"""Run tasks in parallel, in processes of this machine or on a Ray cluster; results come in the order of tasks.
-
-Only a few tasks are pending at a time, so that memory does not grow with their number.
-"""
+"""Run tasks in parallel, in processes of this machine or on a Ray cluster; results come in the order of tasks."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ import contextlib
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from builder.support.errors import ConfigError
+from builder.support.in_turn import in_turn
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_IN_HAND = 2  # tasks for each worker: one running and one waiting
 
 _worker: Any = None  # of a local process
 
@@ -57,7 +54,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # a fork would share the state of interpreters
     with ProcessPoolExecutor(jobs, context, _start, (make, dict(arguments))) as pool:
         try:
-            yield from _in_turn(tasks, lambda task: pool.submit(_work, task), lambda future: future.result(), jobs)
+            yield from in_turn(tasks, lambda task: pool.submit(_work, task), Future.result, jobs)
         except BrokenProcessPool as error:
             raise ConfigError("a worker process was killed, perhaps because memory ran out; try fewer --jobs") from error
         finally:
@@ -94,7 +91,7 @@ def _on_ray(
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
 
-        yield from _in_turn(tasks, hand_out, fetch, jobs)
+        yield from in_turn(tasks, hand_out, fetch, jobs)
 
 
 class _Actor:
@@ -103,18 +100,6 @@ class _Actor:
 
     def work(self, task: Any) -> Any:
         return self._worker(task)
-
-
-def _in_turn(
-    tasks: Iterable[Task], hand_out: Callable[[Task], Any], fetch: Callable[[Any], Any], jobs: int
-) -> Iterator[Any]:
-    waiting: deque[Any] = deque()
-    for task in tasks:
-        waiting.append(hand_out(task))
-        if len(waiting) >= _IN_HAND * jobs:
-            yield fetch(waiting.popleft())
-    while waiting:
-        yield fetch(waiting.popleft())
 
 
 @contextlib.contextmanager

@@ -5,24 +5,17 @@ For work that does not hold Python's lock, as that of NumPy, Pillow and the inte
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from builder.support.in_turn import in_turn, processors
+
 Made = TypeVar("Made")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_IN_HAND = 4  # items for each thread that are computed ahead: memory does not grow with their number
 _MOST = 4  # threads: more would wait for Python's lock
-
-
-def processors() -> int:
-    """The processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # of Linux
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def beside(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None) -> Iterator[Result]:
@@ -31,15 +24,9 @@ def beside(work: Callable[[Item], Result], items: Iterable[Item], *, threads: in
     ``threads``: None takes one for each processor, but not many.
     """
     threads = threads or min(processors(), _MOST)
-    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= _IN_HAND * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_turn(items, lambda item: pool.submit(work, item), Future.result, threads)
     finally:
         pool.shutdown(cancel_futures=True)
 
