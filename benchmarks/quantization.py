@@ -25,11 +25,12 @@ import tensorflow as tf
 from benchmarks.networks import ROOT, SUBJECTS, Subject, make_subject, without_softmax
 from builder.quantizing.baselines import baseline_int8
 from builder.quantizing.latency import backbone_ms
+from builder.quantizing.learn_layer import Learning
 from builder.quantizing.noise import snr_db
 from builder.quantizing.prepare import prepared
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
-from builder.quantizing.rounding import Learning, round_parts
+from builder.quantizing.rounding import round_parts
 from builder.reporting.plots import BLUE, GREY, RED
 from builder.settings.config import OWN
 from builder.support.errors import ConfigError

@@ -17,10 +17,11 @@ from builder.judging.foresee import Foresight
 from builder.judging.verify import HeadQuality, Quality, verify
 from builder.material import Material
 from builder.quantizing.baselines import baseline_int8
+from builder.quantizing.learn_layer import Learning
 from builder.quantizing.mixed import Plan, plans
 from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import LEARNABLE, quantize
-from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, measure_noise, round_parts
+from builder.quantizing.rounding import ROUNDING_SAMPLES, measure_noise, round_parts
 from builder.settings.config import DYNAMIC, MIXED, OWN
 from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError

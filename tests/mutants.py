@@ -43,6 +43,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/quantizing/fold.py": ("test_prepare",),
     "builder/quantizing/prepare.py": ("test_prepare",),
     "builder/quantizing/spare.py": ("test_prepare",),
+    "builder/quantizing/learn_layer.py": ("test_left_out_inputs", "test_rounding", "test_noise"),
     "builder/quantizing/rounding.py": ("test_left_out_inputs", "test_rounding", "test_noise"),
     "builder/joint/graph.py": ("test_joint_build", "test_router"),
     "edge_runtime/text.py": ("test_text_tokenizer_json", "test_text_tokens"),

@@ -13,9 +13,10 @@ import keras
 from keras import layers
 
 from builder.quantizing.accumulators import LAYERS, ROOM
+from builder.quantizing.learn_layer import Learning
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
-from builder.quantizing.rounding import Learning, round_parts
+from builder.quantizing.rounding import round_parts
 from builder.tflite.flatbuffer import Part, operator_name, quantization, read_parts
 from builder.tflite.parts import as_held, constant
 from builder.tflite.stepper import Stepper

@@ -12,9 +12,10 @@ from keras import layers, ops  # noqa: E402
 
 from builder.merging.convert import _convert, _frozen  # noqa: E402
 from builder.quantizing.equalize import equalized  # noqa: E402
+from builder.quantizing.learn_layer import Learning  # noqa: E402
 from builder.quantizing.quantize import pin, quantize  # noqa: E402
 from builder.quantizing.ranges import measure_ranges  # noqa: E402
-from builder.quantizing.rounding import Learning, round_parts  # noqa: E402
+from builder.quantizing.rounding import round_parts  # noqa: E402
 from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts  # noqa: E402
 from builder.tflite.parts import constant, is_constant  # noqa: E402
 from builder.tflite.writer import write_parts  # noqa: E402

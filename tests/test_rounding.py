@@ -14,9 +14,9 @@ pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
+from builder.quantizing.learn_layer import Observed
 from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
-from builder.quantizing.rounding import Observed
 from builder.tflite.batches import batch_of
 from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts
 from builder.tflite.parts import constant, names

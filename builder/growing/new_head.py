@@ -13,9 +13,10 @@ from builder.growing.same_backbone import as_in, cut, with_its_backbone
 from builder.judging.truth import Truth
 from builder.judging.verify import HeadQuality, judge
 from builder.merging.merged import float_head
+from builder.quantizing.learn_layer import Learning
 from builder.quantizing.quantize import LEARNABLE, quantize
 from builder.quantizing.ranges import Sample, measure_head
-from builder.quantizing.rounding import ROUNDING_SAMPLES, Learning, learn_rounding
+from builder.quantizing.rounding import ROUNDING_SAMPLES, learn_rounding
 from builder.reading.classifier import Classifier
 from builder.reading.loading import load_classifiers
 from builder.samples.calibration import SampleSet

@@ -11,65 +11,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from builder.quantizing.bias import bias_shift
-from builder.quantizing.gptq import gptq, inverse_factor, neighbours
+from builder.quantizing.learn_layer import ROWS, WHOLE, Learning, Observed, kernel_of, learn_layer
 from builder.quantizing.noise import LayerNoise, alone, snr_db
-from builder.quantizing.patches import sample_patches
-from builder.quantizing.refit import Refit, energy
 from builder.quantizing.sensitivity import AtTheHeads
-from builder.tflite.flatbuffer import INT8, NO_TENSOR, Part, dtype_of, is_quantity, operator_name, quantization
-from builder.tflite.parts import as_held, constant, dequantized, is_constant, makers, names
+from builder.tflite.flatbuffer import NO_TENSOR, Part, is_quantity, operator_name
+from builder.tflite.parts import as_held, constant, dequantized, is_constant, names
 from builder.tflite.splice import result_name
 from builder.tflite.stepper import Stepper
 from edge_runtime.metadata import BACKBONE
 
 ROUNDING_SAMPLES = 96  # memory and time grow with them; 192 give 0.1 dB more on EfficientNet-Lite0
-DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 NOISE_SAMPLES = 16  # on which the signal-to-noise ratio is measured
-Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
 MOST_OPERATORS = 400  # each is run with the rest of the network after it: time grows with the square
-ROWS = {"CONV_2D": 4_000, "DEPTHWISE_CONV_2D": 500, "FULLY_CONNECTED": 4_000}  # positions at which a layer is observed
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What is learnt. ``weights``: rounding and bias; otherwise only the bias. ``refit``: see ``refit.py``."""
-
-    weights: bool = True
-    refit: bool = True
-
-
-class Observed:
-    """A layer's inputs in float and on the device, with everything that does not depend on its weights.
-
-    ``signal``, ``device``: float32 (groups, rows, taps). ``owners``: (rows,) the index of each row's sample.
-    """
-
-    def __init__(self, signal: np.ndarray, device: np.ndarray, owners: np.ndarray) -> None:
-        self._means = signal.mean(1, keepdims=True), device.mean(1, keepdims=True)
-        self._refit = Refit(signal - self._means[0], device - self._means[1], owners)
-        gram = self._refit.gram
-        self._order, self._upper = inverse_factor(gram + DAMPING * energy(gram) * np.eye(gram.shape[1]))
-
-    def shift(self, weights: np.ndarray, integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """The correction of the bias (groups, outputs) that makes the mean error 0, with ``integers`` as weights."""
-        return bias_shift(*self._means, weights, integers * steps[:, None])
-
-    def fit(self, weights: np.ndarray, steps: np.ndarray, *, refit: bool = True) -> np.ndarray:
-        """Integer weights with which the layer's output on the device matches its float output.
-
-        ``weights``: (groups, taps, outputs). ``steps``: their scale (groups, outputs). Returns integers -127..127
-        (groups, taps, outputs), each less than one from the float weight. ``refit``: match the output for
-        the float inputs; otherwise that of the float weights for the device's inputs.
-        """
-        aim = self._refit(weights) if refit else weights
-        return gptq(aim, steps, neighbours(weights, steps), self._order, self._upper)
+Samples = Mapping[str, np.ndarray]  # (samples, ...) by the name of an input or output
 
 
 def round_parts(
@@ -78,7 +37,7 @@ def round_parts(
     inputs: np.ndarray,
     advance: Callable[[], None] = lambda: None,
     *,
-    learning: Learning = Learning(),
+    learning: Learning = WHOLE,
 ) -> list[LayerNoise]:
     """Learn the rounding of the backbone, then of each head on the rounded backbone's features.
 
@@ -116,17 +75,15 @@ def _walk_backbone(
 ) -> tuple[Samples, Samples, list[LayerNoise]]:
     ((name, index),) = backbone.inputs.items()
     walk = _Walk(floating, backbone, {name: inputs}, {name: as_held(backbone.tensors[index], inputs)})
-    noise = list[Future[list[LayerNoise]]]()
+    noise = list[Future[LayerNoise] | None]()
     with ThreadPoolExecutor(2) as beside:  # a layer learns while the float network runs, and the last one is measured
         for op in backbone.operators:
-            learn = walk.learner(op, learning, {}) if learning is not None else None
-            step = walk.watched_step(op, heads, beside)
-            if learn is not None:
-                learn()
+            learn, step = walk.learner(op, learning, {}), walk.watched_step(op, heads, beside)
+            learn()
             del learn  # and with it all samples of what the layer reads
             noise.append(step())
             advance()
-        return *walk.outputs(), [layer for found in noise for layer in found.result()]
+        return *walk.outputs(), [measured.result() for measured in noise if measured is not None]
 
 
 def learn_rounding(
@@ -148,9 +105,7 @@ def learn_rounding(
     walk = _Walk(float_part, int8_part, float_inputs, int8_inputs)
     with threadpool_limits(1):  # as above
         for op in int8_part.operators:
-            learn = walk.learner(op, learning, observed)  # runs what comes before a layer, not what follows the last one
-            if learn is not None:
-                learn()
+            walk.learner(op, learning, observed)()  # runs what comes before a layer, not what follows the last one
             advance()
 
 
@@ -169,51 +124,53 @@ class _Walk:
         self._float_ops = {op.outputs[0]: op for op in float_part.operators}
 
     def learner(
-        self, op: Any, learning: Learning, observed: dict[tuple[str, str], Observed]
-    ) -> Callable[[], None] | None:
-        """What gives the next operator new weights and a new bias; None unless it is a layer with weights of its own. The
-        float network may run on meanwhile.
+        self, op: Any, learning: Learning | None, observed: dict[tuple[str, str], Observed]
+    ) -> Callable[[], None]:
+        """Returns what gives the next operator new weights and a new bias, while the float network may run on. It does
+        nothing unless something is learnt and the operator is a layer with weights of its own.
         """
         kind, in_float = operator_name(self._int8, op), self._float_index
-        kernel = _kernel(self._int8, op) if kind in ROWS and len(op.inputs) in (2, 3) else None
+        kernel = kernel_of(self._int8, op) if learning and kind in ROWS and len(op.inputs) in (2, 3) else None
         if kernel is None or any(self._uses[i] > 1 for i in (kernel, *op.inputs[1:]) if i != NO_TENSOR):
-            return None
+            return _nothing
         if op.inputs[0] not in in_float or kernel not in in_float:
-            return None
+            return _nothing
         weights = constant(self._float, in_float[kernel], np.float32)
-        if weights is None:
-            return None
+        if learning is None or weights is None:
+            return _nothing
         views = self._truth.until(in_float[op.inputs[0]]), self._device.until(op.inputs[0])
+        source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
 
         def learn() -> None:
             known = observed.get((kind, source)) if source else None
-            known = _learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
+            known = learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
             if source and known is not None:
                 observed[kind, source] = known
 
-        source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
         return learn
 
-    def watched_step(self, op: Any, heads: AtTheHeads | None, beside: Executor) -> Callable[[], Future[list[LayerNoise]]]:
-        """Returns what runs ``op``, the next int8 operator, and gives the noise after it, empty where it is not measured.
+    def watched_step(
+        self, op: Any, heads: AtTheHeads | None, beside: Executor
+    ) -> Callable[[], Future[LayerNoise] | None]:
+        """Returns what runs ``op``, the next int8 operator, and gives the noise after it; None where it is not measured.
 
         The float network runs ahead as far as that in ``beside``, where the noise is measured too.
         """
         result, theirs = op.outputs[0], self._float_ops.get(self._float_index.get(op.outputs[0], -1))
         watched = self._watched(theirs, op) if self._uses[result] or result in self._int8.outputs.values() else None
         if watched is None:
-            return self._unwatched
+            return self._device.step
         reads, wanted = [self._float_index[i] for i in watched], self._float_index[result]
         values = [self._truth.until(i)[:NOISE_SAMPLES].copy() for i in reads]  # of a view all samples would be kept
         ahead = beside.submit(self._truth.until, wanted)
 
-        def measured(truth: np.ndarray, found: np.ndarray) -> list[LayerNoise]:
+        def measured(truth: np.ndarray, found: np.ndarray) -> LayerNoise:
             whole, tensors = snr_db(truth, found), (reads, watched)
             by_itself, own = alone((self._float, self._int8), (theirs, op), tensors, values, truth, threads=1)
             at_heads = None if heads is None else heads.noise(self._truth, wanted, by_itself)
-            return [LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)]
+            return LayerNoise(result_name(self._int8, op), operator_name(self._int8, op), whole, *own, at_heads)
 
-        def step() -> Future[list[LayerNoise]]:
+        def step() -> Future[LayerNoise]:
             self._device.step()
             found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
             noise = beside.submit(measured, ahead.result()[:NOISE_SAMPLES].copy(), found)
@@ -222,12 +179,6 @@ class _Walk:
             return noise
 
         return step
-
-    def _unwatched(self) -> Future[list[LayerNoise]]:
-        self._device.step()
-        nothing = Future[list[LayerNoise]]()
-        nothing.set_result([])
-        return nothing
 
     def outputs(self) -> tuple[Samples, Samples]:
         """The outputs in float and in int8, once all operators have run."""
@@ -249,63 +200,5 @@ class _Walk:
         return reads if [in_float[i] for i in reads] == same else None
 
 
-def _kernel(part: Part, op: Any) -> int | None:
-    """The tensor with the int8 weights of ``op``, also behind a DEQUANTIZE."""
-    between = [other.inputs[0] for other in makers(part, op, [op.inputs[0]])]
-    found = between[0] if between else op.inputs[1]
-    return found if part.tensors[found].type == INT8 and constant(part, found, np.int8) is not None else None
-
-
-def _learn_layer(
-    kind: str,
-    op: Any,
-    kernel: int,
-    part: Part,
-    weights: np.ndarray,
-    views: tuple[np.ndarray, np.ndarray],
-    known: Observed | None,
-    *,
-    learning: Learning,
-) -> Observed | None:
-    """Learn int8 weights and bias for ``op`` from its inputs in float and on the device. Returns those observations."""
-    source, bias = op.inputs[0], op.inputs[2] if len(op.inputs) > 2 else NO_TENSOR
-    old = None if bias == NO_TENSOR else constant(part, bias, dtype_of(part.tensors[bias]))
-    if (old is None and bias != NO_TENSOR) or weights.shape[-1] != views[0].shape[-1]:
-        return None  # a depth multiplier or groups: left unchanged
-    scale, zero_point, _ = quantization(part.tensors[source])
-    if known is None:
-        inputs = [(views[0], 0.0), (views[1], float(zero_point))]
-        (signal, integers), owners = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
-        device = np.ascontiguousarray(dequantized(part, source, integers))
-        known = Observed(np.ascontiguousarray(signal), device, owners)
-    depthwise = kind == "DEPTHWISE_CONV_2D"
-    wanted = _by_group(weights, depthwise=depthwise).astype(np.float64)
-    scales = np.asarray(part.tensors[kernel].quantization.scale, np.float64)
-    steps = np.broadcast_to(scales, wanted.shape[0] * wanted.shape[2])
-    own_steps = steps[:, None] if depthwise else steps[None]
-    if not learning.weights:
-        nearest = constant(part, kernel, np.int8)
-        assert nearest is not None  # _kernel
-        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps)
-    else:
-        integers = known.fit(wanted, own_steps, refit=learning.refit)
-        shift = known.shift(wanted, integers, own_steps)
-        rounded = integers[:, :, 0].T if depthwise else integers[0].T
-        part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
-    if old is None:
-        return known
-    if old.dtype == np.float32:
-        part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
-    else:
-        new = np.rint(old + shift.reshape(-1) / (scale * steps))
-        part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
-    return known
-
-
-def _by_group(weights: np.ndarray, *, depthwise: bool) -> np.ndarray:
-    """Weights as (groups, taps, outputs): from (1, height, width, channels) of a depthwise convolution, a group for each
-    channel; from (outputs, ..., inputs) of any other layer, one group.
-    """
-    if depthwise:
-        return weights.reshape(-1, weights.shape[3]).T[:, :, None]
-    return weights.reshape(weights.shape[0], -1).T[None]
+def _nothing() -> None:
+    pass
