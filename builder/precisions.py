@@ -7,30 +7,24 @@ passes; a named precision is the only one tried. The report has the results of a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from builder.candidates import Candidates, QuantizedParts
 from builder.joint import JointHead
-from builder.judging.foresee import Foresight
-from builder.judging.verify import HeadQuality, Quality, verify
+from builder.judging.verify import Quality, verify
 from builder.material import Material
-from builder.quantizing.baselines import baseline_int8
-from builder.quantizing.learn_layer import Learning
-from builder.quantizing.mixed import Plan, plans
+from builder.quantizing.mixed import Plan
 from builder.quantizing.noise import LayerNoise
-from builder.quantizing.quantize import LEARNABLE, quantize
-from builder.quantizing.rounding import ROUNDING_SAMPLES, measure_noise, round_parts
+from builder.quantizing.quantize import quantize
 from builder.settings.config import DYNAMIC, MIXED, OWN
-from builder.settings.targets import check_target
 from builder.support.errors import ConversionError, TargetError
 from builder.support.progress import Stages
-from builder.tflite.flatbuffer import Part, operator_name, read_parts
+from builder.tflite.flatbuffer import read_parts
 from builder.tflite.link import LinkedModel, link
 from builder.tflite.pixel_input import take_pixels
-from builder.tflite.splice import result_name, splice
-from builder.tflite.versions import min_runtime
 from edge_runtime.bundle import append_members
 from edge_runtime.metadata import BACKBONE, Metadata
 
@@ -93,20 +87,20 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
     is impossible.
     """
     tried: list[BuiltPrecision | SkippedPrecision] = []
-    made: dict[str, QuantizedParts] = {}
+    candidates, bar = Candidates(material, stages), material.config.min_agreement
     for precision in material.config.precisions:
         before = len(tried)
         try:
             stages.precision = precision
             if precision in ("int16", DYNAMIC) and len(material.config.precisions) > 1:
                 _check_quicker_than_float(material, precision)
-            for candidate in _candidates(material, precision, made, tried, stages):
-                for attempt in _attempts(material, precision, candidate, tried):
+            for candidate in candidates.of(precision, _failed(tried[0], bar) if tried else ()):
+                for attempt in _attempts(material, precision, candidates, candidate, tried):
                     built = _finish(material, precision, attempt, draft, stages)
                     tried.append(built)
-                    if built.quality.reaches(material.config.min_agreement):
+                    if built.quality.reaches(bar):
                         if precision == MIXED and len(material.config.precisions) > 1:
-                            _try_dynamic(material, attempt, tried, draft, stages)
+                            _try_dynamic(material, candidates, attempt, tried, draft, stages)
                         return tried
         except (ConversionError, TargetError) as error:
             if len(tried) > before:
@@ -117,8 +111,15 @@ def try_precisions(material: Material, draft: Path, stages: Stages) -> list[Buil
     return tried
 
 
+def _failed(built: BuiltPrecision | SkippedPrecision, min_agreement: float) -> list[str]:
+    """The names of the heads that do not pass."""
+    heads = built.quality.heads if isinstance(built, BuiltPrecision) else ()
+    return [head.head_name for head in heads if not head.passes(min_agreement)]
+
+
 def _try_dynamic(
     material: Material,
+    candidates: Candidates,
     mixed: QuantizedParts,
     tried: list[BuiltPrecision | SkippedPrecision],
     draft: Path,
@@ -129,7 +130,7 @@ def _try_dynamic(
     """
     stages.precision = DYNAMIC
     try:
-        dynamic = _quantized(material, DYNAMIC, stages)
+        (dynamic,) = candidates.of(DYNAMIC)
     except (ConversionError, TargetError):
         return
     own_ms, mixed_ms = material.times.backbones(dynamic.parts[BACKBONE], mixed.parts[BACKBONE])
@@ -139,119 +140,22 @@ def _try_dynamic(
         tried.insert(len(tried) if passes else len(tried) - 1, built)
 
 
-@dataclass(frozen=True)
-class QuantizedParts:
-    """Backbone and heads in one precision, with final weights; the noise after each operator of the backbone."""
-
-    parts: Mapping[str, Part]
-    noise: Sequence[LayerNoise]
-    plan: Plan | None = None
-    float_heads: tuple[str, ...] = ()
-
-
 def _attempts(
-    material: Material, precision: str, candidate: QuantizedParts, tried: Sequence[BuiltPrecision | SkippedPrecision]
-) -> Iterator[QuantizedParts]:
-    """Yield the candidate, and then, if only some heads fail in int8, the same with those heads in float, so that the
-    shared backbone stays int8. ``tried``: must end with the first candidate when the second is requested.
-    """
-    yield candidate
-    last = tried[-1]
-    if precision != "int8" or material.config.algorithm != OWN or not isinstance(last, BuiltPrecision):
-        return
-    failed = [q.head_name for q in last.quality.heads if not q.passes(material.config.min_agreement)]
-    if not failed or len(failed) == len(last.quality.heads):
-        return
-    calibrated = material.calibrated
-    floating = read_parts(quantize(calibrated.model, calibrated.ranges, "weights"))
-    heads = {name: _in_float(candidate.parts[name], floating[name]) for name in failed}
-    yield replace(candidate, parts={**candidate.parts, **heads}, float_heads=tuple(failed))
-
-
-def _in_float(head: Part, floating: Part) -> Part:
-    """An int8 head that computes in float up to its logits; its inputs and outputs stay int8."""
-    inside = [op for op in head.operators if operator_name(head, op) not in ("SOFTMAX", "LOGISTIC")]
-    return splice(head, floating, [result_name(head, op) for op in inside])
-
-
-def _candidates(
     material: Material,
     precision: str,
-    made: dict[str, QuantizedParts],
+    candidates: Candidates,
+    candidate: QuantizedParts,
     tried: Sequence[BuiltPrecision | SkippedPrecision],
-    stages: Stages,
 ) -> Iterator[QuantizedParts]:
-    """Yield the candidates of a precision; those of mixed have more and more float operators.
-
-    ``made``: the candidates of other precisions, which mixed needs too, so that each is quantized once.
+    """Yield the candidate, and then, if only some heads fail in int8, the same with those heads in float. ``tried``: must
+    end with the first candidate when the second is requested.
     """
-    if precision == MIXED:
-        yield from _mixed(material, made, tried, stages)
-    else:
-        yield _once(material, precision, made, stages)
-
-
-def _once(material: Material, precision: str, made: dict[str, QuantizedParts], stages: Stages) -> QuantizedParts:
-    if precision not in made:
-        made[precision] = _quantized(material, precision, stages)
-    return made[precision]
-
-
-def _quantized(material: Material, precision: str, stages: Stages) -> QuantizedParts:
-    algorithm = material.config.algorithm
-    with stages("quantize"):
-        if algorithm == OWN:
-            parts = read_parts(quantize(material.calibrated.model, material.calibrated.ranges, precision))
-        else:
-            parts = read_parts(baseline_int8(material.calibrated.model, material.calibrated.ranges, algorithm))
-        if material.config.target is not None:
-            check_target(material.config.target, *min_runtime(parts.values()))
-    learnt = algorithm == OWN and precision in LEARNABLE
-    return _rounded(material, parts, stages) if learnt else QuantizedParts(parts, [])
-
-
-def _mixed(
-    material: Material,
-    made: dict[str, QuantizedParts],
-    tried: Sequence[BuiltPrecision | SkippedPrecision],
-    stages: Stages,
-) -> Iterator[QuantizedParts]:
-    """Yield candidates in mixed precision; the heads stay int8.
-
-    Operators are chosen for the heads that failed in int8, or for all where it was not tried.
-    """
-    int8, weights = (_once(material, precision, made, stages) for precision in ("int8", "weights"))
-    calibrated, samples, bar = material.calibrated, material.samples.calibration, material.config.min_agreement
-    float_parts, inputs = read_parts(calibrated.model), material.inputs(len(samples.tensors))
-    failed = [q.head_name for built in tried[:1] for q in _heads(built) if not q.passes(bar)]
-    aimed = {name: part for name, part in float_parts.items() if not failed or name in (BACKBONE, *failed)}
-    with stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
-        noise = measure_noise(aimed, int8.parts[BACKBONE], inputs, advance)
-    bars = material.expected.bars
-    judge = Foresight(float_parts, int8.parts, material.heads, samples, inputs, first=failed, bars=bars)
-    found = plans(float_parts, int8.parts, weights.parts[BACKBONE], noise, judge, bar, material.times)
-    while True:
-        with stages("plan"):
-            plan = next(found, None)
-        if plan is None:
-            return
-        parts, unlearnt = (read_parts(quantize(calibrated.model, calibrated.ranges, p)) for p in ("int8", "weights"))
-        parts[BACKBONE] = splice(parts[BACKBONE], unlearnt[BACKBONE], plan.layers)
-        yield replace(_rounded(material, parts, stages), plan=plan)
-
-
-def _heads(built: BuiltPrecision | SkippedPrecision) -> Sequence[HeadQuality]:
-    return built.quality.heads if isinstance(built, BuiltPrecision) else ()
-
-
-def _rounded(material: Material, parts: dict[str, Part], stages: Stages) -> QuantizedParts:
-    if material.config.rounding == "nearest":
-        return QuantizedParts(parts, [])
-    with stages("round", sum(len(part.operators) for part in parts.values())) as advance:
-        learning = Learning(weights=material.config.rounding == "learnt", refit=material.config.refit)
-        inputs = material.inputs(ROUNDING_SAMPLES)
-        noise = round_parts(read_parts(material.calibrated.model), parts, inputs, advance, learning=learning)
-    return QuantizedParts(parts, noise)
+    yield candidate
+    if precision != "int8" or material.config.algorithm != OWN:
+        return
+    failed = _failed(tried[-1], material.config.min_agreement)
+    if failed and len(failed) < len(material.heads):
+        yield candidates.with_float_heads(candidate, failed)
 
 
 def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:

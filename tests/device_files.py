@@ -80,7 +80,7 @@ def write_precisions(folder: Path, pictures: list[Path]) -> None:
     arrays = {}
     for precision in PRECISIONS:
         path = folder / f"{precision}.tflite"
-        with mock.patch("builder.precisions.plans", two_float_operators):
+        with mock.patch("builder.candidates.plans", two_float_operators):
             build_file(path, THREE_HEADS, precision=precision)
         with MultiHeadClassifier(path, interpreter=INTERPRETER) as classifier:
             answers = [scores_of(classifier.classify(picture).classifications) for picture in pictures]

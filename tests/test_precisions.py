@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from builder import BuildResult, build, precisions
+from builder import BuildResult, build, candidates, precisions
 from builder.judging.verify import Quality, verify
 from builder.quantizing import latency
 from builder.quantizing.mixed import Plan
@@ -43,7 +43,7 @@ TYPES = {
 def untimed() -> Iterator[None]:
     """In a network so small timing decides nothing: float operators are where they are, and int16 is quick enough."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precisions, "plans", two_float_operators)
+        patch.setattr(candidates, "plans", two_float_operators)
         patch.setattr(latency, "backbone_ms", lambda *parts: [1.0] * len(parts))
         yield
 
@@ -168,7 +168,7 @@ def test_more_float_operators_are_tried_until_it_passes(config: BuildConfig, mon
         for count in (1, 2, 3, 4):
             yield Plan(tuple(names[:count]), [])
 
-    monkeypatch.setattr(precisions, "plans", growing)
+    monkeypatch.setattr(candidates, "plans", growing)
     judged_as(monkeypatch, [0.5, 0.9, 0.95, 0.98, 1.0])
     result = build(replace(config, output=config.output.parent / "more.tflite", min_agreement=0.97))
     found = result.report.to_json()["precisions"]
@@ -203,8 +203,8 @@ def test_a_precision_that_cannot_be_had_is_left_out_with_the_reason(
             raise ConversionError("CUMSUM is not to be had in int8")
         return original(model, ranges, precision)
 
-    original = precisions.quantize
-    monkeypatch.setattr(precisions, "quantize", refuse)
+    original = candidates.quantize
+    monkeypatch.setattr(candidates, "quantize", refuse)
     result = build(replace(config, output=config.output.parent / "without.tflite"))
     first, mixed, second = result.report.to_json()["precisions"]
     assert first == {"precision": "int8", "skipped": "CUMSUM is not to be had in int8"}
@@ -285,7 +285,7 @@ def test_what_no_precision_can_do_is_an_error(config: BuildConfig, monkeypatch: 
     def too_new(*_: Any) -> None:
         raise TargetError("target coral: too old")
 
-    monkeypatch.setattr(precisions, "check_target", too_new)
+    monkeypatch.setattr(candidates, "check_target", too_new)
     with pytest.raises(TargetError, match="coral"):
         build(replace(config, target="coral"))
 

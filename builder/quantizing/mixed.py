@@ -19,7 +19,7 @@ from builder.tflite.flatbuffer import Part
 from builder.tflite.splice import result_name, splice
 from edge_runtime.metadata import BACKBONE
 
-_WORTH_IT = 0.95  # of the time in float, at most: otherwise float is as quick, and more exact
+WORTH_IT = 0.95  # of the time in float, at most: otherwise float is as quick, and more exact
 _GROWTH = 1.15  # factor of the number of runs from one attempt to the next
 
 
@@ -69,8 +69,8 @@ def plans(
     """Yield plans with more and more runs of float operators, added in the order of their gain for each microsecond.
 
     The first has as few as pass on calibration samples with a bar half way from ``bar`` to 1; later ones have more, as
-    long as the backbone is faster than in float. Where none passes so, the only plan is the largest one that is faster
-    than float, if it reaches ``bar``.
+    long as the backbone takes at most ``WORTH_IT`` of its time in float. Where none passes so, the only plan is the
+    largest one within that time, if it reaches ``bar``.
 
     Args:
         float_parts: Backbone and heads in float.
@@ -100,7 +100,7 @@ def plans(
         layers = tuple(layer for run in order[:count] for layer in run)
         mixed = splice(base, weights_only, set(layers))
         own_ms, float_ms = times.backbones(mixed, weights_only)
-        if own_ms > _WORTH_IT * float_ms:
+        if own_ms > WORTH_IT * float_ms:
             break
         plan, judged = Plan(layers, costs), judge(mixed)
         enough = enough or judged.reaches((1 + bar) / 2)
@@ -111,10 +111,10 @@ def plans(
     if enough:
         return
     if plan is None or judged is None:
-        raise ConversionError("no mix of float and int8 operators is faster than float")
+        raise ConversionError(f"no mix of float and int8 operators takes at most {WORTH_IT:g} of float's time")
     if not judged.reaches(bar):
         raise ConversionError(
-            f"{len(plan.layers)} operators in float, the most that are faster than float alone, are not enough: on "
+            f"{len(plan.layers)} operators in float, the most within {WORTH_IT:g} of float's time, are not enough: on "
             f"calibration samples the heads agree on {judged.agreement:.1%}"
             + (", but one of them alone does not pass" if judged.agreement >= bar else "")
         )
