@@ -6,6 +6,7 @@ needs. Systems without such locks (Windows, some network file systems) keep what
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -125,11 +126,16 @@ def _made(key: Tuple[int, str]) -> str:
                 _forget(key)
 
 
-def _removed(path: str, key: Tuple[int, str]) -> None:
-    """Remove a temporary folder and, behind the last, the folder that held them all."""
+def _removed(path: str, key: Tuple[int, str], *, again: bool = True) -> None:
+    """Remove a temporary folder and, behind the last, the folder that held them all. ``again``: where that fails, once
+    more when the process ends.
+    """
     if key[0] != os.getpid():  # in a copy of the process that made it
         return
     shutil.rmtree(path, ignore_errors=True)
+    if os.path.isdir(path) and again:  # Windows keeps a file that is mapped
+        atexit.register(_removed, path, key, again=False)
+        return
     with _guard, contextlib.suppress(OSError, KeyError):
         os.rmdir(_shared[key][0])
         _forget(key)

@@ -105,6 +105,23 @@ def test_archives_of_tensorflow_2_13_and_of_windows(
     assert difference(tf_keras_files, name, read_model(path)) < (2e-2 if name == "mixed" else 1e-5)
 
 
+def test_an_array_by_the_names_of_two_versions_is_refused(tf_keras_files: Path, tmp_path: Path) -> None:
+    """One of the two would be taken for the weights, and nobody could tell which."""
+    old = as_by_tensorflow_2_13(tf_keras_files / "flat.keras", tmp_path / "old.keras", "/")
+    with zipfile.ZipFile(old) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        arrays = list[str]()
+        file.visititems(lambda name, item: arrays.append(name) if hasattr(item, "dtype") else None)
+        file[arrays[0].replace("_layer_checkpoint_dependencies", "layers")] = file[arrays[0]][...] + 1
+    with zipfile.ZipFile(old, "w") as archive:
+        for name, content in {**members, "model.weights.h5": weights.getvalue()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelFileError, match=r"ambiguous .* two names for one array"):
+        read_model(old)
+
+
 def test_the_original_of_tensorflow_2_13_is_run(tf_keras_files: Path, tmp_path: Path) -> None:
     """No Keras of today finds the weights in it."""
     path = as_by_tensorflow_2_13(tf_keras_files / "deep.keras", tmp_path / "old.keras", "/")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,17 @@ def test_a_copy_of_the_process_removes_nothing_of_it(place: Path) -> None:
                 os._exit(0 if Path(other).parent != Path(own).parent and Path(own).exists() else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert Path(own).exists()
+
+
+def test_what_the_system_still_holds_is_removed_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows holds a file that an interpreter has mapped."""
+    later, remove = list[partial[None]](), shutil.rmtree
+    monkeypatch.setattr("atexit.register", lambda *call, **options: later.append(partial(*call, **options)))
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with TemporaryFolder() as folder:
+        (Path(folder) / "model.tflite").write_bytes(b"mapped")
+    assert Path(folder).is_dir()
+    monkeypatch.setattr("shutil.rmtree", remove)
+    for call in later:
+        call()
+    assert not list(place.iterdir())

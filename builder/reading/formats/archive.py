@@ -73,17 +73,21 @@ def _of_tf_keras(
     modern = modernize(model.definition, path, allow_code=allow_code)
     check_form(modern.definition, path)
     named = _named_as_today(objects)
-    weights = stored_weights(raw, named, path)
+    weights = stored_weights(raw, named, path) if _count_arrays(named) == _count_arrays(objects) else None
     if weights is None:
         raise ModelFileError(
-            f"{path}: it is ambiguous which weights belong to which layer (layers within layers); "
-            "save the model as .h5 with the Keras that made it"
+            f"{path}: it is ambiguous which weights belong to which layer (layers within layers, or two names for one "
+            "array); save the model as .h5 with the Keras that made it"
         )
     check_complete(modern.definition, weights, path)
     copy = partial(write_cleaned, path, allow_code=allow_code)
     if named.keys() != objects.keys():  # tf_keras looks for today's names alone
         copy = partial(write_layers, model.definition, weights)
     return tf_keras_model(path, f"tf_keras {version}".strip(), model, modern, weights, copy, allow_code=allow_code)
+
+
+def _count_arrays(objects: Objects) -> int:
+    return sum(isinstance(item, h5py.h5d.DatasetID) for item in objects.values())
 
 
 def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:
