@@ -227,6 +227,22 @@ def test_the_plan_is_judged_as_the_file_is(
         assert (mine.drift, mine.decided_drift) == pytest.approx((q.drift, q.decided_drift), abs=1e-6)
 
 
+def test_of_many_samples_the_last_ones_are_judged(
+    made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounding is learnt on the first."""
+    monkeypatch.setattr("builder.judging.foresee.JUDGED", 5)
+    given, int8 = made.samples.verification, parts["int8"]
+
+    def judged(samples: Any) -> Any:
+        inputs = made.merged.source_input.device_input(samples.tensors)
+        quality = Foresight(parts["float"], int8, made.heads, samples, inputs)(int8["backbone"])
+        return [(q.pictures, q.agreement, q.drift) for q in quality.heads]
+
+    last = given.at(range(len(given.sources))[-5:])
+    assert judged(given) == judged(last) != judged(given.first(5))
+
+
 @pytest.mark.parametrize("span", [(-1, 1), (0, 1), (0, 255), (-127 / 128, 1), (-0.5, 0.5), (-2.1, 2.6), (-0.3, 1.7)])
 def test_what_is_learnt_from_is_what_a_device_holds_of_a_pixel(made: Any, span: tuple[float, float]) -> None:
     """Also where 0 lies in the middle between two pixel values: p - 128."""
