@@ -18,10 +18,10 @@ class WordIndex:
     """Settings as in ``Tokenizer``. ``unknown``: the number of a word that has none; None: such a word is left out."""
 
     filters: str
-    lower: bool = True
-    split: Optional[str] = " "
-    char_level: bool = False
-    unknown: Optional[int] = None
+    lower: bool
+    split: Optional[str]
+    char_level: bool
+    unknown: Optional[int]
 
     def words(self, data: bytes) -> List[str]:
         """Of a text in UTF-8; a byte that is none becomes a character that is in no vocabulary."""

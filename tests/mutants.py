@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+OF_ALL = ("test_values",)  # laws of every module
 # Every core module with the tests that hold its laws, the fastest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "builder/reading/pixel_forms.py": ("test_pixel_forms",),
@@ -93,7 +94,7 @@ def all_mutants(module: str) -> Iterator[Mutant]:
 
 def passes(module: str, copy: Path) -> bool:
     """Do the tests of a module pass on the copy as it stands? Tests that do not end do not pass."""
-    tests = [f"tests/{name}.py" for name in MODULES[module]]
+    tests = [f"tests/{name}.py" for name in (*OF_ALL, *MODULES[module])]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:

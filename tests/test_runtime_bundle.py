@@ -23,6 +23,7 @@ from edge_runtime import (
     MultiHeadClassifier,
     PictureError,
     UnknownHeadError,
+    bundle,
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
 from edge_runtime.image_input import ImageInput
@@ -252,6 +253,19 @@ def test_a_document_that_unpacks_too_large(tmp_path: Path, whole: bytes, model: 
     assert f"more than {little_room} bytes" in refusal(tmp_path, content)
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_all_members_together_unpack_to_no_more(little_room: int, over: int) -> None:
+    """Where all are unpacked, as those of a signed file are."""
+    half = little_room // 2
+    content = with_members(FAKE_MODEL, {"a": b"\n" * half, "b": b"\n" * (half + over)})
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if over:
+            with pytest.raises(BundleError, match="member b unpacks to more"):
+                bundle.members_of(archive)
+        else:
+            assert sum(map(len, bundle.members_of(archive).values())) == little_room
+
+
 def test_labels_are_compared_without_unpacking_them(tmp_path: Path, whole: bytes, model: bytes) -> None:
     """However large they would be: their length and checksum stand in the directory."""
     content = with_members(model, {**members_of(whole), "labels/animals.txt": b"\n" * (40 << 20)})
@@ -271,9 +285,14 @@ def test_labels_of_the_same_length_and_other_letters_are_not_those(
 
 
 def test_too_many_members(tmp_path: Path, whole: bytes, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_runtime.bundle.MAX_MEMBERS", 20)
     members = {**members_of(whole), **{f"m{i}": "" for i in range(20)}}
-    assert "more than the 20" in refusal(tmp_path, with_members(model, members))
+    content = with_members(model, members)
+    path = tmp_path / "as-many.tflite"
+    path.write_bytes(content)
+    monkeypatch.setattr("edge_runtime.bundle.MAX_MEMBERS", len(members))
+    read_metadata(str(path))
+    monkeypatch.setattr("edge_runtime.bundle.MAX_MEMBERS", len(members) - 1)
+    assert f"more than the {len(members) - 1}" in refusal(tmp_path, content)
 
 
 def other_heads(change: Callable[[tuple[HeadInfo, ...]], tuple[HeadInfo, ...]]) -> Callable[[Metadata], Metadata]:

@@ -110,6 +110,23 @@ def test_what_only_looks_like_it_stays(place: Path) -> None:
         assert foreign.exists()
 
 
+def test_one_thing_that_cannot_be_removed_keeps_no_other(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+
+    def stubborn(path: object, **options: int) -> None:
+        if str(path).endswith("stuck"):
+            raise PermissionError(path)
+        unlink(path, **options)  # type: ignore[arg-type, call-overload]
+
+    monkeypatch.setattr("os.unlink", stubborn)
+    for folder in ("aaaaaaaa", "bbbbbbbb"):
+        for name in ("stuck", *"abcdefghijklm"):  # in whatever order the system lists them
+            (place / f"{FOLDER}{folder}" / name).mkdir(parents=True)
+            (place / f"{FOLDER}{folder}" / name / name).touch()
+    remove_left_behind(str(place), FOLDER)
+    assert {one.name for one in place.rglob("*") if not one.name.startswith(FOLDER)} == {"stuck"}
+
+
 def test_a_folder_that_was_taken_for_left_behind_is_made_again(place: Path) -> None:
     names = []
 
