@@ -26,6 +26,7 @@ from edge_runtime import (
     bundle,
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
+from edge_runtime.checked import field_of, positive
 from edge_runtime.image_input import ImageInput
 from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, Metadata, SeamTensor, check_head_name
 from edge_runtime.quantization import FLOAT
@@ -116,6 +117,20 @@ def test_a_title_that_is_no_short_text(title: object) -> None:
     document["heads"][0]["title"] = title
     with pytest.raises(BundleError, match="the title of cats as a text"):
         Metadata.from_json(document)
+
+
+def test_whole_numbers_are_those_that_every_reader_of_json_holds() -> None:
+    largest = 2**53 - 1
+    for value in (-largest, 0, largest):
+        assert field_of({"n": value}, "n", int) == value
+    for value in (1, 2**24 - 1):
+        assert positive(value, "n") == value
+    for wrong in (-largest - 1, largest + 1, True, 1.0, "1", None):
+        with pytest.raises(BundleError, match="expected 'n'"):
+            field_of({"n": wrong}, "n", int)
+    for wrong in (-1, 0, 2**24, True, 1.0, "1", None):
+        with pytest.raises(BundleError, match="expected n as a positive number"):
+            positive(wrong, "n")
 
 
 def test_same_inputs_same_bytes() -> None:
