@@ -12,12 +12,12 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from builder.quantizing.accumulators import LAYERS, ROOM
+from builder.quantizing.accumulators import LAYERS, ROOM, fit_accumulators
 from builder.quantizing.learn_layer import Learning
 from builder.quantizing.quantize import pin, quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.rounding import round_parts
-from builder.tflite.flatbuffer import Part, operator_name, quantization, read_parts
+from builder.tflite.flatbuffer import Part, operator_name, quantization, read_parts, tensor_name
 from builder.tflite.parts import as_held, constant
 from builder.tflite.stepper import Stepper
 from edge_runtime.metadata import BACKBONE
@@ -100,6 +100,26 @@ def test_biases_that_are_no_int32_are_left_alone(model: bytes, precision: str, m
     found = quantize(model, ranges, precision)
     monkeypatch.setattr("builder.quantizing.quantize.fit_accumulators", lambda *_: False)
     assert found == quantize(model, ranges, precision)
+
+
+def test_a_layer_of_which_something_is_not_known_is_left_alone(model: bytes) -> None:
+    """As where its weights are computed, or what it gives has another name."""
+    ranges = pin(model, measure_ranges(model, IMAGES, ["scores"]), None)
+    for unknown in (1, 2, "stored", "name"):
+        floating, part = read_parts(model)[BACKBONE], read_parts(quantize(model, ranges))[BACKBONE]
+        op, _ = layer_and_bias(part)
+        (theirs,) = [o for o in floating.operators if names_of(floating, o) == names_of(part, op)]
+        if unknown == "name":
+            floating.tensors[theirs.outputs[0]].name = b"another"
+        else:
+            where, index = (part, op.inputs[2]) if unknown == "stored" else (floating, theirs.inputs[unknown])
+            where.buffers[where.tensors[index].buffer] = None
+        part.tensors[op.inputs[1]].quantization.scale = [1e-12] * len(SIZES)  # which would want to be raised
+        assert not fit_accumulators({BACKBONE: floating}, {BACKBONE: part}), unknown
+
+
+def names_of(part: Part, op: Any) -> list[str]:
+    return [tensor_name(part.tensors[i]) for i in op.outputs]
 
 
 @pytest.mark.parametrize("between", ["pooled", "scaled"])

@@ -270,6 +270,26 @@ def test_the_watchdog_is_told_alive_unless_the_driver_hangs(
     assert told == ["READY=1", *([] if stalled else ["WATCHDOG=1"]), "STOPPING=1"]
 
 
+def test_signs_of_life_are_as_far_apart_as_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, str]] = []
+    now = 100.0
+    camera = SimpleNamespace(running=True, stalled=False, counts=Counts(), heads_of=None)
+
+    def next_frame(timeout: float, top_k: object) -> None:
+        nonlocal now
+        now += timeout
+        camera.running = now < 100 + 3 * loop.PULSE
+
+    camera.next = next_frame
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(loop, "notify_systemd", lambda message: told.append((now, message)))
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(fileno=lambda: 1))
+    model = SimpleNamespace(document={"name": "a", "version": None, "digest": "sha256:"})
+    Loop(options(tmp_path), camera, model, None, print).run()  # type: ignore[arg-type]
+    pulses = [when for when, message in told if message == "WATCHDOG=1"]
+    assert np.diff(pulses).tolist() == [loop.PULSE] * 2
+
+
 def test_every_model_that_was_opened_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[SimpleNamespace] = []
 

@@ -49,11 +49,12 @@ def test_a_sensors_noise_makes_no_new_picture() -> None:
     assert [gallery.takes(picture) for picture in pictures] == [True] + [False] * 19
 
 
-def fill(folder: Path, steps: list[np.ndarray], count: int) -> tuple[int, list[str]]:
+def fill(folder: Path, steps: list[np.ndarray], count: int, most: int = 99) -> tuple[int, list[str]]:
+    """``most``: how many pictures there are when it is told to stop."""
     said: list[str] = []
     capture = Capture(Script(steps, live=False), lambda: None, SPEC, keep_all=True)
     capture.start()
-    kept = record(capture, count, str(folder), stopped=lambda: False, say=said.append)
+    kept = record(capture, count, str(folder), stopped=lambda: len(list(folder.iterdir())) >= most, say=said.append)
     capture.stop()
     return kept, said
 
@@ -62,6 +63,10 @@ def test_a_recording_has_as_many_as_asked_for_and_ends(tmp_path: Path) -> None:
     kept, said = fill(tmp_path / "new", [scene(4 * (i % 7 + 1)) for i in range(50)], 5)
     assert kept == len(list((tmp_path / "new").iterdir())) == 5
     assert "5 of 5" in said[-1]
+
+
+def test_a_recording_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    assert fill(tmp_path, [scene(4 * (i % 7 + 1)) for i in range(50)], 5, most=2)[0] == 2
 
 
 def test_what_is_alike_is_left_out_to_the_end(tmp_path: Path) -> None:

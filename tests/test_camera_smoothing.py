@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edge_runtime.camera.schedule import parse_plans
-from edge_runtime.camera.smoothing import Decision, Rule
+from edge_runtime.camera.smoothing import Decision, JointDecision, Rule
 from edge_runtime.errors import EdgeRuntimeError, UnknownHeadError
+from edge_runtime.joint import JointInfo
 
 PLAIN = Rule(smoothing=0, threshold=0.5, hysteresis=0, agree=1, of=1)
 
@@ -86,6 +87,37 @@ def test_the_hysteresis_has_its_ends_where_the_docs_put_them(step: int) -> None:
     decision.update(np.asarray([0.875, 0, 0], np.float32))
     decision.update(np.asarray([0.375, near(0.625), 0], np.float32))
     assert decision.answer == (1 if step > 0 else 0)
+
+
+LIST = JointInfo(("a", "b", "c", "none"), True, 0.5, {"left": 0.5, "right": 0.5}, ())
+
+
+def joint_answers(rule: Rule, *runs: tuple[list[float], list[float]]) -> list[int | None]:
+    decision, found = JointDecision(rule, LIST), []
+    for scores, heads in runs:
+        decision.update_joint(np.asarray(scores, np.float32), np.asarray(heads, np.float32))
+        found.append(decision.answer)
+    return found
+
+
+@pytest.mark.parametrize(("threshold", "answer"), [(None, 0), (0.625, 0), (0.75, None), (0.0, 0)])
+def test_the_joint_list_has_the_users_threshold_or_the_files(threshold: float | None, answer: int | None) -> None:
+    rule = Rule(smoothing=0, threshold=threshold, hysteresis=0.25, agree=1, of=1)
+    assert joint_answers(rule, ([0.5, 0.125, 0.25, 0.125], [0.625, 0.25, 0.125])) == [answer]
+
+
+@pytest.mark.parametrize(("better", "answer"), [(0.25, 0), (0.2500001, 1)])
+def test_another_label_of_the_joint_list_must_be_better_by_more_than_the_hysteresis(better: float, answer: int) -> None:
+    rule = Rule(smoothing=0, hysteresis=0.25, agree=1, of=1)
+    heads = [0.875, 0.125, 0.0]
+    assert joint_answers(rule, ([0.5, 0.25, 0, 0], heads), ([0.25, 0.25 + better, 0, 0], heads)) == [0, answer]
+
+
+@pytest.mark.parametrize(("reached", "answer"), [(0.25, 0), (0.2499, None)])
+def test_the_joint_list_keeps_its_answer_as_far_as_the_hysteresis_reaches(reached: float, answer: int | None) -> None:
+    rule = Rule(smoothing=0, hysteresis=0.25, agree=1, of=1)
+    scores = [0.125, 0.0625, 0, 0]
+    assert joint_answers(rule, (scores, [0.5, 0, 0]), (scores, [reached, 0, 0])) == [0, answer]
 
 
 def test_scores_that_flicker_about_a_half_change_nothing_within_the_hysteresis() -> None:

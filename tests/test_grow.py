@@ -26,7 +26,7 @@ from builder.settings.growing import GrowConfig
 from builder.settings.input_scaling import PREPROCESSING as TRANSFORMS
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, QualityError
 from builder.tflite.link import link, unlink
-from edge_runtime import BundleError, MultiHeadClassifier
+from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier
 from edge_runtime.bundle import append_members, read_head_pack, read_metadata
 from edge_runtime.cli import main as edge_runtime_main
 from edge_runtime.signatures import Signatures
@@ -525,6 +525,19 @@ def test_a_pack_that_is_replaced_while_it_is_open(
         own.write_bytes(b"\0" * 1000)
         found = classifier.head_scores(classifier.features(tiny_pictures[0]), "dogs")
     assert found.tolist() == expected["dogs"]
+
+
+def test_what_was_opened_is_closed(file: Path, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[Signatures]()
+    made = Signatures.__init__
+    monkeypatch.setattr(Signatures, "__init__", lambda self, *a, **k: (opened.append(self), made(self, *a, **k))[1])
+    with MultiHeadClassifier(file, head_packs=[pack]) as classifier:
+        features = classifier.features_of(np.zeros(classifier.metadata.input.shape, np.uint8))
+        classifier.head_scores(features, "dogs")
+        assert [one.closed for one in opened] == [False, False]
+    assert [one.closed for one in opened] == [True, True]
+    with pytest.raises(EdgeRuntimeError, match="closed"):
+        classifier.head_scores(features, "dogs")
 
 
 def test_the_pack_is_small(pack: Path) -> None:

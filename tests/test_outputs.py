@@ -63,6 +63,7 @@ ENDS: dict[str, tuple[Any, str, str | None]] = {
     ),
     "ops.sigmoid": (lambda x: ops.sigmoid(dense(x, 3)), "sigmoid", None),
     "ops.softmax": (lambda x: ops.softmax(dense(x, 3)), "softmax", None),
+    "one mean of logits": (lambda x: layers.Average()([dense(x, 1), dense(x, 1, None, 2)]), "sigmoid", "sigmoid"),
     "temperature": (lambda x: ops.softmax(dense(x, 3) / 2.5), "softmax", None),
     "averaged views": (views, "softmax", None),
     "logits": (lambda x: dense(x, 3), "softmax", "softmax"),
@@ -115,6 +116,12 @@ def test_an_end_is_what_it_does(tmp_path: Path, name: str) -> None:
         found = merged.head_scores("head", merged.features(PIXELS))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert difference_in_kind(expected, found) is None
+
+
+@pytest.mark.parametrize("end", ["softmax", "sigmoid", "hard_sigmoid", LOGITS, UNKNOWN, "relu"])
+def test_a_graph_is_clear_where_it_makes_the_probabilities_itself(end: str) -> None:
+    """Then values are asked for nothing that the merge must know."""
+    assert Output(end, "softmax").is_clear is (end in ("softmax", "sigmoid", "hard_sigmoid"))
 
 
 @pytest.mark.parametrize("name", ["one logit", "one sigmoid", "one sigmoid layer"])

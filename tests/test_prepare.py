@@ -18,8 +18,9 @@ from builder.quantizing.equalize import weights_of
 from builder.quantizing.fold import foldable, folded
 from builder.quantizing.noise import snr_db
 from builder.quantizing.prepare import prepared
-from builder.quantizing.spare import find_chain, most_useful, spare_channels, with_copies
+from builder.quantizing.spare import find_chain, most_useful, spare_channels, use, with_copies
 from builder.tflite.flatbuffer import operator_name, read_parts
+from builder.tflite.parts import constant
 from builder.tflite.stepper import Stepper
 from tests.test_equalize import IMAGES, features, float_model_of
 from tests.tiny_models import seed_weights
@@ -149,6 +150,20 @@ def test_spare_channels_make_the_loud_ones_finer(relu: str, padding: str) -> Non
     assert from_steps(found, truth) > from_steps(model, truth) + 6
 
 
+def test_zeros_around_the_picture_are_no_layer_before_the_first() -> None:
+    chains = []
+    for front in ([], [layers.ZeroPadding2D(2)], [layers.ZeroPadding2D(2), layers.MaxPooling2D()]):
+
+        def net(image: Any, front: list[Any] = front) -> Any:
+            for layer in front:
+                image = layer(image)
+            x = layers.DepthwiseConv2D(3, activation="relu6")(layers.Conv2D(8, 3, activation="relu6")(image))
+            return layers.Conv2D(6, 1)(x)
+
+        chains.append(find_chain(read_parts(made(net))["backbone"]))
+    assert [chain is not None for chain in chains] == [True, True, False]
+
+
 def test_copies_lie_parts_of_a_step_apart_and_share_the_weight_of_their_reader() -> None:
     model = inverted(dead=3, loud=1)
     before, after = (read_parts(m)["backbone"] for m in (model, with_copies(model, IMAGES, PIXELS)))
@@ -159,6 +174,22 @@ def test_copies_lie_parts_of_a_step_apart_and_share_the_weight_of_their_reader()
     for c in copies:
         np.testing.assert_array_equal(own_taps[..., c], taps[..., 3])
         np.testing.assert_allclose(own_reader[..., c], reader[..., 3] / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channel", [3, 7])  # one whose depthwise weights add up to 0, and one whose do not
+def test_of_each_layer_copies_give_a_share_of_its_step_more(channel: int) -> None:
+    before, steps = read_parts(inverted(dead=3, loud=1))["backbone"], (0.01, 0.02)
+    chain = find_chain(before)
+    assert chain is not None
+    after = use(before, chain, [0, 1, 2], {channel: 4}, steps)
+    copies = [0, 1, 2, channel]
+    moved, own_moved = (
+        (constant(after, op.inputs[2], np.float32) - constant(before, op.inputs[2], np.float32)[channel])[copies]
+        for op in (chain.first, chain.depthwise)
+    )
+    behind = own_moved + moved * weights_of(before, chain.depthwise)[..., channel].sum()
+    for found, step in ((moved, steps[0]), (behind, steps[1])):
+        np.testing.assert_allclose(np.sort(found) / step, [-3 / 8, -1 / 8, 1 / 8, 3 / 8], atol=1e-3)
 
 
 @pytest.mark.parametrize("reach", [0.9, 1.1])

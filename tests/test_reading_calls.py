@@ -16,10 +16,13 @@ from builder.merging.merge import merge
 from builder.reading.classifier import Classifier
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.operations import UnknownOperationError, translate
-from builder.reading.formats.stored import StoredModel
+from builder.reading.formats.stored import StoredModel, live_weights
 from builder.reading.formats.training import as_inference
+from builder.reading.graph import WeightPool
+from builder.reading.keras_graph import read_graph
 from builder.reading.layers import canonical_layers
 from builder.reading.reader import Reader
+from builder.reading.shapes import tensor_shapes
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ModelFileError
 from tests.tiny_models import seed_weights
@@ -153,6 +156,38 @@ def test_one_output_may_be_wrapped(tmp_path: Path, wrap: Callable[[Any], Any]) -
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
     expected = np.asarray(keras.tree.flatten(model(pictures / np.float32(255)))[0])
     np.testing.assert_allclose(read(tmp_path, model).predict(pictures), expected, atol=1e-6)
+
+
+# Each gives one tensor of (batch, 8, 6, 3); what Keras knows of its shape must be known from the file alone.
+SHAPED: dict[str, Callable[[Any], Any]] = {
+    "arithmetic": lambda x: (x / 2.0 + x) * 3.0,
+    "with an array": lambda x: x * ops.convert_to_tensor(np.ones((2, 1, 6, 3), np.float32))[0],
+    "of an array": lambda x: ops.multiply(x, ops.convert_to_tensor(np.ones((8, 1, 3), np.float32))),
+    "reshape": lambda x: ops.reshape(x, (-1, 8, 18)),
+    "mean": lambda x: ops.mean(x, axis=1),
+    "mean of all axes that are kept": lambda x: ops.mean(x, axis=(1, 2), keepdims=True),
+    "stack": lambda x: ops.stack([x, x, x], axis=1),
+    "concatenation": lambda x: ops.concatenate([x, x], axis=-1),
+    "turned": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "more axes and fewer": lambda x: ops.squeeze(ops.expand_dims(x, 1)[:, :, :1], 2),
+    "slices": lambda x: x[:, 1:5, ::2, 0],
+    "the first of several": lambda x: ops.split(x, 3, axis=2)[0],
+    "padded": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0))),
+    "named arguments": lambda x: ops.expand_dims(x=x, axis=-1),
+    "product": lambda x: ops.matmul(x, ops.convert_to_tensor(np.ones((3, 5), np.float32))),
+    "layers": lambda x: layers.Conv2D(5, 3, strides=2)(layers.ZeroPadding2D(((1, 0), (2, 0)))(x)),
+    "layers of several": lambda x: layers.Concatenate(axis=1)([x, layers.Cropping2D(((1, 0), (0, 0)))(x)]),
+    "a layer with states": lambda x: layers.LSTM(4, return_sequences=True, return_state=True)(x[:, 0])[0],
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_shapes_are_those_that_keras_gives(name: str) -> None:
+    image = keras.Input((8, 6, 3))
+    model = keras.Model(image, SHAPED[name](image))
+    definition = keras.saving.serialize_keras_object(model)
+    graph = read_graph(definition, live_weights(model), pool=WeightPool(), canonical=canonical_layers())
+    assert tensor_shapes(graph, (8, 6, 3))[graph.output] == model.output_shape
 
 
 def called(kind: str, training: Any, config: Any = None, *, trainable: bool = True) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,8 +202,31 @@ def test_top_k_keeps_the_best(classifier: MultiHeadClassifier, tiny_pictures: li
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_below_one_is_refused(classifier: MultiHeadClassifier, tiny_pictures: list[Path], top_k: int) -> None:
-    with pytest.raises(EdgeRuntimeError, match="top_k"):
-        classifier.classify(tiny_pictures[0], top_k=top_k)
+    for heads in (None, ["garden"], ["garden"] * 30):  # also where what many heads answer is sorted later, or never
+        with pytest.raises(EdgeRuntimeError, match="top_k"):
+            classifier.classify(tiny_pictures[0], heads=heads, top_k=top_k)
+
+
+def test_each_part_of_the_time_is_that_of_its_own_work(
+    classifier: MultiHeadClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def taking(seconds: float, name: str) -> None:
+        work = getattr(classifier, name)
+
+        def slow(*arguments: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return work(*arguments)
+
+        monkeypatch.setattr(classifier, name, slow)
+
+    monkeypatch.setattr("edge_runtime.engine.time", SimpleNamespace(perf_counter=lambda: now))
+    for name, seconds in (("prepare", 1.0), ("features_of", 2.0), ("_classify_heads", 4.0)):
+        taking(seconds, name)
+    found = classifier.classify(np.zeros((SIZE, SIZE, 3), np.uint8)).latency_ms
+    assert found == {"preprocess": 1000, "backbone": 2000, "heads": 4000}
 
 
 def test_serving_default_is_backbone_then_heads_bit_for_bit(tiny_file: Path, tiny_pictures: list[Path]) -> None:
@@ -263,7 +287,13 @@ def test_images_of_another_shape_are_refused(classifier: MultiHeadClassifier, im
 def test_a_closed_classifier_says_so(tiny_file: Path, tiny_pictures: list[Path]) -> None:
     with MultiHeadClassifier(tiny_file) as classifier:
         features = classifier.features(tiny_pictures[0])
-    for call in (lambda: classifier.classify(tiny_pictures[0]), lambda: classifier.classify_features(features)):
+        classifier.head_scores(features, "garden")
+    for call in (
+        lambda: classifier.classify(tiny_pictures[0]),
+        lambda: classifier.classify_features(features),
+        lambda: classifier.features(tiny_pictures[0]),  # also what had run before
+        lambda: classifier.head_scores(features, "garden"),
+    ):
         with pytest.raises(EdgeRuntimeError, match="closed"):
             call()
     classifier.close()

@@ -118,3 +118,12 @@ def test_equal_scores_keep_the_order_of_the_list() -> None:
 def test_refused_thresholds(wrong: Any) -> None:
     with pytest.raises(EdgeRuntimeError, match="threshold"):
         info().with_thresholds(wrong)
+
+
+@pytest.mark.parametrize("none", [0.1, 0.3, 0.9])
+def test_the_best_label_is_never_none(none: float) -> None:
+    """Also where a head is likelier than none, but its probability is spread over more labels."""
+    found = answer([0.5, 0.1, 0.4], [0.25, 0.25, 0.1, none])
+    assert found.known
+    assert found.best.category_name == "cats/tabby"
+    assert answer([0.4, 0.1, 0.5], [0.25, 0.25, 0.1, none]).best is None

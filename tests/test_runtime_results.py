@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_runtime import Category, ClassificationResult, Classifications, EdgeRuntimeError
 from edge_runtime.quantization import FLOAT, Quantization
-from edge_runtime.results import top_categories
+from edge_runtime.results import Answers, top_categories
 
 SOFTMAX = Quantization(1 / 256, -128, np.int8)
 DTYPES = st.sampled_from([np.int8, np.uint8, np.int16])
@@ -42,6 +42,14 @@ def test_what_is_in_range_comes_back_within_half_a_step(quantization: Quantizati
     error = np.abs(quantization.dequantize(quantization.quantize(real)) - real)
     # float32 holds 24 bits: beside half a step, what rounding a value of 17 bits at most may add.
     assert error.max() <= quantization.scale * (0.5 + 2.0**-5)
+
+
+@given(quantizations())
+def test_limits_are_what_the_least_and_the_greatest_integer_stand_for(quantization: Quantization) -> None:
+    """Of int16 the least is left out, as interpreters do."""
+    integers = np.iinfo(quantization.dtype)
+    least = -integers.max if quantization.dtype is np.int16 else integers.min
+    assert quantization.quantize(np.asarray(quantization.limits)).tolist() == [least, integers.max]
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -126,3 +134,10 @@ def test_a_result_as_a_document() -> None:
         ],
         "latency_ms": {"preprocess": 1.235, "backbone": 2.0, "heads": 0.1},
     }
+
+
+@pytest.mark.parametrize("index", [-1, -3, 0, 2, slice(None, None, -1), slice(-2, None)])
+def test_answers_made_when_asked_for_are_those_of_a_tuple(index: int | slice) -> None:
+    """Whatever is asked for first."""
+    whole = tuple(Classifications(i, f"head {i}", ()) for i in range(3))
+    assert Answers(3, lambda place: {c.head_index: c for c in whole}[place])[index] == whole[index]

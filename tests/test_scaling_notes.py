@@ -129,6 +129,8 @@ def test_a_model_that_scales_nothing_is_told_nothing() -> None:
     for steps in ([], [lambda x: layers.ZeroPadding2D(1)(x)], [lambda x: layers.Resizing(6, 6)(x)]):
         graph = network(steps)
         assert {outside: notes(graph, outside) for outside in (None, *PREPROCESSING) if notes(graph, outside)} == {}
+        for declared in (PixelTransform().then(0.01, -1), PixelTransform().then(2, [3, 4, 5])):  # numbers of their own
+            assert scaling_notes("h", PictureSourceInput((SIZE, SIZE), declared, declared), graph) == ()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.reading.text_input import text_layer
-from edge_runtime.errors import TextError
-from edge_runtime.text import SPLIT, STANDARDIZE, TextInput, Tokenizer
+from edge_runtime.errors import BundleError, TextError
+from edge_runtime.text import MAX_LENGTH, SPLIT, STANDARDIZE, TextInput, Tokenizer
 
 WORDS = (
     "a",
@@ -119,3 +119,16 @@ def test_a_layer_that_was_adapted_numbers_its_words_in_the_same_order() -> None:
     spec = TextInput(6, tuple(map(str, layer.get_vocabulary())))
     for text in ("the fox ends THE end", "dog-lazy brown"):
         np.testing.assert_array_equal(Tokenizer(spec)(text), np.asarray(layer([text])))
+
+
+def test_numbers_of_a_text_input_are_read_to_either_end() -> None:
+    item, vocabulary = SPEC.to_json(), list(SPEC.vocabulary)
+    for key, most in (("length", MAX_LENGTH), ("vocabulary_size", 1 << 24)):
+        for wrong in (0, -1, most + 1, True, "6", 6.0, None):
+            with pytest.raises(BundleError, match=f"input {key} as a number from 1 to {most}"):
+                TextInput.from_json({**item, key: wrong}, vocabulary)
+    for length in (1, MAX_LENGTH):
+        assert TextInput.from_json({**item, "length": length}, vocabulary) == replace(SPEC, length=length)
+    for size in (1, len(vocabulary) - 1, len(vocabulary) + 1, 1 << 24):
+        with pytest.raises(BundleError, match=f"expected {size} tokens"):
+            TextInput.from_json({**item, "vocabulary_size": size}, vocabulary)

@@ -171,7 +171,7 @@ def use(part: Part, chain: Chain, spare: Sequence[int], copies: Mapping[int, int
                 last_bias += reading[:, 0, 0, own] * np.clip(own_bias[own], low, high)
             first[own], taps[..., own], reading[..., own] = first[channel], taps[..., channel], was[2]
             bias[own] = was[0] + away * steps[0]
-            own_bias[own] = was[1] - away * steps[0] * taps[..., channel].sum() + away * steps[1]
+            own_bias[own] = was[1] + away * (steps[1] - steps[0] * taps[..., channel].sum())
     for op, weights, biases in (
         (chain.first, first, bias),
         (chain.depthwise, taps, own_bias),

@@ -237,10 +237,11 @@ def _joined(node: Node, forms: Sequence[PixelForm]) -> PixelForm | None:
     kind, axis = node.kind, _axis(node, "axis")
     stack = kind == "Stack" and not any(form.stacked for form in forms)
     concatenated = kind == "Concatenate" and all(form.stacked for form in forms)
-    if not (stack or concatenated) or axis not in (-1, 3) or len({form.moved for form in forms}) > 1:
+    moved = {form.moved for form in forms}
+    if not (stack or concatenated) or axis not in (-1, 3) or len(moved) > 1:
         return None
     matrix, offset = (np.concatenate(values) for values in zip(*((f.matrix, f.offset) for f in forms), strict=True))
-    return PixelForm(matrix, offset, moved=forms[0].moved)
+    return PixelForm(matrix, offset, moved=moved.pop())
 
 
 _OPERATIONS: dict[str, Callable[[Node, PixelForm], PixelForm | None]] = {

@@ -42,7 +42,7 @@ def tensor_shapes(
 
 def _shape_behind(node: Node, shapes: Mapping[Ref, Shape | None]) -> Shape | None:
     try:
-        layer = _made(json.dumps({**node.definition, "config": dict(node.config)}, sort_keys=True, default=str))
+        layer = _made(json.dumps({**node.definition, "config": dict(node.config)}, default=str))
         if is_operation(node):
             symbols = [map_refs(_constants(part), lambda ref: keras.KerasTensor(shapes[ref])) for part in _parts(node)]
             result = layer.compute_output_spec(*symbols[0], **symbols[1])

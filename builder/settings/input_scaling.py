@@ -16,7 +16,7 @@ from builder.support.errors import ConfigError
 
 CHANNELS = 3
 GREY = 1
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
@@ -122,9 +122,7 @@ PREPROCESSING = {
     "raw": PixelTransform(),
     "unit": PixelTransform().then(1 / 255, 0),
     "tf": PixelTransform().then(1 / 127.5, -1),
-    "torch": PixelTransform()
-    .then(1 / 255, 0)
-    .then([1 / s for s in _IMAGENET_STD], [-m / s for m, s in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)]),
+    "torch": PixelTransform().then(1 / 255, 0).then(1, -_IMAGENET_MEAN).then(1 / _IMAGENET_STD, 0),
     "caffe": PixelTransform(order=(2, 1, 0)).then(1, [-m for m in _CAFFE_MEAN_BGR]),
 }
 

@@ -97,8 +97,8 @@ class JointDecision(Decision):
     def __init__(self, rule: Rule, info: JointInfo) -> None:
         super().__init__(rule)
         self.info = info.with_thresholds(rule.threshold)
-        lower = max(0.0, self.info.threshold - rule.hysteresis)
-        self._keeping = self.info._replace(threshold=lower)  # what the answer that is there must reach
+        # What the answer that is there must reach.
+        self._keeping = self.info._replace(threshold=self.info.threshold - rule.hysteresis)
         self._heads: Optional[np.ndarray] = None  # smoothed, float32 (heads and none,)
 
     def update_joint(self, scores: np.ndarray, heads: np.ndarray) -> bool:
