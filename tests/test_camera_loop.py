@@ -290,6 +290,31 @@ def test_signs_of_life_are_as_far_apart_as_stated(tmp_path: Path, monkeypatch: p
     assert np.diff(pulses).tolist() == [loop.PULSE] * 2
 
 
+def test_a_new_model_takes_over_between_two_frames_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers before the old one is closed; and at the end nobody watches the file any more."""
+    happened, lines = list[str](), list[str]()
+    new = {"name": "new", "version": None, "digest": "sha256:1"}
+    model = SimpleNamespace(document={**new, "name": "old"})
+    model.replace = lambda found: (happened.append("old one closed"), setattr(model, "document", found))
+    waiting = [None, new]
+    poll = lambda: waiting.pop(0) if waiting else None  # noqa: E731
+    watcher = SimpleNamespace(poll=poll, close=lambda: happened.append("watcher closed"))
+    monkeypatch.setattr(loop, "Reloader", lambda *_: watcher)
+    monkeypatch.setattr(loop, "Lines", lambda *_: SimpleNamespace(write=lines.append))
+    monkeypatch.setattr(loop, "frame_json", lambda _, model, replaces, **__: json.dumps([model, replaces]))
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(fileno=lambda: 1))
+    camera = SimpleNamespace(running=True, stalled=False, counts=Counts(), heads_of=None)
+    camera.next = lambda timeout, top_k: SimpleNamespace(events=())
+    camera.use = lambda found: happened.append(f"{found['name']} used")
+    chosen = options(tmp_path / "file", lines="frame", as_json=True, reload=True, max_frames=4)
+    Loop(chosen, camera, model, None, happened.append).run()  # type: ignore[arg-type]
+    assert [said.partition(":")[0] for said in happened] == ["new used", "old one closed", "model", "watcher closed"]
+    told = [[None if one is None else one["name"] for one in json.loads(line)] for line in lines]
+    assert told == [["old", None], ["old", None], ["new", "old"], ["new", None]]
+
+
 def test_every_model_that_was_opened_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[SimpleNamespace] = []
 

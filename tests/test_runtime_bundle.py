@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from edge_runtime import (
 )
 from edge_runtime.bundle import MAX_MEMBERS, MAX_UNPACKED_BYTES, METADATA_MEMBER, append_members, read_metadata
 from edge_runtime.checked import field_of, positive
+from edge_runtime.flatbuffer import Signature
 from edge_runtime.image_input import ImageInput
 from edge_runtime.metadata import RESERVED_NAMES, HeadInfo, Metadata, SeamTensor, check_head_name
+from edge_runtime.opening import check_signatures
 from edge_runtime.quantization import FLOAT
 from tests.laws import joint_table, one_line
 from tests.tiny_models import FEATURES, SIZE, THREE_HEADS, label_names
@@ -308,6 +310,42 @@ def test_too_many_members(tmp_path: Path, whole: bytes, model: bytes, monkeypatc
     read_metadata(str(path))
     monkeypatch.setattr("edge_runtime.bundle.MAX_MEMBERS", len(members) - 1)
     assert f"more than the {len(members) - 1}" in refusal(tmp_path, content)
+
+
+def signatures_of(metadata: Metadata, seam: Sequence[str]) -> dict[str, Signature]:
+    """Those that a file with these members must have."""
+
+    def one(inputs: Sequence[str], *outputs: str) -> Signature:
+        return Signature(0, tuple(inputs), outputs, ())
+
+    found = {head.head_name: one(seam, "scores") for head in metadata.heads}
+    return {
+        "serving_default": one(["image"], *found), "backbone": one(["image"], *seam), **found,
+        "all": one(seam, "scores"), "joint": one(seam, "scores", "heads"),
+    }  # fmt: skip
+
+
+def test_what_a_signature_takes_and_gives_is_checked_before_it_runs() -> None:
+    seam = ["features", "features_2"]
+    metadata = replace(SMALL, seam=tuple(SeamTensor(name, (8,)) for name in seam), joint=joint_table(SMALL))
+    whole = signatures_of(metadata, seam)
+    for fits in (
+        whole,
+        {name: signature for name, signature in whole.items() if name != "all"},  # as of older builders
+        {**whole, "cats": whole["cats"]._replace(inputs=("features_2",))},  # a head may read one of several
+        {**whole, "joint": whole["joint"]._replace(inputs=("features",), outputs=("heads", "scores"))},
+    ):
+        check_signatures("file", metadata, fits)
+    for name, change in (
+        ("cats", {"inputs": ("image",)}), ("cats", {"inputs": ("features", "image")}), ("cats", {"inputs": ()}),
+        ("cats", {"outputs": ("heads",)}), ("cats", {"outputs": ("scores", "heads")}),
+        ("backbone", {"inputs": ("features",)}), ("backbone", {"outputs": ("features",)}),
+        ("all", {"inputs": ("image",)}), ("all", {"outputs": ()}),
+        ("joint", {"inputs": ("features_2",)}), ("joint", {"inputs": ("features", "image")}),
+        ("joint", {"outputs": ("scores",)}),
+    ):  # fmt: skip
+        with pytest.raises(BundleError, match=f"signature {name} takes or gives something else"):
+            check_signatures("file", metadata, {**whole, name: whole[name]._replace(**change)})
 
 
 def other_heads(change: Callable[[tuple[HeadInfo, ...]], tuple[HeadInfo, ...]]) -> Callable[[Metadata], Metadata]:
