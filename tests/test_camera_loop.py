@@ -27,6 +27,7 @@ from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
 from edge_runtime.errors import BundleError, EdgeRuntimeError, SourceError, UnknownHeadError
+from edge_runtime.identity import file_digest
 from edge_runtime.joint import judge
 from tests.camera_fakes import SPEC, Clock, CountingClassifier, frame
 from tests.tiny_models import THREE_HEADS
@@ -447,6 +448,22 @@ def test_a_new_file_takes_over_once_it_rests(tmp_path: Path) -> None:
     assert len(files.said) == 1
 
 
+@pytest.mark.parametrize("kept", ["time and size", "time and file", "size and file"])
+def test_a_file_is_new_by_its_time_its_size_or_its_place(tmp_path: Path, kept: str) -> None:
+    """Programs that copy keep the time, those that overwrite keep the place."""
+    files = Files(tmp_path / "m")
+    before = files.path.stat()
+    content = b"11" if kept == "time and file" else b"1"
+    if "file" in kept:
+        files.path.write_bytes(content)
+    else:
+        files.put(content)
+    moved = 0 if "time" in kept else 1
+    os.utime(files.path, ns=(before.st_atime_ns, before.st_mtime_ns + moved))
+    assert [files.look(), files.look()] == [None, *files.opened]
+    assert len(files.opened) == 1
+
+
 def test_between_looks_nothing_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(tmp_path / "m")
     monkeypatch.setattr(reload, "_fingerprint", lambda _: pytest.fail("looked"))
@@ -538,6 +555,7 @@ def test_the_copy_is_not_touched_by_who_overwrites_the_file(tiny_file: Path, tin
         expected = classifier.classify(tiny_pictures[0]).classifications
         path.write_bytes(b"\0" * path.stat().st_size)
         assert classifier.classify(tiny_pictures[0]).classifications == expected
+        assert classifier.file_digest == file_digest(str(tiny_file))
 
 
 def test_no_copy_is_left_behind(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,6 +592,9 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert rate(10.0) == pytest.approx(10.0)
     assert rate(11.0) == pytest.approx(5.0, abs=0.5), "it falls when frames stop"
     assert rate(100.0) == 0.0
+    for now in (200.0, 201.5, 202.0):
+        rate.tick(now)
+    assert rate(202.0) == 1.0, "the window has both its ends"
 
 
 def test_the_temperature_is_read_now_and_then(tmp_path: Path) -> None:
@@ -597,12 +618,13 @@ def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.Mo
     assert not notify_systemd("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
     assert not notify_systemd("READY=1")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        assert notify_systemd("WATCHDOG=1")
-        assert listener.recv(100) == b"WATCHDOG=1"
+    for told in (str(tmp_path / "notify"), f"@{tmp_path}"):  # the second has a name and no file
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(told.replace("@", "\0"))
+            listener.settimeout(5)
+            monkeypatch.setenv("NOTIFY_SOCKET", told)
+            assert notify_systemd("WATCHDOG=1")
+            assert listener.recv(100) == b"WATCHDOG=1"
 
 
 def test_the_fakes_stand_for_what_they_stand_for(tiny_file: Path) -> None:

@@ -169,6 +169,23 @@ def test_each_refusal_has_its_status(app: ServeApplication, more: dict, status: 
     assert ask(app, "/classify", b"{}", **more)[0] == status
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_each_path_has_its_method_and_what_is_read_can_be_asked_for_its_head(app: ServeApplication, path: str) -> None:
+    reading = PATHS[path] == "GET"
+    for method, ok in (("GET", reading), ("HEAD", reading), ("POST", not reading), ("PUT", False), ("get", False)):
+        status = ask(app, path, None if reading else b"{}", REQUEST_METHOD=method)[0]
+        assert (status != 405) == ok, (path, method)
+
+
+def test_a_request_may_be_as_large_as_stated(app: ServeApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"pictures": ["AA=="] * MAX_BATCH}).encode()
+    monkeypatch.setattr("edge_runtime.serve.requests.MAX_BODY", len(body))
+    assert ask(app, "/classify", body)[0] == 200
+    assert ask(app, "/classify", body + b" ")[0] == 400
+    more = json.dumps({"pictures": [""] * (MAX_BATCH + 1)}).encode()
+    assert f"expected 1 to {MAX_BATCH} samples" in ask(app, "/classify", more)[1]["error"]
+
+
 def test_a_token_opens_all_but_health_is_for_everyone(classifier: MultiHeadClassifier) -> None:
     app = ServeApplication(classifier, MODEL, {}, token="abcdefgh12345678", loopback_only=False)
     for path, method in PATHS.items():
