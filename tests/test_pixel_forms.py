@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ keras = pytest.importorskip("keras")
 from keras import layers, ops  # noqa: E402
 
 from builder.reading.formats.stored import live_weights  # noqa: E402
-from builder.reading.graph import Graph, WeightPool  # noqa: E402
+from builder.reading.graph import Graph, Ref, WeightPool  # noqa: E402
 from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
 from builder.reading.simplify import simplify  # noqa: E402
@@ -107,6 +108,17 @@ def test_what_is_no_such_function_stays(name: str) -> None:
     assert transform.identity == PixelTransform().then(1 / 127.5, 0).identity  # what stands before it is taken in
 
 
+@pytest.mark.parametrize("value", [{"class_name": "odd", "config": {}}, "2", None, True])
+@pytest.mark.parametrize("key", ["scale", "offset"])
+def test_numbers_that_cannot_be_read_leave_their_layer_where_it_is(key: str, value: Any) -> None:
+    _, graph = graph_of([STEPS["rescaling"]])
+    first, *others = graph.nodes
+    changed = replace(first, definition={**first.definition, "config": {**first.config, key: value}})
+    simple, transform = simplify(replace(graph, nodes=(changed, *others)), PixelTransform())
+    assert len(simple.nodes) == 2
+    assert transform == PixelTransform()
+
+
 MOVING: dict[str, Step] = {
     "resized": lambda x: layers.Resizing(6, 3)(x),
     "resized otherwise": lambda x: layers.Resizing(3, 6, interpolation="bicubic", antialias=True)(x),
@@ -127,6 +139,7 @@ def test_what_moves_pixels_stays_and_what_scales_them_is_the_transform(seed: int
     model, graph = graph_of([steps[i] for i in rng.permutation(len(steps))])
     simple, transform = simplify(graph, PREPROCESSING["unit"])
     assert [node.layer for node in simple.nodes[:-1]] == [layer.name for layer in model.layers if moving(layer)]
+    assert [list(node.inputs()) for node in simple.nodes] == [[Ref(i - 1, 0)] for i in range(len(simple.nodes))]
     x = transform.apply(PIXELS)
     for node in simple.nodes[:-1]:
         x = model.get_layer(node.layer)(x)

@@ -25,7 +25,7 @@ from edge_runtime import MultiHeadClassifier
 from edge_runtime.camera.live_access import Address
 from edge_runtime.camera.live_server import LiveServer
 from edge_runtime.serve.application import PATHS, ServeApplication
-from edge_runtime.serve.requests import MAX_BATCH, MAX_BODY
+from edge_runtime.serve.requests import MAX_BATCH, MAX_BODY, read_request
 from tests.tiny_models import THREE_HEADS
 
 MODEL = {"name": "doors", "version": "3", "digest": "sha256:1"}
@@ -175,6 +175,13 @@ def test_each_path_has_its_method_and_what_is_read_can_be_asked_for_its_head(app
     for method, ok in (("GET", reading), ("HEAD", reading), ("POST", not reading), ("PUT", False), ("get", False)):
         status = ask(app, path, None if reading else b"{}", REQUEST_METHOD=method)[0]
         assert (status != 405) == ok, (path, method)
+
+
+def test_a_number_is_a_name_before_it_is_an_index() -> None:
+    query = "head=2&head=1&head=door&head=12345678&joint=1&joint=0"
+    environ = {"CONTENT_TYPE": "image/png", "CONTENT_LENGTH": "1", "QUERY_STRING": query, "wsgi.input": io.BytesIO(b"x")}
+    wanted = read_request(environ, ["2", "door"])
+    assert (wanted.heads, wanted.joint) == (("2", 1, "door", "12345678"), False)  # of what is given twice the last counts
 
 
 def test_a_request_may_be_as_large_as_stated(app: ServeApplication, monkeypatch: pytest.MonkeyPatch) -> None:
