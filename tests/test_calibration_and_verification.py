@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from builder import BuildResult
-from builder.judging.verify import HeadQuality, Quality, check_end_to_end, judge
+from builder.judging.verify import HeadQuality, Quality, check_end_to_end, judge, judge_head
 from builder.quantizing.coverage import beyond_calibration
 from builder.reporting.verdicts import reason_of_failure
 from builder.samples import calibration
-from builder.samples.calibration import _traits, chosen, collect, read_samples
+from builder.samples.calibration import SampleSet, _traits, chosen, collect, read_samples
 from builder.samples.files import Picture, draw_evenly, find_pictures
 from builder.support.errors import ConversionError, SamplesError
 from builder.support.interval import wilson_interval
@@ -22,6 +22,7 @@ from builder.tflite.flatbuffer import Part, plain_tensor
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
+from edge_runtime.metadata import HeadInfo
 from tests.tiny_models import save_pictures
 
 
@@ -152,6 +153,75 @@ def quality(agreeing: int, pictures: int) -> HeadQuality:
 def test_the_gate_counts(agreeing: int, pictures: int, passes: bool, can_tell: bool) -> None:
     q = quality(agreeing, pictures)
     assert (q.passes(0.97), q.can_tell(0.97)) == (passes, can_tell)
+
+
+def test_heads_that_pass_each_for_themselves_must_reach_the_bar_together() -> None:
+    few = quality(19, 20)
+    assert few.passes(0.97)
+    for others, reaches in (([], False), ([quality(20, 20)], True), ([few] * 9 + [quality(100, 100)], False)):
+        assert Quality((few, *others), 20.0).reaches(0.97) == reaches
+    assert Quality((quality(97, 100),) * 3, 20.0).reaches(0.97)  # exactly, if not to the bit
+
+
+def test_drift_alone_fails_no_head_on_pictures_of_its_own() -> None:
+    """They show its agreement."""
+    for own in (True, False):
+        drifting = replace(quality(200, 200), decided=200, decided_drift=0.5, own_pictures=own)
+        assert drifting.passes(0.97) == own
+
+
+def test_what_is_written_of_a_head_is_what_is_known_of_it() -> None:
+    always = {"pictures", "agreement", "interval", "drift", "max_drift", "own_pictures"}
+    q = quality(9, 10)
+    decided = {"decided", "decided_agreement", "decided_drift"}
+    for changes, more in (
+        ({}, set()), ({"own_bar": 0.0}, {"min_agreement"}), ({"kind": "another"}, {"kind"}),
+        ({"own_pictures": False}, decided), ({"own_pictures": False, "own_bar": 0.5}, {*decided, "min_agreement"}),
+    ):  # fmt: skip
+        found = replace(q, **changes).to_json()
+        assert set(found) == always | more
+        assert found.get("min_agreement") == changes.get("own_bar")
+        assert found.get("kind") == changes.get("kind")
+
+
+def test_a_bar_of_0_lets_everything_pass_but_another_kind_of_answer() -> None:
+    worst = replace(on_others([False] * 9, [0.9] * 9, drift=0.3), kind=None)
+    assert worst.passes(0)
+    assert not worst.passes(0.01)
+    assert not replace(worst, kind="softmax is applied twice").passes(0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "truth", "always"),
+    [
+        ("softmax", [[0.1, 0.9], [0.2, 0.8], [0.4, 0.6]], 1),
+        ("softmax", [[0.1, 0.9], [0.2, 0.8], [0.6, 0.4]], None),
+        ("softmax", [[0.1, 0.9]], None),  # of one picture nothing can be told
+        ("sigmoid", [[0.6, 0.9], [0.8, 0.7]], 1),
+        ("sigmoid", [[0.6, 0.9], [0.4, 0.9]], None),
+        ("sigmoid", [[0.5, 0.9], [0.7, 0.9]], 1),
+    ],
+)
+def test_what_an_original_always_answers(activation: str, truth: list[list[float]], always: int | None) -> None:
+    rows = np.asarray(truth, np.float32)
+    found = judge("a", np.arange(len(rows)), rows, rows, activation)
+    assert (found.always, found.agreement) == (always, 1.0)
+
+
+def test_half_is_yes_on_both_sides() -> None:
+    half = np.asarray([[0.5, 0.2]], np.float32)
+    assert judge("a", np.arange(1), half, half + np.float32(0.1), "sigmoid").agreement == 1.0
+    assert judge("a", np.arange(1), half, half - np.float32(0.1), "sigmoid").agreement == 0.0
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_pictures_are_a_heads_own_by_their_folder_or_where_it_is_the_only_head(*, noise: bool) -> None:
+    sources = tuple(Picture(Path(str(i)), "a" if i < 3 else None, str(i)) for i in range(5))
+    samples = SampleSet(sources, np.zeros((5, 1, 1, 3), np.uint8), noise=noise)
+    for name, alone, own, pictures in (("a", False, True, 3), ("b", False, False, 5), ("b", True, True, 5)):
+        scores = np.full((pictures, 2), 0.5, np.float32)
+        found = judge_head(HeadInfo(name, ("x", "y")), samples, scores, scores, alone=alone, own_bar=0.5)
+        assert (found.own_pictures, found.pictures, found.own_bar) == (own and not noise, pictures, 0.5)
 
 
 def test_agreement_and_drift_are_of_the_label_that_float_puts_first() -> None:
