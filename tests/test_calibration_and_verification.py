@@ -233,6 +233,24 @@ def test_agreement_and_drift_are_of_the_label_that_float_puts_first() -> None:
     assert [c.picture for c in q.worst] == [4, 5, 6]  # what changed its answer comes first
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_worst_are_other_answers_and_among_these_the_farthest(activation: str) -> None:
+    rng = np.random.default_rng(6)
+    apart = rng.permutation(np.append(np.linspace(0.02, 0.04, 3), np.linspace(0.1, 0.3, 37))).astype(np.float32)
+    first = np.where(apart < 0.05, 0.5 + apart / 2, 0.9).astype(np.float32)  # three answers change, by little
+    truth, found = (np.stack([p, 1 - p], axis=1) for p in (first, first - apart))
+    q = judge("a", np.arange(40), truth, found, activation)
+    assert [c.agrees for c in q.worst] == [False] * 3 + [True] * 3
+    assert [c.drift for c in q.worst] == pytest.approx([0.04, 0.03, 0.02, *np.sort(apart)[:-4:-1]])
+
+
+def test_it_is_the_original_that_is_decided_and_not_the_file() -> None:
+    sure, unsure = (np.asarray([[p, 1 - p]] * 3, np.float32) for p in (0.9, 0.55))
+    for activation in ("softmax", "sigmoid"):
+        assert judge("a", np.arange(3), sure, unsure, activation, own_pictures=False).decided == 3
+        assert judge("a", np.arange(3), unsure, sure, activation, own_pictures=False).decided == 0
+
+
 def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: BuildResult) -> None:
     """Features that are not the picture's stand for an end-to-end subgraph that is not the backbone and its heads."""
     pictures = tiny.report.verification
