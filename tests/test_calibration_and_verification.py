@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ from builder.tflite.flatbuffer import Part, plain_tensor
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
+from edge_runtime.interpreter import open_interpreter
 from edge_runtime.metadata import HeadInfo
-from tests.tiny_models import save_pictures
+from tests.tiny_models import THREE_HEADS, save_pictures
 
 
 def test_each_content_counts_once_and_names_and_places_change_nothing(tmp_path: Path) -> None:
@@ -259,6 +262,27 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
     check_end_to_end(tiny.output, pictures.tensors, features)
     with pytest.raises(ConversionError, match="do not agree"):
         check_end_to_end(tiny.output, pictures.tensors, [64 - row for row in features])
+
+
+@pytest.mark.parametrize("wrong", ["all", *THREE_HEADS])
+def test_a_signature_that_answers_otherwise_than_the_whole_is_refused(
+    tiny: BuildResult, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    class Odd:
+        def __init__(self, *how: Any, **more: Any) -> None:
+            _, self.real = open_interpreter(*how, **more)
+            self.get_signature_list = self.real.get_signature_list
+
+        def get_signature_runner(self, name: str) -> Callable[..., dict[str, np.ndarray]]:
+            run = self.real.get_signature_runner(name)
+            return run if name != wrong else lambda **given: {key: values + 1 for key, values in run(**given).items()}
+
+    monkeypatch.setattr("builder.judging.verify.open_interpreter", lambda *how, **more: ("", Odd(*how, **more)))
+    pictures = tiny.report.verification
+    with MultiHeadClassifier(tiny.output) as classifier:
+        features = [classifier.features(pixels) for pixels in pictures.tensors[:3]]
+    with pytest.raises(ConversionError, match=f"(head|signature) {wrong}"):
+        check_end_to_end(tiny.output, pictures.tensors[:3], features)
 
 
 def test_a_multi_label_head_agrees_where_every_label_does() -> None:
