@@ -224,6 +224,15 @@ def test_kinds_of_probabilities_are_told_apart() -> None:
     assert "a monotone function of the original" in (difference_in_kind(alone, alone**3) or "")
 
 
+@pytest.mark.parametrize("labels", [2, 10, 100, 300])
+def test_probabilities_in_steps_of_an_integer_add_up_still(labels: int) -> None:
+    """Of many labels each may be off by half a step in the same direction."""
+    original = np.random.default_rng(labels).dirichlet(np.full(labels, 50.0), 20).astype(np.float32)
+    found = np.float32(np.rint(original * 256) / 256)
+    assert difference_in_kind(original, found) is None
+    assert difference_in_kind(original[:, 1:], found[:, 1:] + np.float32(3 / labels)) is not None
+
+
 @pytest.mark.parametrize("labels", [2, 4])
 @pytest.mark.parametrize("samples", [4, 8, 60])
 def test_what_rounding_moves_is_no_other_function(samples: int, labels: int) -> None:
