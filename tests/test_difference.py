@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -16,9 +17,10 @@ keras = pytest.importorskip("keras")
 from keras import layers  # noqa: E402
 
 from builder.merging.backbone import find_backbone  # noqa: E402
-from builder.merging.difference import first_difference  # noqa: E402
+from builder.merging.difference import _advice, first_difference  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
+from builder.reading.graph import Node, WeightPool  # noqa: E402
 from builder.reading.keras_graph import _tensor_histories  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -158,6 +160,53 @@ def test_pixels_come_before_all_layers(written: dict[str, Classifier], tmp_path:
     assert "its input scaling is" in found.what
     inside = read(tmp_path, "inside", None, inside=lambda x: layers.Rescaling(1 / 255)(x))
     assert first_difference(written["plain"], inside) is None
+
+
+# ---- what weights that differ tell of their cause ----
+
+BASE = {"Conv2D": 2, "BatchNormalization": 4, "DepthwiseConv2D": 2, "Dense": 2}  # and how many weights each has
+KERNELS = {("Conv2D", 0), ("DepthwiseConv2D", 0), ("Dense", 0)}
+STATISTICS = {("BatchNormalization", 2), ("BatchNormalization", 3)}
+EVERY = {(kind, i) for kind, count in BASE.items() for i in range(count)}
+
+
+def nodes(changed: set[tuple[str, int]], share: float) -> list[Node]:
+    """``BASE``; of the weights ``changed`` one number is off by ``share`` of the largest."""
+    pool, found = WeightPool(), []
+    for kind, count in BASE.items():
+        values = [np.random.default_rng(i).uniform(0.1, 0.9, (3, 3, 2, 2)) for i in range(count)]
+        for i, value in enumerate(values):
+            value.flat[5] = 1.0
+            value.flat[0] += share * ((kind, i) in changed)
+        weights = tuple(pool.add(value.astype(np.float32)) for value in values)
+        definition = {"module": "keras.layers", "class_name": kind, "config": {"name": kind}}
+        found.append(Node(kind, definition, weights, (), {}))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "share", "exact", "words"),
+    [
+        (EVERY, 0.9 * 2**-11, (True, True), "rounding to float16"),
+        (EVERY, 1.1 * 2**-11, (True, True), "different checkpoints"),
+        (EVERY, 0.9 / 127, (True, False), "b was quantized, a was not"),
+        (EVERY, 0.9 / 127, (False, True), "a was quantized, b was not"),
+        (EVERY, 0.9 / 127, (True, True), "different checkpoints"),
+        (EVERY, 1.1 / 127, (True, False), "different checkpoints"),
+        (EVERY - KERNELS, 0.3, (True, True), "fine-tuned from here on"),
+        (KERNELS, 0.3, (True, True), "different checkpoints"),
+        (KERNELS - {("Dense", 0)}, 0.3, (True, True), "fine-tuned from here on"),
+        (STATISTICS, 0.3, (True, True), "in training mode when b or a was trained"),
+        ({("BatchNormalization", 2)}, 0.3, (True, True), "in training mode"),
+        ({*STATISTICS, ("BatchNormalization", 1)}, 0.3, (True, True), "fine-tuned from here on"),
+    ],
+)
+def test_weights_tell_how_they_came_to_differ(
+    changed: set[tuple[str, int]], share: float, exact: tuple[bool, bool], words: str
+) -> None:
+    first, other = (SimpleNamespace(name=name, is_exact=one) for name, one in zip("ab", exact, strict=True))
+    other.graph = SimpleNamespace(nodes=nodes(changed, share))
+    assert words in _advice(first, other, dict(enumerate(nodes(set(), 0))))  # type: ignore[arg-type]
 
 
 # ---- a base that Keras 2.2 wrote, beside the same from Keras 3 ----
