@@ -190,8 +190,9 @@ def test_init_makes_a_head_of_each_output_and_the_build_goes_round(tmp_path: Pat
 @pytest.mark.parametrize(
     ("module", "registered", "library"),
     [
-        ("keras_hub.src.models.resnet.resnet_image_classifier", "keras_hub>ResNetImageClassifier", "KerasHub"),
-        ("keras_cv.src.models.classification.image_classifier", "keras_cv.models>ImageClassifier", "KerasCV"),
+        ("keras_hub.src.models.bert.bert_text_classifier", "keras_hub>BertTextClassifier", "KerasHub"),
+        ("keras_hub.src.models.retinanet.retinanet_object_detector", "keras_hub>RetinaNetObjectDetector", "KerasHub"),
+        ("keras_hub.src.models.resnet.resnet_image_classifier", "keras_hub>Other>ResNetImageClassifier", "KerasHub"),
         (None, "keras_cv.models>ImageClassifier", "KerasCV"),
         ("keras_nlp.src.models.vgg.vgg_image_classifier", "keras_nlp>VGGImageClassifier", "KerasNLP"),
     ],

@@ -10,7 +10,7 @@ from builder.reading.checks import check_nodes
 from builder.reading.classifier import Classifier
 from builder.reading.digests import one_node_each
 from builder.reading.formats.applications import application_of
-from builder.reading.formats.stored import StoredModel, contradictions
+from builder.reading.formats.stored import NoLayersError, StoredModel, contradictions
 from builder.reading.graph import UnreadableModelError, WeightPool
 from builder.reading.keras_graph import output_names, read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers
@@ -80,7 +80,6 @@ class Reader:
 
             return lambda name, how, size: read_tflite(name, file, how, size, pool=self._pool)
         from builder.reading.formats.reading import read_model  # imports TensorFlow
-        from builder.reading.formats.saved_model import NoLayersError
 
         try:
             return read_model(path, allow_code=self._allow_code)

@@ -15,11 +15,12 @@ import h5py
 import numpy as np
 
 from builder.reading.formats.calls import clean_name, layer_name, layers_in
-from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
+from builder.reading.formats.cleaned import half_notes, load_original, write_cleaned, write_layers
 from builder.reading.formats.complete import check_complete, weights_needed
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
 from builder.reading.formats.keras2 import is_old, modernize
+from builder.reading.formats.library_model import check_layers_inside
 from builder.reading.formats.limits import (
     MAX_TEXT,
     Objects,
@@ -49,6 +50,8 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     model = unwrap(raw)
     check_definition(model.definition, path, allow_code=allow_code)
     objects = read_hdf5_objects(data, path)
+    copy = partial(write_cleaned, path, allow_code=allow_code)
+    check_layers_inside(raw, path, copy, allow_code=allow_code)
     if is_old(raw, version):
         give_vocabularies(_groups(raw, (), ""), _named_as_today(vocabularies), path)
         return _of_tf_keras(raw, model, objects, version, path, allow_code=allow_code)
@@ -62,8 +65,8 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
         weights = live_weights(load_original(path, allow_code=allow_code))
     check_complete(raw, weights, path)
     live = partial(load_original, path, allow_code=allow_code)
-    original = KerasOriginal(path, "keras", partial(write_cleaned, path, allow_code=allow_code), allow_code=allow_code)
-    return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original)
+    original = KerasOriginal(path, "keras", copy, allow_code=allow_code)
+    return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original, notes=half_notes(raw))
 
 
 def _of_tf_keras(

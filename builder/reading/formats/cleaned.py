@@ -114,6 +114,14 @@ def in_float32(value: Any) -> Any:
     return "float32" if isinstance(value, str) and value in _HALF else value
 
 
+def half_notes(value: Any) -> tuple[str, ...]:
+    """Notes on the policies of half precision in a definition of Keras 3, for which ``in_float32`` puts float32."""
+    if isinstance(value, str):
+        return (f"{value} is read as float32",) if value in _HALF else ()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return tuple(dict.fromkeys(note for item in inner for note in half_notes(item)))
+
+
 def _clean_archive(path: Path, copy: Path, allow_code: bool) -> None:
     with zipfile.ZipFile(path) as old:
         check_archive(old, path)

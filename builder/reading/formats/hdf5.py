@@ -21,6 +21,7 @@ from builder.reading.formats.cleaned import load_original, write_cleaned, write_
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.keras2 import Modernized, is_old, modernize
+from builder.reading.formats.library_model import check_layers_inside
 from builder.reading.formats.limits import (
     MAX_OBJECTS,
     MAX_TEXT,
@@ -62,6 +63,7 @@ def _read(file: h5py.File, path: Path, copy: Callable[[Path], Path], *, allow_co
     text, version = _configuration(file, path)
     model = unwrap(parse_definition(text, path))
     check_definition(model.definition, path, allow_code=allow_code)
+    check_layers_inside(model.definition, path, copy, allow_code=allow_code)
     groups = _groups(file, hdf5_objects(file, path), path)
     return stored_hdf5(model, version, groups, path, copy, allow_code=allow_code)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.reading.formats.allowed import ACTIVATIONS, is_allowed
+from builder.reading.formats.libraries import library_of
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.support.errors import ModelFileError
 from builder.support.lazy import Lazy
@@ -216,6 +217,8 @@ def _check_class(value: Mapping[str, Any], path: Path, layer: str) -> None:
         )
     if kind == "function" and isinstance(value.get("config"), str) and value["config"] in ACTIVATIONS:
         return  # how some versions write an activation
+    if library_of(module, kind, registered) is not None:
+        return
     hub = next((name for start, name in _HUBS.items() if str(module or registered).startswith(start)), None)
     if hub is not None:
         raise ModelFileError(

@@ -27,7 +27,7 @@ from builder.reading.formats.exported import DESCRIPTION, OBJECT_GRAPH, weights_
 from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.limits import as_float32, check_definition
 from builder.reading.formats.members import Members, file_beside
-from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, reason_of
+from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, NoLayersError, StoredModel, reason_of
 from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.formats.training import as_inference
@@ -38,6 +38,10 @@ from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
 _AGAIN = 'load it with the Keras that made it and save it with model.save("name.keras")'
+_NO_LAYERS = (
+    "a SavedModel without Keras's description of its layers (made by model.export() or without Keras): it can be read as "
+    f"a classifier, but not as layers; {_AGAIN}"
+)
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,6 @@ class SavedModelPlace:
         return None if self.prefix or not self.path.is_dir() else file_beside(self.path.parent, name)
 
 
-class NoLayersError(ModelFileError):
-    """A SavedModel without Keras's description of its layers; its graph may still be readable."""
-
-    def __init__(self, place: SavedModelPlace) -> None:
-        super().__init__(
-            f"{place.path}: a SavedModel without Keras's description of its layers (made by model.export() or without "
-            f"Keras): it can be read as a classifier, but not as layers; {_AGAIN}"
-        )
-        self.place = place
-
-
 def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: bool = False) -> StoredModel:
     """The model of a SavedModel that lies at ``prefix`` among ``members`` of ``path``. Raises ``ModelFileError``."""
     for name in (GRAPH, f"{VARIABLES}.index"):
@@ -81,7 +74,7 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
         if 0 not in described and f"{prefix}{DESCRIPTION}" in members:
             described = {0: members[f"{prefix}{DESCRIPTION}"]().decode("utf-8")}
         if 0 not in described:
-            raise NoLayersError(SavedModelPlace(path, members, prefix))
+            raise NoLayersError(f"{path}: {_NO_LAYERS}", SavedModelPlace(path, members, prefix))
         whole = parse_definition(described[0], path)
         model = unwrap(whole)
         raw = model.definition

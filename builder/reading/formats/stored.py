@@ -72,6 +72,14 @@ class StoredModel:
     training: tuple[str, ...] = ()
 
 
+class NoLayersError(ModelFileError):
+    """The file does not describe layers; ``place`` is what can be converted to operators."""
+
+    def __init__(self, message: str, place: Any) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def live_weights(model: Any) -> dict[LayerPath, list[np.ndarray]]:
     """The weights of a built Keras model, layer by layer."""
     found: dict[LayerPath, list[np.ndarray]] = {}

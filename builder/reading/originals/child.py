@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.reading.originals.graph_model import MARK, GraphModel
+from builder.reading.originals.graph_model import MARK, GraphModel, as_tflite
 
 _BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
 _GB = 1 << 30
@@ -70,7 +70,7 @@ class _Runner:
             with _memory(job["memory"]):
                 model = self._load(job)
                 step = "convert" if job["kind"] == "convert" else "run"
-                np.save(job["output"], model.convert(job["shape"]) if step == "convert" else self._run(model, job))
+                np.save(job["output"], self._convert(model, job["shape"]) if step == "convert" else self._run(model, job))
             return {}
         except Exception as error:  # noqa: BLE001  any error that an untrusted file causes is reported to the parent
             return {"step": step, "reason": _bounded(f"{type(error).__name__}: {error}")}
@@ -81,6 +81,8 @@ class _Runner:
 
     def _load(self, job: Mapping[str, Any]) -> Any:
         path, safe = Path(job["model"]), not job["allow_code"]
+        for package in job["packages"]:
+            importlib.import_module(package)
         if not path.is_dir():
             # Keras 3 numbers the calls of a layer from the first on, so there a model cannot be called in another again.
             built = self._built.again() if safe and self._framework == "tf_keras" else None
@@ -100,9 +102,21 @@ class _Runner:
             layer.finalize_state()  # as loading does: Normalization takes over what it was adapted to
         return model
 
+    def _convert(self, model: Any, shape: list[int | None]) -> np.ndarray:
+        """The bytes of a float ``.tflite``; see ``KerasOriginal.convert``."""
+        if isinstance(model, GraphModel):
+            return model.convert(shape)
+        if len(model.inputs) != 1 or len(model.inputs[0].shape) != len(shape):
+            raise ValueError(f"expected one input, pictures; found {[tuple(one.shape) for one in model.inputs]}")
+        from tensorflow.python.framework import convert_to_constants  # TensorFlow is imported by the name that is given
+
+        spec = self._tf.TensorSpec([o or s for o, s in zip(model.inputs[0].shape, shape, strict=True)], self._tf.float32)
+        function = self._tf.function(lambda pictures: model(pictures, training=False)).get_concrete_function(spec)
+        return as_tflite(self._tf, convert_to_constants.convert_variables_to_constants_v2(function))
+
     def _run(self, model: Any, job: Mapping[str, Any]) -> np.ndarray:
         found = []
-        for key, batch in self._batches(job):
+        for key, batch in self._batches(job, model.preprocessor if job["preprocessor"] else None):
             outputs = self._through(model, batch, key)
             flat = self._tf.nest.flatten(outputs)  # outputs may be a dict or a list of one
             place = job["of_outputs"]
@@ -111,8 +125,8 @@ class _Runner:
             found.append(np.asarray(flat[place or 0]).astype(np.float32))
         return np.concatenate(found)
 
-    def _batches(self, job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Batches as the model takes them, each with the digest of its content."""
+    def _batches(self, job: Mapping[str, Any], preprocessor: Any) -> Iterator[tuple[str, Any]]:
+        """Batches as the model takes them, each with the digest of its content. ``preprocessor``: the model's own."""
         if job["kind"] == "strings":
             with np.load(job["inputs"]) as stored:
                 ends, whole = stored["ends"].tolist(), stored["bytes"].tobytes()
@@ -125,7 +139,9 @@ class _Runner:
         size = _SMALL_BATCH if values.ndim > 2 else _BATCH
         for i in range(0, len(values), size):
             batch = np.array(values[i : i + size])
-            if job["kind"] == "pixels":
+            if preprocessor is not None:
+                batch = np.asarray(preprocessor(batch))
+            elif job["kind"] == "pixels":
                 scale, offset, order = (job["transform"][key] for key in ("scale", "offset", "order"))
                 batch = batch[..., order].astype(np.float32)
                 batch = batch * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)

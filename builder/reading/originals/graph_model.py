@@ -14,6 +14,11 @@ import numpy as np
 MARK = "graph.json"
 
 
+def as_tflite(tensorflow: Any, function: Any) -> np.ndarray:
+    """The bytes of a float ``.tflite``. ``function``: without variables."""
+    return np.frombuffer(tensorflow.lite.TFLiteConverter.from_concrete_functions([function]).convert(), np.uint8)
+
+
 class GraphModel:
     """A graph that is called like a Keras model."""
 
@@ -32,9 +37,7 @@ class GraphModel:
 
     def convert(self, shape: Any) -> np.ndarray:
         """The bytes of a float ``.tflite``. ``shape``: of its input; sizes that stay open are None."""
-        function = self._function(tuple(shape))
-        converter = self._tf.lite.TFLiteConverter.from_concrete_functions([function])
-        return np.frombuffer(converter.convert(), np.uint8)
+        return as_tflite(self._tf, self._function(tuple(shape)))
 
     def _freeze(self, folder: Path) -> Any:
         from tensorflow.python.framework import convert_to_constants  # the only way for a graph that is not a function

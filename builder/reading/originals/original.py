@@ -71,7 +71,8 @@ class KerasOriginal:
     load. ``shape``: of the input, batch axis included. ``otherwise``: builds a Keras 3 model from what was read, for a
     file that its own framework cannot load, or where that is not installed; None where that is impossible. ``title``:
     what runs it, in words, where that is not the framework. ``output``: the index of the output, of a model with
-    several.
+    several. ``packages``: imported before it is loaded. ``preprocessor``: the model has one of its own, which scales the
+    pixels.
     """
 
     path: Path
@@ -82,6 +83,8 @@ class KerasOriginal:
     otherwise: Callable[[], Any] | None = None
     title: str = ""
     output: int | None = None
+    packages: tuple[str, ...] = ()
+    preprocessor: bool = False
 
     def start(self) -> None:
         if _is_installed(self.framework):
@@ -100,7 +103,9 @@ class KerasOriginal:
         return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
 
     def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
-        """Convert a graph to a float ``.tflite`` with input ``shape``; open sizes are None. Raises ``ModelFileError``."""
+        """Convert it to a float ``.tflite`` with input ``shape``; sizes that are None are the model's own, and stay open
+        where it takes any. Raises ``ModelFileError``.
+        """
         folder = TemporaryFolder()
         request = self._request(Path(folder.name), max_memory) | {"kind": "convert", "shape": shape}
         job = process_of(self.framework).submit(Job(request, folder, _SECONDS))
@@ -117,6 +122,8 @@ class KerasOriginal:
             "shape": self.shape,
             "memory": max_memory + _WEIGHTS,
             "of_outputs": self.output,
+            "packages": self.packages,
+            "preprocessor": self.preprocessor,
         }
 
     def told(self, error: OriginalError, job: Job | None) -> str:

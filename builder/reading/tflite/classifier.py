@@ -10,7 +10,7 @@ import numpy as np
 
 from builder.reading.checks import check_nodes
 from builder.reading.classifier import Classifier
-from builder.reading.formats.stored import contradictions
+from builder.reading.formats.stored import Origin, contradictions
 from builder.reading.graph import INPUT, Graph, Ref, UnreadableModelError, WeightPool, renumber
 from builder.reading.originals.original import Shown
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
@@ -198,7 +198,7 @@ def _classifier(
     graph = in_one_form(read_operators(part, pool), pool)
     _check_output(graph)
     known = origin_of(file.name, file.beside, model, graph, entry.size, graph_outputs(graph))
-    origin = known.origin
+    origin = known.origin if file.origin == Origin() else replace(file.origin, labels=known.origin.labels)
     declared = declared_pixels(preprocessing, origin.preprocessing, entry.channels, file.path)
     settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from builder.reading.formats.members import archive_members, file_beside
+from builder.reading.formats.stored import Origin
 from builder.settings.input_scaling import CHANNELS, GREY
 from builder.support.errors import ModelFileError
 from builder.tflite.flatbuffer import RESOURCE, Part, read_subgraphs, type_name
@@ -37,13 +38,15 @@ _CUSTOM = {
 class TfliteFile:
     """``path``: what the user named. ``name``: of the file itself, which may be in a folder or an archive at that path.
 
-    ``content``: reads it. ``beside``: reads the named file beside it; None where there is none.
+    ``content``: reads it. ``beside``: reads the named file beside it; None where there is none. ``origin``: input scaling
+    and resizing, where what it was converted from says them.
     """
 
     path: Path
     name: str
     content: Callable[[], bytes]
     beside: Callable[[str], bytes | None]
+    origin: Origin = Origin()
 
 
 def tflite_in(path: Path) -> TfliteFile | None:
