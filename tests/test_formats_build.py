@@ -14,6 +14,7 @@ pytest.importorskip("tensorflow")
 from builder import BuildConfig, HeadConfig, build
 from builder.merging.backbone import find_backbone
 from builder.merging.merge import merge
+from builder.reading.formats.reading import read_model
 from builder.reading.loading import load_classifiers
 from builder.settings.input_scaling import PREPROCESSING
 from builder.support.errors import ConfigError
@@ -70,3 +71,15 @@ def test_pixels_of_a_plain_file_are_still_not_guessed(tf_keras_files: Path, tmp_
     shutil.copy(tf_keras_files / "flat.h5", tmp_path / "model.h5")
     with pytest.raises(ConfigError, match=r"input scaling of .* is unknown"):
         load_classifiers([HeadConfig("a", tmp_path / "model.h5", LABELS)])
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float32"])
+def test_half_precision_is_told_by_every_kind_of_file(tmp_path: Path, policy: str, suffix: str) -> None:
+    import keras
+
+    layers = [keras.layers.Flatten(dtype=policy), keras.layers.Dense(2, dtype=policy)]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *layers, keras.layers.Activation("softmax", dtype="float32")])
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    assert read_model(path).notes == (() if policy == "float32" else (f"{policy} is read as float32",))

@@ -35,11 +35,8 @@ SIZE = 32
 EXACT = 1e-5
 HUB = pytest.mark.skipif(find_spec("keras_hub") is None, reason="keras_hub is not installed (extra hub)")
 CV = pytest.mark.skipif(find_spec("keras_cv") is None, reason="keras_cv is not installed")
-RESNET = (
-    "keras_hub.src.models.resnet.resnet_image_classifier",
-    "ResNetImageClassifier",
-    "keras_hub>ResNetImageClassifier",
-)
+_RESNET = "ResNetImageClassifier"
+RESNET = ("keras_hub.src.models.resnet.resnet_image_classifier", _RESNET, f"keras_hub>{_RESNET}")
 
 
 def told(module: str | None, kind: str, registered: str | None = None, **config: Any) -> dict[str, Any]:
@@ -264,11 +261,10 @@ LABELS = {"own": 3, "bare": 4, "other": 5, "wrapped": 2, "plain": 6}
 
 
 def read(folder: Path, *names: str) -> list[Classifier]:
-    reader, scaling = Reader(), PREPROCESSING["tf"]
+    """``own`` says its scaling and its size, ``wrapped`` its size."""
+    reader, scaling, size = Reader(), {"own": None}, dict.fromkeys(("own", "wrapped"))
     found = [
-        reader.read(
-            n, folder / f"{n}.keras", None if n == "own" else scaling, None if n in ("own", "wrapped") else (32, 32)
-        )
+        reader.read(n, folder / f"{n}.keras", scaling.get(n, PREPROCESSING["tf"]), size.get(n, (SIZE, SIZE)))
         for n in names
     ]
     return [replace(c, labels=label_names(c.name, LABELS[c.name])) for c in found]
@@ -288,7 +284,7 @@ def test_heads_on_one_backbone_of_keras_hub_share_it_also_with_plain_layers(file
 @HUB
 def test_other_weights_are_another_backbone(files: Path) -> None:
     same, _ = align(read(files, "bare", "other"), 0.0)
-    with pytest.raises(Exception, match="share|differ"):
+    with pytest.raises(Exception, match=r"share|differ"):
         find_backbone(same)
 
 
@@ -309,7 +305,7 @@ def test_the_preprocessor_itself_scales_the_pixels_of_the_original(files: Path) 
 def test_without_preprocessor_the_scaling_is_unsaid_and_a_size_is_asked_for(files: Path) -> None:
     source_input = Reader().read("bare", files / "bare.keras", None, (SIZE, SIZE)).source_input
     assert source_input.unsaid  # type: ignore[union-attr]
-    with pytest.raises(ModelFileError, match="any size.*size"):
+    with pytest.raises(ModelFileError, match=r"any size.*size"):
         Reader().read("bare", files / "bare.keras", None, None)
 
 

@@ -1,7 +1,7 @@
 """The libraries whose classes a configuration may name besides Keras's own: KerasHub and KerasCV.
 
-Their files hold settings and weights and no layers. Nothing is imported because a file names it: only a package listed here
-is, in the process of the original, and only for a file with classes of the modules listed here.
+Their files hold settings and weights and no layers. Nothing is imported because a file names it: only a package listed
+here is, in the process of the original, and only for a file with classes of the modules listed here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ they are converted to operators.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from builder.support.errors import ModelFileError
 
 @dataclass(frozen=True)
 class LibraryModel:
-    """A model with layers of a library. ``origin``: what its own preprocessor does to pictures; ``size``: height and width
-    to which that resizes them, if it does.
+    """A model with layers of a library. ``origin``: what its own preprocessor does to pictures; ``size``: height and
+    width to which that resizes them, if it does.
     """
 
     path: Path
     title: str
     original: KerasOriginal
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -50,11 +50,10 @@ def check_layers_inside(
                 f"here: {library.install}; or export it where it is, model.export(FOLDER), and give that folder"
             )
     preprocessor = _converter(definition)
-    origin = Origin(preprocessing=PixelTransform() if any(map(_scales, _tables(definition))) else None)
-    size, notes = None, ()
-    if preprocessor is not None:
-        with contradictions(path):
-            origin, size, notes = _preprocessor(preprocessor, path)
+    raw = PixelTransform() if any(map(_scales, _tables(definition))) else None
+    with contradictions(path):
+        told = (Origin(preprocessing=raw), None, ()) if preprocessor is None else _preprocessor(preprocessor, path)
+    origin, size, notes = told
     packages = tuple(library.package for library in found)
     original = KerasOriginal(
         path, "keras", copy, allow_code=allow_code, packages=packages, preprocessor=preprocessor is not None

@@ -6,7 +6,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,7 +46,7 @@ class TfliteFile:
     name: str
     content: Callable[[], bytes]
     beside: Callable[[str], bytes | None]
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
 
 
 def tflite_in(path: Path) -> TfliteFile | None:
