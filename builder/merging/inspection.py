@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
-from builder.merging.backbone import SharedBackbone, early_difference, find_backbone
-from builder.merging.difference import Difference, first_difference
+from builder.merging.backbone import SharedBackbone, early_difference
+from builder.merging.difference import Difference
 from builder.merging.entering import as_each_other, read_each_said
+from builder.merging.kin import kin, kin_difference, shared_by
 from builder.merging.merged import seam_shapes
-from builder.merging.mixed_sources import of_one_kind
+from builder.merging.mixed_sources import Conversions
 from builder.merging.share import HeadShare, head_shares, share_sentences
 from builder.merging.tolerance import align
 from builder.reading.classifier import Classifier
@@ -24,9 +25,9 @@ from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.resizing import DEFAULT, resize_trouble
 from builder.reading.scaling_notes import scaling_notes
+from builder.reading.tflite.classifier import TfliteClassifier
 from builder.settings.heads import HeadConfig, ResizeConfig
 from builder.settings.limits import Limits
-from builder.support.errors import NoSharedBackboneError
 from builder.support.plain import plain
 
 
@@ -75,23 +76,23 @@ def inspect(
 
 def grouped(classifiers: Sequence[Classifier], tolerance: float = 0.0) -> tuple[Group, ...]:
     """As ``inspect``, for models that were read already."""
-    groups: list[list[Classifier]] = []
-    for classifier in of_one_kind(classifiers):
-        for group in groups:
-            (_, near), _ = align((group[0], classifier), tolerance)
-            if _share((group[0], near)) is not None:
-                group.append(near)
-                break
-        else:
-            groups.append([classifier])
-    return tuple(_group(members, groups[0][0]) for members in groups)
+    conversions = Conversions()
+    groups = [_of_one_kind(group, tolerance, conversions) for group in kin(classifiers, tolerance, conversions)]
+    return tuple(_group(members, groups[0][0], conversions) for members in groups)
 
 
-def _group(members: Sequence[Classifier], first: Classifier) -> Group:
+def _of_one_kind(group: Sequence[Classifier], tolerance: float, conversions: Conversions) -> tuple[Classifier, ...]:
+    """A group of ``kin`` with the weights of its first; all as operators where one of them is."""
+    if len({isinstance(one, TfliteClassifier) for one in group}) > 1:
+        group = [conversions.of(one) for one in group]
+    return align(group, tolerance)[0]
+
+
+def _group(members: Sequence[Classifier], first: Classifier, conversions: Conversions) -> Group:
     """``difference``: from the first group, or, in the first group, of a head that contains much of the base."""
-    shared = _share(members)
+    shared = shared_by(members)
     if members[0] is not first:
-        return Group(tuple(members), shared, first_difference(first, members[0]))
+        return Group(tuple(members), shared, kin_difference(first, members[0], conversions))
     early = early_difference(members, shared) if shared is not None else None
     return Group(tuple(members), shared, early[2] if early else None)
 
@@ -174,13 +175,6 @@ def _prepared(resize: ResizeConfig) -> str:
     whole = resize.over(DEFAULT)
     said = f"{whole.method}, {'antialiased' if whole.antialias else 'not antialiased'}, {whole.fit}"
     return f"resizing unknown, assumed {said}" if resize == ResizeConfig() else said
-
-
-def _share(classifiers: Sequence[Classifier]) -> SharedBackbone | None:
-    try:
-        return find_backbone(classifiers)
-    except NoSharedBackboneError:
-        return None
 
 
 def _tree(group: Group) -> Tree:

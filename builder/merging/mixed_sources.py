@@ -24,6 +24,19 @@ def of_one_kind(classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
     return tuple(found)
 
 
+class Conversions:
+    """Classifiers as operators; each is converted once."""
+
+    def __init__(self) -> None:
+        self._pool, self._made = WeightPool(), dict[int, tuple[Classifier, Classifier]]()
+
+    def of(self, classifier: Classifier) -> Classifier:
+        """As ``as_operators``."""
+        if id(classifier) not in self._made:  # the first of the pair keeps its id from being used again
+            self._made[id(classifier)] = classifier, as_operators(classifier, self._pool)
+        return self._made[id(classifier)][1]
+
+
 def as_operators(classifier: Classifier, pool: WeightPool) -> Classifier:
     """The classifier as operators of its conversion; unchanged where it takes texts or consists of operators already."""
     if isinstance(classifier, TfliteClassifier) or not isinstance(classifier.source_input, PictureSourceInput):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.merging.difference import first_difference
-from builder.merging.inspection import Group, grouped
+from builder.merging.kin import kin, kin_difference
+from builder.merging.mixed_sources import Conversions
 from builder.reading.checks import read_labels
 from builder.reading.classifier import Classifier
 from builder.reading.picture_input import PictureSourceInput
@@ -64,10 +64,12 @@ def init(folder: Path, config: Path | None = None) -> Start:
     if not classifiers:
         why = "".join(f"\n{name}: {reason}" for name, reason in left_out)
         raise ConfigError(f"{folder}: expected readable classifiers, found none{why}")
-    groups = sorted(grouped(classifiers), key=lambda group: -len(group.classifiers))
-    for group in groups[1:]:
-        left_out += [(_named(c, folder), _apart(group, groups[0])) for c in group.classifiers]
-    heads = _heads(groups[0].classifiers, folder)
+    conversions = Conversions()
+    first, *others = sorted(kin(classifiers, 0.0, conversions), key=lambda group: -len(group))
+    for group in others:
+        reason = _apart(group, first, conversions)
+        left_out += [(_named(c, folder), reason) for c in group]
+    heads = _heads(first, folder)
     pictures = sum(_unpacked(head, folder) for head in heads)
     start = Start(config, heads, tuple(left_out), _samples(folder), pictures)
     write_text(config, toml(start, folder))
@@ -85,10 +87,10 @@ def _read(folder: Path) -> tuple[list[Classifier], list[tuple[str, str]]]:
     return found, left_out
 
 
-def _apart(group: Group, first: Group) -> str:
-    difference = first_difference(first.classifiers[0], group.classifiers[0])
+def _apart(group: Sequence[Classifier], first: Sequence[Classifier], conversions: Conversions) -> str:
+    difference = kin_difference(first[0], group[0], conversions)
     what = difference.what if difference is not None else "no base in common"
-    return f"another base than {len(first.classifiers)} others: {what}; build a separate file"
+    return f"another base than {len(first)} others: {what}; build a separate file"
 
 
 def _heads(classifiers: Sequence[Classifier], folder: Path) -> tuple[Found, ...]:
