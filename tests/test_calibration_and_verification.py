@@ -124,6 +124,22 @@ def test_a_set_unlike_the_other_is_warned_of(tiny: BuildResult) -> None:
     assert tiny.report.to_json()["calibration"]["verification_beyond"] == round(tiny.report.beyond, 4)
 
 
+def test_a_tenth_of_the_pictures_may_be_broken_and_no_more(tmp_path: Path) -> None:
+    paths = save_pictures(tmp_path, {"a": 20})
+    samples = [Picture(path, None, path.name) for path in paths]
+    whole = read_samples(samples, ImageInput(8, 8), tmp_path)
+    for broken in range(1, 4):
+        paths[5 * broken].write_bytes(b"no picture")
+        kept = [i for i in range(20) if i not in range(5, 5 * broken + 1, 5)]
+        if broken <= 2:
+            found = read_samples(samples, ImageInput(8, 8), tmp_path)
+            assert (found.sources, len(found.broken)) == (tuple(samples[i] for i in kept), broken)
+            assert np.array_equal(np.stack(found.samples), whole.tensors[kept])
+        else:
+            with pytest.raises(SamplesError, match="17 readable and 3 broken"):
+                read_samples(samples, ImageInput(8, 8), tmp_path)
+
+
 def test_too_few_readable_pictures_are_refused(tmp_path: Path) -> None:
     (path,) = save_pictures(tmp_path, {"a": 1})
     with pytest.raises(SamplesError, match="expected at least 2 readable samples"):
