@@ -64,7 +64,7 @@ def built(name: str, sample: np.ndarray | bytes = PIXELS) -> str:
             bytes_by_part={name: 5, "backbone": 100}, heads=[quality], costs={name: (name, name)},
             captions=[name], min_agreement=0.97,
             worst=[report_page.Worst(name, name, sample, name, name, 0.1, False)],
-            noise=[LayerNoise(name, name, 20.0, 25.0, None, 26.0, 0.1)], precisions=[(name,) * 8, (name, name)],
+            noise=[LayerNoise(name, name, 20.0, 25.0, None, 26.0, 0.1)], precisions=[(name,) * 9, (name, name)],
             seconds={name: 1.0},
         )
     )  # fmt: skip
@@ -150,3 +150,16 @@ def test_a_row_that_passed_only_because_pictures_are_few_is_marked_and_explained
     assert "0.900*" in built("a")
     assert "so few pictures cannot prove that it is worse" in caption([few, many], 0.97, "pictures")[0]
     assert caption([many], 0.97, "pictures") == []
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ((False,), "no head has pictures of its own"),
+        ((True, False), "1 of 2 heads has no pictures of its own"),
+        ((False, True, False), "2 of 3 heads have no pictures of their own"),
+    ],
+)
+def test_the_caption_counts_the_heads_without_pictures(own: tuple[bool, ...], said: str) -> None:
+    heads = [HeadQuality("b", 1000, 0.98, (0.97, 0.99), 0.01, 0.1, (), (0.01, 0.1), own_pictures=o) for o in own]
+    assert [line.partition(":")[0] for line in caption(heads, 0.97, "pictures")] == [said]

@@ -149,9 +149,27 @@ def test_the_sentence_says_what_was_made_and_why_not_int8(config: Any, monkeypat
     )
     assert words.made(config, [int8, skipped, tried("float16", cats=1.0, things=1.0, dogs=1.0)]) == (
         "house.tflite: 3 heads on one backbone, 4 bytes; has float16 weights and computes in float (float16); int8 was "
-        "too inexact: 0.86 of 0.97 on things; int16 was left out: slower than float here"
+        "too inexact: 0.86 of 0.97 on things; also not taken: int16"
     )
     assert words.made(config, [tried("mixed", cats=1.0), tried("float16", cats=1.0)]).endswith("; mixed was slower")
+
+
+def test_the_sentence_is_short_however_many_precisions_were_tried(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "last_built", lambda tried: tried[-1])
+    some_float = tried("int8", cats=0.9, dogs=0.86)
+    some_float.title = "int8, cats, dogs in float"
+    reason = "61 operators in float are not enough"
+    others = [
+        tried("int8", cats=0.8, dogs=1.0),
+        some_float,
+        SkippedPrecision("mixed", reason),
+        tried("weights", cats=0.9),
+    ]
+    sentence = words.made(config, [*others, tried("float16", cats=1.0, dogs=1.0)])
+    assert sentence.endswith("int8 was too inexact: 0.80 of 0.97 on cats; also not taken: mixed, weights")
+    assert words.verdict_on(config, others[0], others[2]) == f"left out: {reason}"
+    for float_heads_taken in (others[:2], [*others[:2], some_float]):
+        assert words.made(config, float_heads_taken).count("not taken") == 0
 
 
 def test_a_head_that_agrees_and_drifts_is_told_its_drift(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:

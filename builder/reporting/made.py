@@ -24,25 +24,39 @@ _COMPUTES = {
 
 
 def made(config: BuildConfig, tried: Tried) -> str:
-    """``house.tflite: 2 heads on one backbone, 3,966,422 bytes; computes in integers (int8)``, and why not int8."""
+    """``house.tflite: 2 heads on one backbone, 3,966,422 bytes; computes in integers (int8)``, and why not int8.
+
+    Of several other precisions the first has its reason here; the list of all has the rest.
+    """
     chosen = last_built(tried)
     heads = len(chosen.metadata.heads)
     file = (
         f"{config.output}: {heads} head{'s' if heads != 1 else ''} on one backbone, {len(chosen.model):,} bytes; "
         f"{_COMPUTES[chosen.precision]} ({chosen.title})"
     )
-    return "; ".join([file, *(_why_not(config, other) for other in tried if other is not chosen)])
+    others = [other for other in tried if other is not chosen]
+    parts = [file, *(f"{_title(other)} was {verdict_on(config, chosen, other)}" for other in others[:1])]
+    if rest := dict.fromkeys(o.precision for o in others if o.precision not in (chosen.precision, others[0].precision)):
+        parts.append(f"also not taken: {', '.join(rest)}")
+    return "; ".join(parts)
 
 
-def _why_not(config: BuildConfig, tried: BuiltPrecision | SkippedPrecision) -> str:
+def _title(tried: BuiltPrecision | SkippedPrecision) -> str:
+    return tried.precision if isinstance(tried, SkippedPrecision) else tried.title
+
+
+def verdict_on(config: BuildConfig, chosen: BuiltPrecision, tried: BuiltPrecision | SkippedPrecision) -> str:
+    """``taken``, or why a precision was not."""
+    if tried is chosen:
+        return "taken"
     if isinstance(tried, SkippedPrecision):
-        return f"{tried.precision} was left out: {tried.reason}"
+        return f"left out: {tried.reason}"
     bar = config.min_agreement
     if tried.quality.reaches(bar):
-        return f"{tried.title} was slower"
+        return "slower"
     failed = [q for q in tried.quality.heads if not q.passes(bar)] or list(tried.quality.heads)
     worst = min(failed, key=lambda q: (q.upper >= q.bar(bar), q.agreement, -q.decided_drift))
-    return f"{tried.title} was too inexact: {shortfall(worst, bar)} on {worst.head_name}"
+    return f"too inexact: {shortfall(worst, bar)} on {worst.head_name}"
 
 
 def made_lines(config: BuildConfig, tried: Tried) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from builder.merging.equivalence import Equivalence
 from builder.merging.share import HeadShare, percent, share_sentences
 from builder.precisions import SkippedPrecision
-from builder.reporting.made import joint_line, made
+from builder.reporting.made import joint_line, made, verdict_on
 from builder.reporting.report import Report
 from builder.reporting.report_page import Page, Worst, render
 from builder.reporting.verdicts import caption
@@ -78,13 +78,15 @@ def _precisions(report: Report) -> list[tuple[str, ...]]:
     """A row for each precision that was tried, as ``report_page.PRECISION_COLUMNS``."""
     rows: list[tuple[str, ...]] = []
     for tried in report.tried:
+        verdict = verdict_on(report.config, report.chosen, tried)
         if isinstance(tried, SkippedPrecision):
-            rows.append((tried.precision, tried.reason))
+            rows.append((tried.precision, verdict))
             continue
         worst = min(tried.quality.heads, key=lambda q: q.agreement)
         rows.append(
             (
                 tried.title,
+                verdict,
                 f"{tried.quality.agreement:.3f}",
                 f"{worst.agreement:.3f} ({worst.head_name})",
                 decibels(tried.quality.features_snr_db).removesuffix(" dB"),

@@ -69,7 +69,7 @@ _DEAREST = 12  # rows in the table of operators
 NOISE_COLUMNS = ("operator", "kind", "alone (dB)", "its weights (dB)", "its activations (dB)")
 HEADS_COLUMN = "share of the heads' noise (%)"
 PRECISION_COLUMNS = (
-    "precision", "agreement", "worst head", "features (dB)", "bytes", "backbone (ms)", "relative to float",
+    "precision", "result", "agreement", "worst head", "features (dB)", "bytes", "backbone (ms)", "relative to float",
     "runs from TensorFlow Lite",
 )  # fmt: skip
 _WORDS = (

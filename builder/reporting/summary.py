@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from builder.precisions import BuiltPrecision, SkippedPrecision
-from builder.reporting.made import joint_line, made_lines
+from builder.reporting.made import joint_line, made_lines, verdict_on
 from builder.reporting.report import Report
 from builder.reporting.verdicts import caption, marked_agreement
 from builder.reporting.words import decibels, milliseconds
@@ -54,7 +54,7 @@ def print_summary(report: Report) -> None:
     )
     if len(report.tried) > 1:
         print(f"latency from {report.planned_for}")
-        print("\n".join(_precision_line(tried, report.times.name) for tried in report.tried))
+        print("\n".join(_precision_line(report, tried) for tried in report.tried))
     if report.joint is not None:
         print(f"joint list: {joint_line(report.joint)}")
     for warning in report.warnings:
@@ -64,11 +64,13 @@ def print_summary(report: Report) -> None:
         print(line)
 
 
-def _precision_line(tried: BuiltPrecision | SkippedPrecision, board: str) -> str:
+def _precision_line(report: Report, tried: BuiltPrecision | SkippedPrecision) -> str:
+    verdict = verdict_on(report.config, report.chosen, tried)
     if isinstance(tried, SkippedPrecision):
-        return f"{tried.precision}: skipped: {tried.reason}"
+        return f"{tried.precision}: {verdict}"
+    quality = tried.quality
     return (
-        f"{tried.title}: agreement {tried.quality.agreement:.3f}, features {decibels(tried.quality.features_snr_db)}, "
-        f"{len(tried.model):,} bytes, backbone {milliseconds(tried.backbone_ms)} on {board} (float: "
+        f"{tried.title}: {verdict}; agreement {quality.agreement:.3f}, features {decibels(quality.features_snr_db)}, "
+        f"{len(tried.model):,} bytes, backbone {milliseconds(tried.backbone_ms)} on {report.times.name} (float: "
         f"{milliseconds(tried.float_ms)})"
     )

@@ -64,6 +64,8 @@ def caption(heads: list[HeadQuality], min_agreement: float, noun: str) -> list[s
         found.append(f"{MARK} below min_agreement; passes because so few {noun} cannot prove that it is worse")
     others = [q for q in heads if not q.own_pictures]
     if others:
-        which = "no head has" if len(others) == len(heads) else f"{len(others)} of {len(heads)} heads have no"
-        found.append(f"{which} {noun} of its own: only {noun} on which the original is confident count")
+        some = f"{len(others)} of {len(heads)} heads have no {noun} of their own"
+        one = f"1 of {len(heads)} heads has no {noun} of its own"
+        which = f"no head has {noun} of its own" if len(others) == len(heads) else one if len(others) == 1 else some
+        found.append(f"{which}: only {noun} on which the original is confident count")
     return found
