@@ -7,10 +7,12 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 keras = pytest.importorskip("keras")
 
@@ -23,8 +25,10 @@ from builder.merging.merged import merge  # noqa: E402
 from builder.merging.mixed_sources import of_one_kind  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
 from builder.reading.classifier import Classifier  # noqa: E402
+from builder.reading.graph import UnreadableModelError  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.reading.tflite.file import network  # noqa: E402
+from builder.reading.tflite.pixels import entered, read_entry  # noqa: E402
 from builder.settings.config import BuildConfig, JointConfig, ReadConfig  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
@@ -360,14 +364,14 @@ def test_what_needs_layers_is_refused(files: dict[str, Path], pictures: Path, tm
     assert not list(tmp_path.iterdir())
 
 
-def _quantized(model: Any, pixels: np.ndarray, *, weights: str = "int8") -> bytes:
+def _quantized(model: Any, pixels: np.ndarray, *, weights: str = "int8", entering: str = "tf") -> bytes:
     import tensorflow as tf
 
     settings: dict[str, Any] = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     if weights == "float16":
         settings["target_spec"] = tf.lite.TargetSpec(supported_types=[tf.float16])
     if weights == "all int8":
-        settings["representative_dataset"] = lambda: ([p[None].astype(np.float32) / 127.5 - 1] for p in pixels)
+        settings["representative_dataset"] = lambda: ([p[None]] for p in PREPROCESSING[entering].apply(pixels))
         settings["inference_input_type"] = settings["inference_output_type"] = tf.uint8
     return convert(model, **settings)
 
@@ -411,6 +415,91 @@ def test_int8_files_build_and_are_compared_with_themselves(
     result = build(BuildConfig(tmp_path / "out.tflite", pictures, heads, joint=JointConfig(enabled=False)))
     assert result.quality.agreement >= 0.97
     assert any("rounding error stays" in note for note in result.report.notes)
+
+
+@pytest.fixture(scope="module")
+def of_torch(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Path:
+    """An int8 file whose pixels were scaled channel by channel before they were quantized by one scale."""
+    model = _quantized(tiny_classifier(tiny_base(), 3), pixels, weights="all int8", entering="torch")
+    (path,) = tflite_files.save(tmp_path_factory.mktemp("torch"), {"animals": model}).values()
+    return path
+
+
+def test_integers_are_the_scaled_pixels_that_the_file_was_quantized_for(of_torch: Path, pixels: np.ndarray) -> None:
+    """The original takes what its makers give it, and the float network what that stands for."""
+    classifier = replace(Reader().read("animals", of_torch, PREPROCESSING["torch"]), labels=label_names("animals", 3))
+    file = Interpreter(str(of_torch))
+    file.allocate_tensors()
+    (entry,), (end,) = file.get_input_details(), file.get_output_details()
+    scale, zero_point = entry["quantization"]
+    expected = []
+    for one in PREPROCESSING["torch"].apply(pixels):
+        file.set_tensor(entry["index"], np.clip(np.round(one / scale) + zero_point, 0, 255)[None].astype(np.uint8))
+        file.invoke()
+        expected.append(file.get_tensor(end["index"])[0] / 256)
+    np.testing.assert_allclose(classifier.predict(pixels), expected, atol=1e-6)
+    merged, _ = merged_and_apart((classifier,))
+    assert np.abs(merged.head_scores("animals", merged.features(pixels)) - expected).max() < 0.1
+
+
+def test_integers_that_may_stand_for_anything_are_asked_about(of_torch: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"-2\.1.* to 2\.6.*, which is no usual scaling of pixels; add"):
+        Reader().read("animals", of_torch, None)
+    with pytest.raises(ModelFileError, match="cannot hold pixel - 128; leave preprocessing out"):
+        Reader().read("animals", of_torch, PixelTransform().then(1, -128))
+
+
+TF, UNIT, RAW = PREPROCESSING["tf"], PREPROCESSING["unit"], PREPROCESSING["raw"]
+ENTERED: dict[str, tuple[tuple[float, float], PixelTransform | None, str]] = {
+    "-1 to 1": ((-1, 1), None, "pixels"),
+    "0 to 1": ((0, 1), None, "pixels"),
+    "0 to 255": ((0, 255), None, "pixels"),
+    "-128 to 127": ((-128, 127), None, "pixels"),
+    "the brightest pixel was 254": ((-1, 254 / 127.5 - 1), None, "pixels"),
+    "the brightest pixel was 200": ((0, 200 / 255), None, "asked"),
+    "and it is said": ((0, 200 / 255), UNIT, "scaled"),
+    "said as it is": ((-1, 1), TF, "pixels"),
+    "the integers themselves": ((-1, 1), RAW, "pixels"),
+    "unscaled, up to 200": ((0, 200), RAW, "scaled"),
+    "another scaling": ((0, 1), TF, "refused"),
+    "of torch": ((-2.12, 2.64), PREPROCESSING["torch"], "scaled"),
+    "of torch, unsaid": ((-2.12, 2.64), None, "asked"),
+    "of caffe": ((-123.7, 151.1), PREPROCESSING["caffe"], "scaled"),
+    "of caffe, unsaid": ((-123.7, 151.1), None, "asked"),
+    "not quantized": ((0, 0), None, "pixels"),
+    "not quantized, but scaled": ((0, 0), TF, "refused"),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("name", ENTERED)
+def test_integers_are_pixels_where_nothing_else_is_meant(name: str, dtype: Any) -> None:
+    (low, high), declared, expected = ENTERED[name]
+    scale = (high - low) / 255 or None
+    lowest = np.iinfo(dtype).min
+    zero_point = 0 if scale is None else round(lowest - low / scale)
+    tensor = plain_tensor("image", (1, 4, 4, 3), dtype, scale=scale, zero_point=zero_point)
+    part = SimpleNamespace(inputs={"image": 0}, tensors=[tensor])
+    entry, inside = read_entry(part)  # type: ignore[arg-type]
+    if expected == "refused":
+        with pytest.raises(UnreadableModelError, match="leave preprocessing out"):
+            entered(entry, inside, declared, part)  # type: ignore[arg-type]
+        return
+    found = entered(entry, inside, declared, part)  # type: ignore[arg-type]
+    if expected == "asked":
+        assert found is None
+        return
+    assert found is not None
+    entry, outside, inside = found
+    pixels = np.full((1, 4, 4, 3), 100, np.uint8)
+    integers = entry.take(outside.apply(pixels)).astype(int)
+    if expected == "pixels":
+        assert np.all(integers == 100 + lowest)
+    else:
+        assert declared is not None and scale is not None
+        real = scale * (integers - zero_point)
+        assert np.abs(real - declared.apply(pixels)).max() <= scale / 2 + 1e-6
+        assert (outside, inside) == (declared, PixelTransform())
 
 
 def test_a_float_file_and_a_rounded_one_are_told_apart(

@@ -18,6 +18,7 @@ from builder.reading.originals.original import Answers, Original
 from builder.reading.outputs import Output, ends_in, expected_output, settled_output, with_negative
 from builder.reading.shapes import tensor_shapes
 from builder.reading.source_input import SourceInput
+from builder.reading.trained import Trained
 from builder.settings.limits import Limits
 from builder.support.errors import ModelFileError
 from builder.support.naming import head_setting
@@ -29,7 +30,7 @@ class Classifier:
 
     ``graph``: what it computes at inference from ``source_input`` on. ``original``: the file itself, as its own framework
     runs it. ``output``: what its values are, such as logits; a base, which is no classifier, counts as having logits.
-    ``declared``: the activation that the user declared.
+    ``declared``: the activation that the user declared. ``trained``: what the loss says that its values are.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Classifier:
     declared: str | None = None
     application: Application | None = None  # the architecture of Keras that it is built on
     output_name: str | None = None  # of a model with several
+    trained: Trained | None = None
     trouble: str = ""  # why the labels beside the file cannot be read
 
     @property
@@ -96,7 +98,7 @@ class Classifier:
         Raises ``ConfigError`` and ``ModelFileError`` where they are no scores, or ambiguous.
         """
         where = f"heads.{self.name}: {self.path.name}"
-        return self._with_output(settled_output(self.output, raw, self.declared, len(self.labels), where))
+        return self._with_output(settled_output(self.output, raw, self.declared, len(self.labels), where, self.trained))
 
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels); ``samples`` as ``ask`` takes them."""
@@ -108,7 +110,7 @@ class Classifier:
         if self.graph.output.node == INPUT:
             raise ModelFileError(f"{self.path}: the model returns its input; not a classifier")
         where = f"{head_setting(self.name, 'activation')}: {self.path.name}"
-        output = expected_output(*self.end, declared, len(labels), where)
+        output = expected_output(*self.end, declared, len(labels), where, self.trained)
         return replace(self, labels=labels, declared=declared)._with_output(output)
 
     @property

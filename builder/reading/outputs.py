@@ -14,6 +14,7 @@ import numpy as np
 from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool, renumber
 from builder.reading.layers import is_keras
 from builder.reading.spelling import activation_form
+from builder.reading.trained import Trained
 from builder.support.errors import ConfigError, ModelFileError
 
 LOGITS, UNKNOWN = "logits", "unknown"  # what a graph may end in, besides an activation
@@ -88,8 +89,11 @@ def _ends(graph: Graph, ref: Ref, seen: set[Ref]) -> set[str]:
     return {LOGITS if node.kind in _AFFINE else UNKNOWN}
 
 
-def expected_output(end: str, outputs: int | None, declared: str | None, labels: int, where: str) -> Output:
-    """The output according to the graph and the user, before values are known. ``outputs``: their number, if known.
+def expected_output(
+    end: str, outputs: int | None, declared: str | None, labels: int, where: str, trained: Trained | None = None
+) -> Output:
+    """The output according to the graph, the user and the loss ``trained``, before values are known. ``outputs``: their
+    number, if known.
 
     Raises ``ConfigError`` and ``ModelFileError``.
     """
@@ -102,7 +106,8 @@ def expected_output(end: str, outputs: int | None, declared: str | None, labels:
         raise ModelFileError(f"{where}: expected softmax, sigmoid or logits at the end, found {end}; not a classifier")
     if outputs == 1 and "softmax" in (own, declared):
         raise _softmax_of_one(where, declared)
-    kind = own or ("sigmoid" if outputs == 1 else "softmax" if declared in (None, AS_IT_IS) else declared)
+    learnt = "sigmoid" if outputs == 1 else (trained and trained.activation) or "softmax"
+    kind = own or (learnt if declared is None or declared == AS_IT_IS else declared)
     applied = kind if end == LOGITS and declared != AS_IT_IS else None
     return Output(end, kind, applied, negative=outputs == 1 and labels == 2)
 
@@ -117,11 +122,13 @@ def _softmax_of_one(where: str, declared: str | None) -> ConfigError | ModelFile
     )
 
 
-def settled_output(expected: Output, raw: np.ndarray, declared: str | None, labels: int, where: str) -> Output:
+def settled_output(
+    expected: Output, raw: np.ndarray, declared: str | None, labels: int, where: str, trained: Trained | None = None
+) -> Output:
     """The output, now that the original's values on samples are known.
 
-    ``raw``: its values, float32 (samples, outputs). ``where``: the head and its file, for messages. Raises
-    ``ConfigError`` and ``ModelFileError`` where the values are no scores, or ambiguous.
+    ``raw``: its values, float32 (samples, outputs). ``where``: the head and its file, for messages. ``trained``: what the
+    loss says. Raises ``ConfigError`` and ``ModelFileError`` where the values are no scores, or ambiguous.
     """
     _check_values(raw, labels, where)
     single, values = raw.shape[1] == 1, _Values.of(raw)
@@ -132,7 +139,7 @@ def settled_output(expected: Output, raw: np.ndarray, declared: str | None, labe
             raise ConfigError(f"{where}: activation is none, but its values are not probabilities: {values}")
         output = replace(expected, activation="softmax" if values.add_up else "sigmoid", applied=None)
     else:
-        output = _logits(expected, values, single, declared, where)
+        output = _logits(expected, values, single, declared, where, trained)
     return replace(output, negative=single and labels == 2)
 
 
@@ -196,21 +203,42 @@ def _own(expected: Output, values: _Values, single: bool, declared: str | None, 
     return replace(expected, activation="sigmoid")
 
 
-def _logits(expected: Output, values: _Values, single: bool, declared: str | None, where: str) -> Output:
+def _logits(
+    expected: Output, values: _Values, single: bool, declared: str | None, where: str, trained: Trained | None
+) -> Output:
     if single and declared == "softmax":
         raise _softmax_of_one(where, declared)
     if values.add_up:
         return replace(expected, activation="softmax", applied=None)
     if expected.ends_in == UNKNOWN and values.bounded and declared == "sigmoid":
         return replace(expected, activation="sigmoid", applied=None)
+    if declared is None and trained is not None:
+        declared = _learnt(trained, values, single, where)
     if declared is None and (values.bounded or expected.ends_in == UNKNOWN):
         raise ConfigError(
             f"{where}: it does not end in softmax or sigmoid, and its values may be logits or probabilities ({values}); "
             'set activation = "sigmoid" or "softmax" to turn logits into probabilities, or "none" if they are '
             "probabilities already"
         )
-    kind = declared or ("sigmoid" if single else "softmax")
+    kind = "sigmoid" if single else declared or expected.activation
     return replace(expected, activation=kind, applied=kind)
+
+
+def _learnt(trained: Trained, values: _Values, single: bool, where: str) -> str | None:
+    """The activation of logits that a loss learnt; None where the loss and the values leave it open.
+
+    Raises ``ConfigError`` where the values are not the logits of anything.
+    """
+    if trained.from_logits:
+        return "sigmoid" if single else trained.activation
+    if trained.activation is not None and (values.bounded or (trained.activation == "softmax" and not single)):
+        return None  # the largest value is the answer, whatever the loss took the values for
+    what = "numbers" if trained.activation is None else "probabilities, and no sigmoid makes them"
+    kinds = '"sigmoid"' if single else '"sigmoid" or "softmax"'
+    raise ConfigError(
+        f"{where}: its loss {trained.loss} was computed on {what} ({values}), so they are not logits; train it with a "
+        f"sigmoid or a softmax, or set activation = {kinds} to treat them as logits all the same"
+    )
 
 
 def with_negative(graph: Graph, output: Output) -> Graph:

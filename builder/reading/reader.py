@@ -17,6 +17,7 @@ from builder.reading.layers import UnknownLayerError, canonical_layers
 from builder.reading.outputs import LOGITS, Output
 from builder.reading.source_input import check_one_input, read_source_input, size_note
 from builder.reading.tflite.file import tflite_in
+from builder.reading.trained import trained_with
 from builder.settings.input_scaling import PixelTransform
 from builder.settings.limits import Limits
 from builder.support.errors import ModelFileError
@@ -125,6 +126,7 @@ class Reader:
             check_nodes(graph, path)
             simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length, size)
             simple = one_node_each(simple, source_input.shape)
+            trained = trained_with(stored.loss, output_names(stored.definition), place or 0)
         return Classifier(
             name=name,
             path=path,
@@ -140,6 +142,7 @@ class Reader:
             application=application_of(stored.definition),
             trouble=stored.origin.trouble,
             output_name=output,
+            trained=trained,
         )
 
     def _training(self, stored: StoredModel) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import ROUNDING, Unwrapped, unwrap, wrapped
 from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
 from builder.reading.originals.original import KerasOriginal
+from builder.reading.trained import loss_in
 from builder.support.errors import ModelFileError
 
 _Value = TypeVar("_Value")
@@ -49,12 +51,13 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     raw = parse_definition(text, path)
     model = unwrap(raw)
     check_definition(model.definition, path, allow_code=allow_code)
-    objects = read_hdf5_objects(data, path)
+    objects, loss = read_hdf5_objects(data, path), loss_in(text, "compile_config")
     copy = partial(write_cleaned, path, allow_code=allow_code)
     check_layers_inside(raw, path, copy, allow_code=allow_code)
     if is_old(raw, version):
         give_vocabularies(_groups(raw, (), ""), _named_as_today(vocabularies), path)
-        return _of_tf_keras(raw, model, objects, version, path, allow_code=allow_code)
+        found = _of_tf_keras(raw, model, objects, version, path, allow_code=allow_code)
+        return replace(found, loss=loss)
     check_form(raw, path)
     give_vocabularies(_groups(raw, (), ""), vocabularies, path)
 
@@ -66,7 +69,7 @@ def read_archive(path: Path, *, allow_code: bool = False) -> StoredModel:
     check_complete(raw, weights, path)
     live = partial(load_original, path, allow_code=allow_code)
     original = KerasOriginal(path, "keras", copy, allow_code=allow_code)
-    return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original, notes=half_notes(raw))
+    return StoredModel(path, f"Keras {version or 3}", raw, weights, live, original, notes=half_notes(raw), loss=loss)
 
 
 def _of_tf_keras(

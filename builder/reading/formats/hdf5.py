@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.keras_graph import MODEL_CLASSES
 from builder.reading.originals.original import KerasOriginal
+from builder.reading.trained import loss_in
 from builder.support.errors import ModelFileError
 
 Groups = list[tuple[str, list[tuple[str, np.ndarray]]]]  # each layer with its named weights, in the file's order
@@ -65,7 +67,8 @@ def _read(file: h5py.File, path: Path, copy: Callable[[Path], Path], *, allow_co
     check_definition(model.definition, path, allow_code=allow_code)
     check_layers_inside(model.definition, path, copy, allow_code=allow_code)
     groups = _groups(file, hdf5_objects(file, path), path)
-    return stored_hdf5(model, version, groups, path, copy, allow_code=allow_code)
+    found = stored_hdf5(model, version, groups, path, copy, allow_code=allow_code)
+    return replace(found, loss=loss_in(_text(file, "training_config")))
 
 
 def stored_hdf5(

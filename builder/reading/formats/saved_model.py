@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from builder.reading.formats.training import as_inference
 from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.reading.keras_graph import input_shapes
 from builder.reading.originals.original import write_definition
+from builder.reading.trained import loss_in
 from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
@@ -103,7 +104,8 @@ def saved_model_of(members: Members, prefix: str, path: Path, *, allow_code: boo
 
     shape = next(iter(input_shapes(modern.definition)), ())
     kind = "Keras 2 SavedModel"
-    return tf_keras_model(path, kind, model, modern, weights, copy, allow_code=allow_code, shape=shape)
+    found = tf_keras_model(path, kind, model, modern, weights, copy, allow_code=allow_code, shape=shape)
+    return replace(found, loss=loss_in(described[0], "training_config"))
 
 
 def _described(members: Members, prefix: str, nodes: Any) -> dict[int, str]:

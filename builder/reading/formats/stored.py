@@ -58,7 +58,7 @@ class StoredModel:
 
     ``kind``: in words, for reports. ``definition``: Keras 3's serialized model. ``live``: builds it with Keras 3; slow.
     ``original``: the file as its own framework runs it, in another process. ``training``: layers that are called with
-    ``training=True``.
+    ``training=True``. ``loss``: what it was trained with, as the file says, see ``trained.trained_with``.
     """
 
     path: Path
@@ -70,6 +70,7 @@ class StoredModel:
     origin: Origin = Origin()
     notes: tuple[str, ...] = ()  # what was changed while reading, in words, for reports
     training: tuple[str, ...] = ()
+    loss: Any = None
 
 
 class NoLayersError(ModelFileError):

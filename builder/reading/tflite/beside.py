@@ -31,6 +31,7 @@ from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
 Beside = Callable[[str], "bytes | None"]  # reads the named file beside the model; None where there is none
 _LABEL_FILES = ("labels.txt", "label.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
 _SUFFIXES = (".txt", ".json", ".csv")
+EDGE_IMPULSE = "Edge Impulse"
 _TEACHABLE_SIZE = (224, 224)
 _BLUE_FIRST = PixelTransform(order=(2, 1, 0))
 _EDGE_IMPULSE_FITS = {"squash": "stretch", "fit-shortest": "crop", "fit-longest": "pad"}
@@ -177,7 +178,7 @@ def _edge_impulse(beside: Beside) -> Known | None:
     if names is None:
         return None
     fit = _EDGE_IMPULSE_FITS.get(str(told.get("image_resize_mode")))
-    return Known("Edge Impulse", Origin(names, PREPROCESSING["unit"], ResizeConfig(fit=fit)))
+    return Known(EDGE_IMPULSE, Origin(names, PREPROCESSING["unit"], ResizeConfig(fit=fit)))
 
 
 def _by_shape(beside: Beside, graph: Graph, size: tuple[int, int]) -> Known | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,18 @@ from builder.reading.originals.original import Shown
 from builder.reading.outputs import LOGITS, UNKNOWN, Output, expected_output
 from builder.reading.picture_input import PictureSourceInput, declared_pixels
 from builder.reading.source_input import AS_KERAS_RESIZES
-from builder.reading.tflite.beside import origin_of
+from builder.reading.tflite.beside import EDGE_IMPULSE, origin_of
 from builder.reading.tflite.constants import UnreadableTensorError
 from builder.reading.tflite.digests import operator_digests
 from builder.reading.tflite.file import TfliteFile, is_open, read_part
 from builder.reading.tflite.forms import in_one_form, size
 from builder.reading.tflite.operators import read_operators
 from builder.reading.tflite.original import run_original
-from builder.reading.tflite.pixels import Entry, read_entry, without_front
+from builder.reading.tflite.pixels import Entry, entered, read_entry, without_front
 from builder.reading.tflite.sizes import at_size
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
+from builder.support.naming import advice
 from builder.tflite.flatbuffer import FLOAT16, FLOAT32, INT8, UINT8, Part, is_quantity, type_name
 
 FOLDING = 1e-6  # relative to a tensor's largest value: differences from folding a BatchNormalization in two converters
@@ -202,7 +204,12 @@ def _classifier(
     declared = declared_pixels(preprocessing, origin.preprocessing, entry.channels, file.path)
     settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:
-        declared, settled = PixelTransform().of(entry.channels), True
+        said = preprocessing is not None or known.tool == EDGE_IMPULSE  # other tools give it the pixels as they are
+        how = declared if said else None if origin.preprocessing is None else inside
+        found_entry = entered(entry, inside, how, part)
+        if found_entry is None:
+            raise ModelFileError(_unusual(file.path, inside))
+        (entry, declared, inside), settled = found_entry, True
     graph, pixels = without_front(graph, entry, declared.then(inside.scale, inside.offset))
     check_nodes(graph, file.path)
     source_input = PictureSourceInput(entry.size, pixels, declared, origin.resize, settled=settled)
@@ -221,6 +228,15 @@ def _classifier(
     )
     output = expected_output(*found.end, None, 0, str(file.path))
     return replace(found, output=output, labels=origin.labels or ())
+
+
+def _unusual(path: Path, inside: PixelTransform) -> str:
+    low, high = inside.offset[0], 255 * inside.scale[0] + inside.offset[0]
+    return (
+        f"{path}: its input is quantized for values from {low:.4g} to {high:.4g}, which is no usual scaling of pixels; "
+        f"add {advice('preprocessing', 'torch')} or another, as pixels were scaled before they were quantized, or raw "
+        "if its integers are the pixels themselves"
+    )
 
 
 def _precision(part: Part) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,17 @@ import numpy as np
 from builder.reading.graph import INPUT, Graph, Node, Ref, UnreadableModelError, renumber
 from builder.reading.tflite.file import is_channels_first
 from builder.reading.tflite.operators import Held
-from builder.settings.input_scaling import CHANNELS, GREY, PixelTransform
-from builder.tflite.flatbuffer import FLOAT32, INT8, NO_ACTIVATION, UINT8, Part, scale_and_zero_point, type_name
+from builder.settings.input_scaling import CHANNELS, GREY, PixelTransform, named_preprocessing
+from builder.tflite.flatbuffer import (
+    FLOAT32,
+    INT8,
+    NO_ACTIVATION,
+    UINT8,
+    Part,
+    is_quantity,
+    scale_and_zero_point,
+    type_name,
+)
 
 _TO_CHANNELS_LAST = [0, 2, 3, 1]
 
@@ -20,13 +29,15 @@ _TO_CHANNELS_LAST = [0, 2, 3, 1]
 class Entry:
     """The input tensor of a file. ``shape``: with the batch axis. ``channels_first``: (1, channels, height, width).
 
-    ``low``: the integer for pixel 0; None for a float input.
+    ``low``: the integer for pixel 0; None for a float input. ``quantization``: scale and zero point by which values that
+    were scaled outside become integers; None where the integers are the pixels.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     channels_first: bool
     low: int | None
+    quantization: tuple[float, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,7 +51,11 @@ class Entry:
 
     def take(self, pixels: np.ndarray) -> np.ndarray:
         """What the file takes, for pixels (n, height, width, channels) as they are brought to it outside."""
-        if self.low is not None:
+        if self.quantization is not None:
+            scale, zero_point = self.quantization
+            limits = np.iinfo(self.dtype)
+            pixels = np.clip(np.round(pixels / scale) + zero_point, limits.min, limits.max)
+        elif self.low is not None:
             pixels = pixels.astype(np.int16) + self.low
         if self.channels_first:
             pixels = pixels.transpose(0, 3, 1, 2)
@@ -73,6 +88,57 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
         return entry, plain
     scale, zero_point = scale_and_zero_point(tensor)
     return entry, plain.then(scale, scale * (low - zero_point))
+
+
+def entered(
+    entry: Entry, inside: PixelTransform, declared: PixelTransform | None, part: Part
+) -> tuple[Entry, PixelTransform, PixelTransform] | None:
+    """The entry of integers, the input scaling outside it and the one inside.
+
+    ``inside``: of the quantization, where the integers are the pixels. ``declared``: how the user says that pixels are
+    scaled before they are quantized; unscaled are the integers themselves. None where nobody says it and the range of the
+    input is not that of a usual scaling: then the integers may be anything. Raises ``UnreadableModelError``.
+    """
+    plain = PixelTransform().of(entry.channels)
+    if declared is None:
+        usual = (*named_preprocessing(entry.channels).values(), _CENTRED.of(entry.channels))
+        return (entry, plain, inside) if any(_apart(inside, how) <= _UNUSUAL for how in usual) else None
+    if _apart(declared, inside) <= _STEP or (declared == plain and _apart(inside, plain) > 0.5):
+        return entry, plain, inside
+    if _outside(declared, inside) > _CUT:
+        raise UnreadableModelError(
+            f"its input holds integers for {inside}, which cannot hold {declared}; leave preprocessing out, or give the "
+            "file without quantization"
+        )
+    scale, zero_point = _quantization(part)
+    return replace(entry, quantization=(scale, zero_point)), declared, plain
+
+
+def _quantization(part: Part) -> tuple[float, int]:
+    (index,) = part.inputs.values()
+    if not is_quantity(part.tensors[index]):
+        raise UnreadableModelError("it takes unscaled pixels as integers; leave preprocessing out")
+    return scale_and_zero_point(part.tensors[index])
+
+
+_STEP, _UNUSUAL, _CUT = 1 / 255, 0.02, 0.5  # of the range of the values
+_CENTRED = PixelTransform().then(1, -128)
+
+
+def _outside(declared: PixelTransform, inside: PixelTransform) -> float:
+    """How far the values of a scaling reach beyond the range of the integers, relative to that range."""
+    low, high = inside.offset[0], 255 * inside.scale[0] + inside.offset[0]
+    values = declared.apply(np.array([[0.0] * declared.channels, [255.0] * declared.channels]))
+    return float(max(low - values.min(), values.max() - high) / (high - low))
+
+
+def _apart(one: PixelTransform, other: PixelTransform) -> float:
+    """The largest difference of two scalings of a pixel, relative to the range of the second."""
+    if one.order != other.order:
+        return np.inf
+    pixels = np.array([[0.0] * one.channels, [255.0] * one.channels], np.float32)
+    found, expected = one.apply(pixels), other.apply(pixels)
+    return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
 def without_front(graph: Graph, entry: Entry, transform: PixelTransform) -> tuple[Graph, PixelTransform]:
