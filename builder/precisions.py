@@ -19,6 +19,7 @@ from builder.material import Material
 from builder.quantizing.mixed import Plan
 from builder.quantizing.noise import LayerNoise
 from builder.quantizing.quantize import quantize
+from builder.reporting.words import milliseconds
 from builder.settings.config import DYNAMIC, MIXED, OWN
 from builder.support.errors import ConversionError, TargetError
 from builder.support.progress import Stages
@@ -202,7 +203,8 @@ def _check_quicker_than_float(material: Material, precision: str) -> None:
         raise ConversionError(f"{material.times.name} has no latencies for it; set precision to use it")
     if own > floating:
         raise ConversionError(
-            f"slower than float on {material.times.name} ({own:.1f} ms against {floating:.1f}); set precision to use it"
+            f"slower than float on {material.times.name} ({milliseconds(own)} against {milliseconds(floating)}); "
+            "set precision to use it"
         )
 
 

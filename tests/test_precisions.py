@@ -225,7 +225,7 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
     result = build(replace(config, output=config.output.parent / "slow.tflite", min_agreement=0.97))
     found = result.report.to_json()["precisions"]
     assert [tried["precision"] for tried in found] == ["int8", "mixed", "int16", "dynamic"]
-    assert "slower than float on this machine (9.0 ms against 3.0)" in found[2]["skipped"]
+    assert "slower than float on this machine (9.00 ms against 3.00 ms)" in found[2]["skipped"]
     judged_as(monkeypatch, [1.0])
     named = build(replace(config, precision="int16", output=config.output.parent / "slow.tflite"))
     assert named.metadata.built["precision"] == "int16"

@@ -21,7 +21,7 @@ from builder.commands.cli import main as builder_commands  # noqa: E402
 from builder.judging.verify import HeadQuality, wilson_interval  # noqa: E402
 from builder.merging.inspection import inspect, print_tree  # noqa: E402
 from builder.reporting.verdicts import caption, marked_agreement, reason_of_failure  # noqa: E402
-from builder.reporting.words import decibels  # noqa: E402
+from builder.reporting.words import decibels, milliseconds  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from edge_runtime.cli import main as runtime_commands  # noqa: E402
@@ -68,6 +68,13 @@ def test_of_what_was_verified(noun: str) -> None:
 @pytest.mark.parametrize("ratio", [20.0, 0.0, -3.0, math.inf, -math.inf])
 def test_of_a_signal_without_noise(ratio: float) -> None:
     assert_of_something(decibels(ratio))
+
+
+@pytest.mark.parametrize(
+    ("duration", "said"), [(63.2, "63.20 ms"), (0.1, "0.10 ms"), (0.00312, "0.0031 ms"), (0.0, "0 ms")]
+)
+def test_a_latency_that_is_not_0_is_not_said_to_be_0(duration: float, said: str) -> None:
+    assert milliseconds(duration) == said
 
 
 FIRSTS = {"same": 1, "other": 2}  # the seed of the first layer

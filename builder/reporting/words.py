@@ -46,5 +46,7 @@ def decibels(ratio: float) -> str:
 
 
 def milliseconds(duration: float) -> str:
-    """A latency in words; a board's profile may have no time for an operator."""
-    return f"{duration:.2f} ms" if math.isfinite(duration) else "unknown time"
+    """A latency in words, with two digits that are not 0; a board's profile may have no time for an operator."""
+    if not math.isfinite(duration):
+        return "unknown time"
+    return f"{duration:.2f} ms" if duration >= 0.1 else f"{duration:.2g} ms"
