@@ -1,5 +1,8 @@
 """Accuracy of int8 on ImageNet pictures, by several methods: ``python -m benchmarks.imagenet --pictures DIR``.
 
+``--network``: EfficientNet-Lite0, Lite1 or Lite2 with the weights of their packages, or a Keras file, of which the base
+gets a linear layer that learns Lite0's answers if it does not have the 1000 classes itself.
+
 ``DIR`` holds ``NNNN_name.jpg``, NNNN the class of the usual order of the 1000. A hundred, drawn evenly, calibrate; the
 others judge, whatever calibrates. Pictures of the training set give accuracies that are too high: what counts is the
 difference from float. Writes a table (.md), figures (.json) and a plot (.png) beside losses that others publish.
@@ -11,7 +14,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +24,8 @@ import numpy as np
 from PIL import Image
 from scipy.special import softmax
 
-from benchmarks.networks import ROOT, Subject, make_subject
+from benchmarks.imagenet_networks import network
+from benchmarks.networks import ROOT, Subject
 from benchmarks.quantization import CONVERTER, DEFAULT, Way, by_tensorflow, quantized
 from builder.reporting.plots import BLUE, GREY, RED
 from builder.support.interval import wilson_interval
@@ -69,11 +73,16 @@ class Labelled:
     classes: np.ndarray
 
 
-def read_pictures(folder: Path, side: int) -> Labelled:
+def picture_paths(folder: Path) -> list[Path]:
     """Every picture of ``folder``, in the order of the classes. Ends the program where there are too few."""
     paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
     if len(paths) < 2 * CALIBRATION:
         sys.exit(f"{folder}: expected {2 * CALIBRATION} pictures NNNN_name.jpg or more, found {len(paths)}")
+    return paths
+
+
+def read_pictures(paths: Sequence[Path], side: int) -> Labelled:
+    """The middle of each picture, as EfficientNet's own evaluation takes it."""
     classes = [int(path.name[:4]) for path in paths]
     return Labelled(np.stack([_cropped(path, side) for path in paths]), np.array(classes))
 
@@ -106,8 +115,8 @@ def figures(truth: np.ndarray, found: np.ndarray, classes: np.ndarray) -> dict[s
     return {**rounded, **more, "drift": round(more["drift"], 5)}
 
 
-def measure(subject: Subject, pictures: Labelled) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The figures of each way, as they come."""
+def measure(subject: Subject, pictures: Labelled, *, brief: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The figures of each way, as they come. ``brief``: calibrated on the hundred pictures alone."""
     enter, chosen = subject.merged.source_input.device_input, np.zeros(len(pictures.classes), bool)
     chosen[np.linspace(0, len(chosen) - 1, CALIBRATION).round().astype(int)] = True
     others, classes = subject.calibration, pictures.classes[~chosen]
@@ -119,6 +128,8 @@ def measure(subject: Subject, pictures: Labelled) -> Iterator[tuple[str, dict[st
     yield CONVERTER, judge(by_tensorflow(subject)[head])
     for way in WAYS:
         yield way.name, judge(subject.logits(quantized(subject, way, subject.calibration)[1])[head])
+    if brief:
+        return
     sets = {f"{count} of them": subject.calibration[:: CALIBRATION // count] for count in COUNTS[:-1]}
     for named, images in {**sets, "the demo's pictures": others}.items():
         for way in FEWER:
@@ -162,12 +173,16 @@ def plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="NNNN_name.jpg")
+    parser.add_argument("--network", default="lite0", help="lite0, lite1, lite2, or a Keras file")
+    parser.add_argument("--brief", action="store_true", help="calibrate on the hundred pictures alone")
     parser.add_argument("--write", type=Path, default=ROOT / "build" / "imagenet", help="name of the files, no suffix")
     options = parser.parse_args()
-    pictures = read_pictures(options.pictures, 224)
+    paths = picture_paths(options.pictures)
+    subject = network(options.network, paths)
+    side = subject.pixels.shape[1]
     rows: dict[str, dict[str, Any]] = {}
     options.write.parent.mkdir(parents=True, exist_ok=True)
-    for name, found in measure(make_subject("lite0"), pictures):
+    for name, found in measure(subject, read_pictures(paths, side), brief=options.brief):
         rows[name] = found
         print(name, found, flush=True)
         options.write.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

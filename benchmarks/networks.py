@@ -68,7 +68,11 @@ def without_softmax(head: Part) -> Part:
 
 def make_subject(name: str) -> Subject:
     """One of ``SUBJECTS``. Raises ``ConfigError`` where it has to be trained first."""
-    classifiers, size, whole = SUBJECTS[name]()
+    return subject_of(*SUBJECTS[name]())
+
+
+def subject_of(classifiers: list[Classifier], size: int, whole: Any) -> Subject:
+    """A subject of classifiers that take pictures of ``size`` x ``size``. ``whole``: as a ``Subject`` has it."""
     merged = merge(tuple(classifiers), find_backbone(tuple(classifiers)))
     calibration, held_out = (pictures(size, held_out=held_out) for held_out in (False, True))
     enter = merged.source_input.device_input

