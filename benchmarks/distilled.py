@@ -30,6 +30,8 @@ LEAST_AREA, CROP = 0.35, 0.875
 TEMPERATURE = 2.0
 RATE, WARM_UP = 1e-3, 30
 GATE = 0.5  # what a squeeze-and-excitation without training gives; the projection behind it makes up for it
+SHARPNESS = 2.0  # swish(2 x) / 2 is nearer to ReLU: so much larger are the activations than Lite0's
+MOMENTUM = 0.9  # of moving statistics: there are few steps
 HELD_OUT = 5
 
 
@@ -38,11 +40,31 @@ def student() -> keras.Model:
     teacher = efficientnet_lite0(SIZE, include_top=True)
     model = keras.applications.EfficientNetB0(weights=None, input_shape=(SIZE, SIZE, 3))
     mean, variance = np.full(3, 127 / 255, np.float32), np.full(3, (128 / 255) ** 2, np.float32)
-    model.get_layer("normalization").set_weights([mean, variance, np.int64(0)])
+    pixels = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
+    pixels.set_weights([mean, variance, np.int64(0)])
+    pixels.finalize_state()
     for theirs, ours in _pairs():
-        factor = 1 / GATE if ours.endswith("project_conv") else 1
-        model.get_layer(ours).set_weights([factor * weight for weight in teacher.get_layer(theirs).get_weights()])
+        weights = teacher.get_layer(theirs).get_weights()
+        model.get_layer(ours).set_weights(_sharpened(ours, weights))
+    for layer in model.layers:
+        if layer.name.endswith("se_expand"):
+            layer.set_weights([0.1 * weight for weight in layer.get_weights()])
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # the teacher drops nothing
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     return model
+
+
+def _sharpened(name: str, weights: list[np.ndarray]) -> list[np.ndarray]:
+    """A normalization in front of a swish gives ``SHARPNESS`` times as much, and the layer behind it takes it back."""
+    if name.endswith("_bn") and not name.endswith("project_bn"):
+        gamma, beta, mean, variance = weights
+        return [SHARPNESS * gamma, SHARPNESS * beta, mean, variance]
+    if name in ("stem_conv", "top_conv") or name.endswith(("expand_conv", "project_bn")):
+        return weights  # what they read is linear
+    kernel, *bias = weights
+    return [kernel / SHARPNESS / (GATE if name.endswith("project_conv") else 1), *bias]
 
 
 def _pairs() -> Iterator[tuple[str, str]]:

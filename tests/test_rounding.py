@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from builder import BuildResult, build
+from builder.quantizing.bias import shift_behind
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
 from builder.quantizing.learn_layer import Observed
 from builder.quantizing.patches import sample_patches
@@ -307,3 +308,35 @@ def test_learnt_rounding_is_nearer_to_float_at_equal_size(tiny: BuildResult, tmp
     assert tiny.quality.features_snr_db > nearest.quality.features_snr_db
     assert tiny.report.linked.backbone_bytes == nearest.report.linked.backbone_bytes
     assert not nearest.report.chosen.noise
+
+
+def swish(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values / (1 + np.exp(-values)))
+
+
+@pytest.mark.parametrize("flat", [-8.0, -20.0])
+def test_errors_where_a_swish_is_flat_do_not_move_the_bias(flat: float) -> None:
+    truth = np.random.default_rng(4).uniform(-40, 4, (2, 800, 3))
+    found = truth + np.where(truth < flat, 3.0, 0.0)
+    assert np.all(np.mean(found - truth, axis=1) > 1)  # so much the mean would move it
+    assert np.abs(shift_behind(truth, found, swish)).max() < 0.02
+
+
+@pytest.mark.parametrize("error", [0.3, -0.7])
+def test_a_constant_error_in_front_of_a_swish_is_taken_back(error: float) -> None:
+    truth = np.random.default_rng(5).uniform(-12, 6, (2, 800, 3))
+    np.testing.assert_allclose(shift_behind(truth, truth + error, swish), -error, atol=0.03)
+
+
+def test_rows_that_do_not_count_do_not_move_the_weights() -> None:
+    """Half of the rows see another function on the device; with no relevance the fit is that of the others alone."""
+    rng = np.random.default_rng(6)
+    signal = rng.normal(size=(1, 800, 6)).astype(np.float32)
+    device, lost = signal.copy(), np.arange(800) % 2 == 0
+    device[:, lost] *= 0.5
+    weights, owners = rng.normal(size=(1, 6, 4)), np.arange(800) // 10
+    alike, told = (
+        Observed(signal, device, owners, relevance)._refit(weights) for relevance in (None, (~lost + 1e-6)[None])
+    )
+    np.testing.assert_allclose(told, weights, atol=1e-3)
+    assert np.abs(alike - weights).max() > 0.05

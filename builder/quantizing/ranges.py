@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from builder.quantizing.response import Response, responses
 from builder.support.threads import OfEachThread, beside
-from builder.tflite.flatbuffer import Part, operator_name, read_parts, tensor_name
+from builder.tflite.flatbuffer import Part, read_parts, tensor_name
 from builder.tflite.parts import Range
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
@@ -28,7 +29,6 @@ TAIL = 1e-4
 _KEPT = 1024  # values kept of a tensor in each sample, besides its least and greatest
 _CUTS = np.linspace(0.2, 1.0, 17)  # factors of either end that are tried
 _STEPS = 255
-Read = Callable[[np.ndarray], np.ndarray]
 
 
 def measure_ranges(
@@ -50,7 +50,7 @@ def measure_ranges(
     samples = ({source: sample[None]} for sample in inputs)
     watched = OfEachThread(lambda: _watched(model))
     features = _run(watched, parts[BACKBONE], samples, seen, advance, on_threads=True)[:HEAD_SAMPLES]
-    found.update(seen.ranges(estimate, _reads(parts[BACKBONE])))
+    found.update(seen.ranges(estimate, responses(parts[BACKBONE])))
     for i in parts[BACKBONE].outputs.values():  # heads that are added later may depend on rare values
         name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
@@ -109,7 +109,7 @@ class _Seen:
     def limits(self, name: str) -> Range:
         return self._limits[name]
 
-    def ranges(self, estimate: str, reads: Mapping[str, Read]) -> dict[str, Range]:
+    def ranges(self, estimate: str, reads: Mapping[str, Response]) -> dict[str, Range]:
         if not self.keep:
             return self._limits
         values = {name: np.concatenate(kept) for name, kept in self._values.items()}
@@ -128,7 +128,7 @@ def percentile_range(values: np.ndarray) -> Range:
     return float(low), float(high)
 
 
-def mse_range(values: np.ndarray, limits: Range, read: Read | None = None) -> Range:
+def mse_range(values: np.ndarray, limits: Range, read: Response | None = None) -> Range:
     """The range within ``limits`` whose 256 steps represent ``read(values)`` best, searched end by end, twice."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     read = read or _as_it_is
@@ -141,7 +141,7 @@ def mse_range(values: np.ndarray, limits: Range, read: Read | None = None) -> Ra
     return best
 
 
-def _error(values: np.ndarray, truth: np.ndarray, read: Read, limits: Range) -> float:
+def _error(values: np.ndarray, truth: np.ndarray, read: Response, limits: Range) -> float:
     step = max((limits[1] - limits[0]) / _STEPS, 1e-30)
     zero = np.rint(-limits[0] / step)
     there = (np.clip(np.rint(values / step) + zero, 0, _STEPS) - zero) * step
@@ -150,32 +150,6 @@ def _error(values: np.ndarray, truth: np.ndarray, read: Read, limits: Range) -> 
 
 def _as_it_is(values: np.ndarray) -> np.ndarray:
     return values
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))))
-
-
-def _swish(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values * _sigmoid(values))
-
-
-def _reads(part: Part) -> dict[str, Read]:
-    """Map the name of a tensor that only a sigmoid or a swish reads to that function."""
-    readers: dict[int, list[Any]] = {}
-    for op in part.operators:
-        for i in op.inputs:
-            readers.setdefault(i, []).append(op)
-    found: dict[str, Read] = {}
-    for index, ops in readers.items():
-        gates = [op for op in ops if operator_name(part, op) == "LOGISTIC"]
-        others = [op for op in ops if operator_name(part, op) != "LOGISTIC"]
-        product = gates and all(
-            operator_name(part, op) == "MUL" and set(op.inputs) == {index, gates[0].outputs[0]} for op in others
-        )
-        if len(gates) == 1 and product and index not in part.outputs.values():
-            found[tensor_name(part.tensors[index])] = _swish if others else _sigmoid
-    return found
 
 
 def _run(

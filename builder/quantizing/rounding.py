@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from builder.quantizing.learn_layer import ROWS, WHOLE, Learning, Observed, kernel_of, learn_layer
 from builder.quantizing.noise import LayerNoise, alone, snr_db
+from builder.quantizing.response import responses
 from builder.quantizing.sensitivity import AtTheHeads
 from builder.tflite.flatbuffer import NO_TENSOR, Part, is_quantity, operator_name
 from builder.tflite.parts import as_held, constant, dequantized, is_constant, names
@@ -122,6 +123,7 @@ class _Walk:
         self._device = Stepper(int8_part, {i: int8_inputs[name] for name, i in int8_part.inputs.items()}, threads=1)
         self._uses = Counter(i for op in int8_part.operators for i in op.inputs)
         self._float_ops = {op.outputs[0]: op for op in float_part.operators}
+        self._responses = responses(float_part)
 
     def learner(
         self, op: Any, learning: Learning | None, observed: dict[tuple[str, str], Observed]
@@ -140,10 +142,11 @@ class _Walk:
             return _nothing
         views = self._truth.until(in_float[op.inputs[0]]), self._device.until(op.inputs[0])
         source = self._sources.get(op.inputs[0]) if kind == "FULLY_CONNECTED" else None
+        response = self._responses.get(result_name(self._int8, op))
 
         def learn() -> None:
             known = observed.get((kind, source)) if source else None
-            known = learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning)
+            known = learn_layer(kind, op, kernel, self._int8, weights, views, known, learning=learning, response=response)
             if source and known is not None:
                 observed[kind, source] = known
 
