@@ -11,7 +11,8 @@ import keras
 from keras import layers
 
 from builder.quantizing.ranges import measure_ranges, mse_range, percentile_range
-from builder.tflite.flatbuffer import Part, operator_name, read_parts
+from builder.quantizing.response import responses
+from builder.tflite.flatbuffer import Part, operator_name, plain_tensor, read_parts
 from builder.tflite.parts import Range
 from tests.test_equalize import IMAGES, float_model_of
 from tests.tiny_models import seed_weights
@@ -74,6 +75,18 @@ def test_far_below_a_swish_values_need_not_be_told_apart() -> None:
     assert whole[swish] == pytest.approx(whole[linear], rel=1e-3)
     assert found[swish][0] > 0.5 * whole[swish][0]
     assert found[linear][0] < 0.6 * whole[linear][0]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_only_a_hard_swish_reads_is_known(*, beside: bool) -> None:
+    part = Part("backbone", 0, [plain_tensor(str(i), [1, 4], np.float32) for i in range(3)], [], {}, {}, [], [None])
+    part.operators.append(part.operator("HARD_SWISH", [0], [1], None))
+    if beside:
+        part.operators.append(part.operator("LOGISTIC", [0], [2], None))
+    found = responses(part)
+    assert set(found) == (set() if beside else {"0"})
+    for response in found.values():
+        np.testing.assert_allclose(response(np.array([-9.0, -3, -1.5, 0, 3, 9])), [0, 0, -0.375, 0, 3, 9])
 
 
 def convolved(part: Part) -> set[int]:

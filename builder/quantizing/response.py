@@ -1,4 +1,4 @@
-"""What a sigmoid or a swish makes of the outputs of the layer before it: where it is flat, their errors do not count.
+"""What a swish, a hard swish or a sigmoid makes of the outputs of a layer: errors where it is flat do not count.
 
 The same for the clamp of a ReLU6 changed nothing (docs/concepts/quantization.md).
 """
@@ -21,21 +21,25 @@ def slope(response: Response, values: np.ndarray, width: np.ndarray) -> np.ndarr
 
 
 def responses(part: Part) -> dict[str, Response]:
-    """Map the name of a tensor that only a sigmoid or a swish reads to that function."""
+    """Map the name of a tensor that only a sigmoid, a swish or a hard swish reads to that function."""
     readers: dict[int, list[Any]] = {}
     for op in part.operators:
         for i in op.inputs:
             readers.setdefault(i, []).append(op)
-    found: dict[str, Response] = {}
-    for index, ops in readers.items():
-        gates = [op for op in ops if operator_name(part, op) == "LOGISTIC"]
-        others = [op for op in ops if operator_name(part, op) != "LOGISTIC"]
-        product = gates and all(
-            operator_name(part, op) == "MUL" and set(op.inputs) == {index, gates[0].outputs[0]} for op in others
-        )
-        if len(gates) == 1 and product and index not in part.outputs.values():
-            found[tensor_name(part.tensors[index])] = _swish if others else _sigmoid
-    return found
+    found = {i: _of_readers(part, i, ops) for i, ops in readers.items() if i not in part.outputs.values()}
+    return {tensor_name(part.tensors[i]): response for i, response in found.items() if response is not None}
+
+
+def _of_readers(part: Part, tensor: int, ops: list[Any]) -> Response | None:
+    kinds = [operator_name(part, op) for op in ops]
+    if kinds == ["HARD_SWISH"]:
+        return _hard_swish
+    if kinds.count("LOGISTIC") != 1:
+        return None
+    gate = ops[kinds.index("LOGISTIC")].outputs[0]
+    others = [op for op, kind in zip(ops, kinds, strict=True) if kind != "LOGISTIC"]
+    product = all(operator_name(part, op) == "MUL" and set(op.inputs) == {tensor, gate} for op in others)
+    return (_swish if others else _sigmoid) if product else None
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
@@ -44,3 +48,7 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 def _swish(values: np.ndarray) -> np.ndarray:
     return np.asarray(values * _sigmoid(values))
+
+
+def _hard_swish(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values * np.clip(values + 3, 0, 6) / 6)
