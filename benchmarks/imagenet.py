@@ -125,7 +125,8 @@ def measure(subject: Subject, pictures: Labelled, *, brief: bool) -> Iterator[tu
     truth = subject.logits(read_parts(subject.float_model))[head]
     judge = partial(figures, truth, classes=classes)
     yield "float", judge(truth)
-    yield CONVERTER, judge(by_tensorflow(subject)[head])
+    if subject.whole is not None:
+        yield CONVERTER, judge(by_tensorflow(subject)[head])
     for way in WAYS:
         yield way.name, judge(subject.logits(quantized(subject, way, subject.calibration)[1])[head])
     if brief:

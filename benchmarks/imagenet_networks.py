@@ -32,12 +32,12 @@ def network(name: str, pictures: Sequence[Path]) -> Subject:
 
     A file of other classes gives its base; a linear layer on it learns Lite0's answers to ``pictures``.
     """
-    if name == "lite0" or name in LARGER:
-        size, model, pixels = *_lite(name), PIXELS
-    else:
-        size, model, pixels = SIZE, _of_file(Path(name), pictures), PixelTransform()
     labels = [f"class {i}" for i in range(CLASSES)]
-    return subject_of(as_classifiers({"classes": model}, labels, pixels), size, model)
+    if name == "lite0" or name in LARGER:
+        size, model = _lite(name)
+        return subject_of(as_classifiers({"classes": model}, labels, PIXELS), size, model)
+    classifiers = as_classifiers({"classes": _of_file(Path(name), pictures)}, labels, PixelTransform())
+    return subject_of(classifiers, SIZE, None)  # the float file takes pixels that are scaled already
 
 
 def _lite(name: str) -> tuple[int, keras.Model]:
