@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
+from builder.quantizing import rounding
+from builder.quantizing.quantize import quantize
 from builder.quantizing.ranges import measure_ranges, mse_range, percentile_range
 from builder.quantizing.response import responses
 from builder.tflite.flatbuffer import Part, operator_name, plain_tensor, read_parts
@@ -108,3 +112,23 @@ def test_the_seam_keeps_its_whole_range() -> None:
     found, whole = (measure_ranges(float_model, images, ["scores"], estimate=e) for e in ("percentile", "minmax"))
     assert found[seam] == whole[seam]
     assert any(found[name] != whole[name] for name in found)
+
+
+def test_only_in_front_of_a_swish_learnt_rounding_looks_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(12, 3, activation="swish")(image)
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(6, 1, activation="sigmoid")(x)))
+    seed_weights(model, 5)
+    float_model = float_model_of(model)
+    parts, seen = read_parts(quantize(float_model, measure_ranges(float_model, IMAGES, ["scores"]), "int8")), []
+    learn = rounding.learn_layer
+
+    def watched(*given: Any, **options: Any) -> Any:
+        response = options["response"]
+        seen.append(None if response is None else round(float(response(np.array(-1.0))), 3))
+        return learn(*given, **options)
+
+    monkeypatch.setattr(rounding, "learn_layer", watched)
+    rounding.round_parts(read_parts(float_model), {"backbone": parts["backbone"]}, IMAGES)
+    assert seen == [-0.269, None, 0.269]  # of a swish, none, of a sigmoid
