@@ -138,14 +138,16 @@ def learn_layer(
         shift = known.shift(wanted, integers, own_steps, given, response)
         rounded = integers[:, :, 0].T if depthwise else integers[0].T
         part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
-    if old is None:
-        return known
-    if old.dtype == np.float32:
-        part.set_constant(bias, (old + shift.reshape(-1)).astype(np.float32))
-    else:
-        new = np.rint(old + shift.reshape(-1) / units)
-        part.set_constant(bias, np.clip(new, -(2**31), 2**31 - 1).astype(old.dtype))
+    if old is not None:
+        part.set_constant(bias, _shifted(old, shift.reshape(-1), units))
     return known
+
+
+def _shifted(bias: np.ndarray, shift: np.ndarray, units: np.ndarray | float) -> np.ndarray:
+    """The stored ``bias``, float or integers of ``units``, with ``shift`` added."""
+    if bias.dtype == np.float32:
+        return np.asarray(bias + shift, np.float32)
+    return np.asarray(np.clip(np.rint(bias + shift / units), -(2**31), 2**31 - 1), bias.dtype)
 
 
 def _relevance(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
     That is: layers with unique names, calls with ``args`` and ``kwargs`` whose tensors come from existing layers, and no
     number that would make a layer huge.
     """
-
-    def fail(what: str) -> ModelFileError:
-        return ModelFileError(f"{path}: its configuration {what}; save the model again")
-
     kind, config = definition.get("class_name"), definition.get("config")
     if kind not in MODEL_CLASSES:
         raise ModelFileError(
@@ -57,40 +53,53 @@ def check_form(definition: Mapping[str, Any], path: Path) -> None:
         )
     layers = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(layers, list) or not layers:
-        raise fail("has no layers")
+        raise _malformed(path, "has no layers")
     if len(layers) > MAX_LAYERS:
         raise ModelFileError(f"{path}: expected at most {MAX_LAYERS:,} layers in a model, found {len(layers):,}")
     names: set[str] = set()
     for layer in layers:
-        if not _is_named(layer):
-            raise fail("has a layer without a class or a name")
-        name = layer["config"]["name"]
-        if name in names:
-            raise fail(f"has two layers {name!r:.80}")
-        names.add(name)
-        if layer.get("name", name) != name:
-            raise fail(f"calls layer {name!r:.80} by two names")
-        for key in ("batch_shape", "batch_input_shape", "shape"):
-            if not _is_shape(layer["config"].get(key)):
-                raise fail(f"gives layer {name!r:.80} a {key} that is not a list of sizes")
-        if layer["class_name"] in MODEL_CLASSES:
-            check_form(layer, path)
-        elif (number := _huge(layer["config"])) is not None:
-            raise ModelFileError(
-                f"{path}: layer {name!r:.80} has a setting {number!r:.40}; expected numbers up to {MAX_NUMBER:,}"
-            )
-    if kind == "Sequential":
-        return
+        names.add(_checked_layer(layer, names, path))
+    if kind != "Sequential":
+        _check_calls(config, layers, names, path)
+
+
+def _malformed(path: Path, what: str) -> ModelFileError:
+    return ModelFileError(f"{path}: its configuration {what}; save the model again")
+
+
+def _checked_layer(layer: Any, names: set[str], path: Path) -> str:
+    """The name of a layer with a sound configuration, which must not be among ``names``."""
+    if not _is_named(layer):
+        raise _malformed(path, "has a layer without a class or a name")
+    name: str = layer["config"]["name"]
+    if name in names:
+        raise _malformed(path, f"has two layers {name!r:.80}")
+    if layer.get("name", name) != name:
+        raise _malformed(path, f"calls layer {name!r:.80} by two names")
+    for key in ("batch_shape", "batch_input_shape", "shape"):
+        if not _is_shape(layer["config"].get(key)):
+            raise _malformed(path, f"gives layer {name!r:.80} a {key} that is not a list of sizes")
+    if layer["class_name"] in MODEL_CLASSES:
+        check_form(layer, path)
+    elif (number := _huge(layer["config"])) is not None:
+        raise ModelFileError(
+            f"{path}: layer {name!r:.80} has a setting {number!r:.40}; expected numbers up to {MAX_NUMBER:,}"
+        )
+    return name
+
+
+def _check_calls(config: Mapping[str, Any], layers: Iterable[Any], names: set[str], path: Path) -> None:
+    """Check how the layers of a Functional model are called, and what its inputs and outputs are."""
     for layer in layers:
         name, calls = layer["config"]["name"], layer.get("inbound_nodes")
         if not isinstance(calls, list) or not all(map(_is_call, calls)):
-            raise fail(f"does not say how layer {name!r:.80} is called")
+            raise _malformed(path, f"does not say how layer {name!r:.80} is called")
         if not _known([call["args"] for call in calls] + [call["kwargs"] for call in calls], names):
-            raise fail(f"calls layer {name!r:.80} on the output of a layer that does not exist")
+            raise _malformed(path, f"calls layer {name!r:.80} on the output of a layer that does not exist")
     for key in ("input_layers", "output_layers"):
         ends = list(_ends(config.get(key)))
         if not ends or not all(_is_history(end, names) for end in ends):
-            raise fail(f"does not say its {key.replace('_', ' ')}")
+            raise _malformed(path, f"does not say its {key.replace('_', ' ')}")
 
 
 def _is_named(layer: Any) -> bool:

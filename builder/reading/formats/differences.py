@@ -1,4 +1,4 @@
-"""The table of differences between configurations of Keras 1 and 2 and those of Keras 3. ``keras2`` applies it.
+"""The table of differences between configurations of Keras 1 and 2 and those of Keras 3. ``keras2_layer`` applies it.
 
 Sources: configurations written by tf_keras 2.21, and Keras 2.0's ``legacy`` interfaces for the words of Keras 1.
 """

@@ -1,33 +1,37 @@
-"""Translate a configuration of Keras 1, Keras 2 or tf_keras to Keras 3's form; the old framework is not needed."""
+"""Translate the configuration of a model of Keras 1, Keras 2 or tf_keras to Keras 3's form, without the old framework.
+
+Layers and calls are put together here; ``keras2_layer`` translates each layer.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from builder.reading.formats import differences
 from builder.reading.formats.calls import (
-    Arguments,
     clean_name,
     counts_from_one,
     layer_name,
     read_call,
     read_ends,
     tensor_of,
-    tensors_in,
 )
-from builder.reading.formats.operations import UnknownOperationError, translate
+from builder.reading.formats.keras2_layer import (
+    OldFile,
+    translated_hard_sigmoid,
+    translated_layer,
+    translated_operation,
+)
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.reading.formats.training import training_layers
 from builder.support.errors import ModelFileError
 
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
-_HALF = ("float16", "bfloat16", "float64")
+_NESTED = ("layer", "backward_layer", "cell", "activation")  # settings that may hold a layer
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,14 @@ class Modernized:
     training: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Reader:
-    path: Path
-    allow_code: bool
-    notes: dict[str, None] = field(default_factory=dict)  # an ordered set
-
-    def fail(self, name: str, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.path}: layer {name!r:.80}: {what}; save the model again with a current Keras")
-
-
 def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = False) -> Modernized:
     """``definition``, written by Keras 1, 2 or tf_keras, in Keras 3's form; parts in that form stay the same.
 
     Raises ``ModelFileError`` for what has no counterpart.
     """
-    reader = _Reader(path, allow_code)
+    old = OldFile(path, allow_code)
     try:
-        modern = _model(_plain(definition), reader)
+        modern = _model(_plain(definition), old)
     except ModelFileError:
         raise
     except LOADING_ERRORS as error:
@@ -67,7 +61,7 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
             f"{path}: its configuration is not that of a Keras model ({type(error).__name__}: {reason_of(error)}); "
             "save the model again"
         ) from error
-    return Modernized(modern, tuple(reader.notes), tuple(training_layers(modern)))
+    return Modernized(modern, tuple(old.notes), tuple(training_layers(modern)))
 
 
 def is_old(definition: Mapping[str, Any], version: str) -> bool:
@@ -93,40 +87,40 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _model(definition: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _model(definition: Mapping[str, Any], old: OldFile) -> dict[str, Any]:
     kind = differences.MODELS.get(definition["class_name"])
     config = definition["config"]
     if kind is None:
         raise ModelFileError(
-            f"{reader.path}: the model is of class {definition['class_name']!r:.80}; expected Sequential or Functional: "
+            f"{old.path}: the model is of class {definition['class_name']!r:.80}; expected Sequential or Functional: "
             "rebuild it as keras.Model(inputs, outputs) and save it again"
         )
     if isinstance(config, list):  # Sequential until Keras 2.2.2
         config = {"name": definition.get("name", "sequential"), "layers": config}
-    modern = _sequential(config, reader) if kind == "Sequential" else _functional(config, reader)
+    modern = _sequential(config, old) if kind == "Sequential" else _functional(config, old)
     modern["name"] = clean_name(str(config.get("name") or kind.lower()))
     modern["trainable"] = bool(config.get("trainable", True))
     module = "keras.src.models.sequential" if kind == "Sequential" else "keras.src.models.functional"
     return {"module": module, "class_name": kind, "config": modern, "registered_name": kind}
 
 
-def _sequential(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _sequential(config: Mapping[str, Any], old: OldFile) -> dict[str, Any]:
     layers: list[dict[str, Any]] = []
     for layer in config["layers"]:
         if not layers:
-            layers += _input_before(layer, config, reader)
-        layers += _chain(layer, reader)
+            layers += _input_before(layer, config, old)
+        layers += _chain(layer, old)
     return {"layers": layers}
 
 
-def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
+def _input_before(first: Mapping[str, Any], config: Mapping[str, Any], old: OldFile) -> list[dict[str, Any]]:
     """The InputLayer that a Sequential model lacks, from the input shape of its first layer or of itself."""
     if first["class_name"] == "InputLayer":
         return []
     shape = _input_shape(first) or config.get("build_input_shape")
     if not shape:
         return []
-    return [_defined("InputLayer", {"batch_shape": shape, "name": f"{clean_name(layer_name(first))}_input"}, reader)]
+    return [translated_layer("InputLayer", {"batch_shape": shape, "name": f"{clean_name(layer_name(first))}_input"}, old)]
 
 
 def _input_shape(layer: Mapping[str, Any]) -> Any:
@@ -141,14 +135,14 @@ def _input_shape(layer: Mapping[str, Any]) -> Any:
     return config.get("batch_input_shape", config.get("batch_shape"))
 
 
-def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
+def _functional(config: Mapping[str, Any], old: OldFile) -> dict[str, Any]:
     kinds = {layer_name(layer): differences.MODELS.get(layer["class_name"], "") for layer in config["layers"]}
     start = {name: int(bool(kind) and counts_from_one(name, config)) for name, kind in kinds.items()}
     ends: dict[str, str] = {}  # the layer that has taken over the output of another
     layers: list[dict[str, Any]] = []
     pending = []
     for layer in config["layers"]:
-        chain = [] if layer["class_name"] in (*_OPERATIONS, "TensorFlowOpLayer") else _chain(layer, reader)
+        chain = [] if layer["class_name"] in (*_OPERATIONS, "TensorFlowOpLayer") else _chain(layer, old)
         if chain:
             ends[layer_name(layer)] = chain[-1]["name"]
         pending.append((layer, chain))
@@ -156,7 +150,7 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     def tensor(history: Any) -> dict[str, Any]:
         name, call, output = history[:3]
         if name not in kinds:
-            raise ModelFileError(f"{reader.path}: its configuration names a layer {name!r:.80} that does not exist")
+            raise ModelFileError(f"{old.path}: its configuration names a layer {name!r:.80} that does not exist")
         return tensor_of(ends.get(name, clean_name(name)), int(call) - start[name], int(output))
 
     def end(history: Any) -> list[Any]:
@@ -166,7 +160,7 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     for layer, chain in pending:
         calls = [read_call(node, tensor) for node in layer.get("inbound_nodes", ())]
         if not chain:
-            layers.append(_operation(layer, calls, reader))
+            layers.append(translated_operation(layer, calls, old))
             continue
         chain[0]["inbound_nodes"] = [{"args": list(args), "kwargs": kwargs} for args, kwargs in calls]
         for before, item in itertools.pairwise(chain):
@@ -176,142 +170,32 @@ def _functional(config: Mapping[str, Any], reader: _Reader) -> dict[str, Any]:
     return {"layers": layers, **ends_of}
 
 
-def _operation(layer: Mapping[str, Any], calls: list[Arguments], reader: _Reader) -> dict[str, Any]:
-    """A TensorFlow function that was stored as a layer."""
-    name = layer_name(layer)
-    if len(calls) != 1:
-        raise reader.fail(name, f"an operation that is called {len(calls)} times; expected once")
-    try:
-        if layer["class_name"] == "TensorFlowOpLayer":
-            raise UnknownOperationError("an operation as TensorFlow 2.0 to 2.3 wrote them is not supported")
-        call = translate(layer["config"]["function"], *calls[0])
-    except UnknownOperationError as error:
-        raise reader.fail(name, str(error)) from error
-    except KeyError as error:
-        raise reader.fail(name, f"argument {error} is missing") from error
-    if next(tensors_in(call.args), None) is None:
-        raise reader.fail(name, f"no tensor among its arguments {call.args!r:.60}")
-    name = clean_name(name)
-    return {
-        "module": call.module,
-        "class_name": call.class_name,
-        "config": {"name": name, **call.config},
-        "registered_name": None if call.module == "keras.layers" else call.class_name,
-        "name": name,
-        "inbound_nodes": [{"args": call.args, "kwargs": call.kwargs}],
-    }
-
-
-def _chain(layer: Mapping[str, Any], reader: _Reader) -> list[dict[str, Any]]:
+def _chain(layer: Mapping[str, Any], old: OldFile) -> list[dict[str, Any]]:
     """One layer, or the layers that together compute the same."""
     if layer["class_name"] in differences.MODELS:
-        model = _model(layer, reader)
+        model = _model(layer, old)
         name = clean_name(layer.get("name") or model["config"]["name"])
         return [{**model, "config": {**model["config"], "name": name}, "name": name}]
     kind = str(layer["class_name"]).rpartition(">")[2]
-    config = {**layer["config"], "name": clean_name(layer_name(layer))}
+    config = {key: _nested(key, value, old) for key, value in layer["config"].items()}
+    config["name"] = clean_name(layer_name(layer))
     if kind == "Merge":
         kind = differences.MERGE_MODES.get(str(config.get("mode")), "Merge")
         config = {k: v for k, v in config.items() if k in ("name", "concat_axis")}
     if config.get("activation") == "hard_sigmoid" and kind not in ("ConvLSTM2D", "LSTM", "GRU"):
-        return _hard_sigmoid(kind, config, reader)
-    return [_defined(kind, config, reader)]
+        return translated_hard_sigmoid(kind, config, old)
+    return [translated_layer(kind, config, old)]
 
 
-def _hard_sigmoid(kind: str, config: dict[str, Any], reader: _Reader) -> list[dict[str, Any]]:
-    """In Keras 2 it is clip(0.2 x + 0.5, 0, 1); Keras 3 has another function of this name, relu6(x + 3) / 6."""
-    name = config["name"]
-    before = [] if kind == "Activation" else [_defined(kind, {**config, "activation": "linear"}, reader)]
-    return [
-        *before,
-        _defined("Rescaling", {"name": f"{name}_scaled", "scale": 0.2, "offset": 0.5}, reader),
-        _defined("ReLU", {"name": f"{name}_clipped" if before else name, "max_value": 1.0}, reader),
-    ]
-
-
-def _defined(old_kind: str, config: dict[str, Any], reader: _Reader) -> dict[str, Any]:
-    """One layer as Keras 3 serializes it."""
-    name = config["name"]
-    kind = differences.CLASSES.get(old_kind, old_kind)
-    config = _kernel_size(config, kind)
-    renamed = differences.RENAMED[""] | differences.RENAMED.get(old_kind, {}) | differences.RENAMED.get(kind, {})
-    config = {renamed.get(key, key): value for key, value in config.items()}
-    if kind == "InputLayer":
-        shape = config.get("batch_shape", config.get("batch_input_shape"))
-        config = {"batch_shape": shape, "dtype": config.get("dtype") or "float32", "name": name}
-    else:
-        config = _without_dropped(config, kind, reader)
-    for key, value in differences.DEFAULTS.get(kind, {}).items():
-        config.setdefault(key, value)
-    config = {key: _value(key, value, reader) for key, value in config.items()}
-    if kind == "BatchNormalization" and isinstance(config.get("axis"), list) and len(config["axis"]) == 1:
-        config["axis"] = config["axis"][0]
-    if "dtype" in config:
-        config["dtype"] = _dtype(config["dtype"], reader)
-    module = differences.MODULES.get(kind, "keras.layers")
-    if module == "keras.layers" and not hasattr(keras.layers, kind) and not reader.allow_code:
-        raise reader.fail(
-            name, f"class {kind!r:.60} is not one of Keras's own, or Keras {keras.__version__} no longer has it"
-        )
-    return {"module": module, "class_name": kind, "config": config, "registered_name": None, "name": name}
-
-
-def _kernel_size(config: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Join the separate settings of Keras 1 for each side."""
-    sides = [key for key in ("kernel_dim1", "kernel_dim2", "kernel_dim3", "nb_row", "nb_col") if key in config]
-    if not sides:
-        return config
-    kept = {key: value for key, value in config.items() if key not in sides}
-    return {**kept, "kernel_size": [config[key] for key in sides]}
-
-
-def _without_dropped(config: dict[str, Any], kind: str, reader: _Reader) -> dict[str, Any]:
-    table = differences.DROPPED[""] | differences.DROPPED.get(kind, {})
-    if kind == "Embedding":
-        table = {key: value for key, value in table.items() if key != "input_dim"}
-    if kind == "GroupNormalization":
-        table = {key: value for key, value in table.items() if key != "groups"}
-    kept = {}
-    for key, value in config.items():
-        if key.endswith(differences.DROPPED_SUFFIXES) or key.startswith(("W_", "b_", "activity_regularizer")):
-            continue
-        allowed = table.get(key)
-        if key not in table:
-            kept[key] = value
-        elif allowed is not differences.ANY and value not in (allowed or ()):
-            raise reader.fail(config["name"], f"{key} is {value!r:.40}, which Keras 3 does not have")
-    return kept
-
-
-def _value(key: str, value: Any, reader: _Reader) -> Any:
-    """A setting's value, with nested layers modernized and functions as names."""
-    if key in differences.VALUES and isinstance(value, str):
-        return differences.VALUES[key].get(value, value)
-    if key == "recurrent_activation" and value == "hard_sigmoid":
-        raise ModelFileError(
-            f"{reader.path}: a recurrent layer with the hard_sigmoid of Keras 2, which Keras 3 does not have; "
-            "train it with recurrent_activation='sigmoid'"
-        )
-    if isinstance(value, Mapping) and value.get("class_name") == "function":
-        return value["config"]
-    if isinstance(value, Mapping) and key in ("layer", "backward_layer", "cell", "activation") and "config" in value:
-        if value["class_name"] in differences.MODELS:
-            return _model(value, reader)
-        chain = _chain(value, reader)
-        if len(chain) > 1:
-            raise reader.fail(layer_name(value), "hard_sigmoid of Keras 2 within another layer")
-        return {k: v for k, v in chain[0].items() if k != "name"}
-    return value
-
-
-def _dtype(value: Any, reader: _Reader) -> str:
-    """Half precision is for training: features are computed in float32, as the built file needs."""
-    name = value
-    if isinstance(value, Mapping):
-        name = value["config"].get("name") if isinstance(value.get("config"), Mapping) else value.get("config")
-    if not isinstance(name, str):
-        return "float32"
-    if name.startswith("mixed_") or name in _HALF:
-        reader.notes[f"{name} is read as float32"] = None
-        return "float32"
-    return name
+def _nested(key: str, value: Any, old: OldFile) -> Any:
+    """A setting's value; a layer or a model in it is translated too."""
+    if key not in _NESTED or not isinstance(value, Mapping) or value.get("class_name") == "function":
+        return value
+    if "config" not in value:
+        return value
+    if value["class_name"] in differences.MODELS:
+        return _model(value, old)
+    chain = _chain(value, old)
+    if len(chain) > 1:
+        raise old.fail(layer_name(value), "hard_sigmoid of Keras 2 within another layer")
+    return {k: v for k, v in chain[0].items() if k != "name"}
