@@ -28,7 +28,7 @@ class Constant:
 
     @property
     def is_quantity(self) -> bool:
-        return self.values.dtype == np.float32
+        return bool(self.values.dtype == np.float32)
 
 
 def read_constant(part: Part, tensor: int) -> Constant | None:
