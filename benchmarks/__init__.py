@@ -1,1 +1,1 @@
-"""Benchmarks of polyhead files and of what people do today: ``python -m benchmarks.bench``."""
+"""Benchmarks of polyhead and of its alternatives: ``python -m benchmarks.bench``."""

@@ -1,8 +1,8 @@
-"""The cost of adding a head to a finished file: ``python -m benchmarks.add_head``.
+"""Measure the cost of adding a head to a finished file: ``python -m benchmarks.add_head``.
 
-A file of 200 EfficientNetB0 heads is built; then, in processes of their own and in turns, TensorFlow is imported and one
-more model is loaded with Keras, as anyone has to, and that model is added to the file (40 pictures, 8 of them held out).
-Also: removing, renaming, a head pack, and what an answer from a pack costs beside one from the file. Writes
+A file of 200 EfficientNetB0 heads is built. Two processes then take turns: one imports TensorFlow and loads one more
+model with Keras, which nobody can avoid; the other adds that model to the file (40 pictures, 8 of them held out).
+Removing and renaming a head, making a head pack, and an answer from a pack and from the file are measured too. Writes
 ``add_head.json`` and ``add_head.md``.
 """
 
@@ -29,7 +29,7 @@ ANSWERS = 200
 
 
 def load(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """What cannot be avoided: TensorFlow imported and model number ``count`` loaded."""
+    """Import TensorFlow and load model number ``count``, which cannot be avoided."""
     start = time.perf_counter()
     import keras
 
@@ -39,7 +39,7 @@ def load(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 
 def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """Model number ``count`` added to the file of so many heads."""
+    """Add model number ``count`` to the file of ``count`` heads."""
     start = time.perf_counter()
     from builder.growing import grow
 
@@ -53,7 +53,7 @@ def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 
 def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """Seconds, without TensorFlow, of renaming a head and of removing one."""
+    """Rename a head and remove one, without TensorFlow; seconds of each."""
     start = time.perf_counter()
     from builder.growing.change import InPlace, remove_head, rename_head
 
@@ -66,7 +66,7 @@ def change(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 
 def pack(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """Bytes of the pack of model number ``count``; median microseconds of an answer from it, and from the file."""
+    """Bytes of the pack of model number ``count``; median microseconds of an answer from it and from the file."""
     from builder.growing import grow
     from edge_runtime import MultiHeadClassifier
 
@@ -98,7 +98,7 @@ def _config(kind: str, count: int, folder: Path, output: str) -> Any:
 
 
 def measure(kind: str, heads: int, output: Path, stages: Stages) -> dict[str, Any]:
-    """Everything measured, as it is written to ``add_head.json``."""
+    """All measurements, as written to ``add_head.json``."""
     folder = output / f"add_head_{kind}"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "pictures" / "any").mkdir(parents=True)
@@ -135,10 +135,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "| --- | ---: |",
-        f"| TensorFlow imported, the model loaded with Keras | {median('load', 'import', 'load'):.2f} s |",
-        f"| head added, all of it | {median('add', 'seconds'):.2f} s ({spread[0]:.2f} to {spread[-1]:.2f}) |",
-        f"| beyond import and loading | {beyond:.2f} s |",
-        f"| of that: {', '.join(f'{stage} {value:.2f}' for stage, value in parts.items())} | |",
+        f"| import TensorFlow, load the model with Keras | {median('load', 'import', 'load'):.2f} s |",
+        f"| add the head, in all | {median('add', 'seconds'):.2f} s ({spread[0]:.2f} to {spread[-1]:.2f}) |",
+        f"| of that beyond import and loading | {beyond:.2f} s |",
+        f"| by stage: {', '.join(f'{stage} {value:.2f}' for stage, value in parts.items())} | |",
         f"| peak memory | {max(row['peak_gb'] for row in rounds['add']):.2f} GB |",
         f"| the file grows by | {rounds['add'][0]['grown_by']:,} bytes |",
         f"| rename, without TensorFlow | {median('change', 'rename'):.2f} s |",
@@ -163,7 +163,7 @@ CHILDREN: dict[str, Callable[[str, int, Path], Any]] = {
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("build/bench"))
 @click.option("--quick", is_flag=True, help="A few small files: for a first look.")
 def main(output: Path, quick: bool) -> None:
-    """What one more head costs a finished file."""
+    """Measure the cost of one more head in a finished file."""
     with terminal() as stream:
         results = measure(*(("small", 5) if quick else ("efficientnetb0", 200)), output, Stages(stream))
     text = markdown(results)

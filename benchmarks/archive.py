@@ -1,15 +1,15 @@
-"""``builder score`` and ``evaluate`` on many samples: rows after a kill, memory, and speed beside a bare loop.
+"""Measure ``builder score`` and ``evaluate`` on many samples: rows after a kill, memory, and speed beside a bare loop.
 
     .venv-cluster/bin/python -m benchmarks.archive million --file build/device-files/text.tflite
     .venv-cluster/bin/python -m benchmarks.archive memory --file build/device-files/joint.tflite
     .venv-cluster/bin/python -m benchmarks.archive speed --file build/demo.tflite --data calibration_data
     .venv-cluster/bin/python -m benchmarks.archive cost --file build/demo.tflite --data calibration_data
 
-``million``: texts through a tiny file. Everything is killed at moments that a seed draws, and the run goes on with
-``--resume`` until it ends; then the rows are counted. ``memory``: resident bytes of the driver and of the workers, over
-10,000 and over 100,000 small pictures, the median of the last tenth of the run. ``speed``: a bare loop over
-``MultiHeadClassifier``, one worker, and two, in turns; the time that Ray needs to start is left out. Other work on the
-machine is in the figures: ``load`` says how much.
+``million`` scores texts with a tiny file. All processes are killed at random moments (seeded), and ``--resume`` continues
+the run until it ends; then the rows are counted. ``memory`` records the resident memory of the driver and of the workers
+on 10,000 and on 100,000 small pictures: the median of the last tenth of the run. ``speed`` compares a bare loop over
+``MultiHeadClassifier``, one worker, and two workers, in turns, without the time that Ray needs to start. ``cost``
+compares the processor time of a bare loop and of a worker. Other work on the machine is in the figures: see ``load``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("what", choices=("million", "memory", "speed", "cost"))
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("calibration_data"))
-    parser.add_argument("--folder", type=Path, default=Path("build/bench/archive"), help="For what is made on the way.")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/archive"), help="For intermediate files.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,7 +130,7 @@ def memory(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def small_pictures(folder: Path, file: Path, count: int) -> None:
-    """Noise of 24 x 24, a thousand to a folder ``<head>/<label>/N``."""
+    """Write pictures of noise, 24 x 24, a thousand in each folder ``<head>/<label>/N``."""
     if folder.exists():
         return
     rng = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def small_pictures(folder: Path, file: Path, count: int) -> None:
 
 
 def watched(command: list[str]) -> dict[str, float]:
-    """Resident MB of the process and of the largest of its workers: the median of the last tenth of their work."""
+    """Resident MB of the process and of its largest worker: the median over the last tenth of their work."""
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     driver, rows = psutil.Process(running.pid), list[tuple[float, float]]()
     start = time.perf_counter()
@@ -157,7 +157,7 @@ def watched(command: list[str]) -> dict[str, float]:
         time.sleep(0.25)
     if running.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {running.returncode}")
-    working = [row for row in rows if row[1]]  # workers have ended before the page is made
+    working = [row for row in rows if row[1]]  # workers end before the page is made
     late = working[-max(len(working) // 10, 8) :]
     named = zip(("driver", "worker"), zip(*late, strict=True), strict=True)
     return {**{name: round(statistics.median(v), 1) for name, v in named}, "seconds": round(time.perf_counter() - start)}
@@ -169,7 +169,7 @@ def _is_worker(process: Any) -> bool:
 
 
 def speed(asked: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second: whatever the load, each round of one way lies between rounds of the others."""
+    """Pictures a second. The programs take turns, so that the load affects all of them."""
     paths = pictures_in(str(asked.data))
     ways: dict[str, Callable[[], float]] = {
         "bare loop": lambda: bare(asked.file, paths),
@@ -224,7 +224,7 @@ def bare(file: Path, paths: list[str]) -> float:
 
 
 def scored(asked: argparse.Namespace, count: int, jobs: int) -> float:
-    """From the first block that is there to the last one."""
+    """Pictures a second from the first finished block to the last one."""
     from builder.scoring.rows import wanted_of
     from builder.scoring.run import score
 

@@ -1,8 +1,8 @@
-"""Compare one polyhead file with what people do today, in one run on one machine: ``python -m benchmarks.bench``.
+"""Compare one polyhead file with the alternatives, in one run on one machine: ``python -m benchmarks.bench``.
 
-Compared for 1, 3, 20 and 200 heads on one real backbone: one polyhead file; as many int8 files made by the TensorFlow
-converter, an interpreter each; one file by that converter with an end-to-end signature for each head. Every file is made
-and measured in processes of its own. Writes ``bench.json``, ``bench.md`` and ``bench.png``.
+There are three variants, for 1, 3, 20 and 200 heads on one real backbone: one polyhead file; an int8 file of TensorFlow's
+converter for each head, with an interpreter each; one file of that converter with an end-to-end signature for each head.
+Every file is made and measured in processes of its own. Writes ``bench.json``, ``bench.md`` and ``bench.png``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from benchmarks.present import markdown, plot
-from benchmarks.summary import marks, separate_seconds, summarise_first, summarise_steady
+from benchmarks.summary import separate_seconds, summarise_first, summarise_steady, targets
 from benchmarks.variants import PICTURES, SIDES, paths
 from builder.samples.calibration import read_samples
 from builder.samples.files import draw_evenly, find_pictures
@@ -40,7 +40,7 @@ _WHICH = ("one", "all")
 
 @dataclass(frozen=True)
 class Settings:
-    """``limit``: seconds after which a build of signatures is given up. ``gigabytes``: address space of any build.
+    """``limit``: seconds after which a build of signatures is stopped. ``gigabytes``: address space of any build.
     ``openings``: new processes for each file and answer.
     """
 
@@ -55,7 +55,7 @@ class Settings:
 
 
 def bench(settings: Settings, output: Path, stages: Stages) -> dict[str, Any]:
-    """Everything measured, as it is written to ``bench.json``."""
+    """All measurements, as written to ``bench.json``."""
     folder = output / _FILES
     folder.mkdir(parents=True, exist_ok=True)
     with stages("pictures"):
@@ -74,18 +74,18 @@ def bench(settings: Settings, output: Path, stages: Stages) -> dict[str, Any]:
     with stages("open", settings.openings * len(there) * len(_WHICH)) as advance:
         measure_first(there, bare, settings, folder, advance)
     results = {"machine": machine(), "settings": asdict(settings), "bare": bare, "rows": rows}
-    return {**results, "marks": [asdict(mark) for mark in marks(results)]}
+    return {**results, "targets": [asdict(target) for target in targets(results)]}
 
 
 def prepared_pictures(settings: Settings) -> np.ndarray:
-    """uint8 (pictures, height, width, 3), through the device's own preprocessing."""
+    """The pictures after the device's preprocessing, uint8 (pictures, height, width, 3)."""
     side, folder = SIDES[settings.backbone], ROOT / "calibration_data"
     chosen = draw_evenly(find_pictures(folder, ()), settings.pictures)
     return read_samples(chosen, ImageInput(side, side), folder).tensors
 
 
 def build_all(settings: Settings, folder: Path, advance: Callable[[], None]) -> dict[tuple[str, int], dict[str, Any]]:
-    """What each build took, by variant and number of heads; ``unfinished`` says why where there is no file."""
+    """The time of each build, by variant and number of heads; where there is no file, ``unfinished`` says why."""
 
     def make(variant: str, heads: int) -> dict[str, Any]:
         subject = settings.backbone, settings.gigabytes
@@ -106,13 +106,13 @@ def build_all(settings: Settings, folder: Path, advance: Callable[[], None]) -> 
 def measure_steady(
     rows: list[dict[str, Any]], settings: Settings, folder: Path, advance: Callable[[], None]
 ) -> dict[str, Any]:
-    """Adds ``steady`` to each row; returns the bare backbone's, by number of heads and threads."""
+    """Add ``steady`` to each row. Returns the bare backbone's times, by number of heads and threads."""
     bare: dict[str, Any] = {}
     for heads in settings.heads:
         here = [row for row in rows if row["heads"] == heads]
         for threads in settings.threads:
             variants = ",".join(row["variant"] for row in here)
-            # The marks are for one thread; more of them are told beside it and need less certainty.
+            # The targets are for one thread. Figures of more threads are reported beside it and may be less precise.
             rounds = settings.rounds if threads == 1 else max(2, settings.rounds // 5)
             child = ("steady", variants, heads, folder, rounds, threads, _SEED)
             found = summarise_steady(run_child("benchmarks.measure", *child))
@@ -127,7 +127,7 @@ def measure_steady(
 def measure_first(
     rows: list[dict[str, Any]], bare: dict[str, Any], settings: Settings, folder: Path, advance: Callable[[], None]
 ) -> None:
-    """Adds ``first`` to each row. The files take turns, every time in a new process."""
+    """Add ``first`` to each row. The files take turns, each time in a new process."""
     runs: dict[tuple[int, str], list[Any]] = {(i, which): [] for i in range(len(rows)) for which in _WHICH}
     for _ in range(settings.openings):
         for (i, which), found in runs.items():
@@ -140,7 +140,7 @@ def measure_first(
 
 
 def run_child(module: str, *arguments: object, limit: float | None = None) -> dict[str, Any]:
-    """The JSON on the last line of a new process; with ``limit`` in seconds a failure is an answer too."""
+    """The JSON on the last line of a new process. With a ``limit`` in seconds, a failure is a result too."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     try:
@@ -157,7 +157,7 @@ def run_child(module: str, *arguments: object, limit: float | None = None) -> di
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
+    """The machine and the versions that the figures are of."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     packages = {name: version(name) for name in _PACKAGES}
@@ -165,7 +165,7 @@ def machine() -> dict[str, Any]:
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "load_average": round(os.getloadavg()[0], 2),  # of the last minute: what else ran matters
+        "load_average": round(os.getloadavg()[0], 2),  # of the last minute, because other work changes the figures
         "python": platform.python_version(),
         **packages,
     }
@@ -187,9 +187,9 @@ def _numbers(_: object, __: object, text: str) -> tuple[int, ...]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--heads", default="1,3,20,200", callback=_numbers, help="Numbers of heads to compare.")
-@click.option("--rounds", type=click.IntRange(2), default=200, help="Turns that each variant takes.")
-@click.option("--openings", type=click.IntRange(1), default=9, help="Fresh processes for each opening.")
-@click.option("--limit", type=float, default=300, help="Seconds after which a build of signatures is given up.")
+@click.option("--rounds", type=click.IntRange(2), default=200, help="Rounds of each variant.")
+@click.option("--openings", type=click.IntRange(1), default=9, help="New processes for each opening.")
+@click.option("--limit", type=float, default=300, help="Seconds after which a build of signatures is stopped.")
 @click.option("--gigabytes", type=float, default=16, help="Address space at which a build fails.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("build/bench"))
 @click.option("--backbone", type=click.Choice(list(SIDES)), default="efficientnet_lite0")
@@ -206,7 +206,7 @@ def main(
     keep: bool,
     quick: bool,
 ) -> None:
-    """Compare one polyhead file with what people do today: bytes, memory, time to open, to answer and to build."""
+    """Compare one polyhead file with its alternatives: bytes, memory, time to open, to answer and to build."""
     if quick:
         heads, rounds, openings = (1, 3), min(rounds, 40), min(openings, 2)
     settings = Settings(heads, rounds, openings, limit, gigabytes, 30, backbone, (1, 2))

@@ -1,11 +1,11 @@
-"""Frames per second of ``Camera`` beside what the bare backbone allows, and how even its frames come.
+"""Measure the frames per second of ``Camera`` relative to the bare backbone, and how regular its frames are.
 
     python -m benchmarks.camera build/demo.tflite calibration_data/held_out --frames 10000 --threads 1
 
-Blocks of the camera (a folder in a loop, every head on every frame, a JSON line made of each) take turns with blocks of
-the bare backbone (the interpreter's signature, the same tensor again and again), so that both see the same machine.
-A frame's time is that from one answer to the next. ``cpu`` is what the answering thread itself computed, which other work
-on the machine disturbs less; it leaves out waiting, for a picture or for the reading thread.
+Blocks of camera frames (a folder in a loop, every head on every frame, a JSON line for each) alternate with blocks of the
+bare backbone (the interpreter's signature on the same tensor), so that both run under the same load. The time of a frame
+is the time from one answer to the next. ``cpu`` is the processor time of the answering thread. Other work on the machine
+disturbs it less, and it does not include waiting for a picture or for the reading thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.summary import Mark, at_least, at_most
+from benchmarks.summary import Target, at_least, at_most
 from edge_runtime import MultiHeadClassifier
 from edge_runtime.camera import Camera
 from edge_runtime.camera.frame_lines import frame_json
@@ -39,14 +39,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     document = measure(options.file, options.source, options.frames, options.threads)
-    document["marks"] = [asdict(mark) for mark in marks(document)]
+    document["targets"] = [asdict(target) for target in targets(document)]
     text = json.dumps(document, indent=1)
     if options.output:
         options.output.write_text(text, "utf-8")
     print(text)
 
 
-def marks(document: Mapping[str, Any]) -> list[Mark]:
+def targets(document: Mapping[str, Any]) -> list[Target]:
     return [
         at_least("frames per second, of what the bare backbone allows", document["ratio_median_of_blocks"], 0.95),
         at_most("JSON of a frame, median, ms", document["json_ms"]["median"], 0.2),

@@ -1,6 +1,6 @@
-"""The time of the check when a file is opened: ``python -m benchmarks.checking FILE``.
+"""Measure how long the check of a file takes while it is opened: ``python -m benchmarks.checking FILE``.
 
-The flatbuffer is checked whole before an interpreter sees it. Times are of the processor, the smallest of many.
+The whole flatbuffer is checked before an interpreter reads it. Each figure is processor time, the smallest of many runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     model = file.read_bytes()[: metadata.model_bytes]
     check = smallest_ms(lambda: check_model(model), 60)
     whole = smallest_ms(lambda: MultiHeadClassifier(file).close(), 20)
-    print(f"{len(metadata.heads)} heads, {len(model):,} bytes: {check:.1f} ms of the {whole:.1f} that opening takes")
+    print(f"{len(metadata.heads)} heads, {len(model):,} bytes: {check:.1f} ms of the {whole:.1f} ms that opening takes")
 
 
 if __name__ == "__main__":

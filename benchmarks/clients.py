@@ -1,7 +1,7 @@
 """Compare MediaPipe Tasks with the runtime: ``python -m benchmarks.clients build/demo.tflite calibration_data/held_out``.
 
-Exports the file for MediaPipe and runs both on every picture: brought to the model's own size by the runtime, where all
-scores have to be the same, and as it is, where MediaPipe resizes in its own way.
+Exports the file for MediaPipe and runs both on every picture, in two ways. If the runtime resizes the picture, all scores
+must be equal. If MediaPipe resizes it, they may differ, because its method is another.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ def main() -> None:
                     furthest[name] = max(furthest[name], float(np.abs(scores - expected[name]).max()))
                 for name, scores in _scores(other.classify(mediapipe.Image.create_from_file(str(path)))).items():
                     same_resized[name] += int(scores.argmax() == expected[name].argmax())
-    print(f"{file}: {len(pictures)} pictures; the top label is the runtime's, and the largest difference of a score")
+    print(f"{file}: {len(pictures)} pictures; on how many both give the same top label (largest difference of a score)")
     for name in names:
-        print(f"{name}: {same[name]} of the model's size ({furthest[name]:g}), {same_resized[name]} as they are")
+        print(
+            f"{name}: {same[name]} resized by the runtime ({furthest[name]:g}), {same_resized[name]} resized by MediaPipe"
+        )
 
 
 def _expected(classifier: MultiHeadClassifier, tensor: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
@@ -55,7 +57,7 @@ def _expected(classifier: MultiHeadClassifier, tensor: np.ndarray, names: list[s
 
 
 def _scores(result: Any) -> dict[str, np.ndarray]:
-    """Of each list, (labels,), in the order of its labels."""
+    """The scores of each head, float32 (labels,), in the order of its labels."""
     found = {}
     for head in result.classifications:
         scores = np.zeros(len(head.categories), np.float32)

@@ -1,8 +1,8 @@
-"""Time of one picture from a cold start: ``python -m benchmarks.cold_start build/demo.tflite PICTURE``.
+"""Measure one picture from a cold start: ``python -m benchmarks.cold_start build/demo.tflite PICTURE``.
 
-Beside it a script of the bare interpreter that does the same: it reads the labels out of the file, makes the picture the
-input and prints the best label of each head. In turns, each in a new process; also what importing costs beside NumPy.
-The processor's time is told beside the clock's, which other work on the machine lengthens.
+It is compared with a script that does the same with the bare interpreter: it reads the labels from the file, prepares the
+picture and prints the best labels of each head. The programs take turns, each in a new process. Imports are measured too.
+Processor time is given beside wall time, because other work on the machine lengthens wall time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ENGINE = "from edge_runtime import MultiHeadClassifier"
 
 
 def commands(file: str, picture: str) -> dict[str, list[str]]:
-    """What is compared, by name."""
+    """The commands that are compared, by name."""
     python = sys.executable
     found = {name: [python, "-c", code] for name, code in _IMPORTS.items()}
     return {
@@ -61,7 +61,7 @@ def commands(file: str, picture: str) -> dict[str, list[str]]:
 
 
 def once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Milliseconds of a new process: by the clock, of the processor."""
+    """Milliseconds of a new process: wall time and processor time."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env=environment)
     clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -69,7 +69,7 @@ def once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float,
 
 
 def measure(file: str, picture: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of ``rounds`` turns after one that compiles each module, as installing does."""
+    """Medians of ``rounds`` rounds. A round before them compiles every module, as an installation does."""
     todo = commands(file, picture)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
     with tempfile.TemporaryDirectory() as compiled:
@@ -98,7 +98,7 @@ def lines(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 @click.option("--rounds", type=click.IntRange(1), default=21)
 @click.option("--json", "as_json", is_flag=True)
 def main(file: str, picture: str, rounds: int, as_json: bool) -> None:
-    """What one picture costs from a cold start."""
+    """Measure one picture from a cold start."""
     found = measure(file, picture, rounds)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 

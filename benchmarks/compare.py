@@ -1,9 +1,9 @@
 """Is this tree slower than the last that was measured? ``python -m benchmarks.compare``; ``make bench-compare``.
 
-Both trees do the same in turns, each in processes of their own: a tiny build with learnt rounding, opening its file, the
-backbone, one head, all heads. What counts is processor time, so that other programs disturb little, and the ratio within
-a round. What this tree took goes into ``build/bench/history.json`` under its commit. Exit code 3 where something is
-slower: where its median ratio is above ``LIMIT`` and three of four rounds agree.
+Both trees do the same work in turns, each in a process of its own: a tiny build with learnt rounding, opening the file,
+the backbone, one head, all heads. Processor time is compared, because other programs disturb it little, and only within a
+round. The times of this tree go into ``build/bench/history.json`` under its commit. The exit code is 3 where a part is
+slower: its median ratio is above ``LIMIT``, and it is slower in three of four rounds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 HISTORY = ROOT / "build" / "bench" / "history.json"
 LIMIT = 1.15
-Figures = dict[str, float]  # seconds of processor time by what was done
+Figures = dict[str, float]  # seconds of processor time, by the part
 
-# Run inside either tree, so it uses what both have: the public interface and the tests' tiny models.
+# Runs in either tree, so it uses only what both have: the public interface and the tiny models of the tests.
 _CHILD = """
 import json, sys, time
 from pathlib import Path
@@ -81,7 +81,7 @@ def main(against: str | None, rounds: int, history: Path) -> None:
 
 
 def measured(tree: Path) -> Figures:
-    """What the program in the folder ``tree`` takes. Raises ``CalledProcessError`` where it fails."""
+    """The times of the program in the folder ``tree``. Raises ``CalledProcessError`` where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-W", "ignore", "-c", _CHILD, folder]
@@ -95,24 +95,24 @@ def median(figures: Sequence[Figures]) -> Figures:
 
 
 def median_ratios(turns: Sequence[tuple[Figures, Figures]]) -> Figures:
-    """This tree's time as a part of the other's, by what both did."""
+    """This tree's time divided by the other's, for each part that both have."""
     return {name: float(np.median(ratios)) for name, ratios in _ratios(turns).items()}
 
 
 def slower(turns: Sequence[tuple[Figures, Figures]]) -> list[str]:
-    """What this tree, the first of each pair, is slower at: by more than ``LIMIT``, in three of four rounds at all."""
+    """Parts in which this tree, the first of each pair, is slower: by more than ``LIMIT``, in three of four rounds."""
     found = _ratios(turns)
     return [name for name, r in found.items() if np.median(r) > LIMIT and np.mean(np.asarray(r) > 1) >= 0.75]
 
 
 def last(known: Mapping[str, Figures], own: str) -> str | None:
-    """The commit that was measured last, but for ``own``."""
+    """The commit, other than ``own``, that was measured last."""
     others = [commit for commit in known if commit != own]
     return others[-1] if others else None
 
 
 def read(history: Path) -> dict[str, Figures]:
-    """Figures by commit, in the order in which they were measured; none where there is no such file."""
+    """Figures by commit, in the order of measuring; empty where the file does not exist."""
     found: dict[str, Figures] = json.loads(history.read_text("utf-8")) if history.exists() else {}
     return found
 

@@ -1,11 +1,11 @@
-"""Which files of which architectures are read, and how far the result is from the original: ``make compat``.
+"""Check which kinds of file of which architectures are read, and compare the results with the originals: ``make compat``.
 
-For every architecture, from ``keras.applications`` and from ``tf_keras.applications`` with seeded weights, two
-classifiers of 5 and 3 labels on one base are saved in every file kind by a process of their own, together with their
-answers to 32 pictures. Here they are read, and split, matched and converted, and the answers compared::
+For every architecture of ``keras.applications`` and ``tf_keras.applications``, with seeded weights, another process saves
+two classifiers of 5 and 3 labels on one base as every kind of file, with their answers to 32 pictures. Here the files
+are read, and the classifiers are split, matched and converted. Their answers are compared with the originals'::
 
-    python -m benchmarks.compat                 # the whole way: some minutes for each architecture
-    python -m benchmarks.compat --read-only     # definition and weights, rebuilt as a Keras 3 model
+    python -m benchmarks.compat                 # all of it: some minutes for each architecture
+    python -m benchmarks.compat --read-only     # only read, and rebuild as a Keras 3 model
 
 The table is ``compat.md`` and ``compat.json`` in the output folder.
 """
@@ -33,9 +33,10 @@ CALIBRATION = Path(__file__).parent.parent / "calibration_data"
 
 @dataclass(frozen=True)
 class Row:
-    """One file kind of one architecture.
+    """One kind of file of one architecture.
 
-    ``difference``: the largest of any probability of both classifiers. ``read_ms``: to read one file, the quicker of two.
+    ``difference``: the largest of any probability of both classifiers. ``read_ms``: time to read the quicker of two
+    files.
     """
 
     architecture: str
@@ -44,7 +45,7 @@ class Row:
     size: int  # pixels a side
     read_ms: float
     difference: float | None
-    shared: bool | None = None  # did the builder find one base in both and build a file of them? None: not tried
+    shared: bool | None = None  # whether the builder built one file of both; None: not tried
     error: str = ""
 
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=Path("build/compat"))
     parser.add_argument("--only", nargs="*", choices=tuple(ARCHITECTURES), default=tuple(ARCHITECTURES))
-    parser.add_argument("--read-only", action="store_true", help="read and rebuild; no splitting, no conversion")
+    parser.add_argument("--read-only", action="store_true", help="read and rebuild only; do not split and convert")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(architecture: str, framework: str, folder: Path, *, read_only: bool) -> list[Row]:
-    """A row for each file kind of one architecture."""
+    """A row for each kind of file of one architecture."""
     size = size_of(architecture)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "pictures.npy", load_pictures(size))
@@ -94,7 +95,7 @@ def _row(architecture: str, framework: str, kind: str, size: int, folder: Path, 
 
 
 def read_difference(folder: Path, kind: str) -> tuple[float, float]:
-    """What definition and weights answer, rebuilt by Keras 3, against the original; and the seconds to read one file."""
+    """The largest difference between the original and a model rebuilt by Keras 3; and the seconds to read one file."""
     from builder.reading.formats import read_model
     from builder.reading.formats.rebuild import rebuild
 
@@ -111,7 +112,7 @@ def read_difference(folder: Path, kind: str) -> tuple[float, float]:
 
 
 def build_difference(architecture: str, folder: Path, kind: str) -> float:
-    """What the heads of the merged float model answer that the builder made on its way to the int8 file."""
+    """The largest difference between the originals and the merged float model from which the builder made the file."""
     import keras
 
     from builder import BuildConfig, HeadConfig, build
@@ -138,14 +139,14 @@ def build_difference(architecture: str, folder: Path, kind: str) -> float:
 
 
 def load_pictures(size: int) -> np.ndarray:
-    """Float32 pixels 0..255 (pictures, size, size, 3) of the first pictures of the calibration data."""
+    """Pixels 0..255, float32 (pictures, size, size, 3), of pictures drawn evenly from the calibration data."""
     files = sorted(CALIBRATION.rglob("*.jpg"))
     chosen = files[:: max(1, len(files) // PICTURES)][:PICTURES]
     return np.stack([np.asarray(Image.open(file).convert("RGB").resize((size, size)), np.float32) for file in chosen])
 
 
 def write_table(rows: Sequence[Row], output: Path) -> None:
-    """``compat.json`` and ``compat.md``."""
+    """Write ``compat.json`` and ``compat.md``."""
     (output / "compat.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", "utf-8")
     lines = [
         "| architecture | input | saved by | file | read, ms | largest difference of a probability | built |",

@@ -1,7 +1,7 @@
-"""Classifiers on a base of ``keras.applications`` or ``tf_keras.applications``, saved in every file kind.
+"""Save classifiers on a base of ``keras.applications`` or ``tf_keras.applications`` as every kind of file.
 
-``python -m benchmarks.compat_files ARCHITECTURE keras|tf_keras FOLDER``: a process of its own, since the two share
-TensorFlow's state. FOLDER holds ``pictures.npy``; beside the files it gets the answers and the inputs they are for.
+``python -m benchmarks.compat_files ARCHITECTURE keras|tf_keras FOLDER`` is a process of its own, because the two
+frameworks share TensorFlow's state. FOLDER holds ``pictures.npy``. The files, their inputs and answers are added to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Architecture:
-    """``preprocessing``: how pixels enter; ``raw`` where layers of its own do it."""
+    """``preprocessing``: the input scaling; ``raw`` where the model has layers for it."""
 
     constructor: str
     preprocessing: str
@@ -65,7 +65,7 @@ def main(architecture: str, framework: str, folder: Path) -> None:
 
 
 def classifier(keras: Any, base: Any, labels: int, *, nested: bool) -> Any:
-    """``base`` with pooling and a softmax; as one layer, or with its layers in the model's own list."""
+    """``base`` with pooling and a softmax. A nested base is one layer; otherwise its layers are the model's own."""
     source = keras.Input(base.input_shape[1:]) if nested else base.input
     features = base(source, training=False) if nested else base.output
     x = keras.layers.GlobalAveragePooling2D(name="pool")(features)
@@ -73,10 +73,10 @@ def classifier(keras: Any, base: Any, labels: int, *, nested: bool) -> Any:
 
 
 def seed_weights(model: Any, inputs: np.ndarray) -> None:
-    """Every weight drawn anew, so that each batch normalization too has something to get wrong.
+    """Draw every weight at random, so that an error in any layer, batch normalization included, shows.
 
-    Its moving statistics are then those of ``inputs``, as in a trained network: with others the layers of a deep one
-    amplify the rounding of float32 until two runs of Keras itself differ by more than what is measured here.
+    The moving statistics are then computed from ``inputs``, as in a trained network. With other statistics a deep network
+    amplifies the rounding of float32, and two runs of Keras itself would differ by more than what is measured here.
     """
     rng = np.random.default_rng(0)
     values = []
@@ -87,7 +87,7 @@ def seed_weights(model: Any, inputs: np.ndarray) -> None:
         elif value.ndim == 0:
             values.append(value)
         else:
-            near_one = np.allclose(value, 1)  # scales and variances start there, shifts and means at 0
+            near_one = np.allclose(value, 1)  # the first values of scales and variances; those of shifts and means are 0
             values.append(rng.uniform(0.7, 1.3, value.shape) if near_one else rng.normal(0, 0.1, value.shape))
     model.set_weights([np.asarray(v, old.dtype) for v, old in zip(values, model.get_weights(), strict=True)])
     norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
@@ -96,14 +96,14 @@ def seed_weights(model: Any, inputs: np.ndarray) -> None:
         layer.momentum = 0.0
     for layer in model.layers:
         if type(layer).__name__ == "Normalization":
-            layer.finalize_state()  # it computes with what it derives from its weights
+            layer.finalize_state()  # derives what it computes with from its weights
     model(inputs, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
 
 def head_weights(features: np.ndarray, labels: int, seed: int) -> list[np.ndarray]:
-    """Kernel and bias whose logits differ between the pictures: centred, with a deviation of 2."""
+    """Kernel and bias whose logits have mean 0 and standard deviation 2 over the pictures."""
     kernel = np.random.default_rng(seed + 1).normal(0, 1, (features.shape[1], labels))
     logits = features @ kernel
     wider = 2 / np.maximum(logits.std(0), 1e-12)

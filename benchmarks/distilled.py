@@ -1,9 +1,9 @@
-"""EfficientNet-B0 with learnt weights, to measure int8 on: ``python -m benchmarks.distilled --pictures DIR [DIR ...]``.
+"""Train an EfficientNet-B0 to measure int8 on: ``python -m benchmarks.distilled --pictures DIR [DIR ...]``.
 
-Its ImageNet weights are in no package. EfficientNet-Lite0 has the same layers, but no squeeze-and-excitation, and ReLU6
-instead of swish. So its weights are where this network begins, and all of them learn to give Lite0's answers to crops of
-the pictures (Hinton et al. 2015, arXiv 1503.02531), and what each block of Lite0 gives (Romero et al. 2014, arXiv
-1412.6550). Every fifth picture teaches nothing: on those the share of equal answers is printed after each epoch.
+No package has its ImageNet weights. EfficientNet-Lite0 has the same layers, but no squeeze-and-excitation, and ReLU6
+instead of swish. Training therefore starts from Lite0's weights. All weights learn to give Lite0's answers to crops of
+the pictures (Hinton et al. 2015, arXiv 1503.02531), and the outputs of each block of Lite0 (Romero et al. 2014, arXiv
+1412.6550). Every fifth picture is held out; the share of equal answers on these is printed after each epoch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SIZE, BATCH, SEED = 224, 16, 20
 LEAST_AREA, CROP = 0.35, 0.875
 TEMPERATURE = 2.0
 RATE, WARM_UP = 1e-3, 30
-GATE = 0.5  # what a squeeze-and-excitation without training gives; the projection behind it makes up for it
-SHARPNESS = 2.0  # swish(2 x) / 2 is nearer to ReLU: so much larger are the activations than Lite0's
-MOMENTUM = 0.9  # of moving statistics: there are few steps
+GATE = 0.5  # output of an untrained squeeze-and-excitation; the projection behind it compensates
+SHARPNESS = 2.0  # swish(2 x) / 2 is nearer to ReLU, so activations are this much larger than Lite0's
+MOMENTUM = 0.9  # of moving statistics, because there are few steps
 HELD_OUT = 5
 
 
@@ -50,25 +50,25 @@ def student() -> keras.Model:
         if layer.name.endswith("se_expand"):
             layer.set_weights([0.1 * weight for weight in layer.get_weights()])
         elif isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0  # the teacher drops nothing
+            layer.rate = 0.0  # the teacher has no dropout
         elif isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
     return model
 
 
 def _sharpened(name: str, weights: list[np.ndarray]) -> list[np.ndarray]:
-    """A normalization in front of a swish gives ``SHARPNESS`` times as much, and the layer behind it takes it back."""
+    """Scale the output of a normalization in front of a swish by ``SHARPNESS``, and undo it in the layer behind."""
     if name.endswith("_bn") and not name.endswith("project_bn"):
         gamma, beta, mean, variance = weights
         return [SHARPNESS * gamma, SHARPNESS * beta, mean, variance]
     if name in ("stem_conv", "top_conv") or name.endswith(("expand_conv", "project_bn")):
-        return weights  # what they read is linear
+        return weights  # their input is linear
     kernel, *bias = weights
     return [kernel / SHARPNESS / (GATE if name.endswith("project_conv") else 1), *bias]
 
 
 def _pairs() -> Iterator[tuple[str, str]]:
-    """Names of one layer with weights in Lite0 and in Keras's B0."""
+    """The names of each layer with weights, in Lite0 and in Keras's B0."""
     yield from (("stem", "stem_conv"), ("stem_bn", "stem_bn"), ("top", "top_conv"), ("top_bn", "top_bn"))
     yield "predictions", "predictions"
     blocks = ((number, repeat) for number, stage in enumerate(STAGES) for repeat in range(stage.repeats))
@@ -90,12 +90,12 @@ def without_softmax(model: keras.Model) -> keras.Model:
 
 
 def opened_pictures(paths: Sequence[Path]) -> list[np.ndarray]:
-    """uint8 (height, width, 3) each."""
+    """The pictures, each uint8 (height, width, 3)."""
     return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 
 
 def crops(pictures: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A square of each picture (height, width, 3), perhaps mirrored. Returns float32 (pictures, 224, 224, 3), 0..255."""
+    """A random square of each picture, half of them mirrored: float32 (pictures, 224, 224, 3), 0..255."""
     views = []
     for picture in pictures:
         view = _square(picture, np.sqrt(rng.uniform(LEAST_AREA, 1)), tuple(rng.random(2)))
@@ -117,7 +117,7 @@ def _square(picture: np.ndarray, share: float, place: Sequence[float]) -> np.nda
 
 
 class Lesson:
-    """A teacher and a student, both from pictures to logits."""
+    """A teacher and a student, both models from pictures to logits."""
 
     def __init__(self, steps: int) -> None:
         self.student = without_softmax(student())
@@ -148,7 +148,7 @@ class Lesson:
         return self._theirs((images - 127.0) / 128.0, training=False)
 
     def agreement(self, pictures: Sequence[np.ndarray]) -> float:
-        """The share of pictures to which both give the same answer."""
+        """The share of pictures on which both have the same top label."""
         same = 0
         for i in range(0, len(pictures), BATCH):
             images = middles(pictures[i : i + BATCH])
@@ -178,7 +178,10 @@ def main() -> int:
         order = rng.permutation(len(taught))[: batches * BATCH].reshape(batches, BATCH)
         loss = np.mean([lesson.step(crops([taught[i] for i in batch], rng)) for batch in order])
         same = lesson.agreement(held_out)
-        print(f"epoch {epoch + 1}: loss {loss:.3f}, {same:.3f} as Lite0, {time.monotonic() - start:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {loss:.3f}, {same:.3f} agreement with Lite0, {time.monotonic() - start:.0f} s",
+            flush=True,
+        )
         lesson.save(options.output)
     return 0
 

@@ -1,4 +1,4 @@
-"""The time of ``/health`` of the live page while other clients hold connections open and send a byte now and then.
+"""Measure ``/health`` of the live page while other clients keep connections open and send a byte twice a second.
 
 python -m benchmarks.dripping --connections 200 --seconds 10
 """
@@ -26,7 +26,7 @@ def main() -> None:
     page = LivePage("127.0.0.1:0", viewers=4, token_file=None, patience=1e9)
     page.answered(time.monotonic())
     port = page.place.address.port
-    print(f"alone: {1000 * _health(port):.1f} ms")
+    print(f"no other connections: {1000 * _health(port):.1f} ms")
     with _dripping(port, chosen.connections):
         end, took = time.monotonic() + chosen.seconds, []
         while time.monotonic() < end:
@@ -34,13 +34,13 @@ def main() -> None:
     page.close()
     took.sort()
     median, worst = took[len(took) // 2], took[-1]
-    print(f"under {chosen.connections} dripping connections: median {1000 * median:.1f} ms, ", end="")
-    print(f"longest of {len(took)} {1000 * worst:.1f} ms")
+    print(f"{chosen.connections} slow connections: median {1000 * median:.1f} ms, ", end="")
+    print(f"longest of {len(took)} requests {1000 * worst:.1f} ms")
 
 
 @contextlib.contextmanager
 def _dripping(port: int, connections: int) -> Iterator[None]:
-    """One that is turned away comes again."""
+    """Keep so many slow connections open. A client that is turned away connects again."""
     over = threading.Event()
     threads = [threading.Thread(target=_drip, args=(port, over), daemon=True) for _ in range(connections)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The README's picture and its table, from what ``benchmarks.bench`` measured: N files beside one file."""
+"""Draw the README's picture and table from the results of ``benchmarks.bench``: N files beside one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLE = (
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """A row for each number of heads: file, memory and time of one picture, of one file and of N files."""
+    """A row for each number of heads: file size, memory and time of one picture, for one file and for N files."""
     rows = {(row["variant"], row["heads"]): row for row in document["rows"] if "bytes" in row}
     titles = ("heads", "file", "N files", "memory", "N files", "a picture, all heads", "N files")
     lines = [titles, ("---:",) * len(titles)]

@@ -1,9 +1,9 @@
-"""The cost of a build against the number of classifiers: ``python -m benchmarks.growth``.
+"""Measure the cost of a build against the number of classifiers: ``python -m benchmarks.growth``.
 
-Model files as people have them, one base in all of them: 1, 10, 50 and 200 EfficientNetB0 ``.keras`` of 17 MB, and 1000
-small ones. Each build runs in a process of its own, whole: reading the files, proof, conversion, rounding to nearest,
-verification. Beside it what people do today, for a few files of the same kind: load each with Keras, convert it with
-TensorFlow's converter. Writes ``growth.json``, ``growth.md`` and ``growth.png``.
+The model files share one base: 1, 10, 20, 50 and 200 EfficientNetB0 ``.keras`` files of 17 MB, and up to 1000 small ones.
+Each build runs in a process of its own and is complete: reading the files, equivalence, conversion, rounding to nearest,
+verification. For comparison, a few of the files are loaded with Keras and converted with TensorFlow's converter, one by
+one. Writes ``growth.json``, ``growth.md`` and ``growth.png``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LABELS = ("first", "second", "third", "fourth", "fifth")
 KINDS = {"efficientnetb0": 224, "small": 32}  # height and width
 CURVES = {"efficientnetb0": (1, 10, 20, 50, 200), "small": (1, 100, 1000)}
 PICTURES = 40
-TODAY = 3  # files that are loaded and converted one by one; the rest would cost the same again
+TODAY = 3  # files that are loaded and converted one by one; each of the others would take as long
 _SEED = 7
 _WEIGHTS = "model.weights.h5"
 
 
 def make_files(kind: str, count: int, folder: Path) -> None:
-    """``count`` classifiers on one frozen base of seeded weights; only the last layer's weights differ."""
+    """Write ``count`` classifiers on one frozen base with seeded weights; only the weights of the last layer differ."""
     import keras
 
     keras.utils.set_random_seed(_SEED)
@@ -49,7 +49,7 @@ def make_files(kind: str, count: int, folder: Path) -> None:
     model.save(folder / "first.keras")
     with zipfile.ZipFile(folder / "first.keras") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    # Saving 200 models by Keras takes minutes; the files differ in one dataset, so that one is written anew.
+    # Saving 200 models with Keras takes minutes. The files differ in one dataset, so only this one is written again.
     for i in range(count):
         data = io.BytesIO(members[_WEIGHTS])
         with h5py.File(data, "r+") as file:
@@ -61,7 +61,7 @@ def make_files(kind: str, count: int, folder: Path) -> None:
 
 
 def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """The whole build of the first ``count`` files: seconds by stage, peak memory in GB, bytes."""
+    """Build the first ``count`` files: seconds by stage, peak memory in GB, bytes."""
     start = time.perf_counter()
     from builder import BuildConfig, HeadConfig, build
     from builder.settings.input_scaling import PREPROCESSING
@@ -80,7 +80,7 @@ def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 
 def build_today(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """Each of the first ``count`` files loaded with Keras and converted to int8 by TensorFlow, one after the other."""
+    """Load each of the first ``count`` files with Keras and convert it to int8 with TensorFlow, one after the other."""
     start = time.perf_counter()
     import keras
     import tensorflow as tf
@@ -100,7 +100,7 @@ def build_today(kind: str, count: int, folder: Path) -> dict[str, Any]:
 
 
 def _prepared(kind: str, folder: Path) -> np.ndarray:
-    """float32 (pictures, height, width, 3), as the models take them."""
+    """The pictures as the models take them, float32 (pictures, height, width, 3)."""
     from PIL import Image
 
     side = KINDS[kind]
@@ -121,7 +121,7 @@ def _base(kind: str) -> Any:
 
 
 def model_path(folder: Path, index: int) -> Path:
-    """Of one of the files that ``make_files`` made."""
+    """The path of one of the files that ``make_files`` writes."""
     return folder / f"{index:04d}.keras"
 
 
@@ -131,7 +131,7 @@ def peak_gb() -> float:
 
 
 def measure(kinds: Mapping[str, tuple[int, ...]], output: Path, stages: Stages) -> dict[str, Any]:
-    """Everything measured, as it is written to ``growth.json``."""
+    """All measurements, as written to ``growth.json``."""
     results: dict[str, Any] = {"machine": machine(), "kinds": {}}
     for kind, counts in kinds.items():
         folder = output / kind
@@ -180,12 +180,12 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _further(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> float | None:
-    """Seconds for each file beyond those of the row before."""
+    """Seconds for each file more than in the row before."""
     return None if before is None else (row["seconds"] - before["seconds"]) / (row["files"] - before["files"])
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
-    """Seconds over the number of files, by stage, and beside them what one by one takes."""
+    """Plot seconds against the number of files, by stage, and the time of converting one by one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -213,7 +213,7 @@ CHILDREN: dict[str, Callable[[str, int, Path], Any]] = {"files": make_files, "bu
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("build/bench"))
 @click.option("--quick", is_flag=True, help="A few small files: for a first look.")
 def main(output: Path, quick: bool) -> None:
-    """How time and memory of a build grow with the number of classifiers."""
+    """Measure how time and memory of a build grow with the number of classifiers."""
     kinds = {"small": (1, 5)} if quick else CURVES
     with terminal() as stream:
         results = measure(kinds, output, Stages(stream))

@@ -1,11 +1,14 @@
-"""Accuracy of int8 on ImageNet pictures, by several methods: ``python -m benchmarks.imagenet --pictures DIR``.
+"""Measure the accuracy of int8 on ImageNet pictures, by several methods.
 
-``--network``: EfficientNet-Lite0, Lite1 or Lite2 with the weights of their packages, or a Keras file, of which the base
-gets a linear layer that learns Lite0's answers if it does not have the 1000 classes itself.
+    python -m benchmarks.imagenet --pictures DIR
 
-``DIR`` holds ``NNNN_name.jpg``, NNNN the class of the usual order of the 1000. A hundred, drawn evenly, calibrate; the
-others judge, whatever calibrates. Pictures of the training set give accuracies that are too high: what counts is the
-difference from float. Writes a table (.md), figures (.json) and a plot (.png) beside losses that others publish.
+``--network`` is EfficientNet-Lite0, Lite1 or Lite2 with the weights of their packages, or a Keras file. A Keras file
+without the 1000 classes gives its base; a linear layer on it learns Lite0's answers.
+
+``DIR`` holds ``NNNN_name.jpg``, where NNNN is the class in the usual order. A hundred pictures, drawn evenly, are for
+calibration. The others are held out, also where something else calibrates. Accuracies on pictures of the training set are
+too high, so only the difference from float counts. Writes a table (.md), figures (.json) and a plot (.png) that also
+shows published losses.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ WAYS = (
     replace(DEFAULT, name="polyhead, weights", precision="weights"),
     Way("polyhead, float16", equalize=True, precision="float16"),
 )
-FEWER = (WAYS[0], WAYS[2])  # by the number of pictures, and on others
+FEWER = (WAYS[0], WAYS[2])  # also calibrated on fewer pictures, and on other pictures
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Labelled:
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """Every picture of ``folder``, in the order of the classes. Ends the program where there are too few."""
+    """All pictures of ``folder``, in the order of their classes. Ends the program where there are too few."""
     paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
     if len(paths) < 2 * CALIBRATION:
         sys.exit(f"{folder}: expected {2 * CALIBRATION} pictures NNNN_name.jpg or more, found {len(paths)}")
@@ -82,7 +85,7 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def read_pictures(paths: Sequence[Path], side: int) -> Labelled:
-    """The middle of each picture, as EfficientNet's own evaluation takes it."""
+    """The centre crop of each picture, as in EfficientNet's own evaluation."""
     classes = [int(path.name[:4]) for path in paths]
     return Labelled(np.stack([_cropped(path, side) for path in paths]), np.array(classes))
 
@@ -96,9 +99,9 @@ def _cropped(path: Path, side: int) -> np.ndarray:
 
 
 def figures(truth: np.ndarray, found: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Of one way. ``truth``, ``found``: logits (pictures, 1000) in float and as the file has them.
+    """The figures of one method. ``truth``, ``found``: logits (pictures, 1000) in float and from the file.
 
-    ``ties``: pictures on which several labels are first; ``drift``: mean change of the probability of float's first.
+    ``ties``: pictures with several top labels; ``drift``: mean change of the probability of float's top label.
     """
     first, best = truth.argmax(1), found.max(1, keepdims=True)
     top = np.argsort(-found, axis=1, kind="stable")[:, :5]
@@ -116,7 +119,7 @@ def figures(truth: np.ndarray, found: np.ndarray, classes: np.ndarray) -> dict[s
 
 
 def measure(subject: Subject, pictures: Labelled, *, brief: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The figures of each way, as they come. ``brief``: calibrated on the hundred pictures alone."""
+    """Yield the figures of each method. ``brief``: calibrate on the hundred pictures only."""
     enter, chosen = subject.merged.source_input.device_input, np.zeros(len(pictures.classes), bool)
     chosen[np.linspace(0, len(chosen) - 1, CALIBRATION).round().astype(int)] = True
     others, classes = subject.calibration, pictures.classes[~chosen]
@@ -150,7 +153,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Points of top-1 lost against float: measured here on these pictures, and published elsewhere on others."""
+    """Plot the points of top-1 lost against float: as measured here, and as published for other pictures."""
     from matplotlib import pyplot as plt
 
     ways = [name for name in rows if name != "float"]
@@ -175,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="NNNN_name.jpg")
     parser.add_argument("--network", default="lite0", help="lite0, lite1, lite2, or a Keras file")
-    parser.add_argument("--brief", action="store_true", help="calibrate on the hundred pictures alone")
+    parser.add_argument("--brief", action="store_true", help="calibrate on the hundred pictures only")
     parser.add_argument("--write", type=Path, default=ROOT / "build" / "imagenet", help="name of the files, no suffix")
     options = parser.parse_args()
     paths = picture_paths(options.pictures)

@@ -1,4 +1,4 @@
-"""The networks of ``benchmarks.imagenet``: each tells the 1000 classes of ImageNet apart."""
+"""The networks of ``benchmarks.imagenet``, each a classifier of the 1000 classes of ImageNet."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from builder.settings.input_scaling import PixelTransform
 from builder.training.base import picture_base
 from builder.training.efficientnet_lite0 import STAGES, Published, Stage, efficientnet_lite0, load_weights, weights_path
 
-# Size, how much deeper than Lite0 (the README of EfficientNet-Lite), and the weights; the width is that of the weights.
+# Input size, depth relative to Lite0 (README of EfficientNet-Lite), SHA-256 of the weights. The weights give the width.
 LARGER = {
     "lite1": (240, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     "lite2": (260, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
 SIZE, CLASSES = 224, 1000
-VIEWS = 4  # of each picture, of which a linear layer learns
-RIDGE = 1e-2  # of the mean variance of a feature
+VIEWS = 4  # of each picture, for training the linear layer
+RIDGE = 1e-2  # relative to the mean variance of a feature
 
 
 def network(name: str, pictures: Sequence[Path]) -> Subject:
     """``lite0``, ``lite1``, ``lite2``, or a Keras file that takes pixels 0..255 or scales them itself.
 
-    A file of other classes gives its base; a linear layer on it learns Lite0's answers to ``pictures``.
+    Of a file with other classes only the base is used. A linear layer on it learns Lite0's answers to ``pictures``.
     """
     labels = [f"class {i}" for i in range(CLASSES)]
     if name == "lite0" or name in LARGER:
         size, model = _lite(name)
         return subject_of(as_classifiers({"classes": model}, labels, PIXELS), size, model)
     classifiers = as_classifiers({"classes": _of_file(Path(name), pictures)}, labels, PixelTransform())
-    return subject_of(classifiers, SIZE, None)  # the float file takes pixels that are scaled already
+    return subject_of(classifiers, SIZE, None)  # the float file takes pixels that are already scaled
 
 
 def _lite(name: str) -> tuple[int, keras.Model]:
@@ -51,7 +51,7 @@ def _lite(name: str) -> tuple[int, keras.Model]:
 
 
 def _deeper(factor: float) -> list[Stage]:
-    """The stages of a larger Lite network, of which the first and the last are not repeated more often."""
+    """The stages of a larger Lite network. The repeats of its first and last stage stay the same."""
     first, *middle, last = STAGES
     return [first, *(replace(stage, repeats=ceil(factor * stage.repeats)) for stage in middle), last]
 

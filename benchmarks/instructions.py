@@ -1,11 +1,11 @@
-"""Count the instructions of each part of a frame, which other work on the machine does not change.
+"""Count the instructions of each part of a frame. Other work on the machine does not change this count.
 
     python -m benchmarks.instructions build/demo.tflite calibration_data/held_out/things/vehicle/truck__1.jpg
 
-Valgrind counts them (``apt install valgrind``), on the processor that it shows: x86-64 with AVX2 and nothing newer, or
-ARMv8.0. A process that has opened the file and run every part once is forked twice for each part; one child runs it
-once, one ``1 + REPEATS`` times, and the difference is the part's. Opening to the first answer is counted in the same way,
-of the bare interpreter too (``benchmarks.lean_child``).
+Valgrind counts them (``apt install valgrind``) for the processor that it emulates: x86-64 with AVX2 and nothing newer, or
+ARMv8.0. A process opens the file, runs every part once, and forks two children for each part. One child runs the part
+once, the other ``1 + REPEATS`` times; the difference belongs to the part. From opening to the first answer is counted in
+the same way, and for the bare interpreter too (``benchmarks.lean_child``).
 """
 
 from __future__ import annotations

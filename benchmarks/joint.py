@@ -1,10 +1,11 @@
-"""Compare methods for one list of labels on random splits of the demo's pictures: the reason for ``joint/router.py``.
+"""Compare methods for the joint list on random splits of the demo's pictures: the reason for ``joint/router.py``.
 
     python -m benchmarks.joint --file build/demo.tflite --output build/bench/joint.json
 
-All pictures of ``calibration_data`` (training and held-out ones) go through the file's backbone once. Each split then
-sets aside some 30 % of each class, no kind of object on both sides, trains one head for each task on the rest, told its
-labels, and lets every method learn P(head | picture), told only the heads. Figures are of the held-out pictures.
+The features of all pictures in ``calibration_data`` (training and held-out) are computed once. Each split holds out about
+30 % of each class, without dividing a kind of object, and trains one head for each task on the rest, with its labels.
+Every method then learns P(head | picture); it is given the head of each picture, not its label. All figures are of the
+held-out pictures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: splits run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported: splits run in parallel
 
 import numpy as np
 from scipy.special import softmax
@@ -30,7 +31,7 @@ from builder.judging.metrics import reliability
 
 
 def run_split(pictures: Pictures, seed: int, a_head: int | None) -> dict[str, np.ndarray]:
-    """By method: the probability of each answer and whether it is right; ``a_head``: pictures of each head, or all."""
+    """By method: the probability of each answer, and whether it is right. ``a_head``: pictures a head; None: all."""
     rng, aside = np.random.default_rng(seed), split(pictures, seed)
     heads = heads_of(pictures, ~aside)
     logits = [head(pictures.features) for head in heads]
@@ -56,8 +57,8 @@ def _answers(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def run_unknown(
     pictures: Pictures, seed: int, strange: Sequence[int], shown: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
-    """AUROC and FPR at 95 % TPR of the largest P(head) against pictures of the classes ``strange``, of which nothing was
-    seen; with the classes ``shown`` as pictures of none, and without. The same of other scores.
+    """AUROC and FPR at 95 % TPR of the largest P(head) against pictures of the unseen classes ``strange``: with the
+    classes ``shown`` as pictures of no head, and without them. The same for other scores.
     """
     aside, heads = split(pictures, seed), pictures.heads
     known = ~np.isin(pictures.classes, [*strange, *shown])
@@ -88,8 +89,8 @@ def run_unknown(
 
 
 def summarize(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, dict[str, float]]:
-    """Means over the splits, half the 95 % interval of the mean difference from one head trained anew, and the
-    calibration error: mean of the splits, what chance makes of it there, and of all splits' answers as one.
+    """Means over the splits; half the 95 % interval of the mean difference from one head trained on all labels; and the
+    calibration error: its mean over the splits, its mean by chance, and that of the answers of all splits together.
     """
     found = {}
     baseline = np.array([row["one head trained anew on all labels"][1].mean() for row in rows])
@@ -111,7 +112,7 @@ def summarize(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, dict[str, f
 
 
 def unknown_jobs(pictures: Pictures, splits: int) -> dict[str, list[tuple[int, list[int], list[int]]]]:
-    """(split, strange classes, classes shown as none) of two questions: a whole task unknown, a single class unknown."""
+    """(split, unseen classes, classes shown as none) for two questions: half of a task unseen, a single class unseen."""
     jobs: dict[str, list[tuple[int, list[int], list[int]]]] = {"half of a task's classes": [], "a single class": []}
     for seed in range(splits):
         rng = np.random.default_rng(1000 + seed)
@@ -147,7 +148,7 @@ def main() -> None:
 
 
 def separations(question: str, results: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, dict[str, float]]:
-    """Means of AUROC and FPR at 95 % TPR, printed too."""
+    """Means of AUROC and FPR at 95 % TPR; prints them too."""
     found = {}
     for name in results[0]:
         values = np.array([r[name] for r in results])
@@ -159,7 +160,7 @@ def separations(question: str, results: Sequence[Mapping[str, tuple[float, float
 
 
 def print_table(title: str, table: Mapping[str, Mapping[str, float]]) -> None:
-    """As Markdown."""
+    """Print a table as Markdown."""
     titles = ("method", "accuracy", "points from trained anew", "calibration error", "by chance", "all splits as one")
     print(f"\n{title}\n\n| {' | '.join(titles)} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")

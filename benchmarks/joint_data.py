@@ -1,4 +1,4 @@
-"""The demo's pictures as features, split at random: what ``benchmarks.joint`` compares its methods on."""
+"""Features of the demo's pictures in random splits, on which ``benchmarks.joint`` compares its methods."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HELD_OUT = 0.3
 
 @dataclass(frozen=True)
 class Pictures:
-    """Everything, a row a picture. ``kinds``: what must stay on one side of a split; ``head_of``: of each class.
+    """All pictures, one in each row. ``kinds``: groups that a split does not divide; ``head_of``: the head of each class.
 
-    ``views``: features (pictures, views, features) of the picture as it is, mirrored, and without a margin on two sides.
+    ``views``: features (pictures, views, features) of the picture as it is, mirrored, and cropped on two sides.
     """
 
     features: np.ndarray
@@ -64,7 +64,7 @@ def load(file: Path, data: Path) -> Pictures:
 
 
 def views_of(classifier: MultiHeadClassifier, path: Path) -> Iterator[np.ndarray]:
-    """The picture's tensor, the mirrored one, and one for each corner without a margin of 12 % on the two other sides."""
+    """The picture's tensor, its mirror image, and a crop to each corner that leaves out 12 % on the other two sides."""
     whole = classifier.prepare(path)
     yield whole
     yield np.ascontiguousarray(whole[:, :, ::-1])
@@ -76,14 +76,14 @@ def views_of(classifier: MultiHeadClassifier, path: Path) -> Iterator[np.ndarray
 
 
 def _kind(path: Path) -> str:
-    """As ``calibration_data/make_pictures.py`` splits: the first word of the object's name."""
+    """The first word of the object's name, as in ``calibration_data/make_pictures.py``."""
     name, label = path.stem.rpartition("__")[0].lower(), path.parent.name
     word = re.match(r"[a-z]*", name)[0].rstrip("s")  # type: ignore[index]  # * always matches
     return f"{label}/{name if word in ('', label) else word}"
 
 
 def split(pictures: Pictures, seed: int) -> np.ndarray:
-    """bool (pictures,): which are held out."""
+    """Whether each picture is held out, bool (pictures,)."""
     rng, aside = np.random.default_rng(seed), np.zeros(len(pictures.classes), bool)
     for each in range(len(pictures.names)):
         own = pictures.classes == each
@@ -96,8 +96,8 @@ def split(pictures: Pictures, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Problem:
-    """One split. ``evidence``: what a method may learn from; ``views``: all views of it. ``unseen``: the held-out
-    pictures, whose ``truth`` it may not see. ``pseudo``: the class that its head takes each picture of ``evidence`` for.
+    """One split. ``evidence``: what a method learns from; ``views``: all views of it. ``unseen``: the held-out pictures,
+    whose ``truth`` is hidden from it. ``pseudo``: the class that its own head predicts for each picture of ``evidence``.
     """
 
     evidence: Evidence
@@ -115,7 +115,10 @@ class Problem:
 
 
 def heads_of(pictures: Pictures, training: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
-    """For each task a head trained on ``training``, bool (pictures,): features -> logits (pictures, labels)."""
+    """A head for each task, trained on the pictures of ``training``, bool (pictures,).
+
+    Each maps features to logits (pictures, labels).
+    """
     found = []
     for head in np.unique(pictures.head_of):
         own = training & (pictures.heads == head)
@@ -124,7 +127,7 @@ def heads_of(pictures: Pictures, training: np.ndarray) -> list[Callable[[np.ndar
 
 
 def evidence_of(pictures: Pictures, heads: Sequence[Callable[[np.ndarray], np.ndarray]], chosen: np.ndarray) -> Evidence:
-    """All views of the pictures ``chosen``; those of one picture are one scene."""
+    """All views of the pictures ``chosen``. The views of one picture are one scene."""
     count = pictures.views.shape[1]
     features = pictures.views[chosen].reshape(len(chosen) * count, -1)
     scenes = np.repeat(np.arange(len(chosen)), count)
@@ -133,7 +136,7 @@ def evidence_of(pictures: Pictures, heads: Sequence[Callable[[np.ndarray], np.nd
 
 
 def train(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Logistic regression as the router's; the same that trains one head on everything."""
+    """Logistic regression as in the router. It also trains the single head on all labels."""
     basis = principal(unit(features))
     inner, number = unit(features) @ basis, int(labels.max()) + 1
     fold = folds(np.arange(len(labels)), labels, 5)

@@ -1,4 +1,4 @@
-"""Ways to P(head | picture) that ``benchmarks.joint`` compares."""
+"""The methods for P(head | picture) that ``benchmarks.joint`` compares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SHRINKAGES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 def tempered(unseen: np.ndarray, held_out: np.ndarray, classes: np.ndarray, pool: np.ndarray | None = None) -> np.ndarray:
-    """P (pictures, heads) of evidence, its temperature chosen out of fold. ``pool``: the head of each column."""
+    """P(head), (pictures, heads), from evidence with a temperature that is fitted on held-out folds.
+
+    ``pool``: the head of each column.
+    """
 
     def by_head(evidence: np.ndarray) -> np.ndarray:
         p = softmax(evidence, axis=1)
@@ -28,7 +31,7 @@ def tempered(unseen: np.ndarray, held_out: np.ndarray, classes: np.ndarray, pool
 
 
 def discriminant(features: np.ndarray, classes: np.ndarray, shrinkage: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Linear discriminant with one covariance for all classes, shrunk to a multiple of 1; even priors."""
+    """Linear discriminant: one covariance for all classes, shrunk to a multiple of the identity; equal priors."""
     means = np.stack([features[classes == c].mean(0) for c in range(int(classes.max()) + 1)])
     rest = features - means[classes]
     covariance = (rest * balanced_weights(classes)[:, None]).T @ rest / len(rest)
@@ -39,7 +42,7 @@ def discriminant(features: np.ndarray, classes: np.ndarray, shrinkage: float) ->
 
 
 def by_discriminant(p: Problem, shrinkages: Sequence[float], pseudo: bool = False) -> np.ndarray:
-    """P(head); with ``pseudo`` the classes that the heads see in their own pictures have a mean each."""
+    """P(head). With ``pseudo``, each class that a head predicts for its own pictures has a mean of its own."""
     basis = np.linalg.svd(p.evidence.features - p.evidence.features.mean(0), full_matrices=False)[2].T
     features, unseen = ((e.features - p.evidence.features.mean(0)) @ basis for e in (p.evidence, p.unseen))
     present, classes = np.unique(p.pseudo, return_inverse=True) if pseudo else (None, p.evidence.classes)
@@ -62,7 +65,7 @@ def by_discriminant(p: Problem, shrinkages: Sequence[float], pseudo: bool = Fals
 
 
 def by_energy(p: Problem) -> np.ndarray:
-    """P(head) from the heads' energies alone, normalised on the calibration pictures."""
+    """P(head) from the heads' energies alone, normalized on the calibration pictures."""
     widths = np.array([z.std() for z in p.evidence.logits])
     raw, unseen = (energies(e.logits, widths) for e in (p.evidence, p.unseen))
     middle, scale = raw.mean(0), raw.std(0)
@@ -70,7 +73,7 @@ def by_energy(p: Problem) -> np.ndarray:
 
 
 def by_pseudo_labels(p: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression on the classes that the heads see in their own pictures: P(head), and the list itself."""
+    """Logistic regression on the classes that the heads predict for their own pictures: P(head), and the list itself."""
     present, classes = np.unique(p.pseudo, return_inverse=True)
     likely = softmax(train(p.evidence.features, classes)(p.unseen.features), axis=1)
     pool, whole = p.head_of[present], np.zeros((len(likely), len(p.head_of)))
@@ -79,7 +82,7 @@ def by_pseudo_labels(p: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def head_temperatures(p: Problem) -> list[float]:
-    """For each head the temperature at which its energy says best which head a picture is of: no label is needed."""
+    """The temperature of each head at which its energy best tells whose picture it is. No labels are needed."""
     weights, found = balanced_weights(p.evidence.classes), []
     for h in range(len(p.evidence.logits)):
         losses = []
@@ -91,7 +94,7 @@ def head_temperatures(p: Problem) -> list[float]:
 
 
 def methods(p: Problem) -> dict[str, np.ndarray]:
-    """Every way's scores (pictures, labels)."""
+    """Scores (pictures, labels) of every method."""
     number = len(p.unseen.logits)
     even = np.full((len(p.truth), number), 1 / number)
     both = fit_router(p.evidence).router.probabilities(p.unseen.features, p.unseen.logits)

@@ -1,4 +1,4 @@
-"""The picture of ``docs/concepts/joint-list.md``: how a sure answer, a tie and an abstention look.
+"""Draw the picture of ``docs/concepts/joint-list.md``: a sure answer, a tie between heads, and no answer.
 
 python -m benchmarks.joint_picture --file build/demo.tflite --output docs/images/joint.png
 """
@@ -20,7 +20,7 @@ SHOWN = 5  # labels
 
 
 def choose(found: dict[Path, JointClassification]) -> list[tuple[str, Path]]:
-    """A sure answer, the smallest distance between the two likeliest heads, and one refused for the list's threshold."""
+    """A sure answer, the closest tie between the two likeliest heads, and an answer below the list's threshold."""
     sure = max(found, key=lambda p: found[p].categories[0].score)
     tied = min(found, key=lambda p: np.ptp(sorted(h.score for h in found[p].heads)[-2:]))
     odd = [p for p in found if not found[p].known and p != tied]
@@ -29,7 +29,7 @@ def choose(found: dict[Path, JointClassification]) -> list[tuple[str, Path]]:
 
 
 def draw(column: Any, title: str, path: Path, joint: JointClassification) -> None:
-    """One column of three plots: the picture, P(head) with the thresholds, the joint list."""
+    """Draw one column of three plots: the picture, P(head) with the thresholds, the joint list."""
     picture, heads, labels = column
     with Image.open(path) as image:
         picture.imshow(image.convert("RGB"))

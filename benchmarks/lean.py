@@ -1,11 +1,11 @@
-"""What the runtime adds to a fresh installation, to an import, to a first answer, and to memory.
+"""Measure what the runtime adds to an installation, to imports, to the time of a first answer, and to memory.
 
     python -m benchmarks.lean build/demo.tflite calibration_data/held_out/things/vehicle/truck__1.jpg
     python -m benchmarks.lean build/demo.tflite PICTURE --rounds 40 --output build/lean.json --no-install
 
-Times are of new processes that take turns. The installation is made from the wheel of this checkout, in an environment
-of its own and without a compiler: only wheels are taken. Of an answer, the bare interpreter opens the same file, prepares
-the same picture with Pillow and runs backbone and heads by their signatures.
+Every time is measured in a new process; the programs take turns. The wheel of this checkout is installed into a new
+environment, from wheels only, as without a compiler. For the comparison, the bare interpreter opens the same file,
+prepares the same picture with Pillow, and runs the backbone and the heads by their signatures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.summary import Mark, at_most
+from benchmarks.summary import Target, at_most
 from edge_runtime.interpreter import find_interpreter
 
 OURS = ("polyhead", "numpy", "pillow", "click")
@@ -33,7 +33,7 @@ IMPORTS = {
     "edge_runtime": "import edge_runtime",
     "edge_runtime.cli": "import edge_runtime.cli",
 }
-# Bytes of every file that each distribution brought, by its name in small letters.
+# Bytes of all files of each distribution, by its name in lower case.
 _SIZES = """
 import importlib.metadata as m, json, os
 def size(paths):
@@ -54,7 +54,7 @@ def main() -> None:
     document["first_answer"] = first_answers(options.file, options.picture, options.rounds)
     if not options.no_install:
         document["installed_mb"] = installed()
-    document["marks"] = [asdict(mark) for mark in marks(document)]
+    document["targets"] = [asdict(target) for target in targets(document)]
     text = json.dumps(document, indent=1)
     if options.output:
         options.output.write_text(text, "utf-8")
@@ -62,14 +62,14 @@ def main() -> None:
 
 
 def imports(rounds: int) -> dict[str, Any]:
-    """Milliseconds of a process that imports and ends, the interpreter's own start included, and its modules."""
+    """Milliseconds of a process that imports and ends, the start of Python included, and the number of its modules."""
     times = in_turns({name: partial(timed, program) for name, program in IMPORTS.items()}, rounds)
     counted = {name: int(_python("-c", f"{p}; import sys; print(len(sys.modules))")) for name, p in IMPORTS.items()}
     return {name: {"ms": _middle(times[name]), "modules": counted[name]} for name in IMPORTS}
 
 
 def first_answers(file: str, picture: str, rounds: int) -> dict[str, Any]:
-    """Of the bare interpreter and of the runtime: milliseconds to the first answer, resident memory in MB."""
+    """Milliseconds to the first answer and resident MB, of the bare interpreter and of the runtime."""
     name = find_interpreter()[0]
     found = in_turns(
         {which: partial(_first_answer, which, file, picture, name) for which in ("bare", "polyhead")}, rounds
@@ -86,7 +86,7 @@ def _first_answer(*arguments: str) -> dict[str, float]:
 
 
 def installed() -> dict[str, float]:
-    """MB by distribution in a fresh environment. Fails where anything would have to be compiled."""
+    """MB by distribution in a new environment. Fails where a package would have to be compiled."""
     with tempfile.TemporaryDirectory() as scratch:
         python = f"{scratch}/env/bin/python"
         _python("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", scratch, ".")
@@ -97,7 +97,7 @@ def installed() -> dict[str, float]:
     return {name: round(size / 1e6, 2) for name, size in sorted(sizes.items()) if name not in ("pip", "setuptools")}
 
 
-def marks(document: Mapping[str, Any]) -> list[Mark]:
+def targets(document: Mapping[str, Any]) -> list[Target]:
     first = document["first_answer"]
     found = [
         at_most("import edge_runtime, ms", document["import"]["edge_runtime"]["ms"], 150),
@@ -110,7 +110,7 @@ def marks(document: Mapping[str, Any]) -> list[Mark]:
 
 
 def in_turns(tasks: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
-    """What each task gives in each round; a first round, which fills the caches, does not count."""
+    """The results of each task, one for each round. The first round fills the caches and does not count."""
     found: dict[str, list[Any]] = {name: [] for name in tasks}
     for number in range(rounds + 1):
         for name, task in tasks.items():

@@ -1,8 +1,8 @@
-"""One process of ``benchmarks.lean``: opens a file and answers one picture, imports aside.
+"""One process of ``benchmarks.lean``: open a file and classify one picture; imports are not timed.
 
     python -m benchmarks.lean_child bare|polyhead FILE PICTURE INTERPRETER
 
-Prints a line of JSON: milliseconds from opening the file to the answers of all heads, MB resident afterwards.
+Prints a line of JSON: milliseconds from opening the file to the answers of all heads, and resident MB afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def bare(file: str, picture: str, name: str) -> Callable[[], object]:
-    """What a program without polyhead would do, and import."""
+    """The same with the interpreter alone, as a program without polyhead would do it."""
     import importlib
 
     import numpy as np
@@ -62,7 +62,7 @@ def main() -> None:
     kept = answer()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     print(json.dumps({"ms": seconds * 1000, "cpu_ms": cpu_seconds * 1000, "resident_mb": resident_kib() / 1024}))
-    del kept  # not before it is counted
+    del kept  # its memory is counted above
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Make one variant's files in a process of its own: ``python -m benchmarks.make VARIANT HEADS FOLDER BACKBONE GB``.
+"""Make the files of one variant in a process of its own: ``python -m benchmarks.make VARIANT HEADS FOLDER BACKBONE GB``.
 
-Prints one line of JSON: how long it took from Keras models in memory to finished files, imports excluded.
+Prints one line of JSON: the time from Keras models in memory to finished files, without imports.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from edge_runtime.bundle import append_members
 from edge_runtime.image_input import ImageInput
 from edge_runtime.metadata import BACKBONE, HeadInfo, Metadata
 
-MEASURED_CONVERSIONS = 3  # of separate files; the rest are copies of these under other names
+MEASURED_CONVERSIONS = 3  # of separate files; the others are copies of these under other names
 Timed = dict[str, Any]
 
 
 def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
-    """One polyhead file by the stages of ``builder.pipeline``, and the bare backbone of that file beside it.
+    """Make one polyhead file by the stages of ``builder.pipeline``, and the bare backbone of that file beside it.
 
-    Without the stages that only check (proof and verification): nothing is checked in the other variants either.
+    The stages that only check (equivalence, verification) are left out, because the other variants check nothing.
     """
     stages, clock = {}, _Clock()
     classifiers = as_classifiers(models)
@@ -70,14 +70,14 @@ def make_ours(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Tim
 
 
 def bare_backbone(part: Part) -> bytes:
-    """A model of the backbone's subgraph alone: uint8 picture in, int8 features out."""
+    """A model of the backbone alone, from a uint8 picture to int8 features."""
     writer = Writer()
     writer.add_subgraph(BACKBONE, writer.tensors(part), writer.operators(part), part.inputs, part.outputs)
     return writer.finish("backbone alone")
 
 
 def make_separate(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
-    """One int8 file a classifier by the TensorFlow converter; ``each``: seconds of those that were converted."""
+    """Make an int8 file of each classifier with TensorFlow's converter. ``each``: seconds of each conversion."""
     targets = paths(folder, "separate", len(models))
     each = []
     for target, model in list(zip(targets, models.values(), strict=True))[:MEASURED_CONVERSIONS]:
@@ -91,7 +91,7 @@ def make_separate(models: dict[str, Any], pictures: np.ndarray, folder: Path) ->
 
 
 def make_signatures(models: dict[str, Any], pictures: np.ndarray, folder: Path) -> Timed:
-    """One file by the TensorFlow converter with one end-to-end signature a classifier."""
+    """Make one file with TensorFlow's converter, with an end-to-end signature for each classifier."""
     clock = _Clock()
     functions = {name: _frozen(model) for name, model in models.items()}
     with tempfile.TemporaryDirectory(dir=folder) as saved:
@@ -111,7 +111,7 @@ def make_signatures(models: dict[str, Any], pictures: np.ndarray, folder: Path) 
 
 
 def _frozen(model: Any) -> Any:
-    """The converter cannot calibrate a file with several signatures whose weights are variables."""
+    """A function with constant weights: the converter cannot calibrate several signatures whose weights are variables."""
     spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
     live = tf.function(lambda image: model(image, training=False)).get_concrete_function(spec)
     constant = convert_variables_to_constants_v2(live)
@@ -162,9 +162,9 @@ MAKERS = {"ours": make_ours, "separate": make_separate, "signatures": make_signa
 def main(variant: str, heads: str, folder: str, backbone: str, gigabytes: str) -> None:
     resource.setrlimit(
         resource.RLIMIT_AS, (int(float(gigabytes) * 1e9),) * 2
-    )  # fail here rather than drag the machine down
+    )  # fail rather than slow the whole machine down
     models = make_models(backbone, int(heads))
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras tells of every export
+    with contextlib.redirect_stdout(io.StringIO()):  # Keras prints a line for every export
         result = MAKERS[variant](models, np.load(Path(folder) / PICTURES), Path(folder))
     print(json.dumps(result))
 

@@ -1,9 +1,9 @@
-"""Measure each variant in a separate process, so that none uses the memory and caches of another.
+"""Measure each variant in a process of its own, so that it does not use the memory and caches of another.
 
-    python -m benchmarks.measure first VARIANT HEADS FOLDER one|all      opening and the first answer, time and memory
+    python -m benchmarks.measure first VARIANT HEADS FOLDER one|all      time and memory up to the first answer
     python -m benchmarks.measure steady VARIANTS HEADS FOLDER ROUNDS THREADS SEED   prepared pictures, in turns
 
-Each prints one line of JSON. Memory is Linux's ``/proc/self/status``.
+Each prints one line of JSON. Memory is read from ``/proc/self/status`` (Linux).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import numpy as np
 from benchmarks.variants import INTERPRETER, PICTURES, open_variant, paths
 from edge_runtime.interpreter import find_interpreter
 
-SLOW_MS = 100.0  # a task above takes its turn in every SLOW_EVERYth round only
+SLOW_MS = 100.0  # a slower task runs in one of SLOW_EVERY rounds only
 SLOW_EVERY = 10
 _FIRST_THREADS = 1
 
 
 def first_answer(variant: str, heads: int, folder: Path, which: str) -> dict[str, float]:
-    """Open the variant and answer one picture. Milliseconds; growth of resident memory in KiB.
+    """Open the variant and classify one picture: milliseconds, and growth of resident memory in KiB.
 
-    For one head of separate files only that head's file is opened.
+    Where files are separate and one head is asked, only the file of this head is opened.
     """
     image = np.load(folder / PICTURES)[:1]
     files = paths(folder, variant, heads)[: 1 if which == "one" else None]
-    find_interpreter(INTERPRETER)  # imports are not what is measured
+    find_interpreter(INTERPRETER)  # imports are not measured
     before = memory_kib()
     start = time.perf_counter()
     opened = open_variant(variant, files, num_threads=_FIRST_THREADS)
@@ -51,15 +51,15 @@ def first_answer(variant: str, heads: int, folder: Path, which: str) -> dict[str
 
 
 def memory_kib() -> dict[str, int]:
-    """VmRSS, resident now, and VmHWM, the most there was."""
+    """VmRSS, the memory that is resident now, and VmHWM, its peak."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
 
 
 def steady(variants: list[str], heads: int, folder: Path, rounds: int, num_threads: int, seed: int) -> dict[str, Any]:
-    """Milliseconds of every task in every round it took part in: ``{task: [[round, ms], ...]}``.
+    """Milliseconds of each task in the rounds in which it ran: ``{task: [[round, ms], ...]}``.
 
-    ``bare`` is among the tasks. The order is drawn anew for each round.
+    ``bare`` is among the tasks. The order is drawn for each round.
     """
     pictures = np.load(folder / PICTURES)[:, None]
     tasks: dict[str, Callable[[np.ndarray], object]] = {}
@@ -75,12 +75,12 @@ def steady(variants: list[str], heads: int, folder: Path, rounds: int, num_threa
 def take_turns(
     tasks: dict[str, Callable[[np.ndarray], object]], pictures: np.ndarray, rounds: int, order: random.Random
 ) -> dict[str, list[tuple[int, float]]]:
-    """Every call that counts follows one of the same task that does not, which finds the caches as a camera would.
+    """Each call that is timed follows a call of the same task that is not, so that caches are filled as with a camera.
 
     A slow task fills the caches by itself, so it needs no such call.
     """
     for run in tasks.values():
-        run(pictures[0])  # allocates and packs
+        run(pictures[0])  # allocates tensors and packs weights
     slow = {name for name, run in tasks.items() if timed(run, pictures[0]) > SLOW_MS}
     times: dict[str, list[tuple[int, float]]] = {name: [] for name in tasks}
     for number in range(rounds):

@@ -29,13 +29,13 @@ from edge_runtime.metadata import BACKBONE
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION = 100
-POWERS = 6  # of two, by which channels of the ill-conditioned network are scaled at most
+POWERS = 6  # channels of the ill-conditioned network are scaled by 2^-6 to 2^6
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A float network whose heads end in a softmax. ``calibration``, ``held_out``: as its ``image`` takes them;
-    ``pixels``: the latter as uint8. ``whole``: with one head, the Keras model.
+    """A float network whose heads end in a softmax. ``calibration``, ``held_out``: pictures as its ``image`` input takes
+    them; ``pixels``: the held-out ones as uint8. ``whole``: the Keras model, where there is one head.
     """
 
     merged: MergedModel
@@ -50,12 +50,12 @@ class Subject:
         return tuple(self.merged.heads)
 
     def logits(self, parts: Mapping[str, Part]) -> dict[str, np.ndarray]:
-        """Of every head for the held-out pictures, float32 (pictures, labels)."""
+        """Logits of every head for the held-out pictures, float32 (pictures, labels)."""
         heads = {name: without_softmax(parts[name]) for name in self.heads}
         return answers(parts[BACKBONE], heads, self.held_out)
 
     def from_keras(self, truth: Mapping[str, np.ndarray]) -> float:
-        """How far the float file's probabilities are from Keras's at most. ``truth``: its logits."""
+        """The largest difference between probabilities of the float file and of Keras. ``truth``: logits of the file."""
         features = self.merged.features(self.pixels)
         found = {name: softmax(logits.astype(float), axis=1) for name, logits in truth.items()}
         return max(float(np.abs(found[name] - self.merged.head_scores(name, features)).max()) for name in self.heads)
@@ -72,7 +72,7 @@ def make_subject(name: str) -> Subject:
 
 
 def subject_of(classifiers: list[Classifier], size: int, whole: Any) -> Subject:
-    """A subject of classifiers that take pictures of ``size`` x ``size``. ``whole``: as a ``Subject`` has it."""
+    """A subject of classifiers that take pictures of ``size`` x ``size``. ``whole``: see ``Subject``."""
     merged = merge(tuple(classifiers), find_backbone(tuple(classifiers)))
     calibration, held_out = (pictures(size, held_out=held_out) for held_out in (False, True))
     enter = merged.source_input.device_input
@@ -80,7 +80,7 @@ def subject_of(classifiers: list[Classifier], size: int, whole: Any) -> Subject:
 
 
 def pictures(size: int, *, held_out: bool) -> np.ndarray:
-    """uint8 (pictures, size, size, 3): those held out, or ``CALIBRATION`` of the others, drawn evenly."""
+    """The held-out pictures, or ``CALIBRATION`` of the others, drawn evenly: uint8 (pictures, size, size, 3)."""
     folder = ROOT / "calibration_data"
     kept = find_pictures(folder / "held_out", [])
     known = {picture.digest for picture in kept}
@@ -96,7 +96,7 @@ def _lite0(*, ill: bool = False) -> tuple[list[Classifier], int, Any]:
 
 
 def _swish() -> tuple[list[Classifier], int, Any]:
-    """Trained on the other pictures of ``calibration_data``."""
+    """Heads of ``examples/train_swish_heads.py``, trained on the other pictures of ``calibration_data``."""
     path = ROOT / "build" / "swish" / "swish.toml"
     if not path.exists():
         raise ConfigError(
@@ -106,7 +106,7 @@ def _swish() -> tuple[list[Classifier], int, Any]:
 
 
 def _mobilenet() -> tuple[list[Classifier], int, Any]:
-    """MobileNetV2, its weights seeded, its batch normalizations matching the pictures."""
+    """MobileNetV2 with seeded weights and batch normalizations that match the pictures."""
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), pooling="avg")
     inputs = pictures(96, held_out=False).astype(np.float32) / 128 - np.float32(127 / 128)
     seed_weights(base, inputs)
@@ -127,8 +127,8 @@ SUBJECTS: dict[str, Callable[[], tuple[list[Classifier], int, Any]]] = {
 
 
 def spoil(model: Any) -> None:
-    """The same function, ill-conditioned: channels of every linear bottleneck scaled by powers of two, 2^-6 to 2^6, and
-    scaled back in the layers that read them. Bottlenecks that a residual joins are scaled alike.
+    """Make the network ill-conditioned without changing its function: scale channels of every linear bottleneck by powers
+    of two, and scale them back in the layers that read them. Bottlenecks that a residual joins get the same scales.
     """
     powers: dict[int, np.ndarray] = {}
     rng = np.random.default_rng(0)

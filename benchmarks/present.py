@@ -1,4 +1,4 @@
-"""The results as Markdown tables and as one plot."""
+"""Show the results of ``benchmarks.bench`` as Markdown tables and as a plot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.variants import VARIANTS
 
-# Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey.
+# Okabe and Ito's colours, which differ for every kind of colour vision; markers differ in greyscale.
 _BUILD = "Build (hollow: extrapolated)"
 _LEGEND = {
     "ours": "polyhead, one file",
@@ -24,8 +24,8 @@ Row = Mapping[str, Any]
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The machine, the comparison and the marks."""
-    return "\n\n".join([_machine_line(results), comparison(results), "\n".join(_notes(results)), marks(results)]) + "\n"
+    """The machine, the comparison and the targets."""
+    return "\n\n".join([_machine_line(results), comparison(results), "\n".join(_notes(results)), targets(results)]) + "\n"
 
 
 def comparison(results: Mapping[str, Any]) -> str:
@@ -34,11 +34,11 @@ def comparison(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(_line(_cells(row)) for row in results["rows"])])
 
 
-def marks(results: Mapping[str, Any]) -> str:
-    """A row for each mark."""
+def targets(results: Mapping[str, Any]) -> str:
+    """A row for each target."""
     met = {True: "yes", False: "**no**", None: "-"}
     lines = [_line(("target", "reached", "met?")), _line(("---", "---", "---"))]
-    return "\n".join([*lines, *(_line((m["mark"], m["reached"], met[m["met"]])) for m in results["marks"])])
+    return "\n".join([*lines, *(_line((m["target"], m["reached"], met[m["met"]])) for m in results["targets"])])
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
@@ -88,7 +88,7 @@ def _tell_unfinished(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def _leave_room(axis: Any) -> None:
-    """A panel in which little changes must not look as if much did: at least one power of ten."""
+    """Widen an axis to more than a power of ten, so that small changes do not look large."""
     low, high = axis.get_ylim()
     middle = (low * high) ** 0.5
     axis.set_ylim(min(low, middle / 10**0.6), max(high, middle * 10**0.6))
@@ -119,14 +119,14 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     extrapolated = max((row["build"].get("extrapolated_from", 0) for row in results["rows"]), default=0)
     notes = [
         "The N files and the one file with N end-to-end signatures are int8 files of TensorFlow's own converter.",
-        f"A picture is one that is prepared already; its time is a ratio to the bare backbone's invoke in the same round "
-        f"(median {min(bare):.2f} to {max(bare):.2f} ms, 1 thread). Memory is the growth of the resident set of a new "
-        "process until all heads have answered. Medians; spreads, and 2 threads, are in bench.json.",
+        f"The picture is already prepared; its time is a ratio to the bare backbone's invoke in the same round (median "
+        f"{min(bare):.2f} to {max(bare):.2f} ms, 1 thread). Memory is the growth of the resident set of a new process "
+        "until all heads have answered. Figures are medians; spreads, and 2 threads, are in bench.json.",
     ]
     if extrapolated:
         notes.append(
-            f"Of the N files {extrapolated} are converted and the others are their copies under other names, "
-            "so that build time is extrapolated."
+            f"Of the N files {extrapolated} are converted; the others are copies of them under other names. So the build "
+            "time of N files is extrapolated."
         )
     return notes
 

@@ -1,9 +1,9 @@
-"""The built-in profiles of ARM processors, from figures that others published: ``python -m benchmarks.profiles``.
+"""Make the built-in profiles of ARM processors from published figures: ``python -m benchmarks.profiles``.
 
-Whole networks were published, in float and in int8: milliseconds are fitted as one rate for convolutions and one for
-depthwise layers to the multiply-adds of each. What no network shows apart (sums, products, means, tables, conversions)
-counts as one channel of a depthwise layer of 3 x 3. ``error`` says how far the profile is from networks
-that it was not made of, or where there is none, from those it was. Writes ``builder/boards/profiles/*.json``.
+Published are milliseconds of whole networks, in float and in int8. Two rates are fitted to their multiply-adds: one for
+convolutions, one for depthwise layers. Operators that no network shows separately (sums, products, means, tables,
+conversions) count as one channel of a depthwise layer of 3 x 3. ``error`` is the error of the profile on networks that it
+was not fitted to or, where there are none, on those that it was. Writes ``builder/boards/profiles/*.json``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from edge_runtime.probe import FORMAT_VERSION
 FOLDER = Path(__file__).parent.parent / "builder" / "boards" / "profiles"
 XNNPACK = "XNNPACK's README, Raspberry Pi, all 4 cores, 8 February 2022"
 LITE = "EfficientNet-Lite's README (tensorflow/tpu), Pixel 4, 4 threads, 2020"
-# Elements that elementwise operators move in a microsecond are those of depthwise layers of 3 x 3.
+# Elementwise operators are taken to move as many elements in a microsecond as depthwise layers of 3 x 3.
 _TAPS = 9
 _ELEMENTWISE = ("ADD", "MUL", "MEAN", "LOGISTIC")
 
 
 @dataclass(frozen=True)
 class Published:
-    """Milliseconds by the name of the network; ``held``: networks that only judge. ``like``: a profile whose proportion
-    of the two rates is taken, where the networks published are too much alike to tell them apart.
+    """Milliseconds by the name of the network. ``held``: networks for the error only. ``like``: a profile whose ratio of
+    the two rates is used where the published networks are too similar to separate them.
     """
 
     name: str
@@ -93,7 +93,7 @@ def fitted(
 
 
 def judged(published: Published, work: Mapping[str, np.ndarray], rates: Mapping[str, Any]) -> str:
-    """How far the rates are from the published milliseconds, in words."""
+    """The error of the rates against the published milliseconds, in words."""
     words = []
     for precision, times in published.ms.items():
         off = {name: work[name] @ rates[published.name][precision] * 1e-3 / ms - 1 for name, ms in times.items()}
@@ -106,7 +106,7 @@ def judged(published: Published, work: Mapping[str, np.ndarray], rates: Mapping[
 
 
 def write(name: str, device: str, source: str, rates: Mapping[str, np.ndarray], error: str) -> None:
-    """As ``edge-runtime benchmark --operators --json`` does."""
+    """Write the profile in the form of ``edge-runtime benchmark --operators --json``."""
     rows = []
     for precision, (layer, depthwise) in rates.items():
         each = {"CONV_2D 1x1": layer, "CONV_2D": layer, "FULLY_CONNECTED": layer, "DEPTHWISE_CONV_2D": depthwise}

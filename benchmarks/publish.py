@@ -1,4 +1,4 @@
-"""What ``benchmarks.bench`` measured goes into the README and the docs: its tables, its pictures and every figure.
+"""Write the results of ``benchmarks.bench`` into the README and the docs: tables, plots and all figures.
 
 python -m benchmarks.publish build/bench/bench.json
 """
@@ -16,7 +16,7 @@ import click
 
 from benchmarks import summary
 from benchmarks.files_picture import picture, table
-from benchmarks.present import comparison, marks, plot
+from benchmarks.present import comparison, plot, targets
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = Path("docs/benchmarks.json")
@@ -33,8 +33,8 @@ def main(results: Path) -> None:
 
 
 def published(document: Mapping[str, Any]) -> dict[Path, str]:
-    """The whole text of each file that shows figures of ``document``, a path below the project -> text."""
-    document = {**document, "marks": [asdict(mark) for mark in summary.marks(document)]}
+    """The new text of each file that shows figures of ``document``, by its path in the project."""
+    document = {**document, "targets": [asdict(target) for target in summary.targets(document)]}
     readme, page = Path("README.md"), Path("docs/benchmarks.md")
     return {
         FIGURES: json.dumps(document, indent=1) + "\n",
@@ -42,13 +42,13 @@ def published(document: Mapping[str, Any]) -> dict[Path, str]:
         readme: with_table((ROOT / readme).read_text("utf-8"), table(document)),
         page: with_table(
             with_table((ROOT / page).read_text("utf-8"), comparison(document)),
-            marks(document),
+            targets(document),
         ),
     }
 
 
 def with_table(text: str, new: str) -> str:
-    """``text`` with ``new`` in the place of its table that has the same first line up to the second column."""
+    """``text`` with one table replaced by ``new``: the table whose first two column titles are the same."""
     head = "|".join(new.split("|")[:3])
     old = re.compile(rf"^{re.escape(head)}\|.*?\n\n", re.DOTALL | re.MULTILINE)
     if old.search(text) is None:

@@ -1,8 +1,8 @@
-"""What each part of the quantization is worth: ``python -m benchmarks.quantization --write build/quantization``.
+"""Measure the effect of each part of quantization: ``python -m benchmarks.quantization --write build/quantization``.
 
-The same pictures and the same float network for all ways: calibrated on pictures of ``calibration_data``, judged on its
-held-out ones; the real file in the real interpreter, its logits against float. Writes a table (.md), figures (.json) and
-a plot (.png).
+All methods use the same float network and the same pictures: those of ``calibration_data``, with its held-out pictures
+for the figures. The finished file runs in the interpreter, and its logits are compared with float. Writes a table (.md),
+figures (.json) and a plot (.png).
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ ACTIVATIONS = "its activations alone"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="SNR and agreement of every way to quantize, on the same pictures.")
+    parser = argparse.ArgumentParser(description="SNR and agreement of every quantization method, on the same pictures.")
     parser.add_argument(
         "--write", type=Path, default=ROOT / "build" / "quantization", help="name of the files, no suffix"
     )
     parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
-    parser.add_argument("--curve", action="store_true", help="of lite0 also: how many pictures are needed")
+    parser.add_argument("--curve", action="store_true", help="for lite0 also with fewer calibration pictures")
     arguments = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.subjects:
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str, Part], dict[str, Part]]:
-    """Backbone and heads in float, perhaps prepared, and as ``way`` has them, calibrated on ``images``."""
+    """Backbone and heads in float (prepared if ``way`` says so), and quantized by ``way``, calibrated on ``images``."""
     pixels = subject.merged.source_input.input_range
     model = prepared(subject.float_model, images, pixels) if way.equalize else subject.float_model
     measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
@@ -144,7 +144,7 @@ def _rows(subject: Subject, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _judged(truth: Mapping[str, np.ndarray], run: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """All heads together; each is asked about every picture."""
+    """SNR and agreement of all heads together; each head runs on every picture."""
     found = run()
     agreement = float(np.mean([np.mean(found[head].argmax(1) == truth[head].argmax(1)) for head in truth]))
     signal, device = (np.concatenate([logits[head] for head in truth], axis=1) for logits in (truth, found))
@@ -154,7 +154,7 @@ def _judged(truth: Mapping[str, np.ndarray], run: Callable[[], Mapping[str, np.n
 def activations_alone(
     subject: Subject, float_parts: Mapping[str, Part], int8_parts: Mapping[str, Part]
 ) -> dict[str, np.ndarray]:
-    """Logits of the float network whose activations in the backbone are rounded as int8 has them, and nothing else."""
+    """Logits of the float network where only the activations of the backbone are rounded as in int8."""
     part, int8 = float_parts[BACKBONE], int8_parts[BACKBONE]
     theirs, mine = dict(names(int8)), {i: name for name, i in names(part)}
     stepper = Stepper(part, dict.fromkeys(part.inputs.values(), subject.held_out))
@@ -174,7 +174,7 @@ def activations_alone(
 
 
 def by_tensorflow(subject: Subject) -> dict[str, np.ndarray]:
-    """The whole network up to its logits by the converter, its own calibration included, int8 in and out."""
+    """Logits of the network converted by TensorFlow, with its own calibration; int8 input and output."""
     model = subject.whole
     dense = model.layers[-1]
     logits = keras.layers.Dense(dense.units)
@@ -202,7 +202,7 @@ def by_tensorflow(subject: Subject) -> dict[str, np.ndarray]:
 
 
 def _curve(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """How many pictures are needed, by the project's own way and by min/max and rounding to nearest."""
+    """Figures by the number of calibration pictures, for the default and for min/max with rounding to nearest."""
     truth = subject.logits(read_parts(subject.float_model))
     for count in CURVE:
         row = {}
@@ -213,7 +213,7 @@ def _curve(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 
 def _halves(subject: Subject) -> dict[str, float]:
-    """Files from two halves of the pictures against each other, and each against float: SNR of the logits in dB."""
+    """SNR of the logits in dB, of files calibrated on two halves of the pictures: against float and each other."""
     head = subject.heads[0]
     truth = subject.logits(read_parts(subject.float_model))[head]
     halves = [subject.calibration[half::2] for half in (0, 1)]
@@ -223,7 +223,7 @@ def _halves(subject: Subject) -> dict[str, float]:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """For each subject SNR of the logits and top-1 agreement of every way."""
+    """SNR of the logits and top-1 agreement of every method, for each subject."""
     subjects = [name for name in found if name in SUBJECTS]
     lines = ["| way | " + " | ".join(f"{s}: SNR (dB) | agreement" for s in subjects) + " |"]
     lines.append("| --- |" + " ---: | ---: |" * len(subjects))

@@ -1,12 +1,12 @@
-"""Months in minutes: ``edge-runtime camera`` for hundreds of thousands of frames, and what its process holds meanwhile.
+"""Run ``edge-runtime camera`` for hundreds of thousands of frames, and record the resources of its process.
 
     python -m tests.device_files build/device-files
     python -m benchmarks.soak build/device-files/three.tflite --frames 200000 --output build/soak
 
-A network camera in this process sends small JPEGs as fast as they are read, tears one in a thousand and hangs up every
-30,000; viewers of the live page come and go all the time, one takes nothing; the model is replaced every half minute.
-Resident memory, descriptors and threads of the process are read from ``/proc`` every second. Writes ``soak.json`` and
-``soak.png``. A small model, so that the path around it is what runs often.
+A network camera in this process sends small JPEGs as fast as they are read. It truncates one in a thousand and closes the
+connection every 30,000. Viewers of the live page come and go all the time, and one viewer never reads. The model is
+replaced every half minute. Resident memory, descriptors and threads are read from ``/proc`` every second. Use a small
+model, so that the code around it runs often. Writes ``soak.json`` and ``soak.png``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def soak(file: Path, frames: int, folder: Path) -> list[dict[str, float]]:
-    """One sample a second until ``frames`` frames are answered."""
+    """Take a sample every second until ``frames`` frames are answered."""
     content, model, port = file.read_bytes(), folder / "model.tflite", free_port()
     model.write_bytes(content)
     camera = Camera()
@@ -104,7 +104,7 @@ def holds(pid: int) -> dict[str, float]:
 
 
 def get(port: int, path: str, limit: int = 1 << 20) -> bytes:
-    """As much of it as ``limit``, then gone: how viewers leave."""
+    """Read at most ``limit`` bytes and close the connection, as a viewer that leaves does."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=15) as response:
             data: bytes = response.read(limit)
@@ -114,7 +114,7 @@ def get(port: int, path: str, limit: int = 1 << 20) -> bytes:
 
 
 def hang(port: int) -> socket.socket:
-    """A viewer that asks for the picture and never reads."""
+    """Connect a viewer that requests the picture and never reads."""
     for _ in range(100):
         try:
             connection = socket.create_connection(("127.0.0.1", port))
@@ -178,7 +178,7 @@ def jpeg(blocks: np.ndarray) -> bytes:
 
 
 def summary(samples: list[dict[str, float]]) -> dict[str, Any]:
-    """The slope is a least-squares line over the second half, when caches and pools have filled."""
+    """The slope is of a least-squares line over the second half, when caches and pools are full."""
     half = samples[len(samples) // 2 :]
     answered, rss = (np.asarray([s[key] for s in half]) for key in ("answered", "rss_mb"))
     return {

@@ -1,4 +1,4 @@
-"""What is compared: classifiers on one frozen backbone, as people have them after transfer learning."""
+"""The classifiers that are compared: several on one frozen backbone, as transfer learning gives them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from builder.settings.input_scaling import PixelTransform
 from builder.training.efficientnet_lite0 import efficientnet_lite0
 
 LABELS = ("first", "second", "third", "fourth", "fifth")
-# Outside the model, so that no variant spends time on it: each folds it into the quantization of its input.
+# Outside the model, so that no variant spends time on it: it becomes part of the quantization of the input.
 PIXELS = PixelTransform().then(1 / 128, -127 / 128)
 _SEED = 7
 
@@ -29,7 +29,7 @@ def head_name(index: int) -> str:
 
 
 def make_models(backbone: str, count: int) -> dict[str, Any]:
-    """``count`` Keras classifiers by name; the same base, pooling, and a seeded dense layer each."""
+    """``count`` Keras classifiers by name: the same base and pooling, and a dense layer of its own, seeded."""
     base = _base(backbone)
     rng = np.random.default_rng(_SEED)
     models = {}
@@ -46,7 +46,7 @@ def make_models(backbone: str, count: int) -> dict[str, Any]:
 def as_classifiers(
     models: Mapping[str, Any], labels: Sequence[str] = LABELS, pixels: PixelTransform = PIXELS
 ) -> list[Classifier]:
-    """What ``builder.reading.reader`` makes of files, made of models in memory: files would only measure the disk."""
+    """The result of ``builder.reading.reader`` from models in memory, so that the disk is not measured."""
     reader = Reader()
     return [
         replace(reader.classifier(name, _stored(name, model), pixels), labels=tuple(labels))
@@ -60,7 +60,7 @@ def _stored(name: str, model: Any) -> StoredModel:
 
 
 class _Unasked:
-    """No benchmark runs an original."""
+    """A stand-in for the original, which no benchmark runs."""
 
     def start(self) -> None:
         return

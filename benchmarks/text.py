@@ -1,7 +1,7 @@
-"""Two hundred text heads against the marks set for them: ``python -m benchmarks.text``.
+"""Measure a file of two hundred text heads against its targets: ``python -m benchmarks.text``.
 
-The classifiers of ``examples/text_heads.py``, 200 ``.keras`` files on one base; kept in the output folder for the next
-run. Builds one file of all and one of the first head alone, each whole and in a process of its own, and runs both in
+The classifiers are those of ``examples/text_heads.py``: 200 ``.keras`` files on one base, which stay in the output folder
+for the next run. One file of all heads and one of the first head are built, each in a process of its own. Both run in
 turns: one head of the many beside the same head alone, and all heads in one call of ``serving_default`` beside the bare
 backbone. Writes ``text.json`` and ``text.md``.
 """
@@ -32,13 +32,13 @@ from edge_runtime.metadata import BACKBONE, END_TO_END, Metadata
 
 CONFIG, GLOSSES = "text_heads.toml", "held_out"
 KIB = 1024
-MARKS = {"bytes a head beside its weights": 2 * KIB, "one of many": 1.05, "all in one call": 1.5, "build seconds": 60.0}
+TARGETS = {"bytes a head beside its weights": 2 * KIB, "one of many": 1.05, "all in one call": 1.5, "build seconds": 60.0}
 AGREEMENT = {"mean": 0.98, "worst": 0.93}
 _SEED, _TEXTS = 5, 64
 
 
 def make_files(folder: Path, tasks: int) -> dict[str, Any]:
-    """The demo's files; takes some minutes."""
+    """Train the demo's files. This takes some minutes."""
     spec = importlib.util.spec_from_file_location("text_heads", ROOT / "examples" / "text_heads.py")
     assert spec is not None and spec.loader is not None
     demo = importlib.util.module_from_spec(spec)
@@ -49,7 +49,7 @@ def make_files(folder: Path, tasks: int) -> dict[str, Any]:
 
 
 def build_file(folder: Path, heads: int) -> dict[str, Any]:
-    """The whole build of the first ``heads`` classifiers, from files to the verified file: seconds by stage, bytes."""
+    """Build one file of the first ``heads`` classifiers, verification included: seconds by stage, bytes."""
     start = time.perf_counter()
     from builder import BuildConfig, build
 
@@ -66,7 +66,7 @@ def build_file(folder: Path, heads: int) -> dict[str, Any]:
 
 
 def time_answers(folder: Path, heads: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each task in every round, one thread; texts are tokenized within the first two tasks."""
+    """Milliseconds of each task in every round, on one thread. The first two tasks include tokenizing the text."""
     names = {count: _file(folder, count) for count in (1, heads)}
     texts = [line for path in sorted((folder / GLOSSES).glob("*/*.txt")) for line in path.read_bytes().split(b"\n")]
     chosen = random.Random(_SEED).sample(sorted({text for text in texts if text}), _TEXTS)
@@ -78,7 +78,7 @@ def time_answers(folder: Path, heads: int, rounds: int) -> dict[str, Any]:
     tokens = {text: opened[heads].prepare(text) for text in chosen}
     for name in (BACKBONE, END_TO_END):
         tasks[name] = partial(_call, interpreter.get_signature_runner(name), tokens)
-    # Opening is timed by itself: the file is in the cache by now for both.
+    # Opening is timed separately; both files are in the page cache by now.
     opening = {str(count): _opening(path, chosen[0]) for count, path in names.items()}
     turns = take_turns(tasks, np.array(chosen, object), rounds, random.Random(_SEED))
     return {"opening": opening, "turns": turns}
@@ -89,7 +89,7 @@ def _call(runner: Any, tokens: Mapping[bytes, np.ndarray], text: bytes) -> Any:
 
 
 def _opening(path: Path, text: bytes, times: int = 20) -> float:
-    """Milliseconds from the closed file to the first answer of one head, the median."""
+    """Median milliseconds from opening the file to the first answer of one head."""
     found = []
     for _ in range(times):
         start = time.perf_counter()
@@ -109,7 +109,7 @@ def _file(folder: Path, heads: int) -> Path:
 
 
 def judge(built: Mapping[str, Any], alone: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, float]:
-    """Every figure that has a mark; ratios of medians, each round's neighbours being the other tasks."""
+    """All figures that have a target. Ratios are of medians; all tasks took turns."""
     median = {name: float(np.median([ms for _, ms in times])) for name, times in answers["turns"].items()}
     heads = len(built["own_weights"])
     others = built["bytes"] - alone["bytes"] - sum(built["own_weights"][1:])
@@ -126,15 +126,15 @@ def judge(built: Mapping[str, Any], alone: Mapping[str, Any], answers: Mapping[s
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The figures beside their marks, ready for the docs."""
+    """The figures beside their targets, ready for the docs."""
     told, found = results["machine"], results["figures"]
     versions = ", ".join(f"{name} {told[name]}" for name in ("tensorflow", "keras", "litert-quantizer"))
-    marks = {**{name: f"at most {mark:g}" for name, mark in MARKS.items()}}
-    marks.update({f"{name} agreement": f"at least {mark:g}" for name, mark in AGREEMENT.items()})
-    rows = [f"| {name} | {value:.4g} | {marks.get(name, '')} |" for name, value in found.items()]
+    targets = {**{name: f"at most {target:g}" for name, target in TARGETS.items()}}
+    targets.update({f"{name} agreement": f"at least {target:g}" for name, target in AGREEMENT.items()})
+    rows = [f"| {name} | {value:.4g} | {targets.get(name, '')} |" for name, value in found.items()]
     head = f"{told['processor']}, {told['cores']} cores; {versions}; load average at the start {told['load_average']}."
     sizes = f"{results['heads']} heads: {results['bytes']:,} bytes; one head: {results['bytes_alone']:,} bytes."
-    return "\n".join([head, "", sizes, "", "| figure | measured | mark |", "| --- | ---: | --- |", *rows]) + "\n"
+    return "\n".join([head, "", sizes, "", "| figure | measured | target |", "| --- | ---: | --- |", *rows]) + "\n"
 
 
 CHILDREN: dict[str, Callable[..., Any]] = {"files": make_files, "build": build_file, "answers": time_answers}
@@ -145,7 +145,7 @@ CHILDREN: dict[str, Callable[..., Any]] = {"files": make_files, "build": build_f
 @click.option("--heads", type=click.IntRange(2), default=200)
 @click.option("--rounds", type=click.IntRange(5), default=400)
 def main(output: Path, heads: int, rounds: int) -> None:
-    """Many text heads in one file: bytes, time, build, agreement."""
+    """Measure many text heads in one file: bytes, latency, build time, agreement."""
     folder = output.resolve() / f"text_{heads}"
     folder.mkdir(parents=True, exist_ok=True)
     with terminal() as stream:

@@ -1,10 +1,10 @@
-"""How pictures of no head are told from the heads' own: the joint list beside what the literature does on its features.
+"""Measure how pictures of no head are separated from the heads' own: the joint list beside methods of the literature.
 
     python -m benchmarks.unknown --file build/demo.tflite --pictures DIR --output build/bench/unknown.json
 
-``DIR`` has photographs that nothing was fitted on, ``NNNN_name.jpg`` where NNNN is the class of ImageNet, 288 x 288 of
-which the middle 252 are taken. Those that may show what a head of the demo knows are left out. Every way sees the
-calibration pictures of ``--data``; its figures are of the held-out ones there, and of the photographs.
+``DIR`` holds photographs that nothing was fitted on: ``NNNN_name.jpg``, where NNNN is the class of ImageNet, 288 x 288,
+of which the middle 252 x 252 are used. Photographs of what a head of the demo may know are left out. Every method is
+fitted to the calibration pictures of ``--data`` and evaluated on the held-out pictures there and on the photographs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edge_runtime.joint import judge
 from edge_runtime.metadata import HeadInfo
 
 CROP = 252
-# Classes of ImageNet that the demo's heads may know: animals, food and plants, and of the things those of its labels.
+# Classes of ImageNet that the demo's heads may know: animals, food and plants, and things that its labels include.
 ANIMALS, PLANTS = range(398), (*range(936, 958), 738, 580, *range(984, 999))
 INSTRUMENTS = (
     401, 402, 420, 432, 486, 494, 513, 541, 546, 558, 566, 577, 579, 593, 594, 641, 642, 683, 684, 687, 776,
@@ -46,11 +46,11 @@ VEHICLES = (
 )  # fmt: skip
 SIGNS = (919, 920)
 KNOWN = {*ANIMALS, *PLANTS, *INSTRUMENTS, *TOOLS, *VEHICLES, *SIGNS}
-Score = Callable[[Evidence], np.ndarray]  # (pictures,), high for pictures of the heads
+Score = Callable[[Evidence], np.ndarray]  # (pictures,), higher for pictures of the heads
 
 
 def photographs(folder: Path, classifier: MultiHeadClassifier) -> Iterator[tuple[int, np.ndarray]]:
-    """(class of none, tensor) of each."""
+    """Yield (class of none, tensor) of each photograph of no head."""
     for path in sorted(folder.glob("*.jpg")):
         if int(path.name[:4]) not in KNOWN:
             image = Image.open(path).convert("RGB")
@@ -60,19 +60,19 @@ def photographs(folder: Path, classifier: MultiHeadClassifier) -> Iterator[tuple
 
 
 def loudest(of_head: Callable[[np.ndarray], np.ndarray]) -> Score:
-    """The largest of what the heads say."""
+    """The largest score of any head."""
     return lambda e: np.max([of_head(z) for z in e.logits], axis=0)
 
 
 def energy(seen: Evidence) -> Score:
-    """Largest normalised energy of any head."""
+    """The largest normalized energy of any head."""
     widths = np.array([z.std() for z in seen.logits])
     raw = energies(seen.logits, widths)
     return lambda e: ((energies(e.logits, widths) - raw.mean(0)) / raw.std(0)).max(1)
 
 
 def mahalanobis(seen: Evidence, *, normalised: bool) -> Score:
-    """Least distance to the mean of a head, one covariance for all (Lee et al. 2018; normalised: Müller, Hein 2025)."""
+    """Smallest distance to the mean of a head, with one covariance (Lee et al. 2018; normalized: Müller, Hein 2025)."""
     form = unit if normalised else (lambda x: x.astype(float))
     features, heads = form(seen.features), range(len(seen.logits))
     means = np.stack([features[seen.classes == h].mean(0) for h in heads])
@@ -81,13 +81,13 @@ def mahalanobis(seen: Evidence, *, normalised: bool) -> Score:
 
 
 def nearest(seen: Evidence, k: int = 10) -> Score:
-    """Cosine to the k-th nearest calibration picture (Sun et al. 2022)."""
+    """Cosine similarity to the k-th nearest calibration picture (Sun et al. 2022)."""
     features = unit(seen.features)
     return lambda e: np.sort(unit(e.features) @ features.T, axis=1)[:, -min(k, len(features))]
 
 
 def vim(seen: Evidence, directions: int = 256) -> Score:
-    """Virtual logit: what the principal directions leave out, beside the energy (Wang et al. 2022)."""
+    """Virtual logit: the energy minus the norm outside the principal directions (Wang et al. 2022)."""
     mean = seen.features.mean(0)
     kept = min(directions, len(seen.features) // 2)
     basis = np.linalg.svd(seen.features - mean, full_matrices=False)[2][:kept].T
@@ -101,13 +101,13 @@ def vim(seen: Evidence, directions: int = 256) -> Score:
 
 
 def joint_list(seen: Evidence) -> Score:
-    """What the joint list goes by: the likeliest head beside none."""
+    """The score of the joint list: the likeliest head against none."""
     router, heads = fit_router(seen).router, len(seen.logits)
     return lambda e: known_score(router.probabilities(e.features, e.logits), heads)
 
 
 def distances(seen: Evidence) -> dict[str, Score]:
-    """Scores of the literature. ``seen``: calibration pictures, of which the heads are known."""
+    """Scores of the literature. ``seen``: calibration pictures, with known heads."""
     return {
         "largest softmax (MSP)": loudest(lambda z: softmax(z, axis=1).max(1)),
         "energy": energy(seen),
@@ -127,7 +127,7 @@ def ways(seen: Evidence, everyday: Evidence) -> dict[str, Score]:
 
 
 def few(evidence: Evidence, a_head: int | None, seed: int) -> Evidence:
-    """``a_head`` pictures of each head drawn by ``seed``, or all."""
+    """``a_head`` pictures of each head, drawn by ``seed``; None: all pictures."""
     if a_head is None:
         return evidence
     order = np.random.default_rng(seed).permutation(len(evidence.classes))
@@ -136,7 +136,7 @@ def few(evidence: Evidence, a_head: int | None, seed: int) -> Evidence:
 
 
 def shipped(file: Path, own: Sequence[Path], folder: Path) -> dict[str, float]:
-    """Share refused by the file as it is."""
+    """The shares that the file refuses with its own thresholds."""
     with MultiHeadClassifier(file) as classifier:
         assert classifier.joint is not None
         info = classifier.joint
@@ -152,7 +152,7 @@ def shipped(file: Path, own: Sequence[Path], folder: Path) -> dict[str, float]:
 
 
 def observed(file: Finished, heads: Sequence[HeadInfo], data: Path, folder: Path) -> tuple[Evidence, ...]:
-    """Calibration pictures, the same with everyday ones, held-out ones, photographs."""
+    """Evidence of the calibration pictures, of these with everyday pictures, of held-out pictures, of photographs."""
     spec, names = file.metadata.input, [head.head_name for head in heads]
     held_out = find_samples(data / "held_out", names, spec)
     seen = grouped_samples(data, names, spec, held_out)
@@ -192,7 +192,9 @@ def main() -> None:
         "as shipped": shipped(arguments.file, own, arguments.pictures),
     }
     for number, methods in rows.items():
-        print(f"\n{number} pictures a head: AUROC, and share refused where 5 % of the heads' own held-out pictures are")
+        print(
+            f"\n{number} pictures a head: AUROC; share refused where 5 % of the heads' own held-out pictures are refused"
+        )
         for name, figures in methods.items():
             print(f"  {name:34} {figures['auroc']:.3f}  {figures['refused']:.3f}")
     print(f"\nas shipped: {document['as shipped']}")

@@ -1,4 +1,4 @@
-"""What opening a variant and answering a picture with it means at run time. Nothing here knows TensorFlow."""
+"""Open a variant and classify a picture with it. This module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_runtime.interpreter import open_interpreter
 
 INTERPRETER = "ai_edge_litert"
 PICTURES = "pictures.npy"  # uint8 (pictures, height, width, 3), as the device's own preprocessing made them
-# Of the pictures, by backbone. `tiny` shows that the program runs; its figures mean nothing.
+# Height and width of the pictures, by backbone. `tiny` only shows that the program runs; its figures mean nothing.
 SIDES = {"efficientnet_lite0": 224, "tiny": 32}
 VARIANTS = {
     "ours": "polyhead, one file",
@@ -25,14 +25,14 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Opened:
-    """``one`` and ``all`` answer one picture, uint8 (1, height, width, 3), with one head and with every head."""
+    """``one`` and ``all`` classify one picture, uint8 (1, height, width, 3), with one head and with all heads."""
 
     one: Callable[[np.ndarray], object]
     all: Callable[[np.ndarray], object]
 
 
 def paths(folder: Path, variant: str, heads: int) -> list[Path]:
-    """Where the files of a variant lie; the first N separate files serve every N."""
+    """The paths of a variant's files. For ``separate`` these are the first ``heads`` of one set of files."""
     if variant == "separate":
         return [folder / f"separate_{i:03d}.tflite" for i in range(heads)]
     return [folder / f"{variant}_{heads}.tflite"]
@@ -62,7 +62,7 @@ def _open_separate(files: Sequence[Path], num_threads: int) -> Opened:
 
 
 def _open_signatures(files: Sequence[Path], num_threads: int) -> Opened:
-    """Runners are made when they are first needed and kept, as in ``MultiHeadClassifier``."""
+    """Runners are created on first use and kept, as in ``MultiHeadClassifier``."""
     _, interpreter = open_interpreter(str(files[0]), name=INTERPRETER, num_threads=num_threads)
     names = list(interpreter.get_signature_list())
     runners: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def _open_signatures(files: Sequence[Path], num_threads: int) -> Opened:
 
 
 def _plain(file: Path, num_threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """set_tensor, invoke, get_tensor and nothing else: scores stay integers, labels are not looked up."""
+    """Call set_tensor, invoke and get_tensor only: scores stay integers, and no labels are looked up."""
     _, interpreter = open_interpreter(str(file), name=INTERPRETER, num_threads=num_threads)
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]

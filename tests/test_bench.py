@@ -15,7 +15,7 @@ from benchmarks.text import judge
 
 
 def row(heads, *, size=1000, one=1.0, every=1.0, first=10.0):
-    """What ``bench`` notes of the variant `ours`, as far as the marks look at it."""
+    """What ``bench`` notes of the variant `ours`, as far as the targets look at it."""
     steady = {"one": one, "all": every}
     return {
         "variant": "ours",
@@ -28,7 +28,7 @@ def row(heads, *, size=1000, one=1.0, every=1.0, first=10.0):
 
 
 def met(*rows):
-    return [mark.met for mark in summary.marks({"rows": rows})]
+    return [target.met for target in summary.targets({"rows": rows})]
 
 
 def test_a_ratio_is_taken_within_a_round():
@@ -182,17 +182,17 @@ def lean_document(*, import_ms=149.0, ratio=1.19, more=11.9, **sizes):
 
 def test_what_the_runtime_adds_is_held_to_its_marks():
     small = {"polyhead": 1.0, "numpy": 5.0, "pillow": 5.0, "click": 1.0, "ai-edge-litert": 60.0}
-    assert [mark.met for mark in lean.marks(lean_document(**small))] == [True] * 4
+    assert [target.met for target in lean.targets(lean_document(**small))] == [True] * 4
     large = lean_document(import_ms=151.0, ratio=1.21, more=12.1, **{**small, "numpy": 9.0})
-    assert [mark.met for mark in lean.marks(large)] == [False] * 4
+    assert [target.met for target in lean.targets(large)] == [False] * 4
     del large["installed_mb"]
-    assert len(lean.marks(large)) == 3
+    assert len(lean.targets(large)) == 3
 
 
 @pytest.mark.parametrize(("ratio", "json_ms", "p99"), [(0.96, 0.1, 1.4), (0.94, 0.3, 1.6)])
 def test_the_camera_is_held_to_its_marks(ratio, json_ms, p99):
     document = {"ratio_median_of_blocks": ratio, "json_ms": {"median": json_ms}, "p99_over_median": p99}
-    assert [mark.met for mark in camera.marks(document)] == [ratio > 0.95] * 3
+    assert [target.met for target in camera.targets(document)] == [ratio > 0.95] * 3
 
 
 def test_tasks_take_turns_and_the_first_round_does_not_count():
