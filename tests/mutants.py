@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OF_ALL = ("test_values",)  # laws of every module
 # Every core module with the tests that hold its laws, the fastest first.
 MODULES: dict[str, tuple[str, ...]] = {
-    "builder/reading/pixel_forms.py": ("test_pixel_forms",),
+    "builder/reading/pixel_forms.py": ("test_pixel_forms", "test_scaling_notes"),
+    "builder/reading/pixel_layers.py": ("test_pixel_forms", "test_scaling_notes"),
     "builder/settings/input_scaling.py": ("test_pixels", "test_pixel_forms"),
     "builder/reading/simplify.py": ("test_pixel_forms", "test_tutorial_models", "test_backbone"),
     "builder/reading/spelling.py": ("test_layer_forms", "test_backbone"),

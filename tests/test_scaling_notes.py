@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,12 @@ from builder.reading.scaling_notes import scales_pixels, scaling_notes  # noqa: 
 from builder.reading.simplify import simplify  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform  # noqa: E402
+from builder.support.errors import ConfigError  # noqa: E402
 from builder.support.naming import as_options  # noqa: E402
 from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 SIZE = 8
+WEIGHTS = np.array([0.3, 0.6, 0.1], np.float32)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 Step = Callable[[Any], Any]
 # Each brings pixels 0..255 to what networks are trained on.
@@ -72,6 +76,36 @@ HARDLY_CHANGED: dict[str, Step] = {
     "behind rolling": lambda x: ops.roll(x, 2, axis=1),
     "as half precision": lambda x: ops.cast(x, "float16"),
 }
+# Grey pictures, made inside.
+GREY: dict[str, Step] = {
+    "by Keras": lambda x: ops.image.rgb_to_grayscale(x),
+    "as a mean": lambda x: ops.mean(x, axis=-1, keepdims=True),
+    "as a mean without its axis": lambda x: ops.expand_dims(ops.mean(x, axis=-1), axis=-1),
+    "of weights": lambda x: ops.sum(x * WEIGHTS, axis=-1, keepdims=True),
+    "of a product": lambda x: ops.matmul(x, WEIGHTS[:, None]),
+    "of a product without its axis": lambda x: ops.expand_dims(ops.tensordot(x, WEIGHTS, axes=1), axis=3),
+    "of green alone": lambda x: x[..., 1:2],
+    "of green without its axis": lambda x: ops.expand_dims(x[..., 1], axis=3),
+    "three times": lambda x: layers.Concatenate()([ops.image.rgb_to_grayscale(x)] * 3),
+    "three times, of green": lambda x: ops.stack([x[..., 1]] * 3, axis=-1),
+}
+AS_UNIT, AS_TF = (WHOLE[f"rescaling to {words}"] for words in ("0..1", "-1..1"))
+# Networks with several branches, each of which scales pixels itself.
+BRANCHES: dict[str, list[list[Step]]] = {
+    "alike": [[AS_UNIT], [AS_UNIT]],
+    "each its own way": [[AS_UNIT], [AS_TF]],
+    "behind padding": [[lambda x: layers.ZeroPadding2D(1)(x), AS_UNIT], [lambda x: layers.ZeroPadding2D(1)(x), AS_TF]],
+    "one of them grey": [[AS_UNIT], [GREY["by Keras"], AS_TF]],
+    "by normalization": [[WHOLE["normalization of pixels"]], [WHOLE["as EfficientNet"]]],
+}
+
+
+def joined(branches: list[list[Step]], *, convolved: bool = True) -> Step:
+    def step(x: Any) -> Any:
+        ends = [functools.reduce(lambda y, one: one(y), steps, x) for steps in branches]
+        return layers.Concatenate()([layers.Conv2D(2, 1)(end) if convolved else end for end in ends])
+
+    return step
 
 
 def network(steps: list[Step]) -> Graph:
@@ -87,7 +121,7 @@ def network(steps: list[Step]) -> Graph:
 def notes(graph: Graph, outside: str | None) -> tuple[str, ...]:
     declared = PREPROCESSING[outside or "raw"]
     simple, pixels = simplify(graph, declared)
-    settled = outside is not None or scales_pixels(simple, 3)
+    settled = outside is not None or scales_pixels(simple, pixels)
     return scaling_notes("h", PictureSourceInput((SIZE, SIZE), pixels, declared, settled=settled), simple)
 
 
@@ -123,6 +157,58 @@ def test_half_of_one_inside_wants_the_other_outside(inside: str, place: str) -> 
 def test_half_of_one_alone_is_told(inside: str) -> None:
     (told,) = notes(network([HALF[inside]]), None)
     assert "second part" in told and 'preprocessing = "unit"' in told
+
+
+@pytest.mark.parametrize("inside", ["rescaling to 0..1", "operations", "normalization of these pictures"])
+@pytest.mark.parametrize("grey", GREY)
+def test_a_preprocessing_of_grey_pictures_made_inside_is_seen(grey: str, inside: str) -> None:
+    whole = (
+        WHOLE[inside] if "normalization" not in inside else lambda x: layers.Normalization(mean=109.0, variance=3900.0)(x)
+    )
+    for steps in ([GREY[grey], whole], [whole, GREY[grey]], [layers.ZeroPadding2D(1), GREY[grey], whole]):
+        graph = network(steps)
+        assert notes(graph, None) == notes(graph, "raw") == ()
+        (told,) = notes(graph, "tf")
+        assert "done twice" in told
+    (told,) = notes(network([GREY[grey], HALF["operations of 0..1"]]), None)
+    assert "second part" in told
+
+
+@pytest.mark.parametrize("branches", BRANCHES)
+def test_branches_that_each_scale_pixels_scale_them_all(branches: str) -> None:
+    for convolved in {True, branches == "one of them grey"}:
+        graph = network([joined(BRANCHES[branches], convolved=convolved)])
+        assert notes(graph, None) == notes(graph, "raw") == ()
+        (told,) = notes(graph, "tf")
+        assert "done twice" in told
+
+
+NOT_SCALED: dict[str, list[Step]] = {
+    "nothing": [],
+    "one branch of two": [joined([[AS_UNIT], []])],
+    "one branch of two, the other grey": [joined([[AS_UNIT], [GREY["by Keras"]]])],
+    "colour beside grey": [joined([[], [GREY["of weights"]]], convolved=False)],
+    "half a branch": [joined([[AS_UNIT], [HALF["operations of 0..1"]]])],
+    "colours in another order": [lambda x: x[..., ::-1]],
+    "a difference of colours": [lambda x: x[..., :1] - x[..., 1:2]],
+    "a product of other channels": [lambda x: ops.matmul(ops.transpose(x, (0, 3, 1, 2)), np.ones((SIZE, 1), np.float32))],
+    **{f"grey {how}": [step] for how, step in GREY.items()},
+}
+
+
+@pytest.mark.parametrize("steps", NOT_SCALED)
+def test_pixels_that_no_layer_scales_are_asked_for_in_true_words(tmp_path: Path, steps: str) -> None:
+    x = image = keras.Input((SIZE, SIZE, 3))
+    for step in NOT_SCALED[steps]:
+        x = step(x)
+    end = layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1)(x)))
+    keras.Model(image, end).save(tmp_path / "h.keras")
+    expected = "no layer was found in it that scales all pixels 0..255; add preprocessing"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load_classifiers([HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), None)])
+    for outside in ("unit", "tf"):
+        (classifier,) = load_classifiers([HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), PREPROCESSING[outside])])
+        assert classifier.notes == ()
 
 
 def test_a_model_that_scales_nothing_is_told_nothing() -> None:
@@ -169,3 +255,13 @@ def test_a_scaling_behind_padding_is_not_asked_for(tmp_path: Path) -> None:
     tiny_classifier(tiny_base(), 3, before=inside).save(tmp_path / "h.keras")
     (classifier,) = load_classifiers([HeadConfig("h", tmp_path / "h.keras", ("a", "b", "c"), None)])
     assert classifier.notes == ()
+
+
+def test_a_scaling_found_later_stands_in_front_of_what_the_model_does_itself() -> None:
+    swapped, outside = PixelTransform(order=(2, 1, 0)), PREPROCESSING["torch"]
+    entry = PictureSourceInput((SIZE, SIZE), swapped, PREPROCESSING["raw"])
+    assert entry.unsaid
+    entered = entry.entered(outside)
+    assert (entered.declared, entered.pixels) == (outside, outside.followed_by(swapped)) and not entered.unsaid
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 3))
+    np.testing.assert_allclose(entered.pixels.apply(pixels), outside.apply(pixels)[..., ::-1], rtol=1e-5)

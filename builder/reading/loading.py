@@ -100,7 +100,7 @@ def preprocessing_unsaid(head: HeadConfig, known: Application | None) -> ConfigE
     words = known.preprocessing if known else "|".join((*PREPROCESSING, "SCALE,OFFSET"))
     return ConfigError(
         f"{head_setting(head.name, 'preprocessing')}: the input scaling of {head.model.name} is unknown, because no "
-        f"layer in it scales pixels 0..255; {hint}add {advice('preprocessing', words, head.name)}"
+        f"layer was found in it that scales all pixels 0..255; {hint}add {advice('preprocessing', words, head.name)}"
     )
 
 

@@ -81,11 +81,11 @@ class PictureSourceInput:
     @property
     def unsaid(self) -> bool:
         """Whether neither a layer nor the user defines the input scaling."""
-        return not self.settled and self.pixels == PixelTransform().of(self.pixels.channels)
+        return not self.settled and self.pixels.keeps_values
 
     def entered(self, transform: PixelTransform) -> PictureSourceInput:
         """An ``unsaid`` input with ``transform`` as the input scaling outside the model."""
-        return replace(self, pixels=transform, declared=transform, settled=True)
+        return replace(self, pixels=transform.followed_by(self.pixels), declared=transform, settled=True)
 
     def graph_input(self, tensors: np.ndarray) -> np.ndarray:
         """The graph's input for the device's tensors (n, ...)."""

@@ -21,14 +21,17 @@ _LOWEST_MIDDLE = -0.25  # of the pixels, in spans: 0.5 where they are 0..1, 0 wh
 
 def scaling_notes(name: str, source_input: PictureSourceInput, graph: Graph) -> tuple[str, ...]:
     """What looks wrong in how pixels enter the model of the head ``name``, whose network behind them is ``graph``."""
-    declared, channels = source_input.declared, source_input.pixels.channels
-    whole = source_input.pixels.followed_by(scaled_inside(graph, channels))
-    inside = declared.before(whole)
-    known = {how.identity for how in named_preprocessing(channels).values()}
-    raw = PixelTransform().of(channels).identity
-    if raw == inside.identity or whole.identity in known:
+    found = [_doubt(name, source_input, whole) for whole in scaled_inside(graph, source_input.pixels)]
+    return found[0] if all(found) else ()
+
+
+def _doubt(name: str, source_input: PictureSourceInput, whole: PixelTransform) -> tuple[str, ...]:
+    """``whole``: what layers outside and inside make of pixels together, in one branch of the network."""
+    declared = source_input.declared
+    inside, known = declared.before(whole), named_preprocessing(declared.channels).values()
+    if inside.keeps_values or any(map(whole.is_near, known)):
         return ()
-    if raw != declared.identity and (inside.identity in known or _is_lost(whole)):
+    if not declared.keeps_values and (any(map(inside.is_near, known)) or _is_lost(whole)):
         return (
             f"preprocessing is done twice: {declared} outside the model and {inside} by its own layers, together "
             f"{whole}; if it takes pixels 0..255, set {advice('preprocessing', 'raw', name)}",
@@ -41,10 +44,9 @@ def scaling_notes(name: str, source_input: PictureSourceInput, graph: Graph) -> 
     return ()
 
 
-def scales_pixels(graph: Graph, channels: int) -> bool:
-    """Does a network that shows nothing at its front bring pixels 0..255 to its range itself, as behind padding?"""
-    inside = scaled_inside(graph, channels)
-    return inside != PixelTransform().of(channels) and _takes_pixels(inside)
+def scales_pixels(graph: Graph, pixels: PixelTransform) -> bool:
+    """Do layers bring all pixels 0..255 to a network's range, those in ``pixels`` or those in ``graph`` behind them?"""
+    return all(not how.keeps_values and _takes_pixels(how) for how in scaled_inside(graph, pixels))
 
 
 def _takes_pixels(inside: PixelTransform) -> bool:

@@ -40,7 +40,7 @@ def read_source_input(
         declared = declared_pixels(preprocessing, stored.origin.preprocessing, channels, stored.path)
         simple, pixels = simplify(graph, declared)
         said = preprocessing is not None or stored.origin.preprocessing is not None
-        settled = said or is_merged(stored.definition) or scales_pixels(simple, channels)
+        settled = said or is_merged(stored.definition) or scales_pixels(simple, pixels)
         inside = leading_resize(simple) if size is None and shape[1:3] == (None, None) else None
         if inside is None:
             size = _picture_size(shape, stored, size)

@@ -90,6 +90,20 @@ class PixelTransform:
         plain = self.order == tuple(range(self.channels)) and self.scale[0] > 0
         return plain and all(len({_rounded(v) for v in values}) == 1 for values in (self.scale, self.offset))
 
+    def is_near(self, other: PixelTransform) -> bool:
+        """Whether no pixel differs by more than a hundredth of the range, such as where grey is 0.9999 of it."""
+        if self.order != other.order:
+            return False
+        ends = np.array(
+            [[h.offset, [255 * a + b for a, b in zip(h.scale, h.offset, strict=True)]] for h in (self, other)]
+        )
+        return bool(np.abs(ends[0] - ends[1]).max() <= 0.01 * 255 * max(map(abs, other.scale)))
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether the channels are the picture's as they are, perhaps in another order."""
+        return self.is_near(PixelTransform((1.0,) * self.channels, (0.0,) * self.channels, self.order))
+
     @property
     def identity(self) -> str:
         """A text that is equal for transforms that are equal as functions, to six significant digits of their range."""

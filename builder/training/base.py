@@ -50,8 +50,8 @@ def picture_base(chosen: str, preprocessing: PixelTransform | None, size: int) -
         raise ModelFileError(f"{path}: expected a model for pictures, found one for {source_input}")
     if preprocessing is None and source_input.unsaid:
         raise ConfigError(
-            f"the input scaling of {path.name} is unknown, because no layer in it scales pixels 0..255; add "
-            "--preprocessing raw, unit, tf, torch or SCALE,OFFSET"
+            f"the input scaling of {path.name} is unknown, because no layer was found in it that scales all pixels "
+            "0..255; add --preprocessing raw, unit, tf, torch or SCALE,OFFSET"
         )
     if source_input.pixels.order != tuple(range(source_input.pixels.channels)):
         raise ConfigError(f"{path}: expected channels in RGB order, found {source_input.pixels}; choose another base")
