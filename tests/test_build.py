@@ -188,6 +188,8 @@ def test_sigmoid_and_bare_logits_come_out_as_probabilities(tmp_path: Path) -> No
         },
     )
     assert [h.activation for h in result.metadata.heads] == ["sigmoid", "softmax"]
+    (note,) = (note for note in result.report.notes if "a softmax is assumed" in note)
+    assert note.startswith("bare: ") and 'activation = "sigmoid"' in note
     with MultiHeadClassifier(result.output) as classifier:
         many, bare = classifier.classify(next((tmp_path / "pictures").rglob("*.jpg"))).classifications
     assert abs(sum(c.score for c in bare.categories) - 1) < 0.02

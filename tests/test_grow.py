@@ -118,6 +118,16 @@ def test_a_head_is_added_and_the_others_answer_as_before(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["main.report", "main.tflite"]
 
 
+def test_what_was_noticed_in_the_model_of_a_new_head_is_told(file: Path, models: Path, tmp_path: Path) -> None:
+    tiny_classifier(tiny_base(0), 5, 99, activation=None).save(tmp_path / "bare.keras")
+    config = grow(file, models, output=tmp_path / "dogs.head.tflite")
+    assert config.head is not None
+    bare = replace(config.head, model=tmp_path / "bare.keras")
+    for head, expected in ((config.head, 0), (bare, 1)):
+        told = [note for note in build_head(replace(config, head=head)).notes if "a softmax is assumed" in note]
+        assert len(told) == expected and all(note.startswith("dogs: its values are logits") for note in told)
+
+
 def test_how_pixels_enter_need_not_be_said(file: Path, models: Path, tmp_path: Path) -> None:
     """Of all that has a name one gives the file's backbone; where none does, nothing is guessed."""
     config = grow(file, models)

@@ -140,6 +140,10 @@ REFUSED: dict[str, tuple[Any, int | None, str | None, type[BuilderError], str]] 
         lambda x: layers.Concatenate()([dense(x, 2, "softmax"), dense(x, 2, "softmax", 2)]),
         None, None, ConfigError, 'do not add up to 1 .* activation = "none"',
     ),
+    "a softmax over another axis": (
+        lambda x: layers.GlobalAveragePooling1D()(layers.Softmax(axis=1)(layers.Reshape((2, 3))(dense(x, 6)))),
+        None, None, ConfigError, "do not add up to 1 .*: its axis is not .*; put a softmax over axis -1 last, or save",
+    ),
     "relu": (lambda x: dense(x, 3, "relu"), None, None, ModelFileError, "found relu; not a classifier"),
     "a product": (
         lambda x: ops.maximum(dense(x, 3), dense(x, 3, None, 2)), None, None, ConfigError, 'set activation = "sigmoid"'
@@ -158,6 +162,47 @@ def test_what_cannot_be_told_is_one_line_that_says_what_to_do(tmp_path: Path, na
         classifier.settled(np.asarray(model(PIXELS.astype(np.float32))))
     assert "\n" not in str(raised.value)
     assert "model.keras" in str(raised.value)
+
+
+ALONG = "computes over (axis .*|all axes), along the batch: .*; give it an axis of the sample, .* save the model again"
+WITH_THE_BATCH = {
+    "softmax layer": lambda x: layers.Softmax(axis=0)(dense(x, 3)),
+    "softmax layer over both": lambda x: layers.Softmax(axis=(0, 1))(dense(x, 3)),
+    "softmax": lambda x: ops.softmax(dense(x, 3), axis=0),
+    "softmax counted from the end": lambda x: ops.softmax(dense(x, 3), axis=-2),
+    "softmax over all": lambda x: ops.softmax(dense(x, 3), axis=None),
+    "softmax of what was turned": lambda x: ops.transpose(ops.softmax(ops.transpose(dense(x, 3)), axis=-1)),
+    "softmax inside": lambda x: dense(layers.Softmax(axis=0)(dense(x, 3)), 3, "softmax"),
+    "mean": lambda x: layers.Softmax()(x - ops.mean(x, axis=0, keepdims=True)),
+    "largest": lambda x: layers.Softmax()(x / ops.max(x)),
+    "order": lambda x: layers.Softmax()(ops.flip(x, axis=0)),
+    "length": lambda x: layers.Softmax()(layers.UnitNormalization(axis=0)(x)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_THE_BATCH)
+def test_what_computes_along_the_batch_is_refused(tmp_path: Path, name: str) -> None:
+    """A device has one sample: such a softmax is always 1 there."""
+    with pytest.raises(ModelFileError, match=ALONG) as raised:
+        load(tmp_path, WITH_THE_BATCH[name])
+    assert "\n" not in str(raised.value) and "model.keras" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: ops.transpose(ops.softmax(ops.transpose(dense(x, 3)), axis=0)),
+        lambda x: layers.Flatten()(layers.Softmax(axis=1)(layers.Reshape((3, 1))(dense(x, 3)))),
+        lambda x: ops.softmax(dense(x, 3), axis=1),
+        lambda x: layers.Softmax()(layers.GlobalAveragePooling1D()(layers.Reshape((2, 3))(dense(x, 6)))),  # the advice
+        lambda x: layers.Softmax()(dense(x, 3) - ops.max(dense(x, 3), axis=1, keepdims=True)),
+    ],
+)
+def test_a_softmax_over_the_labels_may_have_any_axis(tmp_path: Path, end: Any) -> None:
+    classifier, model = load(tmp_path, end)
+    raw = np.asarray(model(PIXELS.astype(np.float32)))
+    assert classifier.settled(raw).activation == "softmax"
+    np.testing.assert_allclose(classifier.predict(PIXELS), raw, atol=1e-5)
 
 
 def values(*rows: list[float]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from builder.reading.trained import Trained, loss_in, trained_with  # noqa: E402
 from builder.settings.heads import HeadConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
 from builder.support.errors import ConfigError  # noqa: E402
+from builder.support.naming import as_options  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 
 SIZE = 8
@@ -152,3 +154,35 @@ def test_the_user_comes_before_the_loss_and_layers_before_both(
             settle()
     else:
         assert (settle().activation, settle().applied) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "trained", "declared", "raw", "told"),
+    [
+        (LOGITS, None, None, WIDE, True),
+        (LOGITS, None, "softmax", WIDE, False),
+        (LOGITS, None, "sigmoid", WIDE, False),
+        (LOGITS, None, None, values([0.25, 0.75], [0.5, 0.5]), False),  # probabilities
+        (LOGITS, None, None, WIDE[:, :1], False),  # one question
+        (LOGITS, ONE_LOGIT, None, WIDE, False),
+        (LOGITS, ONE_SCORE, None, WIDE, False),
+        (LOGITS, EACH_LOGIT, None, WIDE, False),
+        (UNKNOWN, None, "softmax", WIDE, False),
+        ("softmax", None, None, values([0.25, 0.75], [0.5, 0.5]), False),
+        ("sigmoid", None, None, BOUNDED, False),
+    ],
+)
+def test_a_softmax_that_nobody_asked_for_is_told(
+    tmp_path: Path, end: str, trained: Trained | None, declared: str | None, raw: np.ndarray, told: bool
+) -> None:
+    """Once, however often the values are looked at: logits alone do not tell whether labels exclude each other."""
+    classifier, _ = saved(tmp_path, None)
+    labels = tuple(map(str, range(raw.shape[1])))
+    output = expected_output(end, len(labels), declared, len(labels), "x", trained)
+    classifier = replace(classifier, output=output, trained=trained, declared=declared, labels=labels)
+    with as_options():
+        settled = classifier.settled(raw).settled(raw)
+    assert [note for note in settled.notes if "a softmax is assumed" in note and "--activation head=sigmoid" in note] == [
+        *settled.notes
+    ]
+    assert len(settled.notes) == told

@@ -110,6 +110,7 @@ def _make(
         change.notes += verification.drawn(file.metadata.input.noun)
     with change.stage("head"):
         new = made_and_answered(file, classifier, calibration, verification, rounding=config.rounding)
+    change.notes += new.notes
     titles = {info.head_name: info.title for info in file.metadata.heads}  # a replaced head keeps its title
     info = replace(new.info, title=head.title or titles.get(head.name, ""))
     return replace(new, info=info), verification

@@ -35,11 +35,14 @@ from edge_runtime.text import TextInput
 
 @dataclass(frozen=True)
 class NewHead:
-    """``part``: int8, from the file's seam to its scores. ``truth``: its original's answers on the held-out samples."""
+    """``part``: int8, from the file's seam to its scores. ``truth``: its original's answers on the held-out samples.
+    ``notes``: on its model, as it was read.
+    """
 
     info: HeadInfo
     part: Part
     truth: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def load(file: Finished, config: HeadConfig, *, allow_code: bool, limits: Limits | None = None) -> Classifier:
@@ -69,7 +72,8 @@ def made_and_answered(
         (classifier,) = truth.settle((classifier,))
     own = held_out.at(held_out.of_head(classifier.name).tolist())
     info = HeadInfo(classifier.name, classifier.labels, classifier.activation)
-    return NewHead(info, part, truth.scores(classifier.name, own))
+    notes = (*(f"{classifier.name}: {note}" for note in classifier.notes), *truth.notes)
+    return NewHead(info, part, truth.scores(classifier.name, own), notes)
 
 
 def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: str) -> Part:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,9 @@ from builder.reading.classifier import Classifier
 from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.limits import MAX_TEXT
 from builder.reading.graph import Graph
-from builder.reading.layers import weight_name
+from builder.reading.layers import is_keras, weight_name
+from builder.reading.shapes import tensor_shapes
+from builder.reading.spelling import axes
 from builder.settings.heads import HeadConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.naming import head_setting
@@ -81,6 +85,34 @@ def check_nodes(graph: Graph, path: Path) -> None:
                     f"{path}: layer {node.layer!r:.80} ({node.kind}): {wrong:,} of {weight.value.size:,} numbers of its "
                     f"{name} are NaN or infinite: training diverged, or the file was damaged; train or copy again"
                 )
+
+
+_ALONG_AXES = (
+    "Argsort", "Cumprod", "Cumsum", "Flip", "LogSoftmax", "Logsumexp", "Max", "Mean", "Median", "Min", "Normalize",
+    "Prod", "Roll", "Softmax", "Sort", "Std", "Sum", "UnitNormalization", "Var",
+)  # fmt: skip
+
+
+def check_batch(graph: Graph, shape: tuple[int | None, ...], path: Path) -> None:
+    """Check that no layer computes along the batch axis. ``shape``: of the input, without that axis.
+
+    Raises ``ModelFileError``.
+    """
+    asked = [i for i, node in enumerate(graph.nodes) if node.kind in _ALONG_AXES and is_keras(node.definition)]
+    shapes = tensor_shapes(graph, shape) if asked else {}
+    for node in (graph.nodes[i] for i in asked):
+        found, told = shapes.get(next(node.inputs())), node.config.get("axis")
+        along = range(len(found or ())) if told is None else axes(told, len(found or ()))
+        if found and isinstance(along, Sequence) and None in [found[axis] for axis in along if axis < len(found)]:
+            raise ModelFileError(
+                f"{path}: layer {node.layer!r:.80} ({node.kind}) computes over {_axis(told)}, along the batch: an answer "
+                "depends on the samples beside it, and a device has one at a time; give it an axis of the sample, "
+                "such as that of the labels, and save the model again; its weights stay"
+            )
+
+
+def _axis(told: Any) -> str:
+    return "all axes" if told is None else f"axis {told}"
 
 
 def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:

@@ -21,7 +21,12 @@ from builder.reading.source_input import SourceInput
 from builder.reading.trained import Trained
 from builder.settings.limits import Limits
 from builder.support.errors import ModelFileError
-from builder.support.naming import head_setting
+from builder.support.naming import advice, head_setting
+
+_ASSUMED = (
+    "its values are logits, and no loss in the file tells of what: a softmax is assumed, one label of several; set {} "
+    "where each label is a question of its own"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +103,11 @@ class Classifier:
         Raises ``ConfigError`` and ``ModelFileError`` where they are no scores, or ambiguous.
         """
         where = f"heads.{self.name}: {self.path.name}"
-        return self._with_output(settled_output(self.output, raw, self.declared, len(self.labels), where, self.trained))
+        output = settled_output(self.output, raw, self.declared, len(self.labels), where, self.trained)
+        found = self._with_output(output)
+        assumed = output.applied == "softmax" and self.declared is None and self.trained is None
+        note = _ASSUMED.format(advice("activation", "sigmoid", self.name))
+        return replace(found, notes=(*self.notes, note)) if assumed and note not in self.notes else found
 
     def predict(self, samples: Sequence[Any]) -> np.ndarray:
         """The original model's probabilities, float32 (samples, labels); ``samples`` as ``ask`` takes them."""

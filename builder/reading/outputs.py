@@ -197,8 +197,9 @@ def _own(expected: Output, values: _Values, single: bool, declared: str | None, 
         return replace(expected, activation="softmax")
     if expected.ends_in == "softmax" and declared != AS_IT_IS:
         raise ConfigError(
-            f"{where}: it ends in a softmax, but its values do not add up to 1 ({values}); save the model without the "
-            'layers after it, or set activation = "none" to treat each value as a separate probability'
+            f"{where}: it ends in a softmax, but its values do not add up to 1 ({values}): its axis is not that of "
+            "the labels, or layers follow it; put a softmax over axis -1 last, or save the model without the layers "
+            'after it, or set activation = "none" to treat each value as a separate probability'
         )
     return replace(expected, activation="sigmoid")
 

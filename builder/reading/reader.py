@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from builder.reading.checks import check_nodes
+from builder.reading.checks import check_batch, check_nodes
 from builder.reading.classifier import Classifier
 from builder.reading.digests import one_node_each
 from builder.reading.formats.applications import application_of
@@ -125,6 +125,7 @@ class Reader:
                 raise ModelFileError(f"{path}: {error}") from error
             check_nodes(graph, path)
             simple, source_input = read_source_input(stored, graph, preprocessing, self._text_length, size)
+            check_batch(simple, source_input.shape, path)
             simple = one_node_each(simple, source_input.shape)
             trained = trained_with(stored.loss, output_names(stored.definition), place or 0)
         return Classifier(
