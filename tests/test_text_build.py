@@ -23,7 +23,8 @@ from keras import layers
 
 from builder import BuildConfig, BuildResult, build
 from builder.exporting.export import export_edgetpu, export_split, export_task
-from builder.settings.heads import TextConfig
+from builder.reading.loading import load_classifiers
+from builder.settings.heads import HeadConfig, TextConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
@@ -241,13 +242,34 @@ class TestModelsThatAreRefused:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"output_sequence_length": None}, "expected output_sequence_length to be set"),
+            ({"output_sequence_length": None}, "expected output_sequence_length, .* found none; set it to the length"),
+            ({"ragged": True}, "expected ragged False, found True; set ragged=False and output_sequence_length"),
+            ({"encoding": "latin-1"}, "expected encoding 'utf-8', found 'latin-1'; devices read UTF-8"),
+            ({"split": None, "ngrams": 2}, "expected ngrams with a split, found none; set ngrams=None"),
             ({"standardize": lambda text: text}, "is of class|not one of Keras's own"),
         ],
     )
     def test_what_a_device_cannot_do(self, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
         base = text_base(**settings)
         self.refuse(text_config(tmp_path, {"a": 3}, base=base), ModelFileError, words)
+
+    @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+    @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+    @pytest.mark.parametrize("settings", [{}, {"max_tokens": 20, "pad_to_max_tokens": True}])
+    @pytest.mark.parametrize("mode", ["tf_idf", "count", "multi_hot"])
+    def test_words_that_are_counted_are_refused_in_our_words(
+        self, tmp_path: Path, mode: str, settings: dict[str, Any], suffix: str
+    ) -> None:
+        """Keras alone would give a reason about weights that the file has, or none that helps."""
+        vectors = keras.layers.TextVectorization(output_mode=mode, **settings)
+        vectors.adapt(sentences(20, seed=3))
+        source = keras.Input((1,), dtype="string")
+        keras.Model(source, keras.layers.Dense(3, activation="softmax")(vectors(source))).save(tmp_path / f"a{suffix}")
+        words = (
+            f"a{suffix}: TextVectorization: expected output_mode 'int', found '{mode}'; .*; train it with output_mode="
+        )
+        with pytest.raises(ModelFileError, match=words):
+            load_classifiers([HeadConfig("a", tmp_path / f"a{suffix}", ("x", "y", "z"))])
 
     def test_a_function_is_refused_even_where_code_may_run(self, tmp_path: Path) -> None:
         base = text_base(standardize=keras.saving.register_keras_serializable("tests")(_shout))

@@ -12,7 +12,7 @@ import numpy as np
 from builder.reading.content import digest
 from builder.reading.graph import INPUT, Graph, Ref, renumber
 from builder.reading.originals.original import Shown
-from builder.reading.vocabulary import has_unknown_token, read_vocabulary, whole_vocabulary
+from builder.reading.vocabulary import check_output_mode, has_unknown_token, read_vocabulary, whole_vocabulary
 from builder.settings.heads import ResizeConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.lazy import Lazy
@@ -229,26 +229,36 @@ def reads_tokens(graph: Graph) -> bool:
     return any(node.kind == "Embedding" and Ref(INPUT, 0) in node.inputs() for node in graph.nodes)
 
 
+_FIXED = (
+    ("ragged", False, "set ragged=False and output_sequence_length, and save the model again"),
+    ("encoding", "utf-8", "devices read UTF-8; train it on texts in UTF-8"),
+)
+
+
 def _words(config: Mapping[str, Any], path: Path) -> TextInput:
-    def refused(what: str) -> ModelFileError:
-        return ModelFileError(f"{path}: {VECTORIZATION}: {what}; the runtime supports nothing else")
+    def refused(what: str, remedy: str) -> ModelFileError:
+        return ModelFileError(f"{path}: {VECTORIZATION}: {what}; {remedy}")
 
     for key, valid in (("standardize", STANDARDIZE), ("split", SPLIT)):
         if config.get(key) not in (None, *valid):
             found = "a function" if isinstance(config[key], Mapping) else repr(config[key])
-            raise refused(f"expected {key} as None, {' or '.join(valid)}, found {found:.60}")
-    fixed = {"output_mode": "int", "ragged": False, "encoding": "utf-8"}
-    for key, value in fixed.items():
+            what = f"expected {key} as None, {' or '.join(valid)}, found {found:.60}"
+            raise refused(what, "devices do nothing else; train it with one of these")
+    check_output_mode(config, path)
+    for key, value, remedy in _FIXED:
         if config.get(key, value) != value:
-            raise refused(f"expected {key} {value!r}, found {config[key]!r:.60}")
+            raise refused(f"expected {key} {value!r}, found {config[key]!r:.60}", remedy)
     length, vocabulary, ngrams = (config.get(key) for key in ("output_sequence_length", "vocabulary", "ngrams"))
     if not isinstance(length, int):
-        raise refused("expected output_sequence_length to be set: a device's tensors have one size")
+        raise refused(
+            "expected output_sequence_length, the number of tokens of every text, found none",
+            "set it to the length of the longest texts and save the model again",
+        )
     if not isinstance(vocabulary, (list, tuple)) or not vocabulary:
         raise ModelFileError(f"{path}: {VECTORIZATION}: no vocabulary in the file; save the model as .keras")
     ngrams = tuple(range(1, ngrams + 1)) if isinstance(ngrams, int) else ngrams
     if ngrams is not None and config.get("split") is None:
-        raise refused("expected ngrams with a split")
+        raise refused("expected ngrams with a split, found none", "set ngrams=None or train it with a split")
     spec = TextInput(length, (), config.get("standardize"), config.get("split"), ngrams and tuple(ngrams))
     try:
         return TextInput.from_json(

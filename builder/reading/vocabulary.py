@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from builder.support.errors import ConfigError
+from builder.support.errors import ConfigError, ModelFileError
 from edge_runtime.errors import BundleError, reason
 from edge_runtime.files import read_file
 from edge_runtime.text import PADDING, UNKNOWN, check_vocabulary, check_words
@@ -135,3 +135,14 @@ def _kept(config: Mapping[str, Any]) -> int | None:
     if kept is not None and (type(kept) is not int or kept < 0):
         raise ValueError(f"expected num_words as null or a number, found {kept!r:.60}")
     return kept or None
+
+
+def check_output_mode(config: Mapping[str, Any], path: Path) -> None:
+    """Check that a TextVectorization gives the numbers of tokens. ``config``: its settings. Raises ``ModelFileError``."""
+    found = config.get("output_mode", "int")
+    if found != "int":
+        raise ModelFileError(
+            f"{path}: TextVectorization: expected output_mode 'int', found {found!r:.60}; devices give tokens their "
+            'numbers and do not count them; train it with output_mode="int", an Embedding and GlobalAveragePooling1D, '
+            "which ignore the order of words too"
+        )

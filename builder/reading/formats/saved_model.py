@@ -35,6 +35,7 @@ from builder.reading.formats.vocabulary import TEXT_LAYER, table_tokens
 from builder.reading.keras_graph import input_shapes
 from builder.reading.originals.original import write_definition
 from builder.reading.trained import loss_in
+from builder.reading.vocabulary import check_output_mode
 from builder.support.errors import ModelFileError
 
 GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables/variables"
@@ -151,6 +152,8 @@ class _Walk:
         layers = {tuple(map(clean_name, place)): layer for place, layer in layers_within(definition, ()).items()}
         for place, number in self._objects(definition, 0, ()).items():
             layer = layers[place]
+            if layer["class_name"] == TEXT_LAYER:
+                check_output_mode(layer["config"], path)
             if layer["class_name"] == TEXT_LAYER and layer["config"].get("vocabulary") is None:
                 fill = self._follow(number, ("_lookup_layer", "lookup_table", "_initialize"))
                 if fill is not None:

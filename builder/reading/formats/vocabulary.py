@@ -10,6 +10,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from builder.reading.formats.stored import LayerPath
+from builder.reading.vocabulary import check_output_mode
 from builder.support.errors import ModelFileError
 
 TEXT_LAYER = "TextVectorization"
@@ -30,6 +31,8 @@ def give_vocabularies(
     Raises ``ModelFileError``.
     """
     for _, group, layer in groups:
+        if layer["class_name"] == TEXT_LAYER:
+            check_output_mode(layer["config"], path)  # Keras takes the vocabulary of no other from a file
         data = members.get(f"assets/{group}/{_NAME}") or members.get(f"assets/{group}/_lookup_layer/{_NAME}")
         if layer["class_name"] == TEXT_LAYER and data is not None and layer["config"].get("vocabulary") is None:
             layer["config"]["vocabulary"] = _tokens(data, path)
