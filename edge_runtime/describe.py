@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from edge_runtime import versions
 from edge_runtime.bundle import packs_beside
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 from edge_runtime.identity import model_text
 from edge_runtime.inputs import InputSpec
@@ -28,8 +29,9 @@ def describe(file: str, metadata: Metadata, packs: Optional[Sequence[str]] = Non
 def info_text(file: str, spec: InputSpec, document: Dict[str, Any]) -> str:
     """The description as text for people. ``document``: the result of ``describe``."""
     backbone = document["backbone"]
+    heads = count_of(len(document["heads"]), "heads")
     lines: List[str] = [
-        f"{file}: {document['bytes']:,} bytes, {len(document['heads'])} heads on one backbone{_and_packs(document)}",
+        f"{file}: {document['bytes']:,} bytes, {heads} on one backbone{_and_packs(document)}",
         f"model     {model_text(document['identity'])}{_made(document)}",
         f"input     {spec}",
         f"backbone  {backbone['digest'][:23]}, features {' x '.join(map(str, backbone['features']))}",

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 import numpy as np
 
 from edge_runtime.benchmark import measure
+from edge_runtime.counting import count_of
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.files import open_file, read_file
 from edge_runtime.flatbuffer import check_model
@@ -132,7 +133,8 @@ def device_name() -> str:
 
 def times_lines(path: str, document: Mapping[str, Any]) -> List[str]:
     """The document of ``operator_times`` for people: float and int8 side by side."""
-    lines = [f"{path}: {document['device']}, {document['interpreter']}, {document['runs']} runs; microseconds"]
+    runs = count_of(document["runs"], "runs")
+    lines = [f"{path}: {document['device']}, {document['interpreter']}, {runs}; microseconds"]
     lines.append(f"  {'operator':28s}{'work':>12s}" + "".join(f"{precision:>11s}" for precision in PRECISIONS))
     found: Dict[Tuple[str, float], Dict[str, float]] = {}
     for row in document["operators"]:

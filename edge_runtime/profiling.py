@@ -16,6 +16,7 @@ from edge_runtime.camera.live_hub import encode
 from edge_runtime.camera.schedule import parse_plans
 from edge_runtime.camera.smoothing import DEFAULT_RULE, Decision
 from edge_runtime.camera.sources import Shot
+from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
 from edge_runtime.inputs import picture_input
@@ -55,7 +56,8 @@ def summary(values: List[float]) -> Mapping[str, float]:
 
 def text(file: str, document: Mapping[str, Any]) -> str:
     """The document of ``profile`` for people."""
-    lines = [f"{file}: {document['heads']} heads, {document['interpreter']}, {document['runs']} runs; milliseconds"]
+    heads, runs = count_of(document["heads"], "heads"), count_of(document["runs"], "runs")
+    lines = [f"{file}: {heads}, {document['interpreter']}, {runs}; milliseconds"]
     for title, key in (("a picture becomes the input, beside the interpreter", "prepare"), ("steps", "steps")):
         lines.append(title)
         lines += [

@@ -366,7 +366,7 @@ def test_a_full_disk_tears_no_line_and_is_told_of_once(tmp_path: Path, room: lis
         lines.write("it works again")
     assert (tmp_path / "out").read_text().splitlines() == [*whole, "it works again"]
     assert lines.lost == 14
-    assert said[1:] == ["output works again; 14 lines were lost"]
+    assert said[1:] == ["output works again after 14 lost lines"]
 
 
 def test_a_line_that_a_pipe_took_half_of_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

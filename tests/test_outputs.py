@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[Any, int | None, str | None, type[BuilderError], str]] 
     "a product": (
         lambda x: ops.maximum(dense(x, 3), dense(x, 3, None, 2)), None, None, ConfigError, 'set activation = "sigmoid"'
     ),
-    "too many labels": (lambda x: dense(x, 1), 3, None, ConfigError, "expected 1 labels, .* two for a yes/no question"),
+    "too many labels": (lambda x: dense(x, 1), 3, None, ConfigError, "expected 1 label, .* two for a yes/no question"),
     "two labels of three": (lambda x: dense(x, 3), 2, None, ConfigError, "expected 3 labels, .*; found 2"),
     "no numbers": (lambda x: dense(x, 3) / 0.0, None, None, ModelFileError, "NaN or infinity"),
 }  # fmt: skip

@@ -84,7 +84,8 @@ def test_a_folder_becomes_a_file_that_says_what_was_found_and_what_is_missing(fo
     assert "# broken.h5: " in left
     for name, size in (("alone", 20), ("other", 16)):
         assert re.search(
-            rf"# {name}\.keras: another base than 3 others: input is {size} x {size}, that of \S+ is 12 x 12;", left
+            rf"# {name}\.keras: another base than 3 other classifiers: input is {size} x {size}, that of \S+ is 12 x 12;",
+            left,
         )
     assert "pictures.zip" not in text
     assert sorted(p.name for p in (folder / "calibration_data" / "gamjeong" / "바_위").iterdir()) == [

@@ -16,6 +16,7 @@ from builder.settings.config import BuildConfig
 from builder.support.errors import ConfigError, QualityError
 from builder.support.naming import as_options
 from builder.support.quiet import own_temporary_files, quiet, terminal
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 
 if TYPE_CHECKING:
@@ -89,8 +90,12 @@ def _started(folder: Path, output: Path | None) -> Start:
         click.echo(printable(f"left out: {name}: {reason}"), err=True)
     for line in started.missing:
         click.echo(printable(f"missing: {line}"), err=True)
-    pictures = f", {started.pictures} pictures from project.tm" if started.pictures else ""
-    click.echo(printable(f"{started.config}: {len(started.heads)} heads, {len(started.left_out)} left out{pictures}"))
+    pictures = f", {count_of(started.pictures, 'pictures')} from project.tm" if started.pictures else ""
+    click.echo(
+        printable(
+            f"{started.config}: {count_of(len(started.heads), 'heads')}, {len(started.left_out)} left out{pictures}"
+        )
+    )
     return started
 
 

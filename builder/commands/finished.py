@@ -12,6 +12,7 @@ import click
 from builder.support.errors import ConfigError
 from builder.support.extras import needs
 from edge_runtime.bundle import read_metadata
+from edge_runtime.counting import count_of
 from edge_runtime.describe import agreement_text, describe, info_text
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.escape import printable
@@ -121,7 +122,7 @@ def show(change: Any, as_json: bool) -> None:
     if as_json:
         click.echo(printable(json.dumps({"output": str(change.output), **change.to_json()}, ensure_ascii=False)))
         return
-    heads = f", {change.heads} heads" if change.heads else ""
+    heads = f", {count_of(change.heads, 'heads')}" if change.heads else ""
     click.echo(
         f"{change.what}: {printable(str(change.output))}, {change.file_bytes:,} bytes{heads}, "
         f"{sum(change.seconds.values()):.1f} s"
@@ -130,11 +131,12 @@ def show(change: Any, as_json: bool) -> None:
     if quality is not None:
         low, high = quality.interval
         click.echo(
-            f"  agrees with its original on {quality.agreement:.3f} of {quality.pictures} held-out samples "
+            f"  agrees with its original on {quality.agreement:.3f} of {count_of(quality.pictures, 'held-out samples')} "
             f"({low:.3f} to {high:.3f}), drift of the top probability {quality.drift:.4f}"
         )
     if kept is not None:
-        on = "samples of noise" if kept.noise else "samples"
-        click.echo(f"  {kept.heads} other heads answer as before, bit for bit, on {kept.samples} {on}")
+        on = f"{count_of(kept.samples, 'samples')}{' of noise' if kept.noise else ''}"
+        heads = "1 other head answers" if kept.heads == 1 else f"{kept.heads:,} other heads answer"
+        click.echo(f"  {heads} as before, bit for bit, on {on}")
     for note in change.notes:
         click.echo(printable(f"  note: {note}"), err=True)

@@ -11,6 +11,7 @@ import click
 from builder.commands.progress import Progress
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
+from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.escape import printable
 from edge_runtime.seam import by_name
@@ -56,7 +57,7 @@ def score(
     shown.end()
     before = f", {done.before:,} of them by an earlier run" if done.before else ""
     broken = f"; {done.failed:,} could not be read, see the column error" if done.failed else ""
-    click.echo(f"{done.output}: {done.samples:,} rows{before}{broken}; {done.seconds:.1f} s")
+    click.echo(f"{done.output}: {count_of(done.samples, 'rows')}{before}{broken}; {done.seconds:.1f} s")
 
 
 @click.command()
@@ -124,13 +125,13 @@ def search(scores: Path, output: Path, top: int, as_json: bool, **ways: Any) -> 
     words, measure, columns = _measure(result, **ways)
     hits = run(result, measure, columns, top=top)
     meaning = next(MEANINGS[way] for way in MEANINGS if ways[way])
-    facts = [("scores", str(scores)), ("found", f"{len(hits):,} samples"), ("number", meaning)]
+    facts = [("scores", str(scores)), ("found", count_of(len(hits), "samples")), ("number", meaning)]
     page = sheet_of_hits(words, facts, hits, heads=result.heads)
     write_text(output, page)
     for hit in hits if as_json else ():
         click.echo(printable(json.dumps(hit.to_json(), ensure_ascii=False)))
     if not as_json:
-        click.echo(printable(f"{output}: {len(hits):,} samples, {words}"))
+        click.echo(printable(f"{output}: {count_of(len(hits), 'samples')}, {words}"))
 
 
 def _measure(

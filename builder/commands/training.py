@@ -13,6 +13,7 @@ from builder.commands.progress import Progress
 from builder.settings.input_scaling import PREPROCESSING, parse_preprocessing
 from builder.support.errors import ConfigError
 from builder.support.quiet import own_temporary_files, quiet, terminal
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 
 _OF_EVERY_HEAD = (
@@ -96,7 +97,8 @@ def train_head(samples: Path, output: Path, preprocessing: str | None, as_json: 
         click.echo(printable(json.dumps(to_json(trained), ensure_ascii=False)))
         return
     seconds = trained.seconds
-    click.echo(f"{printable(str(output))}: {len(trained.labels)} labels, {trained.samples} samples, {trained.features}")
+    sizes = f"{len(trained.labels)} labels, {count_of(trained.samples, 'samples')}"
+    click.echo(f"{printable(str(output))}: {sizes}, {trained.features}")
     for name, judged in (("validation", trained.validation), ("held out", trained.held_out)):
         if judged is not None:
             accuracy = judged.accuracy
@@ -149,5 +151,7 @@ def train_heads(
         share = row.get("error") or f"{row['right']} of {row['pictures']} right ({row['low']:.3f} to {row['high']:.3f})"
         click.echo(printable(f"{row['head']}: {share}"))
     if not as_json:
-        click.echo(printable(f"{output / 'heads.csv'}: {len(rows) - len(failed)} heads trained, {len(failed)} not"))
+        click.echo(
+            printable(f"{output / 'heads.csv'}: {count_of(len(rows) - len(failed), 'heads')} trained, {len(failed)} not")
+        )
     click.get_current_context().exit(2 if failed else 0)

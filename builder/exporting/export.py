@@ -17,6 +17,7 @@ from builder.support.files import written, written_folder
 from builder.support.places import check_file, check_folder
 from builder.tflite.link import backbone_alone
 from edge_runtime.bundle import PACK_FOLDER, PACK_SUFFIX, append_members, packs_beside
+from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.image_input import ImageInput
 from edge_runtime.interpreter import open_interpreter
@@ -125,7 +126,7 @@ def _backbone_file(finished: Finished) -> bytes:
 
 def _left_out_packs(file: Path) -> tuple[str, ...]:
     packs = packs_beside(str(file))
-    return (f"{len(packs)} head packs beside {file} are not part of it; copy them on their own",) if packs else ()
+    return (f"left out: {count_of(len(packs), 'head packs')} beside {file}, to be copied separately",) if packs else ()
 
 
 def _prove_split(before: MultiHeadClassifier, main: Path, packs: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from builder.tflite.parts import without_unused
 from builder.tflite.versions import with_versions
 from builder.tflite.writer import Writer
 from edge_runtime.bundle import append_files, labels_member, labels_text
+from edge_runtime.counting import count_of
 from edge_runtime.inputs import picture_input
 from edge_runtime.joint import JointInfo
 from edge_runtime.metadata import END_TO_END, JOINT, Metadata
@@ -50,7 +51,9 @@ def chosen_outputs(metadata: Metadata, wanted: Sequence[str]) -> list[str]:
     known = list(labels_of(metadata))
     strange = [name for name in wanted if name not in known]
     if strange:
-        raise ConfigError(f"no head {strange[0]!r}; this file has {len(known)} outputs: {', '.join(known[:20])}")
+        raise ConfigError(
+            f"no head {strange[0]!r}; this file has {count_of(len(known), 'outputs')}: {', '.join(known[:20])}"
+        )
     return [name for name in known if not wanted or name in wanted]
 
 

@@ -28,6 +28,7 @@ from builder.samples.files import Sample
 from builder.settings.config import JointConfig
 from builder.tflite.flatbuffer import Part
 from builder.tflite.link import logits_tensor
+from edge_runtime.counting import count_of
 from edge_runtime.inputs import InputSpec
 from edge_runtime.metadata import BACKBONE, FEATURES, HeadInfo
 
@@ -160,7 +161,7 @@ def _impossible(
     few = [f"{name} has {count}" for name, count in counts.items() if count < MIN_PICTURES]
     if not few:
         return ""
-    more = f", and {len(few) - 4} more heads have too few" if few[4:] else ""
+    more = f", and {count_of(len(few) - 4, 'more heads')} with too few" if few[4:] else ""
     return (
         f"each head needs at least {MIN_PICTURES} calibration {spec.noun} in a folder of its name; "
         f"{', '.join(few[:4])}{more}"
@@ -228,7 +229,7 @@ def _few(pictures: Mapping[str, int], names: Sequence[str], none_pictures: int) 
         )
     if 0 < none_pictures < MIN_PICTURES:
         notes.append(
-            f"{none_pictures} pictures in {NONE}/ are too few to learn from (at least {MIN_PICTURES}); they were left out"
+            f"{NONE}/ is left out: {count_of(none_pictures, 'pictures')}, and at least {MIN_PICTURES} are needed"
         )
     return tuple(notes)
 

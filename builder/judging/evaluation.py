@@ -16,6 +16,7 @@ from builder.judging.metrics import Accuracy, LabelRates
 from builder.judging.wrong import Wrong
 from builder.support.files import write_text
 from builder.support.plain import plain
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 
 MOST_NAMED = 100  # samples that were left out
@@ -82,8 +83,8 @@ class Evaluation:
         """Sentences on samples that were left out."""
         found = []
         if self.equal:
-            others = f"; {self.contradicting} of them have another label than the first" if self.contradicting else ""
-            found.append(f"left out: {self.equal:,} duplicates by content{others}")
+            others = f"; {self.contradicting} of them with another label than the first" if self.contradicting else ""
+            found.append(f"left out: {count_of(self.equal, 'duplicates')} by content{others}")
         if self.broken:
             found.append(f"left out: {self.broken:,} that could not be read")
         return found

@@ -29,6 +29,7 @@ from builder.reading.tflite.classifier import TfliteClassifier
 from builder.settings.heads import HeadConfig, ResizeConfig
 from builder.settings.limits import Limits
 from builder.support.plain import plain
+from edge_runtime.counting import count_of
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _tree(group: Group) -> Tree:
         first = group.classifiers[0]
         ends = [first.graph.nodes[ref.node].layer for ref in group.shared.seams[0].values()]
         tree = Tree(
-            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {len(group.backbone())} layers, "
+            f"[bold]backbone[/bold] {group.shared.digest[:12]}: {count_of(len(group.backbone()), 'layers')}, "
             f"{group.shared.parameters:,} parameters\n{first.source_input}; "
             f"ends with {plain(' and '.join(ends))}"
         )
@@ -198,5 +199,5 @@ def _tree(group: Group) -> Tree:
             parameters = f", {node.parameters:,} parameters" if node.parameters else ""
             branch.add(f"{plain(node.layer)} ({node.kind}{parameters})")
         if len(nodes) > 12:
-            branch.add(f"and {len(nodes) - 12} more layers")
+            branch.add(f"and {count_of(len(nodes) - 12, 'more layers')}")
     return tree

@@ -17,6 +17,7 @@ from builder.quantizing.noise import LayerNoise
 from builder.support.errors import ConversionError
 from builder.tflite.flatbuffer import Part
 from builder.tflite.splice import result_name, splice
+from edge_runtime.counting import count_of
 from edge_runtime.metadata import BACKBONE
 
 WORTH_IT = 0.95  # of the time in float, at most: otherwise float is as quick, and more exact
@@ -113,9 +114,9 @@ def plans(
     if plan is None or judged is None:
         raise ConversionError(f"no mix of float and int8 operators takes at most {WORTH_IT:g} of float's time")
     if not judged.reaches(bar):
+        most = f"{count_of(len(plan.layers), 'operators')} in float, the most within {WORTH_IT:g} of float's time"
         raise ConversionError(
-            f"{len(plan.layers)} operators in float, the most within {WORTH_IT:g} of float's time, are not enough: on "
-            f"calibration samples the heads agree on {judged.agreement:.1%}"
+            f"{most}: not enough; on calibration samples the heads agree on {judged.agreement:.1%}"
             + (", but one of them alone does not pass" if judged.agreement >= bar else "")
         )
     yield plan  # its rounding is not learnt yet

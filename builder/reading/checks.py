@@ -19,6 +19,7 @@ from builder.reading.spelling import axes
 from builder.settings.heads import HeadConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.naming import head_setting
+from edge_runtime.counting import count_of
 from edge_runtime.files import read_file
 
 
@@ -123,6 +124,6 @@ def check_labels(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
         raise ModelFileError(f"{classifier.path}: expected one output (batch, labels), found {shape}; not a classifier")
     if len(classifier.labels) != shape[1]:
         raise ConfigError(
-            f"{head_setting(classifier.name, 'labels')}: expected {shape[1]} labels, one for each output of "
+            f"{head_setting(classifier.name, 'labels')}: expected {count_of(shape[1], 'labels')}, one for each output of "
             f"{classifier.path.name}, found {len(classifier.labels)}"
         )

@@ -16,6 +16,7 @@ from builder.reading.layers import is_keras
 from builder.reading.spelling import activation_form
 from builder.reading.trained import Trained
 from builder.support.errors import ConfigError, ModelFileError
+from edge_runtime.counting import count_of
 
 LOGITS, UNKNOWN = "logits", "unknown"  # what a graph may end in, besides an activation
 AS_IT_IS = "none"  # declared by the user: the values are probabilities already
@@ -181,7 +182,7 @@ def wrong_count(outputs: int, labels: int) -> str:
     if labels == outputs or (outputs == 1 and labels == 2):
         return ""
     two = ", or two for a yes/no question, the label for no first" if outputs == 1 else ""
-    return f"expected {outputs} labels, one for each output{two}; found {labels}"
+    return f"expected {count_of(outputs, 'labels')}, one for each output{two}; found {labels}"
 
 
 def _own(expected: Output, values: _Values, single: bool, declared: str | None, where: str) -> Output:

@@ -8,6 +8,7 @@ from builder.joint import JointHead
 from builder.precisions import BuiltPrecision, SkippedPrecision, last_built
 from builder.reporting.verdicts import shortfall
 from builder.settings.config import BuildConfig
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 from edge_runtime.metadata import Metadata
 
@@ -29,9 +30,9 @@ def made(config: BuildConfig, tried: Tried) -> str:
     Of several other precisions the first has its reason here; the list of all has the rest.
     """
     chosen = last_built(tried)
-    heads = len(chosen.metadata.heads)
+    heads = count_of(len(chosen.metadata.heads), "heads")
     file = (
-        f"{config.output}: {heads} head{'s' if heads != 1 else ''} on one backbone, {len(chosen.model):,} bytes; "
+        f"{config.output}: {heads} on one backbone, {len(chosen.model):,} bytes; "
         f"{_COMPUTES[chosen.precision]} ({chosen.title})"
     )
     others = [other for other in tried if other is not chosen]
@@ -81,7 +82,7 @@ def joint_line(joint: JointHead | None, reason: str = "") -> str:
     if joint is None:
         return f"none: {reason}"
     count = sum(joint.pictures.values())
-    labels = f"{len(joint.layout.labels)} labels, learned from {count} pictures"
+    labels = f"{len(joint.layout.labels)} labels, learned from {count_of(count, 'pictures')}"
     line = f"{labels}; below {joint.threshold} a picture belongs to no head"
     if joint.unknown is None:
         return line

@@ -19,6 +19,7 @@ from builder.samples.calibration import SampleSet
 from builder.samples.gathered import Samples
 from builder.settings.config import BuildConfig
 from builder.tflite.link import LinkedModel
+from edge_runtime.counting import count_of
 from edge_runtime.metadata import BACKBONE, Metadata
 
 _NAMED = 12  # heads in a warning
@@ -121,7 +122,7 @@ class Report:
         for what, samples in (("calibration", self.calibration), ("verification", self.verification)):
             if samples.broken:
                 noun = f"{what} {self.noun}"
-                found.append(f"{len(samples.broken)} {noun} left out: {'; '.join(samples.broken)}")
+                found.append(f"{count_of(len(samples.broken), noun)} left out: {'; '.join(samples.broken)}")
         found += self.verification.drawn(self.noun)
         if self.joint is not None:
             found += self.joint.notes

@@ -15,6 +15,7 @@ from builder.reporting.report_page import Page, Worst, render
 from builder.reporting.verdicts import caption
 from builder.reporting.words import decibels, milliseconds
 from builder.support.files import write_text
+from edge_runtime.counting import count_of
 from edge_runtime.metadata import Metadata
 
 
@@ -105,8 +106,9 @@ def _seam_text(metadata: Metadata) -> str:
 
 def _equivalence_text(found: Equivalence) -> str:
     loose = f"; weights up to {found.apart:.2g} apart treated as equal" if found.apart else ""
+    originals = count_of(found.models, "originals")
     return (
-        f"largest difference of a probability between the merged float model and its {found.models} originals: "
+        f"largest difference of a probability between the merged float model and its {originals}: "
         f"{found.difference:.1g}{loose}"
     )
 
@@ -116,7 +118,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     return [
         ("verification", "a head failed" if report.failures else "passed"),
         ("precision", report.chosen.title),
-        ("file", f"{report.file_bytes:,} bytes, {len(metadata.heads)} heads"),
+        ("file", f"{report.file_bytes:,} bytes, {count_of(len(metadata.heads), 'heads')}"),
         (
             "backbone",
             f"{metadata.built['parameters']:,} parameters, {report.linked.backbone_bytes:,} bytes, stored once",
@@ -131,9 +133,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "calibration",
             "no pictures were given"
             if report.quality.noise
-            else f"{len(report.calibration.tensors)} {noun}, {len(report.calibration.broken)} broken",
+            else f"{count_of(len(report.calibration.tensors), noun)}, {len(report.calibration.broken)} broken",
         ),
-        ("held out", f"{len(report.verification.tensors)} {noun}, not used for calibration"),
+        ("held out", f"{count_of(len(report.verification.tensors), noun)}, not used for calibration"),
         ("latency from", report.planned_for),
         ("joint list", joint_line(report.joint, report.chosen.joint_reason)),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builder.judging.verify import MOST_DRIFT, HeadQuality
 from builder.support.naming import head_bar
+from edge_runtime.counting import count_of
 
 MARK = "*"  # after the agreement of a head that passed only because it has few pictures
 
@@ -17,7 +18,7 @@ def reason_of_failure(q: HeadQuality, min_agreement: float, noun: str, *, precis
 
 def _figures(q: HeadQuality, noun: str) -> str:
     if q.own_pictures:
-        return f"agrees with its original on {q.agreement:.1%} of {q.pictures} held-out {noun}"
+        return f"agrees with its original on {q.agreement:.1%} of {count_of(q.pictures, f'held-out {noun}')}"
     if not q.decided:
         return (
             f"it has no {noun.split()[-1]} of its own, and its original is confident on none of the {q.pictures} "

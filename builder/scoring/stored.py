@@ -14,6 +14,7 @@ import pyarrow.parquet
 from builder.scoring.output import PLAN, REQUEST, part
 from builder.scoring.plan import blocks_of
 from builder.support.errors import ConfigError
+from edge_runtime.counting import count_of
 
 
 @dataclass(frozen=True)
@@ -53,5 +54,7 @@ def open_result(folder: Path) -> Result:
     blocks = len(blocks_of(folder / PLAN))
     missing = sum(not part(folder, block).is_file() for block in range(blocks))
     if missing:
-        raise ConfigError(f"{folder}: {missing:,} of {blocks:,} blocks are missing; continue with builder score --resume")
+        raise ConfigError(
+            f"{folder}: {count_of(missing, 'blocks')} of {blocks:,} missing; continue with builder score --resume"
+        )
     return Result(folder, request, blocks)

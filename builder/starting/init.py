@@ -22,6 +22,7 @@ from builder.starting.names import head_names, title_of
 from builder.starting.project import PROJECT, unpack
 from builder.support.errors import BuilderError, ConfigError
 from builder.support.files import write_text
+from edge_runtime.counting import count_of
 from edge_runtime.preprocess import PICTURE_SUFFIXES
 
 CONFIG = "polyhead.toml"
@@ -90,7 +91,7 @@ def _read(folder: Path) -> tuple[list[Classifier], list[tuple[str, str]]]:
 def _apart(group: Sequence[Classifier], first: Sequence[Classifier], conversions: Conversions) -> str:
     difference = kin_difference(first[0], group[0], conversions)
     what = difference.what if difference is not None else "no base in common"
-    return f"another base than {len(first)} others: {what}; build a separate file"
+    return f"another base than {count_of(len(first), 'other classifiers')}: {what}; build a separate file"
 
 
 def _heads(classifiers: Sequence[Classifier], folder: Path) -> tuple[Found, ...]:
@@ -137,7 +138,7 @@ def toml(start: Start, folder: Path) -> str:
     """The text of the TOML file. Paths are relative to it."""
     here = start.config.parent
     lines = [
-        f"# Written by `builder init`: {len(start.heads)} classifiers with one base.",
+        f"# Written by `builder init`: {count_of(len(start.heads), 'classifiers')} with one base.",
         "# Edit it as needed, then run: builder build " + start.config.name,
         f"output = {_text(folder.resolve().name + '.tflite')}",
     ]
@@ -147,7 +148,7 @@ def toml(start: Start, folder: Path) -> str:
         lines += ["# No pictures were found. int8 needs a folder of pictures like those that the device will see:"]
         lines += ['# calibration_data = "pictures"']
     for head in start.heads:
-        labels = f"{len(head.classifier.labels)} labels" if head.classifier.labels else "labels unknown"
+        labels = count_of(len(head.classifier.labels), "labels") if head.classifier.labels else "labels unknown"
         about = f"{head.classifier.kind}, {labels}" + (
             f": {', '.join(head.classifier.labels[:4])}" if head.classifier.labels else ""
         )

@@ -14,6 +14,7 @@ from builder.reporting.plots import BLUE, GREY, plot, tidy
 from builder.reporting.words import meanings
 from builder.support.files import write_text
 from builder.training.trained import Trained
+from edge_runtime.counting import count_of
 
 _WORDS = (
     "backbone", "validation", "right", "95 % interval", "calibration error", "by chance", "loss", "confusion",
@@ -53,7 +54,7 @@ def _page(trained: Trained) -> str:
         ("classifier", str(config.output)),
         ("base", f"{config.backbone}, frozen: {trained.features}"),
         ("samples", f"{trained.samples}, {trained.validation.accuracy.pictures} of them for validation"),
-        ("trained", f"{trained.fit.epochs} epochs on all of them, the number that was best on validation"),
+        ("trained", f"{count_of(trained.fit.epochs, 'epochs')} on all of them, the number that was best on validation"),
         ("took", f"{seconds:.1f} s"),
     )
     judged = {"validation": trained.validation, "held out": trained.held_out}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from builder.support.errors import ConfigError, SamplesError
+from edge_runtime.counting import count_of
 from edge_runtime.errors import PictureError
 from edge_runtime.files import open_file
 from edge_runtime.image_input import ImageInput
@@ -49,7 +50,7 @@ def read_class_folders(folder: Path, spec: ImageInput, *, group_by: str | None =
     counts = np.bincount([i for _, i in paths], minlength=len(labels))
     if len(labels) < 2 or counts.min() < 1:
         empty = [label for label, count in zip(labels, counts, strict=True) if not count]
-        found = f"no pictures in {', '.join(empty)}" if empty else f"{len(labels)} folders"
+        found = f"no pictures in {', '.join(empty)}" if empty else count_of(len(labels), "folders")
         raise SamplesError(f"{folder}: expected two labels or more, each a folder of pictures; found {found}")
     try:
         images = np.concatenate([image_tensor(path, spec) for path, _ in paths]).astype(np.float32)

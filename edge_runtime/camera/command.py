@@ -11,6 +11,7 @@ import click
 
 from edge_runtime.camera.schedule import parse_consensus
 from edge_runtime.camera.smoothing import Rule
+from edge_runtime.counting import count_of
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.escape import printable
 from edge_runtime.interpreter import INTERPRETERS
@@ -219,7 +220,8 @@ def _record(chosen: Any, count: int, folder: str) -> None:
     if kept < count:
         counts = capture.counts
         why = "stopped" if stop.is_set() else "the source ended"
-        say(f"{kept} of {count} pictures in {folder}: {why} ({counts.captured} seen, the others were too much alike)")
+        others = f"{counts.captured} seen, the others were too much alike"
+        say(f"{kept} of {count_of(count, 'pictures')} in {folder}: {why} ({others})")
 
 
 @contextlib.contextmanager

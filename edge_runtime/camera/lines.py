@@ -7,6 +7,7 @@ import stat
 import sys
 from typing import Callable
 
+from edge_runtime.counting import count_of
 from edge_runtime.escape import printable
 
 
@@ -37,7 +38,7 @@ class Lines:
             return
         self._torn = False
         if self._failing:
-            self._report(f"output works again; {self._failing} lines were lost")
+            self._report(f"output works again after {count_of(self._failing, 'lost lines')}")
             self._failing = 0
 
     def _write(self, data: bytes) -> None:

@@ -23,6 +23,7 @@ from edge_runtime.camera.lines import Lines, say
 from edge_runtime.camera.reload import Reloader, open_copy
 from edge_runtime.camera.smoothing import Rule
 from edge_runtime.camera.vitals import Rate, Thermometer, notify_systemd
+from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.identity import model_document, model_text
 from edge_runtime.versions import PREVIOUS
@@ -198,8 +199,9 @@ class Loop:
 
     def _summary(self) -> None:
         counts, seconds = self._camera.counts, max(time.monotonic() - self._started, 1e-9)
+        rate = f"{self._answered / seconds:.1f} a second"
         say(
-            f"{self._answered} frames answered in {seconds:.1f} s ({self._answered / seconds:.1f} a second); "
+            f"{count_of(self._answered, 'frames')} answered in {seconds:.1f} s ({rate}); "
             f"{counts.captured} captured, {counts.dropped} dropped, {counts.broken} broken, {counts.blank} blank; "
-            f"camera lost {counts.lost} times"
+            f"camera lost {count_of(counts.lost, 'times')}"
         )

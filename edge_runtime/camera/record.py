@@ -13,6 +13,7 @@ from PIL import Image
 
 from edge_runtime.camera.capture import Capture, Frame
 from edge_runtime.camera.sources import Shot
+from edge_runtime.counting import count_of
 from edge_runtime.preprocess import PICTURE_SUFFIXES, picture_of
 
 DIFFERENT = 6.0  # of 255, mean difference of small grey copies: above a sensor's noise, below a hand that comes in
@@ -51,7 +52,7 @@ def record(capture: Capture, count: int, folder: str, *, stopped: Callable[[], b
             kept += 1
             save(frame.shot, os.path.join(folder, f"{time.strftime('%Y%m%d-%H%M%S')}-{kept:04d}"))
             if kept in (1, count) or kept % 10 == 0:
-                say(f"{kept} of {count} pictures in {folder}")
+                say(f"{kept} of {count_of(count, 'pictures')} in {folder}")
     return kept
 
 

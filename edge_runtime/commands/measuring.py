@@ -8,6 +8,7 @@ from typing import Optional, Sequence
 import click
 
 from edge_runtime.benchmark import benchmark as run_benchmark
+from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.errors import EdgeRuntimeError, PictureError
 from edge_runtime.escape import printable
@@ -59,7 +60,9 @@ def features(
         file, interpreter=interpreter, num_threads=threads, head_packs=(), isolate=isolate, trusted_key=trusted_key
     ) as classifier:
         count = write_features(classifier, paths, output, leave_out)
-    click.echo(printable(f"{output}: features of {count} pictures" + (f", {broken} left out" if broken else "")))
+    click.echo(
+        printable(f"{output}: features of {count_of(count, 'pictures')}" + (f", {broken} left out" if broken else ""))
+    )
     click.get_current_context().exit(2 if broken else 0)
 
 
@@ -105,7 +108,9 @@ def benchmark(
     if as_json:
         click.echo(json.dumps(document))
         return
-    click.echo(f"{printable(file)}: {document['heads']} heads, {document['interpreter']}, {runs} runs")
+    click.echo(
+        f"{printable(file)}: {count_of(document['heads'], 'heads')}, {document['interpreter']}, {count_of(runs, 'runs')}"
+    )
     click.echo(f"open to first answer  {document['open_to_first_answer_ms']:9.2f} ms")
     for name, ms in document["latency_ms"].items():
         click.echo(f"{name.replace('_', ' '):20s}  {ms['median']:9.3f} ms  ({ms['p5']:.3f} to {ms['p95']:.3f})")

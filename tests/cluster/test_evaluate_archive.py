@@ -259,7 +259,7 @@ def test_equal_contents_are_counted_once_and_said(data: Path, expected: Evaluati
     found = evaluate(JOINT, Archive(str(tmp_path / "with")))
     assert (found.equal, found.contradicting) == (2, 1)
     assert figures(found) == {**figures(expected), "equal": 2, "contradicting": 1}
-    assert "2 duplicates by content; 1 of them have another label" in found.notes[0]
+    assert "2 duplicates by content; 1 of them with another label" in found.notes[0]
     assert found.notes[0] in found.page
 
 

@@ -125,7 +125,7 @@ def test_results_that_cannot_be_compared(archive: Path, old: Result, tmp_path: P
     with pytest.raises(ConfigError, match="holds other samples than"):
         compare(old, moved)
     part(moved.folder, 2).unlink()
-    with pytest.raises(ConfigError, match="1 of 5 blocks are missing"):
+    with pytest.raises(ConfigError, match="1 block of 5 missing"):
         open_result(moved.folder)
     with pytest.raises(ConfigError, match=r"expected a folder from builder score, found no score.json in it"):
         open_result(archive)

@@ -11,6 +11,7 @@ from builder.reading.formats.differences import VARIABLES
 from builder.reading.formats.stored import LayerPath
 from builder.reading.keras_graph import MODEL_CLASSES
 from builder.support.errors import ModelFileError
+from edge_runtime.counting import count_of
 
 
 def layers_within(model: Mapping[str, Any], path: LayerPath) -> dict[LayerPath, Mapping[str, Any]]:
@@ -29,7 +30,8 @@ def missing_weights(definition: Mapping[str, Any], weights: Mapping[LayerPath, S
             continue
         expected = weights_needed(layer["class_name"], layer["config"])
         if len(weights.get(place, ())) != expected:
-            return f"layer {'/'.join(place)!r:.80} has {len(weights.get(place, ()))} weights, expected {expected}"
+            found = count_of(len(weights.get(place, ())), "weights")
+            return f"layer {'/'.join(place)!r:.80} has {found}, expected {expected}"
     return None
 
 

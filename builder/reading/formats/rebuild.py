@@ -15,6 +15,7 @@ from builder.reading.formats.limits import MAX_BYTES
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, Weights, reason_of
 from builder.reading.layers import made
 from builder.support.errors import ModelFileError
+from edge_runtime.counting import count_of
 
 
 def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allow_code: bool = False) -> Any:
@@ -86,7 +87,9 @@ def weights_by_order(
     model = build(definition, path, sum(w.size for _, values in groups for w in values), allow_code=allow_code)
     layers = [layer for layer in model.layers if layer.weights]
     if len(layers) != len(groups):
-        raise ModelFileError(f"{path}: {len(groups)} layers with weights in the file, expected {len(layers)}")
+        raise ModelFileError(
+            f"{path}: {count_of(len(groups), 'layers')} with weights in the file, expected {len(layers)}"
+        )
     stored: dict[int, np.ndarray] = {}
     for layer, (name, values) in zip(layers, groups, strict=True):
         own = [*layer.trainable_weights, *layer.non_trainable_weights]
