@@ -163,8 +163,10 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
     merged = material.merged
     span, floating = merged.source_input.input_range, read_parts(material.calibrated.model)[BACKBONE]
     parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], span)}
-    with stages("joint", len(material.samples.grouped)) as advance:
-        joint, joint_reason = material.joint(parts, advance)
+    joint, joint_reason = None, material.joint.impossible(parts)
+    if not joint_reason:
+        with stages("joint", len(material.samples.grouped)) as advance:
+            joint, joint_reason = material.joint(parts, advance)
     with stages("link"):
         linked = link(parts, None if joint is None else joint.part)
         metadata = material.metadata(linked, precision, candidate.float_heads)

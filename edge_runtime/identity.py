@@ -61,8 +61,8 @@ def file_digest(path: str) -> str:
 
 
 def model_document(path: str, identity: Identity, digest: str) -> Dict[str, Any]:
-    """The identity in short, for lines, logs and pages. Without a name, the name of the file is used."""
-    name = identity.name or os.path.splitext(os.path.basename(path))[0]
+    """The identity in short, for lines, logs and pages. Without a name, the name of the file that ``path`` leads to."""
+    name = identity.name or os.path.splitext(os.path.basename(os.path.realpath(path)))[0]
     return {"name": name, "version": identity.version or None, "digest": digest}
 
 

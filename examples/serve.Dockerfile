@@ -7,7 +7,8 @@ ARG MODEL
 COPY dist/polyhead-*.whl /tmp/
 RUN pip install --no-cache-dir "$(echo /tmp/polyhead-*.whl)[web]" && rm /tmp/polyhead-*.whl \
     && useradd --system --uid 10001 polyhead && install -d -o polyhead -m 700 /token
-COPY ${MODEL} /model.tflite
+COPY ${MODEL} /models/
+RUN ln -s /models/* /model.tflite
 USER polyhead
 VOLUME /token
 EXPOSE 8080

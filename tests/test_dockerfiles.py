@@ -44,7 +44,7 @@ def check_copies(text: str) -> None:
 
 
 def check_extras(text: str) -> None:
-    extras = re.findall(r"\.whl\)\[([\w,-]+)\]", "".join(of(text, "RUN")))
+    extras = re.findall(r"\.whl\)\[([\w,-]+)\]", "\n".join(of(text, "RUN")))
     assert extras, "the wheel is installed without extras"
     for extra in ",".join(extras).split(","):
         assert extra in PROJECT["optional-dependencies"], f"[{extra}]: no such extra"
@@ -67,14 +67,22 @@ def check_python(text: str) -> None:
 
 def check_user(text: str) -> None:
     """A server does not run as root, and the folder for its token is that user's before it becomes a volume."""
-    if "edge-runtime" in "".join(of(text, "ENTRYPOINT")):
+    if "edge-runtime" in "\n".join(of(text, "ENTRYPOINT")):
         (user,) = of(text, "USER")
-        assert re.search(rf"useradd\b.*\b{user}\b", "".join(of(text, "RUN"))), f"USER {user}: nobody made it"
+        assert re.search(rf"useradd\b.*\b{user}\b", "\n".join(of(text, "RUN"))), f"USER {user}: nobody made it"
         for volume in of(text, "VOLUME"):
-            assert re.search(rf"install -d -o {user} [^&]*{volume}\b", "".join(of(text, "RUN"))), f"{volume}: root's"
+            assert re.search(rf"install -d -o {user} [^&]*{volume}\b", "\n".join(of(text, "RUN"))), f"{volume}: root's"
 
 
-CHECKS: list[Callable[[str], None]] = [check_copies, check_extras, check_start, check_python, check_user]
+def check_model(text: str) -> None:
+    """The model keeps the name of its file, which is its name in answers if it has no other."""
+    for model, place in re.findall(r"^(\$\{MODEL\}) (\S+)$", "\n".join(of(text, "COPY")), re.MULTILINE):
+        (entry,) = of(text, "ENTRYPOINT")
+        assert place.endswith("/"), f"COPY {model} {place}: under another name"
+        assert f"ln -s {place}* {json.loads(entry)[2]}" in of(text, "RUN"), "the program opens another file"
+
+
+CHECKS: list[Callable[[str], None]] = [check_copies, check_extras, check_start, check_python, check_user, check_model]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -96,6 +104,9 @@ def test_a_dockerfile_names_what_exists(name: str, check: Callable[[str], None])
         (check_python, "3.13", "3.9"),
         (check_user, "USER polyhead", "USER nobody"),
         (check_user, "-o polyhead", "-o root"),
+        (check_model, "/models/\n", "/models/model.tflite\n"),
+        (check_model, "ln -s /models/*", "ln -s /model/*"),
+        (check_model, '"serve", "/model.tflite"', '"serve", "/other.tflite"'),
     ],
 )
 def test_a_changed_dockerfile_is_found_out(check: Callable[[str], None], old: str, new: str) -> None:

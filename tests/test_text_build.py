@@ -41,6 +41,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     return build(text_config(tmp_path_factory.mktemp("text"), {"a": 3, "b": 4}, texts=60))
 
 
+def test_a_stage_for_the_joint_list_is_shown_only_where_there_is_one_to_fit(
+    built: BuildResult, joint: BuildResult
+) -> None:
+    assert "joint" not in built.report.seconds and "verify" in built.report.seconds
+    assert built.report.to_json()["joint"] == {"reason": "it is switched off"}
+    assert "joint" in joint.report.seconds
+
+
 def test_texts_in_a_list_are_classified_in_their_order(built: BuildResult, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["one two three", b"w1 w2", "", "one two three", "ünknown"]
     with MultiHeadClassifier(built.output) as classifier:

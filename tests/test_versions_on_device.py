@@ -55,6 +55,9 @@ def test_info_says_who_it_is(tiny_file: Path, tmp_path: Path) -> None:
     assert found == {"name": "doors", "version": "3", "built_at": "2026-11-27", "author": "me", "digest": digest}
     assert f"doors 3 ({digest[:19]}), built 2026-11-27, by me" in run("info", path).stdout
     assert "file (sha256:" in run("info", named(tiny_file, tmp_path / "file.tflite")).stdout
+    link = tmp_path / "link.tflite"
+    link.symlink_to(tmp_path / "file.tflite")
+    assert "file (sha256:" in run("info", link).stdout
 
 
 def test_the_version_of_the_command() -> None:

@@ -92,6 +92,10 @@ class FittedOnce:
         self._samples, self._held_out = samples, held_out
         self._found: tuple[JointHead | None, str] | None = None
 
+    def impossible(self, parts: Mapping[str, Part]) -> str:
+        """Why no joint head can be fitted on ``parts``; empty where one can."""
+        return _impossible(self._config, self._spec, parts, [head.head_name for head in self._heads], self._samples)
+
     def __call__(
         self, parts: Mapping[str, Part], advance: Callable[[], None] = lambda: None
     ) -> tuple[JointHead | None, str]:
