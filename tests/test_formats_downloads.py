@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.tiny_models import tiny_base, tiny_classifier  # noqa: E402
 
 LABELS = "0 Cat\n1 Big dog\n2 Nothing\n"
 NAMES, LANCZOS = ("Cat", "Big dog", "Nothing"), ResizeConfig("lanczos", True, "crop")
-TEACHABLE = Origin(NAMES, PREPROCESSING["tf"], LANCZOS)
+TEACHABLE = Origin(NAMES, PREPROCESSING["tf"], LANCZOS, labels_file="labels.txt")
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_teachable_machine_is_known_packed_unpacked_and_bare(download: Path) -> 
 def test_its_labels_under_another_name(download: Path) -> None:
     (download / "labels.txt").rename(download / "labelmap.txt")
     for path in (download, download / "keras_model.h5", zipped(download)):
-        assert read_model(path).origin == TEACHABLE
+        assert read_model(path).origin == replace(TEACHABLE, labels_file="labelmap.txt")
 
 
 def test_its_saved_model_download_too(tf_keras_files: Path, tmp_path: Path) -> None:
@@ -133,6 +134,23 @@ def test_labels_that_no_one_can_read_are_trouble_for_who_needs_them(download: Pa
     assert load_classifiers([own])[0].labels == NAMES
 
 
+def test_labels_beside_several_models_are_told_and_too_many_refused(download: Path) -> None:
+    model = download / "keras_model.h5"
+    head = HeadConfig("a", model)
+    assert load_classifiers([head])[0].notes == ()
+    shutil.copy(model, download / "other.h5")
+    (note,) = load_classifiers([head])[0].notes
+    assert (
+        note
+        == "its labels are from labels.txt, which lies beside other.h5 too; if they are not its own, set heads.a.labels"
+    )
+    assert load_classifiers([HeadConfig("a", model, NAMES)])[0].notes == ()
+    (download / "labels.txt").write_text(LABELS + "3 More\n")
+    words = "heads.a.labels: keras_model.h5: expected 3 labels, .*; found 4 in labels.txt beside it; if that is another's"
+    with pytest.raises(ConfigError, match=words):
+        load_classifiers([head])
+
+
 def test_the_model_itself_says_whose_it_is(download: Path) -> None:
     (download / "labels.txt").unlink()
     (download / "keras_model.h5").rename(download / "keras_Model.h5")
@@ -177,7 +195,9 @@ def test_frigates_layout(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")  # beside a Keras model, that is what is read
     frigate(tiny_base(size=16, pooling=False)).save(tmp_path / "model.keras")
     for path in (tmp_path, tmp_path / "model.keras"):
-        assert read_model(path).origin == Origin(("known", "unknown"), PREPROCESSING["unit"], ResizeConfig(fit="stretch"))
+        assert read_model(path).origin == Origin(
+            ("known", "unknown"), PREPROCESSING["unit"], ResizeConfig(fit="stretch"), labels_file="labelmap.txt"
+        )
 
 
 def test_what_is_not_as_frigate_makes_it_is_not_told_frigates_pixels(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_the_folder_tells_labels_pixels_and_resizing(exports: Path) -> None:
     for name, labels in LABELS.items():
         model = read_model(exports / name)
         assert model.kind.startswith("liner.ai, Keras 2")
-        assert model.origin == Origin(labels, PREPROCESSING["raw"], ResizeConfig("bicubic", True, "stretch"))
+        assert model.origin == Origin(
+            labels, PREPROCESSING["raw"], ResizeConfig("bicubic", True, "stretch"), labels_file="classes.json"
+        )
         with h5py.File(exports / name / "model_keras.h5") as file:  # as the real ones have it; nothing of it is taken
             assert any("Adam" in str(key) or "adam" in str(key) for key in file["optimizer_weights"])
 
@@ -138,4 +140,4 @@ def test_classes_beside_another_model_are_its_labels_and_nothing_else(tmp_path: 
     (tmp_path / "classes.json").write_text('{"c": 2, "a": 0, "b": 1}')
     model = read_model(tmp_path)
     assert not model.kind.startswith("liner.ai")
-    assert model.origin == Origin(("a", "b", "c"))
+    assert model.origin == Origin(("a", "b", "c"), labels_file="classes.json")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import runpy
 import zipfile
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 
 from builder.reading.classifier import Classifier
+from builder.reading.loading import load_classifiers
 from builder.reading.reader import Reader
+from builder.settings.heads import HeadConfig
 from builder.settings.input_scaling import PREPROCESSING, PixelTransform
 from builder.tflite.assembler import Assembler
 from builder.tflite.metadata import BUFFER_NAME, Picture, Scores, model_metadata, read_model_metadata
@@ -193,6 +198,55 @@ def test_metadata_inside_the_file_comes_first(tmp_path: Path) -> None:
     found = read(tmp_path, {"labels.txt": LABELS}, content)
     assert found.labels == ("a", "b", "c")
     assert found.source_input.pixels.identity == PREPROCESSING["tf"].identity  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", [None, "ScoreCalibrationOptions", "ScoreThresholdingOptions"])
+def test_scores_that_another_client_would_calibrate_are_told(tmp_path: Path, kind: str | None) -> None:
+    """Written by MediaPipe's own schema. A threshold changes no score."""
+    package = importlib.util.find_spec("mediapipe")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs mediapipe")
+    schema = runpy.run_path(f"{package.submodule_search_locations[0]}/tasks/metadata/metadata_schema_py_generated.py")
+    told = model_metadata("m", "", Picture("image", 32, 32, 127.5, 127.5), [Scores("scores", "", "names.txt")])
+    whole = schema["ModelMetadataT"].InitFromObj(schema["ModelMetadata"].GetRootAsModelMetadata(told, 0))
+    if kind is not None:
+        unit = schema["ProcessUnitT"]()
+        unit.optionsType, unit.options = getattr(schema["ProcessUnitOptions"], kind), schema[f"{kind}T"]()
+        whole.subgraphMetadata[0].outputTensorMetadata[0].processUnits = [unit]
+    writer = flatbuffers.Builder(0)
+    writer.Finish(whole.Pack(writer), b"M001")
+    content = _with_member(file_of(network(), bytes(writer.Output())), "names.txt", "a\nb\nc\n")
+    found = read(tmp_path, {}, content)
+    assert found.labels == ("a", "b", "c")
+    assert [note for note in found.notes if "(ScoreCalibration)" in note] == list(found.notes)
+    assert bool(found.notes) is (kind == "ScoreCalibrationOptions")
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "label.txt", "labelmap.txt", "classes.json"])
+def test_labels_of_a_file_beside_several_models_are_told(tmp_path: Path, name: str) -> None:
+    text = json.dumps(NAMES) if name.endswith(".json") else LABELS
+    read(tmp_path, {name: text})
+    model, setting = tmp_path / "model.tflite", "heads.head.labels"
+
+    def notes(labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        (found,) = load_classifiers([HeadConfig("head", model, labels, PREPROCESSING["tf"])])
+        assert found.labels == (labels or NAMES)
+        return found.notes
+
+    assert notes() == ()
+    (tmp_path / "model.keras").write_bytes(b"")  # the same model in another form
+    (tmp_path / "notes.txt").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    assert notes() == ()
+    (tmp_path / "other.tflite").write_bytes(model.read_bytes())
+    assert notes() == (
+        f"its labels are from {name}, which lies beside other.tflite too; if they are not its own, set {setting}",
+    )
+    (tmp_path / "third.h5").write_bytes(b"")
+    assert "beside other.tflite and 1 more too" in notes()[0]
+    assert notes(("x", "y", "z")) == ()  # as the user says
+    (tmp_path / "model.txt").write_text(LABELS)
+    assert notes() == ()  # its own
 
 
 def test_damaged_metadata_tells_nothing_and_breaks_nothing() -> None:

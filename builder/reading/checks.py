@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from builder.reading.formats.labels import read_label_file
 from builder.reading.formats.limits import MAX_TEXT
 from builder.reading.graph import Graph
 from builder.reading.layers import is_keras, weight_name
+from builder.reading.outputs import wrong_count
 from builder.reading.shapes import tensor_shapes
 from builder.reading.spelling import axes
 from builder.settings.heads import HeadConfig
@@ -49,6 +51,35 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
     if any(not label.strip() or "\n" in label for label in labels):
         raise ConfigError(f"{source}: a label is empty or has more than one line")
     return labels
+
+
+def check_labels_beside(classifier: Classifier) -> None:
+    """Check that the labels from a file beside the model are as many as its outputs. Raises ``ConfigError``."""
+    outputs = classifier.end[1]
+    if outputs and (wrong := wrong_count(outputs, len(classifier.labels))):
+        raise ConfigError(
+            f"{head_setting(classifier.name, 'labels')}: {classifier.path.name}: {wrong} in "
+            f"{classifier.labels_file} beside it; if that is another's, set labels"
+        )
+
+
+def notes_on_labels(classifier: Classifier) -> tuple[str, ...]:
+    """A note on labels from a file beside several models, of which one is theirs."""
+    path, others = classifier.path, list[str]()
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            others = [p.name for p in sorted(path.parent.iterdir()) if p.suffix in _MODELS and p.stem != path.stem]
+    if not others:
+        return ()
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    setting = head_setting(classifier.name, "labels")
+    return (
+        f"its labels are from {classifier.labels_file}, which lies beside {others[0]}{more} too; if they are not "
+        f"its own, set {setting}",
+    )
+
+
+_MODELS = (".tflite", ".keras", ".h5", ".hdf5")
 
 
 def labels_file(model: Path) -> Path:

@@ -54,6 +54,7 @@ class Classifier:
     output_name: str | None = None  # of a model with several
     trained: Trained | None = None
     trouble: str = ""  # why the labels beside the file cannot be read
+    labels_file: str = ""  # the file beside it that the labels come from, if it would fit other models too
 
     @property
     def activation(self) -> str:

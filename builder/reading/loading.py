@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from builder.reading.checks import read_labels
+from builder.reading.checks import check_labels_beside, notes_on_labels, read_labels
 from builder.reading.classifier import Classifier
 from builder.reading.formats.applications import Application
 from builder.reading.picture_input import PictureSourceInput
@@ -78,7 +78,11 @@ def _load(
         doubts = scaling_notes(head.name, classifier.source_input, classifier.graph)
         classifier = replace(classifier, notes=(*classifier.notes, *doubts))
     classifier.original.start()  # its framework is imported while other models are read
-    return classifier.with_labels(read_labels(head, classifier.labels, classifier.trouble), head.activation)
+    labels = read_labels(head, classifier.labels, classifier.trouble)
+    if head.labels is None and classifier.labels_file:
+        check_labels_beside(classifier)
+        classifier = replace(classifier, notes=(*classifier.notes, *notes_on_labels(classifier)))
+    return classifier.with_labels(labels, head.activation)
 
 
 def _declared(classifier: Classifier, head: HeadConfig, text: TextConfig | TextInput | None) -> SourceInput:

@@ -142,6 +142,7 @@ class Reader:
             notes=(*notes, *size_note(stored, source_input, size)),
             application=application_of(stored.definition),
             trouble=stored.origin.trouble,
+            labels_file=stored.origin.labels_file,
             output_name=output,
             trained=trained,
         )

@@ -20,7 +20,8 @@ BUFFER_NAME = "TFLITE_METADATA"  # name of the buffer in the model
 _CHANNELS = 3
 _IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"  # the first version has every field used here
-_RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 1, 2, 1, 2  # of the schema's enums and unions
+# Of the schema's enums and unions.
+_RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _SCORE_CALIBRATION, _TENSOR_AXIS_LABELS = 1, 2, 1, 2, 2
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,12 @@ class Told:
     Attributes:
         normalization: (mean, std) of (pixel - mean) / std, each one number or one for each channel; None if missing.
         label_files: Zip members with the labels of its one output: first without a language, then English.
+        calibrated: Whether its scores are to be calibrated after the network, for each label.
     """
 
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
     label_files: tuple[str, ...]
+    calibrated: bool = False
 
 
 def read_model_metadata(content: bytes) -> Told | None:
@@ -147,11 +150,13 @@ def read_model_metadata(content: bytes) -> Told | None:
         (picture,), (scores,) = _tables(subgraph, 2), _tables(subgraph, 3)
         units = [_table_at(unit, 1) for unit in _tables(picture, 4) if _byte(unit, 0) == _NORMALIZATION]
         numbers = [(_floats(unit, 0), _floats(unit, 1)) for unit in units if unit is not None]
+        calibrated = any(_byte(unit, 0) == _SCORE_CALIBRATION for unit in _tables(scores, 4))
         files = [(_text(f, 3), _text(f, 0)) for f in _tables(scores, 6) if _byte(f, 2) == _TENSOR_AXIS_LABELS]
     except (ValueError, IndexError, TypeError, struct.error, UnicodeDecodeError):
         return None
     known = next((n for n in numbers if len(n[0]) == len(n[1]) in (1, 3) and all(n[1])), None)
-    return Told(known, tuple(name for _, name in sorted(files, key=lambda f: (f[0] != "", not f[0].startswith("en")))))
+    names = tuple(name for _, name in sorted(files, key=lambda f: (f[0] != "", not f[0].startswith("en"))))
+    return Told(known, names, calibrated)
 
 
 def _place(table: Any, number: int) -> int:

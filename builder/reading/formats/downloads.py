@@ -38,13 +38,13 @@ def with_origin(model: StoredModel, neighbours: Members, prefix: str = "") -> St
     """
     texts = {name: neighbours[f"{prefix}{name}"] for name in LABEL_FILES if f"{prefix}{name}" in neighbours}
     if is_teachable_machine(model.definition):
-        labels = texts.get(TEACHABLE_LABELS, texts.get(FRIGATE_LABELS))  # some rename it
-        return _known(model, "Teachable Machine", _with_labels(TEACHABLE, labels, teachable_labels))
+        file = TEACHABLE_LABELS if TEACHABLE_LABELS in texts else FRIGATE_LABELS  # some rename it
+        return _known(model, "Teachable Machine", _with_labels(TEACHABLE, texts, file, teachable_labels))
     if FRIGATE_LABELS in texts and is_frigate(model.definition):
-        return _known(model, "Frigate", _with_labels(_FRIGATE, texts[FRIGATE_LABELS], labels_of_text))
+        return _known(model, "Frigate", _with_labels(_FRIGATE, texts, FRIGATE_LABELS, labels_of_text))
     if LINER_LABELS in texts:
         known = _LINER if is_liner(model.definition) else Origin()
-        origin = _with_labels(known, texts[LINER_LABELS], labels_of_json)
+        origin = _with_labels(known, texts, LINER_LABELS, labels_of_json)
         return _known(model, "liner.ai", origin) if known is _LINER else replace(model, origin=origin)
     return model
 
@@ -53,15 +53,17 @@ def _known(model: StoredModel, maker: str, origin: Origin) -> StoredModel:
     return replace(model, kind=f"{maker}, {model.kind}", origin=origin)
 
 
-def _with_labels(origin: Origin, content: Callable[[], bytes] | None, read: Callable[[str], tuple[str, ...]]) -> Origin:
+def _with_labels(
+    origin: Origin, texts: Mapping[str, Callable[[], bytes]], file: str, read: Callable[[str], tuple[str, ...]]
+) -> Origin:
     """An unreadable label file is an error only if labels are needed: see ``checks.read_labels``."""
-    if content is None:
+    if file not in texts:
         return origin
     try:
-        data = content()
+        data = texts[file]()
         if len(data) > MAX_LABEL_FILE:
             raise ValueError(f"expected at most {MAX_LABEL_FILE:,} bytes, found more")
-        return replace(origin, labels=read(decoded(data)) or None)
+        return replace(origin, labels=read(decoded(data)) or None, labels_file=file)
     except (ValueError, OSError, RecursionError) as error:
         return replace(origin, trouble=reason_of(error)[:200])
 

@@ -44,12 +44,14 @@ class Origin:
     """Labels and input scaling from the files beside a model. None: they do not say.
 
     ``resize``: how pictures are resized to the model's size. ``trouble``: why the labels beside it cannot be read.
+    ``labels_file``: the name of the file that the labels come from, if it would fit other models too.
     """
 
     labels: tuple[str, ...] | None = None
     preprocessing: PixelTransform | None = None
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     trouble: str = ""
+    labels_file: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ Machine and Frigate see ``builder.reading.formats.downloads``; the metadata sche
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -26,7 +27,7 @@ from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, PREPROCESSING, PixelTransform
 from builder.support.errors import ConfigError
 from builder.tflite.flatbuffer import file_metadata
-from builder.tflite.metadata import BUFFER_NAME, read_model_metadata
+from builder.tflite.metadata import BUFFER_NAME, Told, read_model_metadata
 
 Beside = Callable[[str], "bytes | None"]  # reads the named file beside the model; None where there is none
 _LABEL_FILES = ("labels.txt", "label.txt", "labelmap.txt", "dict.txt", "classes.json", "labels.json", "class_names.txt")
@@ -44,6 +45,7 @@ class Known:
 
     tool: str | None
     origin: Origin
+    notes: tuple[str, ...] = ()
 
 
 def origin_of(name: str, beside: Beside, model: bytes, graph: Graph, size: tuple[int, int], labels: int) -> Known:
@@ -52,25 +54,36 @@ def origin_of(name: str, beside: Beside, model: bytes, graph: Graph, size: tuple
     ``size``: of pictures; ``labels``: their number.
     """
     found = _lobe(name, beside) or _custom_vision(name, beside) or _edge_impulse(beside) or _by_shape(beside, graph, size)
-    inside = _metadata(model)
-    names = next(_fitting([inside.labels, found and found.origin.labels, *_neighbours(name, beside)], labels), None)
-    preprocessing = inside.preprocessing or (found.origin.preprocessing if found else None)
-    return Known(
-        found.tool if found else None, Origin(names, preprocessing, found.origin.resize if found else ResizeConfig())
+    outside = found.origin if found else Origin()
+    told = _told(model)
+    inside = Origin() if told is None else _metadata(model, told)
+    own = ((origin.labels, origin.labels_file) for origin in (inside, outside))
+    names, file = next(_fitting(itertools.chain(own, _neighbours(name, beside)), labels), (None, ""))
+    origin = Origin(names, inside.preprocessing or outside.preprocessing, outside.resize, labels_file=file)
+    return Known(found.tool if found else None, origin, (_CALIBRATED,) if told is not None and told.calibrated else ())
+
+
+_CALIBRATED = (
+    "its metadata calibrates each score behind the network (ScoreCalibration), which neither the interpreter nor the "
+    "built file does: scores are those of the network itself"
+)
+_Labels = tuple[tuple[str, ...] | None, str]  # and the file, as ``Origin.labels_file``
+
+
+def _fitting(candidates: Iterable[_Labels], labels: int) -> Iterator[_Labels]:
+    """The candidates with a label for each output; one output may have two labels."""
+    return (
+        (names, file) for names, file in candidates if names and (len(names) == labels or (labels, len(names)) == (1, 2))
     )
 
 
-def _fitting(candidates: Any, labels: int) -> Iterator[tuple[str, ...]]:
-    """The candidates with a label for each output; one output may have two labels."""
-    return (names for names in candidates if names and (len(names) == labels or (labels, len(names)) == (1, 2)))
-
-
-def _metadata(model: bytes) -> Origin:
-    """TensorFlow Lite metadata: the labels are zip members of the file, in one or several languages."""
+def _told(model: bytes) -> Told | None:
     content = file_metadata(model).get(BUFFER_NAME)
-    told = None if content is None else read_model_metadata(content)
-    if told is None:
-        return Origin()
+    return None if content is None else read_model_metadata(content)
+
+
+def _metadata(model: bytes, told: Told) -> Origin:
+    """TensorFlow Lite metadata: the labels are zip members of the file, in one or several languages."""
     transform = None
     if told.normalization is not None:
         mean, std = (np.asarray(values) for values in told.normalization)
@@ -92,7 +105,7 @@ def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
         return None
 
 
-def _neighbours(name: str, beside: Beside) -> Iterator[tuple[str, ...]]:
+def _neighbours(name: str, beside: Beside) -> Iterator[_Labels]:
     """Labels from a file with the model's name, else from cats_labels.txt for cats_model.tflite, or the usual files."""
     stem = Path(name).stem
     own, like = [f"{stem}{suffix}" for suffix in _SUFFIXES], re.sub("model", "labels", stem, count=1, flags=re.IGNORECASE)
@@ -100,7 +113,7 @@ def _neighbours(name: str, beside: Beside) -> Iterator[tuple[str, ...]]:
     for file in [file for file in own if beside(file) is not None] or usual:
         found = _labels(file, beside)
         if found is not None:  # else it is another kind of file
-            yield found
+            yield found, file * (file in _LABEL_FILES)
 
 
 def _labels(file: str, beside: Beside) -> tuple[str, ...] | None:
@@ -188,10 +201,16 @@ def _by_shape(beside: Beside, graph: Graph, size: tuple[int, int]) -> Known | No
     no_bias = not graph.nodes[-2].weights[-1].value.any()
     hidden = len(graph.nodes[-3].weights[-1].value)
     if no_bias and size == _TEACHABLE_SIZE and hidden == 100:
-        return Known("Teachable Machine", replace(TEACHABLE, labels=_teachable(_text_of(beside, "labels.txt") or "")))
+        return Known(
+            "Teachable Machine",
+            replace(TEACHABLE, labels=_teachable(_text_of(beside, "labels.txt") or ""), labels_file="labels.txt"),
+        )
     mapped = _text_of(beside, "labelmap.txt")
     if mapped and hidden == 128:
-        return Known("Frigate", Origin(labels_of_text(mapped), PREPROCESSING["unit"], ResizeConfig(fit="stretch")))
+        origin = Origin(
+            labels_of_text(mapped), PREPROCESSING["unit"], ResizeConfig(fit="stretch"), labels_file="labelmap.txt"
+        )
+        return Known("Frigate", origin)
     return None
 
 

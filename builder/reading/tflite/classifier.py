@@ -200,7 +200,11 @@ def _classifier(
     graph = in_one_form(read_operators(part, pool), pool)
     _check_output(graph)
     known = origin_of(file.name, file.beside, model, graph, entry.size, graph_outputs(graph))
-    origin = known.origin if file.origin == Origin() else replace(file.origin, labels=known.origin.labels)
+    origin = (
+        known.origin
+        if file.origin == Origin()
+        else replace(file.origin, labels=known.origin.labels, labels_file=known.origin.labels_file)
+    )
     declared = declared_pixels(preprocessing, origin.preprocessing, entry.channels, file.path)
     settled = preprocessing is not None or origin.preprocessing is not None
     if entry.low is not None:
@@ -224,10 +228,10 @@ def _classifier(
         output=Output(LOGITS, "softmax"),
         entry=entry,
         precision=precision,
-        notes=() if precision.startswith("float") else (_LOST.format(precision),),
+        notes=(*known.notes, *(() if precision.startswith("float") else (_LOST.format(precision),))),
     )
     output = expected_output(*found.end, None, 0, str(file.path))
-    return replace(found, output=output, labels=origin.labels or ())
+    return replace(found, output=output, labels=origin.labels or (), labels_file=origin.labels_file)
 
 
 def _unusual(path: Path, inside: PixelTransform) -> str:
