@@ -11,6 +11,7 @@ import click
 from builder.commands.progress import Progress
 from builder.support.errors import ConfigError
 from builder.support.files import write_text
+from builder.support.quiet import quiet, terminal
 from edge_runtime.counting import count_of
 from edge_runtime.engine import MultiHeadClassifier
 from edge_runtime.escape import printable
@@ -47,14 +48,9 @@ def score(
     """
     _check_installed("score")
     from builder.scoring.rows import wanted_of
-    from builder.scoring.run import score as run
 
-    shown = Progress()
-    done = run(
-        file, data, output, wanted_of(file, heads, joint=joint, features=features), column=column, resume=resume,
-        jobs=jobs, address=address, advance=shown,
-    )  # fmt: skip
-    shown.end()
+    wanted = wanted_of(file, heads, joint=joint, features=features)
+    done = _run(file, data, output, wanted, column=column, resume=resume, jobs=jobs, address=address)
     before = f", {done.before:,} of them by an earlier run" if done.before else ""
     broken = f"; {done.failed:,} could not be read, see the column error" if done.failed else ""
     click.echo(f"{done.output}: {count_of(done.samples, 'rows')}{before}{broken}; {done.seconds:.1f} s")
@@ -178,14 +174,22 @@ def _scored(path: Path, data: str | None, column: str | None, output: Path, runn
     if data is None:
         raise ConfigError(f"{path}: a finished file needs --data, the archive to compare on")
     from builder.scoring.rows import wanted_of
-    from builder.scoring.run import score as run
 
     with MultiHeadClassifier(path) as classifier:
         joint = classifier.joint is not None
-    shown = Progress()
-    run(path, data, output, wanted_of(path, (), joint=joint, features=False), column=column, advance=shown, **running)
-    shown.end()
+    _run(path, data, output, wanted_of(path, (), joint=joint, features=False), column=column, **running)
     return output
+
+
+def _run(*what: Any, **how: Any) -> Any:
+    """Run ``scoring.run.score`` with its progress on standard error, and without what Ray writes there."""
+    with terminal(or_pipe=True) as stream, quiet():
+        from builder.scoring.run import score as run
+
+        shown = Progress(stream)
+        done = run(*what, **how, advance=shown)
+        shown.end()
+    return done
 
 
 def _check_installed(command: str) -> None:

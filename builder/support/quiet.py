@@ -1,4 +1,4 @@
-"""Keep TensorFlow's native log off the terminal; it writes to the process's standard error, bypassing Python."""
+"""Keep the native logs of TensorFlow and Ray off the terminal: they write to standard error, bypassing Python."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,3 +134,11 @@ def test_a_killed_driver_goes_on_where_it_stopped(data: str, expected: list[dict
     assert COUNT // 3 // BLOCK <= there < COUNT // BLOCK
     subprocess.run([sys.executable, "-c", code, "again"], check=True, stdout=subprocess.DEVNULL)
     assert rows(output) == expected
+
+
+def test_the_command_writes_its_own_lines_and_none_of_ray(data: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "builder", "score", str(THREE), "--data", data, "--output", str(tmp_path / "out")]
+    done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path / 'out'}: {COUNT} rows; ")
+    progress = re.compile(rf"[\d,]+ of {COUNT}, [\d.,]+ a second, .* left")  # once a minute
+    assert [line for line in done.stderr.splitlines() if not progress.fullmatch(line)] == []
