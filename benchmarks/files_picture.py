@@ -16,7 +16,7 @@ _STYLE = (
 def table(document: Mapping[str, Any]) -> str:
     """A row for each number of heads: file size, memory and time of one picture, for one file and for N files."""
     rows = {(row["variant"], row["heads"]): row for row in document["rows"] if "bytes" in row}
-    titles = ("heads", "file", "N files", "memory", "N files", "a picture, all heads", "N files")
+    titles = ("heads", *(f"{what}, {files}" for what in ("size", "memory", "time") for files in ("one file", "N files")))
     lines = [titles, ("---:",) * len(titles)]
     for heads in sorted({heads for _, heads in rows}):
         pairs = zip(_cells(rows["ours", heads]), _cells(rows["separate", heads]), strict=True)
