@@ -65,6 +65,11 @@ ACCEPTED: dict[str, str] = {
     ),
     'edge_runtime/temporary.py:_HOW = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | '
     'getattr(os, "O_CLOEXEC", 0)': "what stands for a flag on systems that have none of that name",
+    "builder/quantizing/rounding.py:with threadpool_limits(1):  # a layer's products are small: two threads take a third "
+    "longer": "how many threads: the same numbers, sooner or later",
+    "builder/quantizing/rounding.py:with threadpool_limits(1):  # as above": (
+        "how many threads: the same numbers, sooner or later"
+    ),
     "builder/reading/spelling.py:"
     'return (kind if several and kind in (*_COMMUTATIVE, "Subtract") else f"ops.{kind}"), settings': (
         "the name alone of an operation without settings: no layer of that name takes the same arguments"

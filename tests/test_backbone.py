@@ -11,7 +11,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from builder.merging.backbone import early_difference, find_backbone  # noqa: E402
+from builder.merging.backbone import SharedBackbone, early_difference, find_backbone  # noqa: E402
 from builder.merging.difference import first_difference  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
 from builder.merging.tolerance import align  # noqa: E402
@@ -290,6 +290,29 @@ def test_a_base_whose_last_block_was_trained_on_is_shared_up_to_there(tmp_path: 
     assert found is not None
     assert found[2].layer.endswith("tiny_base_top")
     assert "fine-tuned from here on" in found[2].advice
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda base: tiny_classifier(base, 4, hidden=64),  # large, and dense layers alone
+        lambda base: tiny_classifier(base, 4, after=[layers.Reshape((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten()]),
+    ],
+)
+def test_a_head_is_no_early_difference_for_its_size_or_its_layers_alone(tmp_path: Path, head: Any) -> None:
+    pair = load(tmp_path, "a", tiny_classifier(tiny_base(), 3)), load(tmp_path, "b", head(tiny_base()))
+    shared = find_backbone(pair)
+    assert merge(pair, shared).seam_shapes == {"features": (FEATURES,)}
+    assert early_difference(pair, shared) is None
+
+
+def test_the_digest_of_a_seam_is_that_of_its_tensor_or_of_all() -> None:
+    one, two, turned = (
+        SharedBackbone(digests, 0, ()).digest
+        for digests in ({"features": "a"}, {"features": "a", "features_2": "b"}, {"features": "b", "features_2": "a"})
+    )
+    assert one == "a"
+    assert len({one, two, turned, "b"}) == 4
 
 
 def test_a_convolution_is_not_torn_from_its_normalization(tmp_path: Path) -> None:

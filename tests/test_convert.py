@@ -14,9 +14,11 @@ from builder.merging import convert as conversion  # noqa: E402
 from builder.merging.merge import MergedModel  # noqa: E402
 from builder.merging.substitute import groups, places, template  # noqa: E402
 from builder.reading.picture_input import PictureSourceInput  # noqa: E402
+from builder.reading.text_input import TextSourceInput  # noqa: E402
 from builder.settings.input_scaling import PixelTransform  # noqa: E402
 from builder.tflite.flatbuffer import read_parts  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
+from edge_runtime.text import TextInput  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 
 layers = keras.layers
@@ -128,6 +130,16 @@ def test_what_makes_heads_alike() -> None:
     heads["e"] = head(reads("features")(lambda f, _: layers.Dense(3, activation="sigmoid")(f)), 5)
     heads["f"] = head(reads("features_2")(lambda _, f: layers.Dense(3, "softmax")(layers.Flatten()(f))), 6)
     assert groups(heads) == [["a", "c"], ["b"], ["d"], ["e"], ["f"]]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_mean_over_no_words_needs_words(masked: bool) -> None:
+    tokens = keras.Input((4,), dtype="int32", name="tokens")
+    embedded = layers.Embedding(6, 3, mask_zero=masked)(tokens)
+    backbone = keras.Model(tokens, layers.GlobalAveragePooling1D()(embedded))
+    entry = TextSourceInput(TextInput(4, ("", "[UNK]", "a")), inside=True)
+    assert MergedModel(entry, backbone, {}, "sha256:0", ("features",)).needs_words() is masked
+    assert not merged({}).needs_words()  # a picture always has pixels
 
 
 def test_a_weight_that_is_not_found_is_never_guessed() -> None:

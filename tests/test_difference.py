@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ from builder.reading.graph import Node, WeightPool  # noqa: E402
 from builder.reading.keras_graph import _tensor_histories  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
+from tests.test_tflite_beside import file_of  # noqa: E402
+from tests.test_tflite_beside import network as operators  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
 
 SIZE = 8
@@ -152,6 +155,18 @@ def test_the_first_difference_is_told_and_no_spelling_before_it(
         assert found.layer in layer.split(), f"{name}: {found}"
         assert words in found.what, f"{name}: {found}"
         assert "the architectures differ" in found.advice
+
+
+def test_weights_of_other_shapes_are_told_where_no_setting_says_it(tmp_path: Path) -> None:
+    """The operators of a .tflite have no number of units among their settings."""
+    found = []
+    for hidden in (8, 9):
+        (tmp_path / f"{hidden}.tflite").write_bytes(file_of(operators(hidden=hidden)))
+        found.append(Reader().read("h", tmp_path / f"{hidden}.tflite", PREPROCESSING["tf"]))
+    difference = first_difference(*found)
+    assert difference is not None
+    assert re.fullmatch(r"weights of shapes \[\(9, .* where the other has \[\(8, .*", difference.what)
+    assert first_difference(found[0], found[0]) is None
 
 
 def test_pixels_come_before_all_layers(written: dict[str, Classifier], tmp_path: Path) -> None:

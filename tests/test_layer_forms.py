@@ -14,13 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from keras.src.ops.core import Unstack
 from keras.src.ops.math import TopK
 from keras.src.ops.numpy import Split
 
 from builder.reading.digests import tensor_digests
+from builder.reading.formats.stored import live_weights
 from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool
+from builder.reading.keras_graph import read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, does_nothing_at_inference
 from builder.reading.simplify import is_no_op
 
@@ -450,6 +452,19 @@ def test_a_table_without_words_is_a_layer_that_cannot_be_made(kind: str, words: 
     definition["config"]["vocabulary"] = words
     with pytest.raises(UnknownLayerError, match=f"{kind}.*cannot make it"):
         canonical_layers()(definition)
+
+
+def test_a_transposition_without_axes_turns_all_of_them() -> None:
+    def digest_with(axes: tuple[int, ...] | None) -> str:
+        source = keras.Input((4,))
+        turned = ops.transpose(layers.Dense(3, kernel_initializer="ones")(source), axes)
+        model = keras.Model(source, ops.transpose(ops.softmax(turned, axis=0), (1, 0)))
+        definition = keras.saving.serialize_keras_object(model)
+        graph = read_graph(definition, live_weights(model), pool=WeightPool(), canonical=canonical_layers())
+        return tensor_digests(graph, "input", (4,))[graph.output.node]
+
+    assert digest_with(None) == digest_with((1, 0)) == digest_with((-1, 0))
+    assert digest_with(None) != digest_with((0, 1))
 
 
 def test_what_a_mask_hides_is_told_apart() -> None:

@@ -12,12 +12,12 @@ from keras import layers, ops  # noqa: E402
 
 from builder.merging.convert import _convert, _frozen  # noqa: E402
 from builder.quantizing.equalize import equalized  # noqa: E402
-from builder.quantizing.learn_layer import Learning  # noqa: E402
+from builder.quantizing.learn_layer import Learning, Observed  # noqa: E402
 from builder.quantizing.quantize import pin, quantize  # noqa: E402
 from builder.quantizing.ranges import measure_ranges  # noqa: E402
-from builder.quantizing.rounding import round_parts  # noqa: E402
+from builder.quantizing.rounding import learn_rounding, round_parts  # noqa: E402
 from builder.tflite.flatbuffer import NO_TENSOR, Part, operator_name, quantization, read_parts  # noqa: E402
-from builder.tflite.parts import constant, is_constant  # noqa: E402
+from builder.tflite.parts import as_held, constant, is_constant  # noqa: E402
 from builder.tflite.writer import write_parts  # noqa: E402
 from edge_runtime.interpreter import find_interpreter  # noqa: E402
 from tests.tiny_models import seed_weights  # noqa: E402
@@ -79,6 +79,29 @@ def test_a_kernel_that_two_layers_share_is_rounded_for_neither_alone() -> None:
     moved = [(a != b).any() for a, b in zip(before, kernels(parts["backbone"]), strict=True)]
     assert read[0] == read[1]
     assert moved == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D", "Dense"])
+def test_what_was_observed_for_one_head_is_right_for_the_next(kind: str) -> None:
+    """Dense layers of one input see the same rows; windows of other sizes do not."""
+    shape = (12,) if kind == "Dense" else (6, 6, 4)
+    inputs = RNG.normal(size=(40, *shape)).astype(np.float32)
+    observed: dict[tuple[str, str], Observed] = {}
+    for size in (1, 3, 5):
+        image = keras.Input(shape, batch_size=1, name="image")
+        one = {"Dense": layers.Dense, "Conv2D": lambda n: layers.Conv2D(3, n)}.get(kind, layers.DepthwiseConv2D)
+        model = keras.Model(image, one(size)(image))
+        seed_weights(model, size)
+        floating, float_part = converted(model, shape)
+        small = quantize(floating, measure_ranges(floating, inputs, []), "int8")
+        alone, after = (read_parts(small)["backbone"] for _ in range(2))
+        held = as_held(alone.tensors[alone.inputs["image"]], inputs)
+        for part, known in ((alone, {}), (after, observed)):
+            learn_rounding(float_part, part, {"image": inputs}, {"image": held}, known, learning=Learning())
+        assert [b if b is None else bytes(b) for b in after.buffers] == [
+            b if b is None else bytes(b) for b in alone.buffers
+        ]
+    assert list(observed) == ([("FULLY_CONNECTED", "image")] if kind == "Dense" else [])
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16", "weights"])

@@ -132,5 +132,6 @@ def test_a_head_of_another_seam_is_not_linked(parts: dict[str, Part], spoil: Any
 
 
 def test_bytes_by_part_are_counted(tiny: BuildResult) -> None:
+    assert "joint head" not in tiny.report.bytes_by_part  # there is none
     assert sum(tiny.report.bytes_by_part.values()) == tiny.output.stat().st_size
     assert all(size > 0 for size in tiny.report.bytes_by_part.values())

@@ -111,6 +111,19 @@ def inputs_in_a_list(x: Any) -> Any:
     return end(block([x, layers.Conv2D(4, 1)(x)]))
 
 
+def inputs_of_a_list_by_name(x: Any) -> Any:
+    """Keras finds the inputs of a list by their names too."""
+    a, b = keras.Input((8, 8, 4), name="a"), keras.Input((8, 8, 4), name="b")
+    block = keras.Model([b, a], layers.Subtract()([a, layers.Activation("tanh")(b)]))
+    x = stem(x)
+    return end(block({"a": x, "b": layers.Conv2D(4, 1)(x)}))
+
+
+def one_input_by_name(x: Any) -> Any:
+    inner = keras.Input((8, 8, 4), name="inner")
+    return end(keras.Model(inner, layers.Activation("tanh")(inner))({"inner": stem(x)}))
+
+
 def two_outputs_inside(x: Any) -> Any:
     inner = keras.Input((8, 8, 4))
     block = keras.Model(inner, {"low": layers.Conv2D(4, 1)(inner), "high": layers.Activation("tanh")(inner)})
@@ -138,7 +151,7 @@ def parts(x: Any) -> Any:
 
 CALLS: tuple[Callable[[Any], Any], ...] = (
     one_relu, one_dense, one_model, one_sequence, one_layer_inside, called_elsewhere, inputs_by_name, inputs_in_a_list,
-    two_outputs_inside, second_output, third_output, parts,
+    inputs_of_a_list_by_name, one_input_by_name, two_outputs_inside, second_output, third_output, parts,
 )  # fmt: skip
 
 

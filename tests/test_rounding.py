@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 from builder import BuildResult, build
 from builder.quantizing.bias import shift_behind
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
-from builder.quantizing.learn_layer import Observed
+from builder.quantizing.learn_layer import LEAST_RELEVANCE, Observed, _relevance
 from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
 from builder.tflite.batches import batch_of
@@ -326,6 +326,14 @@ def test_errors_where_a_swish_is_flat_do_not_move_the_bias(flat: float) -> None:
 def test_a_constant_error_in_front_of_a_swish_is_taken_back(error: float) -> None:
     truth = np.random.default_rng(5).uniform(-12, 6, (2, 800, 3))
     np.testing.assert_allclose(shift_behind(truth, truth + error, swish), -error, atol=0.03)
+
+
+def test_a_row_counts_by_its_slopes_and_never_less_than_a_little() -> None:
+    """Where every output is flat too, so that the sum of all rows is never 0."""
+    signal = np.stack([np.full((4, 1), value, np.float32) for value in (-40.0, 40.0)])
+    device = signal + np.float32(0.1)
+    found = _relevance(signal, device, np.ones((2, 1, 3)), np.zeros((2, 3)), swish)
+    np.testing.assert_allclose(found, [[LEAST_RELEVANCE] * 4, [1 + LEAST_RELEVANCE] * 4], atol=1e-4)
 
 
 def test_rows_that_do_not_count_do_not_move_the_weights() -> None:

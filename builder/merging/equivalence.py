@@ -32,7 +32,7 @@ class Equivalence:
     difference: float
     models: int
     samples: int
-    apart: float = 0.0
+    apart: float
 
 
 def check_equivalence(

@@ -93,11 +93,12 @@ def _read_model(definition: Mapping[str, Any], path: Path, args: tuple[Any, ...]
 
 
 def _in_order(wanted: Any, args: tuple[Any, ...]) -> list[Ref]:
-    """The tensors of a call in the order of the model's inputs; both may be dicts."""
+    """The tensors of a call in the order of the model's inputs. A dict names them, by its keys or as the layers do."""
     given = args[0] if args else None
-    if isinstance(wanted, dict) and isinstance(given, dict):
-        return [given[key] for key in sorted(wanted) if key in given]
-    return list(refs_in(args))
+    if not isinstance(given, dict):
+        return list(refs_in(args))
+    names = sorted(wanted) if isinstance(wanted, dict) else [entry[0] for entry in _histories(wanted)]
+    return [given[name] for name in names if name in given]
 
 
 def _call(
