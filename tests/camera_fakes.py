@@ -21,12 +21,12 @@ SPEC = ImageInput(32, 32)
 
 
 def pixels(seed: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:
-    """Noise, uint8 (height, width, 3) for ``size`` (width, height): never blank."""
+    """Noise, which is never blank: uint8 (height, width, 3) for ``size`` (width, height)."""
     return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
 
 
 class Script(Source):
-    """Gives what it is told: an array or bytes as a shot, an exception by raising it, and then ends."""
+    """A source that follows ``steps``: an array or bytes are a shot, an exception is raised; then it ends."""
 
     def __init__(self, steps: Iterable[Any], *, live: bool = True, before: Callable[[int], None] | None = None) -> None:
         self.steps, self.live = list(steps), live
@@ -60,7 +60,7 @@ class Script(Source):
 
 
 class Clock:
-    """Seconds that pass only when told to, or when something waits for them."""
+    """A clock whose time passes only when a test sets it, or when something waits."""
 
     def __init__(self, limit: float = 1e9) -> None:
         self.now, self.waits, self._limit = 0.0, [], limit
@@ -69,7 +69,7 @@ class Clock:
         return self.now
 
     def wait(self, seconds: float) -> bool:
-        """As ``threading.Event.wait``: True, that is stopped, once ``limit`` seconds have passed."""
+        """As ``threading.Event.wait``. Returns True (stopped) once ``limit`` seconds have passed."""
         self.waits.append(seconds)
         self.now += seconds
         return self.now > self._limit
@@ -80,7 +80,7 @@ def gone(reason: str = "unplugged") -> SourceError:
 
 
 def drain(capture: Capture) -> list[Frame]:
-    """Every frame, taken as fast as they come, of a capture whose thread runs."""
+    """All frames of a running capture, taken as fast as they come."""
     frames, until = [], time.monotonic() + 20
     while not capture.ended and time.monotonic() < until:
         frame = capture.take(0.1)
@@ -90,10 +90,10 @@ def drain(capture: Capture) -> list[Frame]:
 
 
 class CountingClassifier:
-    """Stands for ``MultiHeadClassifier``: scripted scores, and a count of what ran.
+    """A stand-in for ``MultiHeadClassifier`` with given scores, which counts the runs.
 
-    ``scores``: by head, the scores of its runs in turn, the last of them for ever. ``joint``: those of the joint list,
-    of the labels of all heads and none.
+    ``scores``: by head, the scores of its runs in order; the last ones repeat. ``joint``: those of the joint list, for
+    the labels of all heads and none.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class CountingClassifier:
         self.metadata = Metadata(spec, "digest", (SeamTensor("features", (4,)),), heads)
         self.heads = heads
         self.backbone_runs = self.closed = 0
-        self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames it ran on, from 0
+        self.runs: dict[str, list[int]] = {name: [] for name in scores}  # by head: the frames that it ran on, from 0
         self._scores = scores
         self.joint: JointInfo | None = None
         if joint is not None:

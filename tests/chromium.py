@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by the DevTools protocol over its pipe: no library, no port."""
+"""A headless Chromium, controlled through a pipe with the DevTools protocol, without a library or a port."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Page:
         return found["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """The first true value of ``expression``, asked again and again."""
+        """The first true value of ``expression``, which is evaluated repeatedly."""
         until = time.monotonic() + TIMEOUT
         while time.monotonic() < until:
             value = self.run(f"new Promise(done => setTimeout(() => done({expression}), 50))")

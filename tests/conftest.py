@@ -1,4 +1,4 @@
-"""Fixtures of the builder's environment. Also loaded for ``tests/device``, where there is no TensorFlow: import late."""
+"""Fixtures of the builder's environment. Import late: ``tests/device`` loads this file too, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 if importlib.util.find_spec("hypothesis"):
     from hypothesis import HealthCheck, settings
 
-    # The same examples each time, and no judgement by the clock: a busy machine must not fail a test.
+    # The same examples each time, and no deadline: a busy machine must not fail a test.
     settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("seeded")
 
@@ -33,12 +33,14 @@ _EMPTY = base64.b64decode(
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], _T]) -> _T:
-    """What ``make`` makes in a folder. The first of xdist's workers that asks makes it; the others wait and load it."""
+    """The result of ``make`` in a folder. The first of xdist's workers makes it; the others wait and load it."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return make(factory.mktemp(name))
     import fcntl
 
-    folder = factory.getbasetemp().parent / f"once-{name}"  # the workers' folders lie side by side in that of the run
+    folder = (
+        factory.getbasetemp().parent / f"once-{name}"
+    )  # the folders of the workers are beside each other in that of the run
     (folder / "files").mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -89,7 +91,7 @@ def tiny_pictures(tiny: BuildResult) -> list[Path]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this process's temporary files go; what it imports from there may be compiled, as for a user."""
+    """A folder for this process's temporary files. Modules imported from there are compiled, as for a user."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))

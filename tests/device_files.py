@@ -1,11 +1,11 @@
 """Files for ``tests/device``, which runs without TensorFlow: ``python -m tests.device_files build/device-files``.
 
-Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, by the whole builder), ``pictures/`` (a
-dozen, of the kinds that cameras and people make), ``expected.npz`` (the input tensors and the features) and
-``expected.json`` (the scores that ai-edge-litert gave). ``int16.tflite`` and its like have the other precisions, and
-``precisions.npz`` what they gave. ``joint.tflite`` has a joint head, and ``joint.npz`` what a numpy program needs to
-compute the same; ``apart/`` and ``task.tflite`` are the same file as ``builder export`` writes it. ``text.tflite`` takes
-texts; ``text.json`` has some, their tokens and scores.
+Writes ``three.tflite`` and ``twenty.tflite`` (3 and 20 heads on one backbone, built as usual), ``pictures/`` (a dozen, in
+several modes and formats), ``expected.npz`` (the input tensors and the features) and ``expected.json`` (the scores of
+ai-edge-litert). ``int16.tflite``, ``mixed.tflite`` and so on have the other precisions, and ``precisions.npz`` their
+scores. ``joint.tflite`` has a joint head, and ``joint.npz`` the arrays with which numpy computes the same; ``apart/`` and
+``task.tflite`` are exports of this file. ``text.tflite`` takes texts; ``text.json`` has texts with their tokens and
+scores.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def build_file(path: Path, heads: dict[str, int], **options: Any) -> None:
 
 
 def two_float_operators(float_parts: Mapping[str, Part], *_: Any) -> Iterator[Plan]:
-    """What timing would choose in a network so small, nobody knows."""
+    """A fixed plan with two operators in float: in so small a network, measured times would choose at random."""
     backbone = float_parts["backbone"]
     yield Plan(tuple(result_name(backbone, backbone.operators[i]) for i in (0, 3)), [])
 
 
 def write_precisions(folder: Path, pictures: list[Path]) -> None:
-    """Each head's scores (pictures, labels) by the name of the precision and of the head."""
+    """Write the scores (pictures, labels) of each head, by the names of precision and head."""
     arrays = {}
     for precision in PRECISIONS:
         path = folder / f"{precision}.tflite"
@@ -122,7 +122,7 @@ def write_text(folder: Path) -> None:
 
 
 def write_pictures(folder: Path) -> list[Path]:
-    """Two of each kind; PNG where possible, since decoders of JPEG need not agree to the last bit."""
+    """Write two pictures of each kind; PNG where possible, because JPEG decoders may differ in the last bit."""
     paths = []
     for number, size in enumerate(((64, 48), (50, 90))):
         picture = tiny_picture(700 + number, size)

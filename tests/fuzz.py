@@ -1,9 +1,9 @@
-"""Damaged inputs for every reader, in processes with limits: ``make fuzz SECONDS=600``.
+"""Give damaged inputs to every reader, in processes with limits: ``make fuzz SECONDS=600``.
 
-``python -m tests.fuzz [--seconds 600] [--first 0] [--kinds models labels ...] [--folder DIR]``: models, labels, TOML,
-pictures, members of files, flatbuffers with right checksums and packs, in turns. Counted are tracebacks, crashes, and
-what takes more than 2 GB or 10 seconds; every input of these is kept, with its number, in DIR/found. A case depends on
-its kind and number alone: ``python -m tests.fuzz_readers KIND DIR NUMBER 1`` runs one again.
+``python -m tests.fuzz [--seconds 600] [--first 0] [--kinds models labels ...] [--folder DIR]`` takes models, labels,
+TOML, pictures, members of files, flatbuffers with correct checksums, and packs, in turns. It counts tracebacks, crashes,
+and inputs that take more than 2 GB or 10 seconds. Each of these inputs is kept, with its number, in DIR/found. A case
+depends only on its kind and number: ``python -m tests.fuzz_readers KIND DIR NUMBER 1`` runs it again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 
 from tests.fuzz_readers import KINDS, make_seeds
 
-SECONDS = 10.0  # for one input, of the processor's time; a busy machine is no fault of a reader
-PATIENCE = 12  # times as long, for what waits and does nothing
-START = 240.0  # for what a worker imports
+SECONDS = 10.0  # processor time for one input, so that a busy machine does not count against a reader
+PATIENCE = 12  # times as long, for a process that waits and does nothing
+START = 240.0  # seconds for the imports of a worker
 BATCH = 200
 WELL = ("read", "refused")
 
 
 def run_cases(kind: str, folder: Path, first: int, count: int, *, until: float = float("inf")) -> Counter[str]:
-    """Run cases of one kind in a process of their own, again from behind one that ends it; counts of their outcomes."""
+    """Run cases of one kind in another process and count their outcomes. After a crash, go on with the next case."""
     counts: Counter[str] = Counter()
     number = first
     while number < first + count and time.monotonic() < until:
@@ -39,7 +39,7 @@ def run_cases(kind: str, folder: Path, first: int, count: int, *, until: float =
 
 
 def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -> tuple[Counter[str], int]:
-    """Outcomes, and the number of the next case to run."""
+    """Run cases in one process. Returns their outcomes, and the number of the next case."""
     line = [sys.executable, "-m", "tests.fuzz_readers", kind, str(folder), str(first), str(count)]
     with (folder / f"{kind}.log").open("ab") as log:
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log)
@@ -54,7 +54,7 @@ def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -
         while True:
             if not waiting.select(limit):
                 runs, seconds = _processor(process.pid)
-                waits += not runs  # one that would run and may not is no fault of a reader
+                waits += not runs  # a process that waits for the processor does not count
                 if waits < PATIENCE and seconds - began < limit:
                     continue
                 process.kill()
@@ -92,8 +92,8 @@ def _run_worker(kind: str, folder: Path, first: int, count: int, until: float) -
 
 
 def _processor(pid: int) -> tuple[bool, float]:
-    """Whether a process could run now, and its seconds so far; endless where the system does not tell, so that the clock
-    decides.
+    """Whether a process is ready to run, and its processor seconds so far. Where the system does not tell, they are
+    infinite, so that wall time decides.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
@@ -103,7 +103,7 @@ def _processor(pid: int) -> tuple[bool, float]:
 
 
 def _keep(kind: str, folder: Path, number: int, what: str, said: list[str]) -> None:
-    """The input as the reader had it may be gone already: it is made again from its number."""
+    """Keep an input. It is made again from its number, because the reader's copy may be gone."""
     import random
 
     place = folder / "found" / f"{kind}-{number}"
@@ -138,7 +138,7 @@ def main() -> None:
         print(f"{kind:12} {found.total():7,} inputs: {outcomes}")
         wrong += sum(count for what, count in found.items() if what not in WELL)
     everything = sum(found.total() for found in counts.values())
-    print(f"{everything:,} inputs, {wrong} that ended otherwise than read or refused in a line")
+    print(f"{everything:,} inputs, {wrong} of them neither read nor refused in one line")
     sys.exit(bool(wrong))
 
 

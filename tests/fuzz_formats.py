@@ -1,6 +1,6 @@
-"""Ways to damage model files, and how reading one ends: in a model or in one ``ModelFileError``.
+"""Damage model files, and tell how reading one ends: with a model or with a ``ModelFileError``.
 
-``tests.fuzz`` uses them for as long as is wanted, ``test_formats_fuzz`` a little in every test run.
+``tests.fuzz`` uses these functions for as long as you like, ``test_formats_fuzz`` briefly in every test run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HOSTILE: list[Any] = [
 
 
 def mutated_json(text: bytes | str, rng: random.Random) -> str:
-    """The JSON with one to three of its values, keys or list items changed for hostile ones, moved or taken out."""
+    """The JSON with one to three of its values, keys or list items replaced by hostile ones, moved or removed."""
     value = json.loads(text)
     for _ in range(rng.randint(1, 3)):
         places = list(_places(value))
@@ -64,7 +64,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, cut out, doubled, or the end missing."""
+    """The data with a few bytes changed, removed or repeated, or without its end."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 8, 64])):
         if not changed:
@@ -84,7 +84,7 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutated_hdf5(data: bytes, rng: random.Random) -> bytes:
-    """The file with its configuration changed, or with a group or dataset taken out, replaced or linked."""
+    """The file with a changed configuration, or with a group or dataset removed, replaced or linked."""
     stream = io.BytesIO(data)
     with h5py.File(stream, "r+") as file:
         names: list[str] = []

@@ -1,8 +1,8 @@
-"""One kind of input of ``tests.fuzz``: valid seeds, a way to damage them, and the reader that is given the result.
+"""The kinds of input of ``tests.fuzz``: valid seeds, a way to damage them, and the reader of the result.
 
 ``python -m tests.fuzz_readers KIND FOLDER FIRST COUNT`` runs the cases FIRST, FIRST + 1, ... of one kind in this process,
-with 2 GB beyond what it has once everything is imported. It prints ``begin N`` before and ``end N OUTCOME`` behind each
-case, and the traceback between them where there is one; ``tests.fuzz`` watches it.
+with 2 GB more memory than it has after its imports. It prints ``begin N`` before and ``end N OUTCOME`` after each case,
+and a traceback between them where there is one. ``tests.fuzz`` watches it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edge_runtime.errors import EdgeRuntimeError, PictureError
 from tests.fuzz_formats import mutate_file, mutated_bytes, mutated_json
 from tests.tiny_models import tiny_picture
 
-MEMORY = 2 << 30  # bytes that a reader may take for one input, whatever it is
+MEMORY = 2 << 30  # bytes that a reader may take for one input
 REFUSALS = (BuilderError, EdgeRuntimeError)
 
 
@@ -41,13 +41,13 @@ class Kind:
 
     damage: Callable[[Path, Path, random.Random], Path]
     read: Callable[[Path], object]
-    lines: int = 1  # of a refusal; of settings, everything that is wrong is told at once
+    lines: int = 1  # of an error message; for settings it lists all mistakes
 
 
 def make_seeds(folder: Path, old: Path | None = None) -> None:
-    """Valid inputs of every kind; needs TensorFlow, and what it makes is used by every worker.
+    """Write valid inputs of every kind, which all workers use. Needs TensorFlow.
 
-    ``old``: a folder that ``tests.tf_keras_files`` wrote; None: it is written, where tf_keras is installed.
+    ``old``: a folder that ``tests.tf_keras_files`` wrote; None: write it, where tf_keras is installed.
     """
     import keras
 
@@ -95,7 +95,7 @@ def make_seeds(folder: Path, old: Path | None = None) -> None:
 
 
 def _make_sources(folder: Path) -> None:
-    """Classifiers as strangers have them in ``.tflite``: in float, with int8 weights, in int8 throughout."""
+    """Write ``.tflite`` classifiers as other tools make them: in float, with int8 weights, all in int8."""
     import tensorflow as tf
 
     from tests.tflite_files import convert, save
@@ -116,7 +116,7 @@ def damaged_source(seeds: Path, folder: Path, rng: random.Random) -> Path:
 
 
 def read_source(path: Path) -> None:
-    """Read, cut at a seam, and run in this very process, where a build takes another."""
+    """Read a file, cut it at a seam, and run it in this process; a build runs it in another."""
     from builder.merging.backbone import find_backbone
     from builder.merging.merged import merge
     from builder.reading.reader import Reader
@@ -129,7 +129,7 @@ def read_source(path: Path) -> None:
     pixels = np.zeros((1, *classifier.entry.size, 3), np.uint8)
     try:
         run_here(str(path), classifier.entry.take(classifier.source_input.declared.apply(pixels)))
-    except (RuntimeError, ValueError) as error:  # the interpreter's own refusal
+    except (RuntimeError, ValueError) as error:  # raised by the interpreter
         raise ModelFileError(f"{path}: {' '.join(str(error).split())}"[:1000]) from error
 
 
@@ -287,7 +287,7 @@ def read_picture(path: Path) -> None:
 
 
 def damaged_members(seeds: Path, folder: Path, rng: random.Random) -> Path:
-    """The members changed; the flatbuffer and its checksum are right."""
+    """Change the members; the flatbuffer and its checksum stay correct."""
     from edge_runtime.bundle import append_files, read_head_pack, read_metadata
 
     pack = rng.random() < 0.3
@@ -314,10 +314,10 @@ def members_of(path: Path) -> dict[str, bytes]:
 
 
 def damaged_flatbuffer(seeds: Path, folder: Path, rng: random.Random) -> Path:
-    """The flatbuffer changed, and its checksum made right again."""
+    """Change the flatbuffer and correct its checksum."""
     from edge_runtime.bundle import append_members, read_metadata
 
-    source = rng.choice(sorted(seeds.glob("finished*.tflite")))  # more of them may be put there
+    source = rng.choice(sorted(seeds.glob("finished*.tflite")))  # further files may be added there
     metadata = read_metadata(str(source))
     model = damaged_tables(source.read_bytes()[: metadata.model_bytes], rng)
     path = folder / "finished.tflite"
@@ -341,7 +341,7 @@ REALS = [0.0, -1.0, 1e-40, 1e-20, 1e-9, 1e9, 1e20, 1e38, float("nan"), float("in
 
 
 def damaged_tables(model: bytes, rng: random.Random) -> bytes:
-    """One to three fields of the tables changed, or bytes."""
+    """Change one to three fields of the tables, or some bytes."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -397,7 +397,7 @@ def change_field(holder: Any, key: Any, rng: random.Random) -> None:
 
 
 def read_file(path: Path) -> None:
-    """As ``info`` and ``classify`` do, packs beside it included."""
+    """Read a file as ``info`` and ``classify`` do, with the packs beside it."""
     from edge_runtime import MultiHeadClassifier
     from edge_runtime.bundle import read_head_pack, read_metadata
     from edge_runtime.describe import describe
@@ -426,21 +426,21 @@ KINDS = {
 
 
 def outcome(kind: Kind, path: Path) -> str:
-    """``read``, ``refused`` in a line (``kind.lines`` at most), or ``traceback``, which is printed."""
+    """``read``, ``refused`` (in at most ``kind.lines`` lines), or ``traceback``, which is printed."""
     try:
         kind.read(path)
     except REFUSALS as error:
         lines = str(error).split("\n")
         short = len(lines) <= kind.lines and all(0 < len(line) < 1500 for line in lines)
         return "refused" if short else "not one line"
-    except BaseException:  # noqa: BLE001 - every other way to end is what is looked for
+    except BaseException:  # noqa: BLE001 - any other end is a finding
         traceback.print_exc(limit=-8, file=sys.stdout)
         return "traceback"
     return "read"
 
 
 def limit_memory() -> None:
-    """2 GB beyond what this process has already."""
+    """Limit the memory to 2 GB more than this process has."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -33,7 +33,7 @@ def head_of(result: BuildResult) -> JointHead:
 
 
 def logits_tensors(path: Path, heads: int) -> tuple[int, list[tuple[int, float, int]]]:
-    """Index of the subgraph ``joint``; index, scale and zero point of what each head's last operator reads in it."""
+    """The index of the subgraph ``joint``; index, scale and zero point of the input of each head's last operator."""
     from ai_edge_litert import schema_py_generated as schema
 
     tree = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
@@ -48,7 +48,7 @@ def logits_tensors(path: Path, heads: int) -> tuple[int, list[tuple[int, float, 
 
 
 def logits_of(path: Path, heads: int, features: list[np.ndarray], interpreter: str) -> list[np.ndarray]:
-    """Real logits (pictures, labels) of each head, as this interpreter computes them inside ``joint``."""
+    """The logits (pictures, labels) of each head that this interpreter computes inside ``joint``."""
     subgraph, tensors = logits_tensors(path, heads)
     _, factory = find_interpreter(interpreter)
     opened = factory(model_path=str(path), experimental_preserve_all_tensors=True)
@@ -62,7 +62,7 @@ def logits_of(path: Path, heads: int, features: list[np.ndarray], interpreter: s
 def expected_joint(
     result: BuildResult, path: Path, features: list[np.ndarray], interpreter: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (pictures, labels) and P (pictures, heads and none) in plain numpy, from int8 ``features`` (1, ...) each."""
+    """Scores (pictures, labels) and P(head) (pictures, heads and none) by numpy, from int8 ``features`` (1, ...)."""
     head = head_of(result)
     real = result.metadata.seam[0].quantization.dequantize(np.concatenate(features))
     return reference(

@@ -1,10 +1,10 @@
 """Kill builds, changes and exports at random moments: files stay whole, and nothing is left behind.
 
 ``python -m tests.kill_anywhere [--kills 300] [--seed 0] [--folder DIR]`` takes as long as the machine needs (some 20
-minutes on 2 cores). Each command is run once undisturbed, for its time and for what it writes; then again and again from
-the same start, killed by SIGKILL at a random moment. After each kill every output is the older or the newer one, byte for
-byte (folders: file for file), and once the places were locked again and a temporary folder was made, as the next run does
-first, nothing else is there, nor in the folder of temporary files.
+minutes on 2 cores). Each command runs once to the end, to learn its time and its outputs. Then it runs many times from
+the same start and is killed by SIGKILL at a random moment. After each kill, every output must be the older or the newer
+one, byte for byte (folders: file for file). After the next run has locked the outputs and made its temporary folder,
+nothing else may be there, nor in the folder of temporary files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEMPORARY = "temporary"
 
 @dataclass(frozen=True)
 class Command:
-    """``outputs``: places in the working folder that it writes; each is one thing, a file or a folder."""
+    """``outputs``: the files and folders in the working folder that it writes, each as a whole."""
 
     name: str
     arguments: tuple[str, ...]
@@ -39,7 +39,7 @@ class Command:
 
 
 def commands(inputs: Path) -> list[Command]:
-    """Everything that writes, on tiny models."""
+    """All commands that write, on tiny models."""
     how = ("--preprocessing", PREPROCESSING, "--calibration-data", str(inputs / "pictures"), "--min-agreement", "0")
     heads = [part for name in ("animals", "garden") for part in ("--head", f"{name}={inputs / name}.keras")]
     served = ("--saved-model", "served", "--keras-output", "merged.keras")
@@ -66,14 +66,16 @@ def commands(inputs: Path) -> list[Command]:
 def make_inputs(folder: Path) -> None:
     """Three classifiers on one base, with labels and pictures."""
     tiny_config(folder, {"animals": 3, "garden": 4})
-    save_pictures(folder / "pictures", {"dogs": 24})  # of its own: on others' it would be judged by its drift
+    save_pictures(
+        folder / "pictures", {"dogs": 24}
+    )  # pictures of its own; without them it would be verified by its drift
     tiny_classifier(tiny_base(0), 2, seed=9).save(folder / "dogs.keras")
     for name, count in (("animals", 3), ("garden", 4), ("dogs", 2)):
         (folder / f"{name}.txt").write_text("".join(f"{label}\n" for label in label_names(name, count)))
 
 
 def content(place: Path) -> Content | None:
-    """What stands at a place: of a report's texts only that they are whole, for they say how long it took."""
+    """The content of an output. Of the files of a report only whether they are whole, because they hold times."""
     if place.suffix in (".json", ".html") and place.exists():
         text = place.read_text("utf-8").rstrip()
         return {"whole": str(text.endswith(("}", "</html>"))).encode()}
@@ -83,7 +85,7 @@ def content(place: Path) -> Content | None:
 
 
 def start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
-    """The working folder holds that of the temporary files."""
+    """Start a command with its temporary files in a folder within the working folder."""
     (folder / TEMPORARY).mkdir(exist_ok=True)
     line = [sys.executable, "-m", "builder", *command.arguments]
     environment = {**os.environ, "TMPDIR": str(folder / TEMPORARY)}
@@ -91,7 +93,10 @@ def start(command: Command, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def comparable(found: Content | None, place: str) -> object:
-    """Of a SavedModel and a Keras archive, which hold times and random numbers, the names and sizes of the files."""
+    """A content to compare: of a SavedModel the names of its files, of a Keras archive that it is a file.
+
+    Both hold times and random numbers.
+    """
     if found is None or place not in ("served", "merged.keras"):
         return found
     return sorted(found) if place == "served" else len(found)
@@ -116,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; else a temporary folder")
+    parser.add_argument("--folder", type=Path, help="the folder to work in [default: a temporary one]")
     options = parser.parse_args()
     rng, wrong, counts = random.Random(options.seed), list[str](), Counter[str]()
     with tempfile.TemporaryDirectory(dir=options.folder) as top:
@@ -124,13 +129,13 @@ def main() -> None:
         make_inputs(inputs)
         initial.mkdir()
         known = {}
-        for command in commands(inputs):  # what build made is what the others work on
+        for command in commands(inputs):  # the other commands work on the output of build
             before = {place: comparable(content(initial / place), place) for place in command.outputs}
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(initial, folder)
             began = time.monotonic()
             if start(command, folder).wait():
-                sys.exit(f"{command.name} fails undisturbed")
+                sys.exit(f"{command.name} fails without a kill")
             after = {place: comparable(content(folder / place), place) for place in command.outputs}
             known[command.name] = (command, before, after, time.monotonic() - began)
             if command.name == "build":
@@ -155,7 +160,7 @@ def main() -> None:
                 print(f"{killed} of {options.kills} killed, {len(wrong)} wrong", flush=True)
     for name, count in sorted(counts.items()):
         print(f"{count:4d} {name}")
-    print("\n".join(wrong) or "whole every time, nothing left behind")
+    print("\n".join(wrong) or "every output was whole, and nothing was left behind")
     sys.exit(bool(wrong))
 
 

@@ -1,4 +1,4 @@
-"""Laws of the runtime for the tests of both environments; imports neither TensorFlow nor the builder."""
+"""Assertions on the runtime, shared by the tests of both environments. Imports neither TensorFlow nor the builder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edge_runtime.results import ClassificationResult
 
 # Interpreters round a requantization differently where it falls between two integers. On the tiny files,
 # tflite-runtime 2.14 and ai-edge-litert 2.3 differ by at most 1 step in the features, and on equal features by 2 of 256
-# in a score; the tolerances are twice that. How far a step of the features moves a score is up to the head's weights.
+# in a score. The tolerances are twice that. The effect of one step of the features on a score depends on the head.
 SCORE_STEP = 1 / 256
 SCORE_TOLERANCE = 4 * SCORE_STEP
 FEATURE_TOLERANCE = 2  # steps of the seam
 
 
 def scores_of(classifications: Iterable[Classifications]) -> dict[str, np.ndarray]:
-    """Each head's scores in the order of its labels, from categories in the order of their scores."""
+    """The scores of each head in the order of its labels. The categories are in the order of their scores."""
     return {
         head.head_name: np.asarray([c.score for c in sorted(head.categories, key=lambda c: c.index)], np.float32)
         for head in classifications
@@ -29,7 +29,7 @@ def scores_of(classifications: Iterable[Classifications]) -> dict[str, np.ndarra
 
 
 def assert_same_answers(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """The same heads in the same order, and every score within ``SCORE_TOLERANCE``."""
+    """The heads are the same, in the same order, and every score is within ``SCORE_TOLERANCE``."""
     assert list(found) == list(expected)
     for name, scores in expected.items():
         assert found[name].shape == scores.shape, name
@@ -37,13 +37,13 @@ def assert_same_answers(found: dict[str, np.ndarray], expected: dict[str, np.nda
 
 
 def assert_same_features(found: np.ndarray, expected: np.ndarray) -> None:
-    """Within ``FEATURE_TOLERANCE`` everywhere; both int8 (1, features)."""
+    """Features, int8 (1, features), differ by at most ``FEATURE_TOLERANCE``."""
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= FEATURE_TOLERANCE
 
 
 def assert_well_formed(result: ClassificationResult, labels: dict[str, Sequence[str]]) -> None:
-    """Every category of every head once, in falling order, summing to 1 as a softmax does (to a step a label)."""
+    """Every head has each category once, in descending order, and scores that sum to 1, to a step for each label."""
     assert [c.head_name for c in result.classifications] == list(labels)
     for head in result.classifications:
         scores = [c.score for c in head.categories]
@@ -55,7 +55,7 @@ def assert_well_formed(result: ClassificationResult, labels: dict[str, Sequence[
 
 
 def joint_table(metadata: Metadata) -> dict[str, Any]:
-    """A member's ``joint`` that suits the heads of ``metadata``."""
+    """An entry ``joint`` of ``polyhead.json`` that fits the heads of ``metadata``."""
     return {
         "labels": [f"{head.head_name}/{label}" for head in metadata.heads for label in head.labels] + ["none"],
         "none": True,
@@ -66,5 +66,5 @@ def joint_table(metadata: Metadata) -> dict[str, Any]:
 
 
 def one_line(message: str, path: str | Path) -> bool:
-    """Is it a message for a person: one line, that names the file?"""
+    """Whether a message is one line and names the file."""
     return str(path) in message and "\n" not in message.strip()

@@ -1,8 +1,8 @@
-"""Mutation tests of the core modules, a bounded sample: ``python -m tests.mutants --count 60 --seed 0``.
+"""Mutation tests of a sample of the core modules' lines: ``python -m tests.mutants --count 60 --seed 0``.
 
-Each mutant is one small change of one module (cosmic-ray makes them) in a copy of the project; the module's tests run on
-it, and should fail. What they let through is listed, with the reason where ``ACCEPTED`` has one. Not part of the usual
-suite: a mutant takes as long as its tests do.
+A mutant is one small change of one module, made by cosmic-ray in a copy of the project. The tests of the module run on it
+and should fail. Mutants that survive are listed, with the reason where ``ACCEPTED`` has one. This is not part of the test
+suite, because each mutant takes as long as its tests.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_ALL = ("test_values",)  # laws of every module
-# Every core module with the tests that hold its laws, the fastest first.
+OF_ALL = ("test_values",)  # laws that hold for every module
+# Every core module with the tests of its laws, the fastest first.
 MODULES: dict[str, tuple[str, ...]] = {
     "builder/reading/pixel_forms.py": ("test_pixel_forms", "test_scaling_notes"),
     "builder/reading/pixel_layers.py": ("test_pixel_forms", "test_scaling_notes"),
@@ -53,31 +53,31 @@ MODULES: dict[str, tuple[str, ...]] = {
     "edge_runtime/word_index.py": ("test_text_tokenizer_json",),
 }
 IGNORED_OPERATORS = (
-    "core/ReplaceBinaryOperator_BitOr_",  # annotations are never run, and that is where "|" stands
-    "core/ReplaceComparisonOperator_Is_Eq",  # None, classes and functions are equal to themselves alone
+    "core/ReplaceBinaryOperator_BitOr_",  # "|" occurs in annotations, which are never evaluated
+    "core/ReplaceComparisonOperator_Is_Eq",  # None, classes and functions are equal only to themselves
     "core/ReplaceComparisonOperator_IsNot_NotEq",
 )
-# Mutants that stay: "module:line of the source, stripped": why no test can tell them from the original.
+# Mutants that are equivalent: "module:line of the source, stripped": why no test can tell them from the original.
 ACCEPTED: dict[str, str] = {
-    "builder/quantizing/prepare.py:SAMPLES = 64": "how many samples are looked at: one more or less is as good",
+    "builder/quantizing/prepare.py:SAMPLES = 64": "the number of samples: one more or less makes no difference",
     "builder/quantizing/accumulators.py:shape[int(found.quantizedDimension)] = -1": (
-        "numpy takes any negative number for the length that is left"
+        "numpy accepts any negative number for the remaining length"
     ),
     'edge_runtime/temporary.py:_HOW = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | '
-    'getattr(os, "O_CLOEXEC", 0)': "what stands for a flag on systems that have none of that name",
+    'getattr(os, "O_CLOEXEC", 0)': "the default of a flag on systems that do not have it",
     "builder/quantizing/rounding.py:with threadpool_limits(1):  # a layer's products are small: two threads take a third "
-    "longer": "how many threads: the same numbers, sooner or later",
+    "longer": "the number of threads: the results are the same",
     "builder/quantizing/rounding.py:with threadpool_limits(1):  # as above": (
-        "how many threads: the same numbers, sooner or later"
+        "the number of threads: the results are the same"
     ),
     "builder/reading/spelling.py:"
     'return (kind if several and kind in (*_COMMUTATIVE, "Subtract") else f"ops.{kind}"), settings': (
-        "the name alone of an operation without settings: no layer of that name takes the same arguments"
+        "only the name of an operation without settings: no layer of this name takes the same arguments"
     ),
 }
-# Guards against a mistake in the code itself: where it never fails, no test can tell that it is gone.
+# A guard against mistakes in the code itself. It never fails, so no test can tell that it is gone.
 GUARD = "strict=True"
-SECONDS = 900  # that the tests of one mutant may take; one that never ends is caught
+SECONDS = 900  # for the tests of one mutant; a mutant that runs longer is caught
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Mutant:
 
 
 def all_mutants(module: str) -> Iterator[Mutant]:
-    """One for each line and family of operators, so that no line counts more because it has more of them."""
+    """Yield one mutant for each line and family of operators, so that lines with many operators do not count more."""
     from cosmic_ray.commands.init import _all_work_items
 
     seen = set()
@@ -104,7 +104,7 @@ def all_mutants(module: str) -> Iterator[Mutant]:
 
 
 def passes(module: str, copy: Path) -> bool:
-    """Do the tests of a module pass on the copy as it stands? Tests that do not end do not pass."""
+    """Whether the tests of a module pass on the copy. Tests that do not end do not pass."""
     tests = [f"tests/{name}.py" for name in (*OF_ALL, *MODULES[module])]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -116,7 +116,7 @@ def passes(module: str, copy: Path) -> bool:
 
 
 def caught(mutant: Mutant, copy: Path, sound: set[str]) -> bool:
-    """Does a test of its module fail on the mutant? ``sound``: modules whose tests are known to pass without one."""
+    """Whether a test of its module fails on the mutant. ``sound``: modules whose tests pass without a mutant."""
     import cosmic_ray.plugins
     from cosmic_ray.mutating import use_mutation
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--module", action="append", choices=list(MODULES), help="these alone; may be repeated")
+    parser.add_argument("--module", action="append", choices=list(MODULES), help="only this module; may be repeated")
     chosen = parser.parse_args()
     everything = [mutant for module in chosen.module or MODULES for mutant in all_mutants(module)]
     sample = random.Random(chosen.seed).sample(everything, min(chosen.count, len(everything)))

@@ -1,7 +1,7 @@
-"""Write small models with tf_keras, in every file kind it has: ``python -m tests.tf_keras_files FOLDER``.
+"""Write small models with tf_keras, as every kind of file it has: ``python -m tests.tf_keras_files FOLDER``.
 
-A process of its own, since two Keras in one process share TensorFlow's state. For each model there are ``NAME.h5``,
-``NAME.keras``, the SavedModel ``NAME_saved``, and ``NAME.npz`` with pictures and its answers to them.
+This is a process of its own, because two Keras in one process share TensorFlow's state. For each model there are
+``NAME.h5``, ``NAME.keras``, the SavedModel ``NAME_saved``, and ``NAME.npz`` with pictures and its answers to them.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def seed_weights(model: Any, seed: int) -> None:
 
 
 def seeded(model: Any, pictures: np.ndarray) -> np.ndarray:
-    """Its answers, once it has weights whose answers differ."""
+    """Give a model weights with which its answers differ. Returns the answers."""
     seed_weights(model, 11)
     _spread_answers(model, pictures)
     return np.asarray(model(pictures, training=False), np.float32)
 
 
 def _spread_answers(model: Any, pictures: np.ndarray) -> None:
-    """Widen and centre the logits: a model that answers all pictures alike would hide what was read wrong."""
+    """Widen and centre the logits: a model with one answer to all pictures would hide reading errors."""
     dense = [layer for layer in model.submodules if type(layer).__name__ == "Dense"]
     last = next(layer for layer in dense if layer.get_config()["activation"] == "softmax")
     logits = np.log(np.asarray(model(pictures, training=False), np.float64) + 1e-30)
@@ -124,7 +124,7 @@ def flat(keras: Any) -> Any:
 
 
 def nested(keras: Any) -> Any:
-    """With pixels brought to -1..1 by bare arithmetic, as ``preprocess_input`` leaves it in a model; a frozen base."""
+    """A frozen base behind the arithmetic that ``preprocess_input`` leaves in a model, to pixels -1..1."""
     image = keras.Input((SIZE, SIZE, 3))
     x = image / 127.5
     inner = base(keras)
@@ -133,7 +133,7 @@ def nested(keras: Any) -> Any:
 
 
 def stack(keras: Any) -> Any:
-    """As Teachable Machine's."""
+    """A model with Teachable Machine's structure."""
     layers = keras.layers
     trunk = keras.Sequential([base(keras), layers.GlobalAveragePooling2D()])
     end = [layers.Dense(5, activation="relu"), layers.Dense(3, activation="softmax", use_bias=False)]
@@ -200,7 +200,7 @@ def base_of_four(keras: Any) -> Any:
 
 
 def settings(keras: Any) -> Any:
-    """Settings and layers that Keras 3 has otherwise or not at all."""
+    """Settings and layers that Keras 3 spells differently or does not have."""
     layers = keras.layers
     image = keras.Input((SIZE, SIZE, 3))
     normal = layers.Normalization(axis=-1)
@@ -226,7 +226,7 @@ def mixed(keras: Any) -> Any:
 
 
 def long_names(keras: Any) -> Any:
-    """Names of weights that do not fit in one attribute of 64 KB."""
+    """A model whose names of weights do not fit into one attribute of 64 KB."""
     image = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Rescaling(1 / 255)(image)
     source = y = keras.Input((SIZE, SIZE, 3))
@@ -249,7 +249,7 @@ MODELS = {
     "long_names": long_names,
 }
 
-NO_SAVED_MODEL = ("long_names", "mixed")  # which have nothing to show there, and take their time
+NO_SAVED_MODEL = ("long_names", "mixed")  # a SavedModel of these tests nothing more, and takes time
 
 if __name__ == "__main__":
     import tf_keras

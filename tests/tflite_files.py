@@ -1,4 +1,4 @@
-"""``.tflite`` files of tiny classifiers as other tools write them, and the same files with one change."""
+"""``.tflite`` files of tiny classifiers as other tools write them, and copies with one change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONSTANT_BYTES = 64  # smaller constants are axes and paddings
 
 
 def convert(model: Any, **settings: Any) -> bytes:
-    """A Keras model by TensorFlow's converter; ``settings``: attributes of it."""
+    """Convert a Keras model with TensorFlow's converter. ``settings``: attributes of the converter."""
     import tensorflow as tf
 
     from builder.support.quiet import quiet
@@ -30,7 +30,7 @@ def convert(model: Any, **settings: Any) -> bytes:
 
 
 def changed(model: bytes, change: Callable[[Part], None]) -> bytes:
-    """The file with something done to its network; it has one signature then, called ``network``."""
+    """The file with a change of its network. It then has one signature, ``network``."""
     (part,) = read_subgraphs(model)
     change(part)
     return write_parts({"network": part})
@@ -47,13 +47,13 @@ def with_kinds_in_bytes(model: bytes) -> bytes:
 
 
 def kernels(part: Part) -> list[int]:
-    """The tensors of four axes that hold constants, in the order in which operators read them."""
+    """The constant tensors of four axes, in the order in which operators read them."""
     found = [i for op in part.operators for i in op.inputs if i >= 0 and part.buffers[part.tensors[i].buffer] is not None]
     return [i for i in dict.fromkeys(found) if len(part.tensors[i].shape) == 4]
 
 
 def move_weight(share: float, kernel: int = 0) -> Callable[[Part], None]:
-    """A change: the largest number of a kernel, moved by a share of itself."""
+    """A change of the largest number of a kernel by a share of itself."""
 
     def move(part: Part) -> None:
         tensor = kernels(part)[kernel]
@@ -67,7 +67,7 @@ def move_weight(share: float, kernel: int = 0) -> Callable[[Part], None]:
 
 
 def save(folder: Path, files: Mapping[str, bytes]) -> dict[str, Path]:
-    """``NAME.tflite`` of each in ``folder``."""
+    """Write each file as ``NAME.tflite`` into ``folder``."""
     paths = {name: folder / f"{name}.tflite" for name in files}
     for name, content in files.items():
         paths[name].write_bytes(content)

@@ -1,6 +1,6 @@
-"""Seeded Keras classifiers of a few thousand parameters, pictures for them, and the whole builder run on both.
+"""Seeded Keras classifiers of a few thousand parameters, pictures for them, and builds of both.
 
-Importing this module needs no TensorFlow; calling what builds a model does.
+The module imports TensorFlow only when a model is made.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SIZE = 32  # height and width in pixels
 FEATURES = 64
-PREPROCESSING = "tf"  # the tiny base has no Rescaling of its own: x / 127.5 - 1 happens outside
-THREE_HEADS = {"animals": 3, "garden": 4, "things": 2}  # as many labels as no other head has
+PREPROCESSING = "tf"  # the tiny base has no Rescaling: x / 127.5 - 1 is applied outside
+THREE_HEADS = {"animals": 3, "garden": 4, "things": 2}  # labels; each head has another number
 
 
 def tiny_base(
@@ -32,11 +32,11 @@ def tiny_base(
     name: str = "tiny_base",
     channels: int = 3,
 ) -> Any:
-    """A backbone in small: convolution, depthwise block, BatchNormalization, a skip; pictures (size, size, channels) ->
-    (features,).
+    """A small backbone from pictures (size, size, channels) to (features,): convolution, depthwise block,
+    BatchNormalization, a skip.
 
-    Without ``pooling`` it ends in a map (size / 4, size / 4, features), as ``include_top=False`` does. Equal arguments
-    give equal weights, every variable of them: the moving statistics too are drawn from ``seed``.
+    Without ``pooling`` it ends in a map (size / 4, size / 4, features), as with ``include_top=False``. Equal arguments
+    give equal weights; ``seed`` also draws the moving statistics.
     """
     import keras
     from keras import layers
@@ -70,7 +70,7 @@ def tiny_classifier(
     before: Sequence[Any] = (),
     after: Sequence[Any] = (),
 ) -> Any:
-    """``base`` with a new head of ``labels`` outputs; the base's weights are copied, as a saved model's would be.
+    """``base`` with a new head of ``labels`` outputs. The base's weights are copied, as in a saved model.
 
     ``hidden``: units of a Dense layer between features and labels; ``activation=None`` gives bare logits. ``before``,
     ``after``: more Keras layers ahead of the base (Rescaling, augmentation) and behind it (pooling, Dropout).
@@ -96,7 +96,7 @@ def tiny_classifier(
 
 
 def _spread_answers(scores: Any, trunk: Any, *, raw: bool) -> None:
-    """Centre and widen the logits of a Dense layer over a few pictures; else one label would win on all of them."""
+    """Centre and widen the logits of a Dense layer on a few pictures. Otherwise all would have the same top label."""
     height, width, channels = trunk.input_shape[1:]
     pictures = [tiny_picture(900 + i, (width, height)).convert("RGB" if channels == 3 else "L") for i in range(24)]
     pixels = np.stack([np.asarray(picture, np.float32) for picture in pictures]).reshape(-1, height, width, channels)
@@ -111,17 +111,17 @@ def _spread_answers(scores: Any, trunk: Any, *, raw: bool) -> None:
 def difference_from_originals(
     classifiers: Sequence[Any], merged: Any, pixels: np.ndarray, *, apart: float = 0.0
 ) -> float:
-    """The largest difference of a probability of the merged model from its originals, each run by its own framework."""
+    """The largest difference of a probability between the merged model and its originals, run by their frameworks."""
     from builder.merging.equivalence import check_equivalence
 
-    asked = [(c, c.ask(list(pixels))) for c in classifiers]  # all at once: they run one behind the other
+    asked = [(c, c.ask(list(pixels))) for c in classifiers]  # all are requested first; they run one after the other
     answered = [(c, answers()) for c, answers in asked]
     truth = {c.name: c.settled(raw).output.scores(raw) for c, raw in answered}
     return check_equivalence(classifiers, merged, pixels, truth, apart=apart).difference
 
 
 def seed_weights(model: Any, seed: int) -> None:
-    """Every variable of ``model`` drawn from ``seed``; kernels are scaled so that activations stay near 1."""
+    """Draw every variable of ``model`` from ``seed``. Kernels are scaled so that activations stay near 1."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         name, shape = variable.path.split("/")[-1], tuple(variable.shape)
@@ -140,7 +140,7 @@ def label_names(head: str, count: int) -> tuple[str, ...]:
 
 
 def tiny_picture(seed: int, size: tuple[int, int] = (80, 60)) -> Image.Image:
-    """RGB of ``size`` (width, height): a gradient with a few shapes on it, so that pictures differ in more than noise."""
+    """An RGB picture of ``size`` (width, height): a gradient with a few shapes, so that pictures differ in content."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 255, (2, 2, 3)).astype(np.uint8)
     image = Image.fromarray(corners).resize(size, Image.Resampling.BILINEAR)
@@ -155,8 +155,8 @@ def tiny_picture(seed: int, size: tuple[int, int] = (80, 60)) -> Image.Image:
 def save_pictures(folder: Path, counts: Mapping[str, int] | Iterable[str], seed: int = 0) -> list[Path]:
     """Write picture files, ``counts[sub-folder]`` of them in each sub-folder (``animals`` or ``animals/bird``).
 
-    They differ in content, size, aspect and format (JPEG and PNG). A mere list of sub-folders means 8 in each. Returns
-    the paths in the order they were written.
+    They differ in content, size, aspect and format (JPEG and PNG). A list of sub-folders means 8 pictures in each.
+    Returns the paths in the order of writing.
     """
     counts = dict(counts) if isinstance(counts, Mapping) else dict.fromkeys(counts, 8)
     sizes, paths = ((48, 48), (80, 60), (40, 64), (32, 32), (97, 33)), []
@@ -173,11 +173,11 @@ def save_pictures(folder: Path, counts: Mapping[str, int] | Iterable[str], seed:
 def tiny_config(
     folder: Path, heads: Mapping[str, Any] | None = None, *, pictures: int = 8, seed: int = 0, **overrides: Any
 ) -> BuildConfig:
-    """Models, labels and pictures in ``folder``, and the configuration that builds ``folder / "tiny.tflite"`` of them.
+    """Write models and pictures into ``folder``. Returns the configuration that builds ``folder / "tiny.tflite"``.
 
     ``heads``: a number of labels, or a Keras classifier, for each head's name. ``overrides``: fields of ``BuildConfig``.
-    Some 25 pictures say little about agreement, so there is no gate unless ``min_agreement`` is given, and too little for
-    a joint list, so there is none unless ``joint`` is given.
+    About 25 pictures are too few to prove agreement and to fit a joint list. So no agreement is required unless
+    ``min_agreement`` is given, and there is no joint list unless ``joint`` is given.
     """
     from builder import BuildConfig, HeadConfig
     from builder.settings.config import JointConfig
@@ -194,7 +194,7 @@ def tiny_config(
         head.save(path)
         labels = label_names(name, head.output_shape[-1])
         configs.append(HeadConfig(name, path, labels, parse_preprocessing(PREPROCESSING, f"heads.{name}")))
-    # One folder a head costs 20 heads 160 pictures; past five heads the pictures belong to nobody.
+    # A folder for each head would be 160 pictures for 20 heads. With more than five heads, the folders are not theirs.
     save_pictures(
         folder / "pictures", dict.fromkeys(heads if len(heads) <= 5 else ["any", "other", "more"], pictures), seed
     )
@@ -210,7 +210,7 @@ def tiny_config(
 
 
 def elsewhere(built: BuildResult, folder: Path) -> BuildConfig:
-    """The configuration of the same build from copies of its inputs in ``folder``; they all lay beside its output."""
+    """The configuration of the same build from copies of its inputs, which are all beside its output, in ``folder``."""
     config, here = built.report.config, built.output.parent
     shutil.copytree(here, folder / "there", ignore=shutil.ignore_patterns("*.tflite", "*.report"))
 
@@ -223,7 +223,7 @@ def elsewhere(built: BuildResult, folder: Path) -> BuildConfig:
 
 
 def build_tiny(folder: Path, heads: Mapping[str, Any] | None = None, **overrides: Any) -> BuildResult:
-    """Run the whole builder, files and all, in ``folder``; arguments as ``tiny_config``."""
+    """Run a whole build in ``folder``. Arguments as of ``tiny_config``."""
     from builder import build
 
     return build(tiny_config(folder, heads, **overrides))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from builder import BuildConfig
 
 WORDS = tuple(f"w{i}" for i in range(40))
-LENGTH, ROWS, WIDTH = 12, 48, 16  # tokens, rows of the embedding, which has more than there are words, and its columns
+LENGTH, ROWS, WIDTH = 12, 48, 16  # tokens; rows of the embedding, more than there are words; its columns
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
-    """Texts of 1 to 15 words, some of which the models do not know; written in several ways."""
+    """Texts of 1 to 15 words, some of them unknown to the models, with several spellings."""
     rng = np.random.default_rng(seed)
     known = [*WORDS, *(word.upper() for word in WORDS[:5]), "unknown", "w3!", "(w4)"]
     return [" ".join(rng.choice(known, rng.integers(1, 16))) for _ in range(count)]
@@ -32,7 +32,7 @@ def text_base(
     mask_zero: bool = False,
     **settings: Any,
 ) -> Any:
-    """Texts -> features: TextVectorization with ``words``, Embedding, ``body`` (pooling, without it), Dense.
+    """A base from texts to features: TextVectorization with ``words``, Embedding, ``body`` (default: pooling), Dense.
 
     ``words``: None for a model that takes the numbers of tokens. ``settings``: of the TextVectorization.
     """

@@ -1,4 +1,4 @@
-"""Models in the wrappers of TensorFlow's optimization toolkit, which is not needed: the classes here have its names,
+"""Models in the wrappers of TensorFlow's optimization toolkit, without the toolkit: the classes here have its names,
 settings and variables (tfmot 0.8.1: ``pruning_wrapper.py``, ``quantize_wrapper.py``, ``quantize_layer.py``).
 """
 
@@ -15,7 +15,7 @@ KINDS = (".h5", ".keras", "_saved")
 
 
 def write_toolkit_models(keras: Any, folder: Path, seeded: Callable[[Any, np.ndarray], np.ndarray]) -> None:
-    """``pruned``, ``quantized`` and ``plain`` with the same weights, and ``toolkit.npz`` with pictures and answers.
+    """Write ``pruned``, ``quantized`` and ``plain`` with the same weights, and ``toolkit.npz`` with pictures and answers.
 
     ``seeded``: gives a model weights and returns its answers.
     """

@@ -16,7 +16,7 @@ SIZE = 32
 
 
 def small_base(keras: Any, name: str = "base", *, inside: bool = False) -> Any:
-    """In the place of an application without its top. ``inside``: scales its pixels itself, as EfficientNet does."""
+    """A stand-in for an application without its top. ``inside``: it scales pixels itself, as EfficientNet does."""
     layers = keras.layers
     image = keras.Input((SIZE, SIZE, 3))
     x = image
@@ -83,7 +83,7 @@ def from_scratch(keras: Any) -> Any:
 
 
 def resized_inside(keras: Any) -> Any:
-    """A Resizing in front of the base, of pictures of one size: it stays in the file."""
+    """A Resizing in front of the base, for pictures of one size: it stays in the file."""
     layers = keras.layers
     inputs = keras.Input(shape=(40, 48, 3))
     x = layers.Rescaling(1.0 / 255)(layers.Resizing(SIZE, SIZE)(inputs))
@@ -129,7 +129,7 @@ ONLY_HDF5 = ("caffe",)  # tf_keras cannot write a slice of all channels into a .
 
 
 def seeded(model: Any, pictures: np.ndarray) -> np.ndarray:
-    """Give it weights, so that its answers to ``pictures`` differ from each other; returns them, float32."""
+    """Give a model weights with which its answers to ``pictures`` differ. Returns the answers, float32."""
     rng = np.random.default_rng(3)
     for layer in {id(one): one for one in _leaves(model)}.values():
         values = []

@@ -1,9 +1,9 @@
-"""The runtime's own tests, and real pictures through the demo file, on every processor: ``make test-arm``.
+"""Run the runtime's tests, and the demo file on real pictures, on every processor: ``make test-arm``.
 
     python -m tests.arm build/arm --demo build/demo.tflite            # all of it
-    python -m tests.arm build/arm --processor cortex-a53              # that one alone; may be repeated
+    python -m tests.arm build/arm --processor cortex-a53              # one processor; may be repeated
 
-Exit code 1 where an answer is too far from the one given here, 2 where this machine lacks what it takes.
+The exit code is 1 if a test fails or an answer differs too much from this machine's, and 2 if something is missing here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from tests.arm.machine import A7, A53, A72, A76, MissingError, Processor, fetch, python_for
 
 EVERYTHING = ["tests/device"]
-ANSWERS = ["tests/device/test_answers.py", "tests/device/test_joint.py"]  # what depends on the processor's own kernels
+ANSWERS = ["tests/device/test_answers.py", "tests/device/test_joint.py"]  # depend on the processor's kernels
 RUNS = ((A53, EVERYTHING), (A72, ANSWERS), (A76, ANSWERS), (A7, EVERYTHING))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the machines are kept")
-    parser.add_argument("--demo", type=Path, help="also a polyhead file with the demo's input")
+    parser.add_argument("folder", type=Path, help="the folder of the emulated systems")
+    parser.add_argument("--demo", type=Path, help="also run this polyhead file, which takes the demo's input")
     parser.add_argument("--processor", action="append", choices=[processor.name for processor, _ in RUNS])
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
@@ -41,7 +41,7 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "tests.arm.demo", "write", str(options.demo), str(answers)], check=True)
     failed = [processor.name for processor, tests in chosen if not passes(processor, tests, folder, answers)]
     if failed:
-        print(f"too far from what was expected, or failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"tests failed, or answers differ too much: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,7 +1,7 @@
-"""How far a device's answers to real pictures are from those given where the file was built.
+"""Compare a device's answers to real pictures with those of the machine that built the file.
 
-python -m tests.arm.demo write build/demo.tflite build/arm/demo.npz        # where it was built
-python -m tests.arm.demo compare build/arm/demo.npz ai_edge_litert         # on the device; exit code 1 if too far
+python -m tests.arm.demo write build/demo.tflite build/arm/demo.npz        # on the machine that built it python -m
+tests.arm.demo compare build/arm/demo.npz ai_edge_litert         # on the device; exit code 1 if they differ too much
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from edge_runtime import MultiHeadClassifier
 from tests.laws import SCORE_TOLERANCE, scores_of
 
 PICTURES = Path("calibration_data/held_out")
-TAKEN = 12  # pictures: one takes seconds under an emulator
+TAKEN = 12  # pictures; each takes seconds under an emulator
 REFERENCE = "ai_edge_litert"
-CLEAR = 0.2  # between first and second score: closer ones may change places
-PIXEL_TOLERANCE = 1  # of 255: Pillow 13 rounds otherwise than 12.1 and older
-FEATURE_TOLERANCE = 16  # steps: tflite-runtime 2.14 on x86 is 10 from ai-edge-litert 2.3
+CLEAR = 0.2  # between the two largest scores; closer ones may change places
+PIXEL_TOLERANCE = 1  # of 255: Pillow 13 rounds differently from 12.1 and older
+FEATURE_TOLERANCE = 16  # steps; on x86, tflite-runtime 2.14 and ai-edge-litert 2.3 differ by up to 10
 
 
 def main() -> int:
@@ -52,18 +52,18 @@ def compare(expected: str, interpreter: str) -> int:
     print(f"  pixels              {_distance(own_images, images)} of 255")
     print(f"  features            {_distance(own_features, features)} steps, from equal pixels")
     print(f"  scores              {_distance(on_equal * 256, scores * 256)} of 256, from equal features")
-    print(f"  best label          {same} of {all_heads} as expected; of the {clear[1]} that are clear {clear[0]}")
+    print(f"  best label          {same} of {all_heads} as expected; {clear[0]} of the {clear[1]} that are clear")
     near = _largest(own_images, images) <= PIXEL_TOLERANCE and _largest(own_features, features) <= FEATURE_TOLERANCE
     return 0 if near and _largest(on_equal, scores) <= SCORE_TOLERANCE and clear[0] == clear[1] else 1
 
 
 def _scores(classifier: MultiHeadClassifier, features: np.ndarray) -> np.ndarray:
-    """Of all heads, one behind the other."""
+    """The scores of all heads, concatenated."""
     return np.concatenate(list(scores_of(classifier.classify_features(features)).values()))
 
 
 def _winners(found: np.ndarray, expected: np.ndarray, widths: list[int]) -> tuple[int, tuple[int, int], int]:
-    """Best labels that are the same; the same among those that are clear, and how many are; how many there are."""
+    """Number of equal top labels; the equal and all of those that are clear; number of all."""
     same = clear = clear_same = count = 0
     edges = np.cumsum(widths)[:-1]
     for mine, theirs in zip(found, expected, strict=True):

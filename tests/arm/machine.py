@@ -1,6 +1,7 @@
-"""A Debian for ARM in a folder, unpacked without root, whose Python runs under an emulator of the processor.
+"""Unpack a Debian for ARM into a folder, without root. Its Python runs under an emulator of the processor.
 
-The host's apt fetches the packages of the other architecture into state of its own, pip the interpreters' wheels.
+The host's apt fetches the packages of the other architecture, with a state of its own; pip fetches the interpreters'
+wheels.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ PACKAGES = ("python3-numpy", "python3-pil", "python3-click", "python3-pytest")
 
 
 class MissingError(Exception):
-    """What this machine lacks, in one line."""
+    """This machine lacks something; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """``triplet``: where its libraries lie. ``wheels``: name, version and platform tag of each."""
+    """``triplet``: the folder of its libraries. ``wheels``: name, version and platform tag of each."""
 
     name: str
     qemu: str
@@ -60,10 +61,10 @@ A7 = Processor("cortex-a7", 0xC07, ARMHF)  # a 32-bit system
 
 
 def python_for(processor: Processor, folder: Path) -> Path:
-    """A Python that runs as on ``processor``, in what ``fetch`` has put into ``folder``.
+    """A Python that runs as on ``processor``, in the system that ``fetch`` has put into ``folder``.
 
-    It is a program that others may start, ``sys.executable`` of its own children. One processor of an architecture at
-    a time: they share ``/proc/cpuinfo``.
+    It is a program that can be started, and is ``sys.executable`` of its children. Use one processor of an architecture
+    at a time, because they share ``/proc/cpuinfo``.
     """
     architecture = processor.architecture
     root = folder / architecture.name
@@ -77,7 +78,7 @@ def python_for(processor: Processor, folder: Path) -> Path:
 
 
 def _write_cpuinfo(processor: Processor, root: Path) -> None:
-    """The emulator would show the host's; ai-edge-litert from 2.2 on reads it, and crashes on one that names no ARM."""
+    """Replace the host's file: ai-edge-litert from 2.2 on reads it, and crashes if it names no ARM processor."""
     lines = [
         "processor\t: {}",
         "CPU implementer\t: 0x41",
@@ -91,7 +92,7 @@ def _write_cpuinfo(processor: Processor, root: Path) -> None:
 
 
 def fetch(architecture: Architecture, folder: Path) -> None:
-    """The system, the wheels and the emulator, unless they are there from an earlier run. Raises ``MissingError``."""
+    """Fetch the system, the wheels and the emulator, unless an earlier run has. Raises ``MissingError``."""
     _check_host()
     if shutil.which(architecture.qemu) is None and not (_emulators(folder) / architecture.qemu).is_file():
         (host,) = _run(["dpkg", "--print-architecture"]).split()
@@ -103,7 +104,7 @@ def fetch(architecture: Architecture, folder: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     _unpack_debian(PACKAGES, architecture.name, folder, root)
     libraries = root / "usr/lib" / architecture.triplet
-    for name in ("blas/libblas.so.3", "lapack/liblapack.so.3"):  # Debian's alternatives, which an installation links
+    for name in ("blas/libblas.so.3", "lapack/liblapack.so.3"):  # Debian's alternatives, which an installation would link
         (libraries / Path(name).name).symlink_to(name)
     for name, version, platform in architecture.wheels:
         _unpack_wheel(f"{name}=={version}", platform, folder, root / "usr/local/lib/python3.11/dist-packages")
@@ -111,12 +112,12 @@ def fetch(architecture: Architecture, folder: Path) -> None:
 
 
 def _emulators(folder: Path) -> Path:
-    """Static programs: they run from where they were unpacked."""
+    """The folder of the emulators, static programs that run from where they were unpacked."""
     return folder / "host/usr/bin"
 
 
 def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, root: Path) -> None:
-    """``packages`` and what they depend on. apt sees a machine of that architecture on which nothing is installed."""
+    """Unpack ``packages`` and their dependencies, as for a machine of that architecture without any packages."""
     state = folder / "apt" / f"{architecture}-{packages[0]}"
     for part in ("lists/partial", "archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, r
         "Debug::NoLocking": "true",
     }
     apt = ["apt-get", "--quiet", "--yes", *(f"--option={key}={value}" for key, value in settings.items())]
-    with contextlib.suppress(MissingError):  # one index of many may be under renewal; what is really missing shows below
+    with contextlib.suppress(MissingError):  # one of the indexes may be changing; what is really missing shows below
         _run([*apt, "update"])
     _run([*apt, "install", "--download-only", *packages])
     root.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def _unpack_debian(packages: tuple[str, ...], architecture: str, folder: Path, r
 def _check_host() -> None:
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise MissingError(f"{program} of Debian 12 ({SUITE}) is not here: it fetches the packages for ARM")
+            raise MissingError(f"{program} of Debian 12 ({SUITE}) is missing; it fetches the packages for ARM")
     release = Path("/etc/os-release").read_text("utf-8")
     if f"VERSION_CODENAME={SUITE}\n" not in release:
         raise MissingError(f"this is not Debian 12 ({SUITE}), whose apt fetches the packages for ARM")

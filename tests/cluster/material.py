@@ -1,4 +1,4 @@
-"""Pictures for the tests, and the files that ``tests.device_files`` makes before them."""
+"""Pictures for the tests, and the folder of the files that ``tests.device_files`` writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDER = Path("build/device-files")
 
 
 def pictures(folder: Path, count: int) -> list[Path]:
-    """Noise, the same each time, in sub-folders."""
+    """Write seeded pictures of noise into sub-folders."""
     rng, found = np.random.default_rng(3), []
     for i in range(count):
         path = folder / f"{i % 3}" / f"{i:04d}.png"

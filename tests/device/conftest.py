@@ -1,4 +1,4 @@
-"""Reads what ``python -m tests.device_files build/device-files`` wrote. Nothing here imports the builder."""
+"""Fixtures from the files of ``python -m tests.device_files build/device-files``. Imports no builder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HAS_LITERT_WHEEL = platform.machine() in ("x86_64", "aarch64", "arm64") and sys.
 
 @dataclass(frozen=True)
 class Expected:
-    """What ai-edge-litert answered where the file was built; everything in the order of ``pictures``."""
+    """The answers of ai-edge-litert on the machine that built the file, in the order of ``pictures``."""
 
     path: Path
     pictures: tuple[Path, ...]
@@ -61,7 +61,9 @@ def classifier(expected: Expected, interpreter: str) -> Iterator[MultiHeadClassi
 
 def load_expected(name: str) -> Expected:
     if not (FOLDER / "expected.json").is_file():
-        pytest.fail(f"{FOLDER} is missing; where TensorFlow is: python -m tests.device_files build/device-files")
+        pytest.fail(
+            f"{FOLDER} is missing; run, where TensorFlow is installed: python -m tests.device_files build/device-files"
+        )
     document = json.loads((FOLDER / "expected.json").read_text("utf-8"))
     scores = tuple({k: np.asarray(v, np.float32) for k, v in item.items()} for item in document["scores"][name])
     with np.load(FOLDER / "expected.npz") as arrays:
