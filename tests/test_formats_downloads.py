@@ -146,6 +146,11 @@ def test_labels_beside_several_models_are_told_and_too_many_refused(download: Pa
     )
     assert load_classifiers([HeadConfig("a", model, NAMES)])[0].notes == ()
     (download / "labels.txt").write_text(LABELS + "3 More\n")
+    own = download / "keras_model.txt"  # a file with the model's name is its own
+    own.write_text("x\ny\nz\n")
+    (classifier,) = load_classifiers([head])
+    assert (classifier.labels, classifier.notes) == (("x", "y", "z"), ())
+    own.rename(own.with_suffix(".json"))  # no labels
     words = "heads.a.labels: keras_model.h5: expected 3 labels, .*; found 4 in labels.txt beside it; if that is another's"
     with pytest.raises(ConfigError, match=words):
         load_classifiers([head])

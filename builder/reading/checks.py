@@ -25,23 +25,28 @@ from edge_runtime.counting import count_of
 from edge_runtime.files import read_file
 
 
-def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "") -> tuple[str, ...]:
-    """The labels of a head: as configured, else those inside the model, else from a file beside it.
+def read_labels(
+    head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "", *, general: bool = False
+) -> tuple[str, ...]:
+    """The labels of a head: as configured, else ``beside``, else from the file with the model's name.
 
-    Raises ``ConfigError``.
+    ``beside``: labels inside the model, or from a ``general`` file beside it; then a file with the model's name comes
+    first. ``trouble``: why there are none. Raises ``ConfigError``.
     """
     labels, source = head.labels, head_setting(head.name, "labels")
+    candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
+    own = next((path for path in candidates if path.is_file()), None)
+    if labels is None and general and own is not None and _has_labels(own):
+        labels = own
     if labels is None and beside:
         labels = beside
     if labels is None and head.output_name is not None:
         labels = labels_of_output(head.model, head.output_name)
     if labels is None and trouble:
         raise ConfigError(f"{source}: the labels beside {head.model.name} cannot be read: {trouble}")
+    labels = own if labels is None else labels
     if labels is None:
-        candidates = [head.model.with_suffix(suffix) for suffix in (".txt", ".json", ".csv")]
-        labels = next((path for path in candidates if path.is_file()), None)
-        if labels is None:
-            raise ConfigError(f"{source}: expected a file or a list of labels, found neither, and no {candidates[0]}")
+        raise ConfigError(f"{source}: expected a file or a list of labels, found neither, and no {candidates[0]}")
     if isinstance(labels, Path):
         source = str(labels)
         labels = read_label_file(labels)
@@ -51,6 +56,14 @@ def read_labels(head: HeadConfig, beside: tuple[str, ...] = (), trouble: str = "
     if any(not label.strip() or "\n" in label for label in labels):
         raise ConfigError(f"{source}: a label is empty or has more than one line")
     return labels
+
+
+def _has_labels(path: Path) -> bool:
+    """Whether a file is one of labels; a .json may be many things."""
+    try:
+        return bool(read_label_file(path))
+    except ConfigError:
+        return False
 
 
 def check_labels_beside(classifier: Classifier) -> None:

@@ -78,8 +78,9 @@ def _load(
         doubts = scaling_notes(head.name, classifier.source_input, classifier.graph)
         classifier = replace(classifier, notes=(*classifier.notes, *doubts))
     classifier.original.start()  # its framework is imported while other models are read
-    labels = read_labels(head, classifier.labels, classifier.trouble)
-    if head.labels is None and classifier.labels_file:
+    beside, general = classifier.labels, bool(classifier.labels_file)
+    labels = read_labels(head, beside, classifier.trouble, general=general)
+    if general and labels is beside:
         check_labels_beside(classifier)
         classifier = replace(classifier, notes=(*classifier.notes, *notes_on_labels(classifier)))
     return classifier.with_labels(labels, head.activation)
