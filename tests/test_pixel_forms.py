@@ -14,7 +14,7 @@ keras = pytest.importorskip("keras")
 from keras import layers, ops  # noqa: E402
 
 from builder.reading.formats.stored import live_weights  # noqa: E402
-from builder.reading.graph import Graph, Ref, WeightPool  # noqa: E402
+from builder.reading.graph import INPUT, Graph, Ref, WeightPool  # noqa: E402
 from builder.reading.keras_graph import read_graph  # noqa: E402
 from builder.reading.layers import canonical_layers  # noqa: E402
 from builder.reading.simplify import simplify  # noqa: E402
@@ -163,6 +163,12 @@ def test_channels_that_were_moved_apart_are_not_one_picture() -> None:
     simple, transform = simplify(graph, PixelTransform())
     assert transform == PixelTransform()
     assert len(simple.nodes) == len(graph.nodes)
+
+
+def test_a_model_that_returns_its_input_has_nothing_in_front() -> None:
+    """It is refused later, in words."""
+    nothing = Graph((), Ref(INPUT, 0))
+    assert simplify(nothing, PREPROCESSING["tf"]) == (nothing, PREPROCESSING["tf"])
 
 
 def test_a_model_that_is_nothing_else_keeps_a_layer() -> None:

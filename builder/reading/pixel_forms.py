@@ -77,13 +77,13 @@ def _seen(form: PixelForm, pixels: PixelTransform) -> tuple[PixelTransform, ...]
 
 def _leading_pixels(graph: Graph, channels: int) -> tuple[Ref, tuple[int, ...], PixelTransform]:
     """The tensor at which the network proper begins, and the transform from pixels to it."""
-    plain = PixelTransform().of(channels)
-    forms = _forms(graph, plain)
-    for ref in sorted(forms, reverse=True):
-        transform = _transform(forms[ref])
-        if transform is not None and ref != graph.output and _reads_only(graph, ref):
-            return ref, forms[ref].moved, transform
-    return Ref(INPUT, 0), (), plain
+    forms = _forms(graph, PixelTransform().of(channels))
+    fit = ((ref, _transform(form)) for ref, form in sorted(forms.items(), reverse=True, key=lambda item: item[0]))
+    return next(
+        (ref, forms[ref].moved, transform)
+        for ref, transform in fit
+        if transform is not None and _reads_only(graph, ref) and (ref != graph.output or ref.node == INPUT)
+    )
 
 
 def _forms(
