@@ -181,7 +181,7 @@ def test_a_base_that_differs_from_its_first_layer_on_is_refused(tmp_path: Path) 
     ("preprocessing", "words"),
     [("unit", "its input scaling is"), ("torch", "its input scaling is"), ("caffe", "channels BGR")],
 )
-def test_other_pixels_are_not_shared(tmp_path: Path, preprocessing: str, words: str) -> None:
+def test_another_input_scaling_is_not_shared(tmp_path: Path, preprocessing: str, words: str) -> None:
     base = tiny_base()
     ours, theirs = (load(tmp_path, n, tiny_classifier(base, 3), p) for n, p in (("a", "tf"), ("b", preprocessing)))
     with pytest.raises(NoSharedBackboneError, match=words):
@@ -299,7 +299,7 @@ def test_a_base_whose_last_block_was_trained_on_is_shared_up_to_there(tmp_path: 
         lambda base: tiny_classifier(base, 4, after=[layers.Reshape((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten()]),
     ],
 )
-def test_a_head_is_no_early_difference_for_its_size_or_its_layers_alone(tmp_path: Path, head: Any) -> None:
+def test_a_large_head_or_one_with_many_layers_is_not_taken_for_a_trained_base(tmp_path: Path, head: Any) -> None:
     pair = load(tmp_path, "a", tiny_classifier(tiny_base(), 3)), load(tmp_path, "b", head(tiny_base()))
     shared = find_backbone(pair)
     assert merge(pair, shared).seam_shapes == {"features": (FEATURES,)}
@@ -315,7 +315,7 @@ def test_the_digest_of_a_seam_is_that_of_its_tensor_or_of_all() -> None:
     assert len({one, two, turned, "b"}) == 4
 
 
-def test_a_convolution_is_not_torn_from_its_normalization(tmp_path: Path) -> None:
+def test_a_convolution_and_its_normalization_are_kept_together(tmp_path: Path) -> None:
     """In the file they are one operation; the tensor between them would be the worst of seams."""
     base = tiny_base()
     pair = tuple(
@@ -370,7 +370,7 @@ def padded(size: int, padding: Any, kernel: int = 3, strides: int = 2, seed: int
     ("size", "zeros", "kernel", "strides"),
     [(32, ((0, 1), (0, 1)), 3, 2), (33, 1, 3, 2), (32, ((1, 2), (1, 2)), 5, 2), (31, 1, 3, 1), (32, 2, 5, 1)],
 )
-def test_zeros_in_front_of_a_convolution_or_inside_it(
+def test_padding_in_front_of_a_convolution_equals_padding_inside_it(
     tmp_path: Path, size: int, zeros: Any, kernel: int, strides: int
 ) -> None:
     inside, outside = (
@@ -385,7 +385,7 @@ def test_zeros_in_front_of_a_convolution_or_inside_it(
 
 
 @pytest.mark.parametrize(("size", "zeros"), [(32, 1), (32, ((1, 0), (1, 0))), (33, ((0, 1), (0, 1)))])
-def test_other_zeros_are_another_function(tmp_path: Path, size: int, zeros: Any) -> None:
+def test_other_padding_is_another_function(tmp_path: Path, size: int, zeros: Any) -> None:
     pair = [
         load(tmp_path, name, tiny_classifier(padded(size, padding), 3)) for name, padding in (("a", "same"), ("b", zeros))
     ]
@@ -399,7 +399,7 @@ def through_float16(base: Any) -> Any:
     return other
 
 
-def test_a_file_that_went_through_float16_is_told_and_taken_on_request(tmp_path: Path) -> None:
+def test_weights_that_were_float16_are_named_and_accepted_on_request(tmp_path: Path) -> None:
     base = tiny_base()
     pair = tuple(
         load(tmp_path, name, tiny_classifier(other, 3)) for name, other in (("a", base), ("b", through_float16(base)))
@@ -464,7 +464,7 @@ def test_a_base_whose_backbone_holds_no_weights_is_no_backbone(tmp_path: Path) -
         find_backbone((load(tmp_path, "a", model),))
 
 
-def test_running_refuses_what_content_alone_would_accept(tmp_path: Path) -> None:
+def test_comparing_answers_refuses_what_equal_weights_would_accept(tmp_path: Path) -> None:
     """Had the graphs been read wrongly, running the originals would tell."""
     base = tiny_base()
     ours = load(tmp_path, "a", tiny_classifier(base, 3))

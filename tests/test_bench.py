@@ -57,7 +57,7 @@ def test_opening_is_told_in_milliseconds_and_in_backbones():
     assert (found["open_ratio"], found["first_answer_ratio"]) == (0.5, 1.0)
 
 
-def test_marks_are_met_at_the_limit_and_missed_just_above_it():
+def test_targets_are_met_at_the_limit_and_missed_just_above_it():
     most = 1000 + 2 * (500 + 3 * 1024)
     one, three, many = row(1), row(3, size=most, every=1.05), row(200, one=1.01, every=1.06, first=12.0)
     assert met(one, three, many) == [True] * 5
@@ -66,8 +66,8 @@ def test_marks_are_met_at_the_limit_and_missed_just_above_it():
     assert met(one, three, row(200, one=1.0101, every=1.0601, first=12.01)) == [True, True, False, False, False]
 
 
-def test_a_mark_looks_at_its_own_figure_only():
-    """One of 3 and the bytes of 200 have no mark."""
+def test_a_target_depends_on_its_own_figure_only():
+    """One of 3 heads and the bytes of 200 have no target."""
     assert met(row(1, every=9.0), row(3, one=9.0), row(200, size=10**9)) == [True] * 5
 
 
@@ -170,7 +170,7 @@ def test_the_whole_program_on_a_tiny_backbone(tmp_path):
     assert (tmp_path / "bench.md").read_text() in done.output
 
 
-def test_an_unfinished_build_is_told_in_the_table_and_left_out_of_the_rest(tmp_path):
+def test_an_unfinished_build_is_only_in_the_table(tmp_path):
     unfinished = {"variant": "signatures", "heads": 200, "build": {"unfinished": "not finished after 300 s"}}
     assert "not finished after 300 s" in present._line(present._cells(unfinished))
 
@@ -180,7 +180,7 @@ def lean_document(*, import_ms=149.0, ratio=1.19, more=11.9, **sizes):
     return {"import": {"edge_runtime": {"ms": import_ms}}, "first_answer": first, "installed_mb": sizes}
 
 
-def test_what_the_runtime_adds_is_held_to_its_marks():
+def test_the_targets_for_what_the_runtime_adds():
     small = {"polyhead": 1.0, "numpy": 5.0, "pillow": 5.0, "click": 1.0, "ai-edge-litert": 60.0}
     assert [target.met for target in lean.targets(lean_document(**small))] == [True] * 4
     large = lean_document(import_ms=151.0, ratio=1.21, more=12.1, **{**small, "numpy": 9.0})
@@ -190,7 +190,7 @@ def test_what_the_runtime_adds_is_held_to_its_marks():
 
 
 @pytest.mark.parametrize(("ratio", "json_ms", "p99"), [(0.96, 0.1, 1.4), (0.94, 0.3, 1.6)])
-def test_the_camera_is_held_to_its_marks(ratio, json_ms, p99):
+def test_the_targets_of_the_camera(ratio, json_ms, p99):
     document = {"ratio_median_of_blocks": ratio, "json_ms": {"median": json_ms}, "p99_over_median": p99}
     assert [target.met for target in camera.targets(document)] == [ratio > 0.95] * 3
 

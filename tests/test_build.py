@@ -84,7 +84,7 @@ def test_the_report_adds_up_and_says_what_the_file_says(tiny: BuildResult) -> No
 
 
 @pytest.mark.parametrize("name", ["torch", "caffe", "raw"])
-def test_pixels_that_differ_by_channel_are_still_taken_as_they_are(tmp_path: Path, name: str) -> None:
+def test_pixels_enter_unscaled_also_where_the_input_scaling_differs_by_channel(tmp_path: Path, name: str) -> None:
     config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest")
     heads = tuple(replace(h, preprocessing=PREPROCESSING[name]) for h in config.heads)
     result = build(replace(config, heads=heads))
@@ -125,7 +125,7 @@ def test_an_operator_with_two_outputs_goes_all_the_way(tmp_path: Path) -> None:
     assert result.report.chosen.noise
 
 
-def test_every_usual_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:
+def test_every_usual_kind_of_head_on_a_seam_of_two_tensors(tmp_path: Path) -> None:
     """BatchNormalization, Dropout, pooling and convolutions in heads; one that also reads an earlier layer."""
     import keras
     from keras import layers
@@ -225,7 +225,7 @@ class TestWhatAFailureLeaves:
         assert set(config.output.parent.iterdir()) - before <= {config.report_folder}
         return str(caught.value)
 
-    def test_below_the_gate(self, config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_head_below_min_agreement(self, config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         from builder.judging import verify
 
         monkeypatch.setattr(verify, "wilson_interval", lambda successes, trials: (0.1, 0.2))
@@ -284,7 +284,7 @@ def test_a_few_broken_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("broken.jpg" in warning for warning in result.report.warnings)
 
 
-def test_verification_pictures_calibrate_nothing_even_under_another_name(tmp_path: Path) -> None:
+def test_verification_pictures_are_not_calibrated_on_even_under_another_name(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, {"a": 3, "b": 4}, rounding="nearest")
     held_out = config.calibration_data / "held_out"
     save_pictures(held_out, {"a": 4, "b": 4}, seed=7)

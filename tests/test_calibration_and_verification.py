@@ -59,7 +59,9 @@ def test_a_large_folder_does_not_outweigh_a_small_one(tmp_path: Path) -> None:
     assert len(draw_evenly(pictures, 1000)) == 125
 
 
-def test_of_very_many_verification_samples_a_stated_part_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_stated_part_of_very_many_verification_samples_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     for name, count in (("calibration", 3), ("held_out/large", 40), ("held_out/small", 6)):
         (tmp_path / name).mkdir(parents=True)
@@ -106,7 +108,7 @@ def test_of_texts_the_shortest_and_the_longest_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.1), (0.03, 0.2, 0.6), (3.0, 0.95, 1.0)])
-def test_how_far_verification_lies_beyond_calibration(shift: float, least: float, most: float) -> None:
+def test_the_share_of_verification_features_beyond_those_of_calibration(shift: float, least: float, most: float) -> None:
     """Of a backbone that gives its pictures' pixels: the share that is larger than in all of 60 pictures."""
     part = Part("backbone", 0, [], [], {"image": 0}, {"features": 1}, [], [None])
     part.tensors = [plain_tensor(name, [1, 4, 4, 2], np.float32) for name in ("image", "features")]
@@ -169,7 +171,9 @@ def quality(agreeing: int, pictures: int) -> HeadQuality:
         (180, 200, False, True),
     ],
 )
-def test_the_gate_counts(agreeing: int, pictures: int, passes: bool, can_tell: bool) -> None:
+def test_a_head_passes_unless_its_interval_is_below_the_bar(
+    agreeing: int, pictures: int, passes: bool, can_tell: bool
+) -> None:
     q = quality(agreeing, pictures)
     assert (q.passes(0.97), q.can_tell(0.97)) == (passes, can_tell)
 
@@ -227,7 +231,7 @@ def test_what_an_original_always_answers(activation: str, truth: list[list[float
     assert (found.always, found.agreement) == (always, 1.0)
 
 
-def test_half_is_yes_on_both_sides() -> None:
+def test_a_probability_of_one_half_counts_as_yes_for_both() -> None:
     half = np.asarray([[0.5, 0.2]], np.float32)
     assert judge("a", np.arange(1), half, half + np.float32(0.1), "sigmoid").agreement == 1.0
     assert judge("a", np.arange(1), half, half - np.float32(0.1), "sigmoid").agreement == 0.0

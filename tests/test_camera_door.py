@@ -227,7 +227,7 @@ def test_health_is_answered_under_200_dripping_connections(
             for connection in dripping:
                 with contextlib.suppress(OSError):  # turned away
                     connection.sendall(b"x")
-            assert seconds_to_health(page) < 1, "the mark"
+            assert seconds_to_health(page) < 1, "the target"
 
 
 def test_content_length_with_chunked_is_refused(page: LivePage) -> None:

@@ -627,7 +627,7 @@ def test_systemd_is_told_where_it_listens(tmp_path: Path, monkeypatch: pytest.Mo
             assert listener.recv(100) == b"WATCHDOG=1"
 
 
-def test_the_fakes_stand_for_what_they_stand_for(tiny_file: Path) -> None:
+def test_the_fake_classifier_gives_the_types_of_the_real_one(tiny_file: Path) -> None:
     with MultiHeadClassifier(tiny_file) as classifier:
         assert classifier.head_names == tuple(THREE_HEADS)
         fake = CountingClassifier({"a": [[1.0]]})

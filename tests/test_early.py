@@ -87,7 +87,7 @@ def test_a_command_is_told_the_same_by_its_options(files: Path) -> None:
     ]
 
 
-def test_a_new_head_too(files: Path, tiny_file: Path) -> None:
+def test_mistakes_about_a_new_head_are_found_early(files: Path, tiny_file: Path) -> None:
     options = ["--calibration-data", "nowhere", "--labels", "cats.txt", "--output", "o.tflite"]
     found = said_early(["add-head", str(tiny_file), "dogs=dogs.keras", *options], files)
     assert [line.split(": ")[1] for line in found] == ["--labels dogs", "--calibration-data"]

@@ -93,7 +93,7 @@ def trained(base: Any, pictures: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_file_of_a_family_answers_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     size = 80 if "ception" in name else 32
     whole = FAMILIES[name](monkeypatch, include_top=False, weights=None, input_shape=(size, size, 3))
     ends = [layer for layer in whole.layers[:LAYERS] if len(layer.output.shape) == 4 and layer.output.shape[1] > 1]

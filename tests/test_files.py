@@ -73,7 +73,9 @@ def lay_out(folder: Path, files_there: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "exchange"), [("file", True), ("folder", True), ("folder", False)])
-def test_it_may_die_at_any_step(tmp_path: Path, kind: str, exchange: bool) -> None:
+def test_a_writer_that_dies_at_any_step_leaves_the_old_or_the_new_folder(
+    tmp_path: Path, kind: str, exchange: bool
+) -> None:
     folder, died = tmp_path / "out", 0
     for step in range(100):
         lay_out(folder, OLD[kind])
@@ -110,7 +112,7 @@ def test_an_older_folder_stays_where_the_new_one_is_gone(tmp_path: Path) -> None
     assert content(tmp_path) == {"served/mark": b"old"}
 
 
-def test_a_waiting_link_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_at_the_name_of_a_draft_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one that has guessed the name."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -147,7 +149,7 @@ def test_what_is_behind_a_link_is_written(tmp_path: Path) -> None:
     assert report_folder(link) == tmp_path.resolve() / "elsewhere" / "v1.report"
 
 
-def test_rights_stay(tmp_path: Path) -> None:
+def test_the_mode_of_a_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(b"old")
     path.chmod(0o600)
@@ -177,7 +179,7 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
         check_file(tmp_path / "me")
 
 
-def test_the_second_is_told(tmp_path: Path) -> None:
+def test_a_second_writer_is_told_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
     with locked(path):
         with pytest.raises(ConfigError, match=f"process {os.getpid()} is writing it"), locked(path):
@@ -205,7 +207,7 @@ def test_what_somebody_else_put_there_meanwhile_stays(tmp_path: Path) -> None:
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:
-    """Only what bears the writer's own mark for this very name is removed."""
+    """Only drafts of this writer for this very name are removed."""
     others = [".mine.tflite", ".mine.0123456789abcdef.tflite", "mine.0123456789abcdef.tflite", ".mine.old"]
     others.append(files.beside(tmp_path / "another.tflite", "0" * 16 + ".tflite").name)
     for name in others:
@@ -236,7 +238,7 @@ def test_errors_name_the_place_and_never_the_draft(tmp_path: Path) -> None:
     assert error.value.filename == str(tmp_path / "folder" / "inner")
 
 
-def test_it_is_on_the_disk_before_it_takes_its_place_and_the_name_after(
+def test_the_content_is_on_the_disk_before_the_rename_and_the_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[tuple[str, int]] = []

@@ -54,13 +54,13 @@ def test_teachable_machine_is_known_packed_unpacked_and_bare(download: Path) -> 
         assert model.path == path or model.path == download / "keras_model.h5"
 
 
-def test_its_labels_under_another_name(download: Path) -> None:
+def test_teachable_machine_is_known_with_its_labels_under_another_name(download: Path) -> None:
     (download / "labels.txt").rename(download / "labelmap.txt")
     for path in (download, download / "keras_model.h5", zipped(download)):
         assert read_model(path).origin == replace(TEACHABLE, labels_file="labelmap.txt")
 
 
-def test_its_saved_model_download_too(tf_keras_files: Path, tmp_path: Path) -> None:
+def test_teachable_machine_is_known_as_a_saved_model(tf_keras_files: Path, tmp_path: Path) -> None:
     folder = tmp_path / "converted_savedmodel"
     shutil.copytree(tf_keras_files / "stack_saved", folder / "model.savedmodel")
     (folder / "labels.txt").write_text(LABELS)
@@ -91,7 +91,7 @@ SPELLINGS: dict[str, bytes] = {
     "another order, empty lines": b"\n 2 Nothing\n\n0 Cat  \n1 Big dog\n\n",
     "digits of another script": "\u0660 Cat\n\u0661 Big dog\n\u0662 Nothing\n".encode(),
 }
-# The same three in codes that no mark tells, or with what else a name may hold.
+# The same three in encodings without a byte order mark, or with other characters that a name may have.
 NAMED: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "Korean, cp949": ("0 고양이\n1 큰 개\n2 없음\n".encode("cp949"), ("고양이", "큰 개", "없음")),
     "Latin-1": ("0 Limón\n1 Piña\n2 Maíz\n".encode("latin-1"), ("Limón", "Piña", "Maíz")),

@@ -356,7 +356,7 @@ def test_an_encrypted_member_is_refused(good: Path, tmp_path: Path) -> None:
 
 
 def test_layers_larger_than_their_weights_are_never_made(tmp_path: Path) -> None:
-    """A model is built for the proof, but only when the file has as many weights as its layers ask for."""
+    """The original is built only if the file has as many weights as its layers need."""
     layers = keras.layers
     attention = layers.MultiHeadAttention(2, 2)
     source = keras.Input((8, 8, 3))

@@ -128,7 +128,7 @@ def test_what_was_noticed_in_the_model_of_a_new_head_is_told(file: Path, models:
         assert len(told) == expected and all(note.startswith("dogs: its values are logits") for note in told)
 
 
-def test_how_pixels_enter_need_not_be_said(file: Path, models: Path, tmp_path: Path) -> None:
+def test_the_input_scaling_of_a_new_head_may_be_left_out(file: Path, models: Path, tmp_path: Path) -> None:
     """Of all that has a name one gives the file's backbone; where none does, nothing is guessed."""
     config = grow(file, models)
     assert config.head is not None
@@ -192,7 +192,7 @@ def test_what_was_added_and_removed_again_leaves_the_same_bytes(file: Path, mode
     assert file.read_bytes() == before
 
 
-def test_the_same_twice_gives_the_same_bytes(file: Path, models: Path, tmp_path: Path) -> None:
+def test_adding_a_head_twice_gives_the_same_bytes(file: Path, models: Path, tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
         change = add_head(grow(file, models, output=tmp_path / name / "out.tflite", report=tmp_path / name))
@@ -231,7 +231,7 @@ def test_a_head_renamed_there_and_back_leaves_the_same_bytes(file: Path) -> None
     assert file.read_bytes() == before
 
 
-def test_neither_needs_tensorflow(file: Path) -> None:
+def test_renaming_removing_and_listing_need_no_tensorflow(file: Path) -> None:
     program = (
         "import sys; from builder.commands.cli import main; main(sys.argv[1:], standalone_mode=False); "
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
@@ -243,7 +243,7 @@ def test_neither_needs_tensorflow(file: Path) -> None:
     assert [head.head_name for head in read_metadata(str(file)).heads] == ["animals", "things"]
 
 
-def test_what_was_done_is_written_down_behind_what_the_build_left(file: Path, models: Path, tmp_path: Path) -> None:
+def test_changes_are_added_to_the_report_of_the_build(file: Path, models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "main.report"
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps({"output": str(file), "passed": True}))
@@ -310,7 +310,7 @@ def test_a_file_that_another_program_replaced_meanwhile_is_left_alone(
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_who_has_a_saved_model_is_told_that_it_stays_behind(told: bool, file: Path, tmp_path: Path) -> None:
+def test_a_note_says_that_the_saved_model_keeps_the_old_heads(told: bool, file: Path, tmp_path: Path) -> None:
     report = tmp_path / "main.report" / "report.json"
     report.parent.mkdir()
     report.write_text(json.dumps({"output": "main.tflite", "saved_model": "served" if told else None}))
@@ -349,13 +349,13 @@ def test_renaming_keeps_the_joint_list(joint_file: Path, joint_folder: Path) -> 
     assert joint_file.read_bytes() == before
 
 
-def test_without_pictures_the_joint_list_is_dropped_and_it_is_said(joint_file: Path) -> None:
+def test_without_pictures_the_joint_list_is_dropped_with_a_note(joint_file: Path) -> None:
     change = remove_head(GrowConfig(joint_file, joint_file), "garden")
     assert any("joint list is dropped" in note for note in change.notes)
     assert read_metadata(str(joint_file)).joint is None
 
 
-def test_with_pictures_it_is_fitted_again(joint_file: Path, joint_folder: Path, models: Path) -> None:
+def test_with_pictures_the_joint_list_is_fitted_again(joint_file: Path, joint_folder: Path, models: Path) -> None:
     remove_head(GrowConfig(joint_file, joint_file, calibration_data=joint_folder / "pictures"), "garden")
     with MultiHeadClassifier(joint_file) as classifier:
         scores, heads = classifier.joint_scores(
@@ -383,17 +383,17 @@ def test_names_that_are_taken_or_no_names_or_not_there(file: Path, models: Path)
         refused(file, change, ModelFileError, "dogs", "animals, garden, things")
 
 
-def test_another_backbone(file: Path, models: Path) -> None:
+def test_another_backbone_is_refused(file: Path, models: Path) -> None:
     digest = read_metadata(str(file)).backbone_digest
     refused(file, lambda: add_head(grow(file, models, "other.keras")), NoSharedBackboneError, "other.keras", digest[:23])
 
 
-def test_other_pixels(file: Path, models: Path) -> None:
+def test_another_input_scaling_is_refused(file: Path, models: Path) -> None:
     change = lambda: add_head(grow(file, models, preprocessing="unit"))  # noqa: E731
     refused(file, change, NoSharedBackboneError, "its input scaling differs", "'tf'")
 
 
-def test_pictures_of_another_size(file: Path, models: Path) -> None:
+def test_pictures_of_another_size_are_refused(file: Path, models: Path) -> None:
     refused(file, lambda: add_head(grow(file, models, "large.keras")), NoSharedBackboneError, "32 x 32", "48 x 48")
 
 
@@ -420,13 +420,13 @@ def test_a_head_that_reads_the_base_earlier(file: Path, tmp_path: Path, models: 
     )
 
 
-def test_the_last_head_stays(file: Path) -> None:
+def test_the_last_head_cannot_be_removed(file: Path) -> None:
     for name in ("animals", "garden"):
         remove_head(GrowConfig(file, file), name)
     refused(file, lambda: remove_head(GrowConfig(file, file), "things"), ConfigError, "only head")
 
 
-def test_the_gate(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_head_below_min_agreement_is_refused(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import builder.growing.new_head as new_head
 
     original = new_head.compare
@@ -434,7 +434,7 @@ def test_the_gate(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refused(file, lambda: add_head(grow(file, models, min_agreement=0.97)), QualityError, "dogs", "20.0%", "0.97")
 
 
-def test_a_disk_that_is_full(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(file: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:

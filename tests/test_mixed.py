@@ -85,7 +85,7 @@ def in_float(part: Part) -> set[str]:
 
 @pytest.mark.parametrize("chosen", [[0], [1], [2, 3], [0, 4], [4], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("second", ["weights", "float"])
-def test_float_operators_lie_exactly_where_they_are_planned(
+def test_exactly_the_planned_operators_are_float(
     parts: dict[str, dict[str, Part]], chosen: list[int], second: str
 ) -> None:
     base = parts["int8"]["backbone"]
@@ -98,14 +98,16 @@ def test_float_operators_lie_exactly_where_they_are_planned(
     assert [found.tensors[i].type for i in ends] == [INT8, INT8]
 
 
-def test_neighbours_are_one_island_with_one_pair_of_shores(parts: dict[str, dict[str, Part]]) -> None:
+def test_neighbouring_float_operators_share_one_pair_of_conversions(parts: dict[str, dict[str, Part]]) -> None:
     base = parts["int8"]["backbone"]
     found = splice(base, parts["float"]["backbone"], set(layers(base)[:3]))
     kinds = [operator_name(found, op) for op in found.operators]
     assert (kinds[0], kinds.count("DEQUANTIZE"), kinds.count("QUANTIZE")) == ("DEQUANTIZE", 1, 1)
 
 
-def test_no_island_changes_nothing_and_all_are_the_twin(made: Any, parts: dict[str, dict[str, Part]]) -> None:
+def test_no_operator_in_float_is_the_int8_part_and_all_in_float_are_the_float_part(
+    made: Any, parts: dict[str, dict[str, Part]]
+) -> None:
     images, heads = made.inputs(3), {n: p for n, p in parts["float"].items() if n != "backbone"}
     base, second = parts["int8"]["backbone"], parts["float"]["backbone"]
     same = answers(splice(base, second, ()), heads, images)
@@ -118,7 +120,7 @@ def test_no_island_changes_nothing_and_all_are_the_twin(made: Any, parts: dict[s
     assert noise[5] > noise[0]
 
 
-def test_base_and_twin_stay_what_they_were(parts: dict[str, dict[str, Part]]) -> None:
+def test_splicing_changes_neither_source(parts: dict[str, dict[str, Part]]) -> None:
     base, second = parts["int8"]["backbone"], parts["weights"]["backbone"]
     before = [copy.deepcopy((part.operators, part.tensors, part.inputs, part.outputs)) for part in (base, second)]
     splice(base, second, set(layers(base)[1:3]))
@@ -171,7 +173,7 @@ def cost(layer: int, noise: float, more_us: float) -> OperatorCost:
     return OperatorCost(str(layer), "LOGISTIC", noise, 10 + more_us, 10)
 
 
-def test_what_a_residual_spans_is_one_stretch() -> None:
+def test_the_operators_beside_a_skip_connection_are_one_run() -> None:
     assert float_runs(chain(4)) == [["0"], ["1"], ["2"], ["3"]]
     assert float_runs(chain(5, skip=(1, 3))) == [["0"], ["1"], ["2", "3", "4"], ["5"]]
 
@@ -181,14 +183,14 @@ def test_what_gains_most_for_each_microsecond_comes_first() -> None:
     assert by_gain(chain(7), costs, ThisMachine()) == [["4"], ["2"], ["0"], ["6"]]
 
 
-def test_between_two_in_float_nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_conversion_between_two_float_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two that are alike the neighbour of a float operator comes first, and a run between two of them before that."""
     monkeypatch.setattr("builder.quantizing.latency._BYTES_PER_US", 10.0)  # a conversion costs 50 us
     costs = [cost(0, 5, 30), cost(2, 90, 10), cost(3, 5, 30), cost(4, 80, 10), cost(5, 5, 30)]
     assert by_gain(chain(7), costs, ThisMachine()) == [["2"], ["4"], ["3"], ["5"], ["0"]]
 
 
-def test_failed_heads_are_run_before_others() -> None:
+def test_heads_that_failed_are_judged_first() -> None:
     names = [f"head{i}" for i in range(20)]
     parts = dict.fromkeys(["backbone", *names], chain(1))
     for first in ([], ["head7"], ["head13", "head2"], names[5:]):
@@ -199,7 +201,7 @@ def test_failed_heads_are_run_before_others() -> None:
 
 
 @pytest.mark.parametrize("owners", [("animals", "things"), ("animals",), (), None])
-def test_the_plan_is_judged_as_the_file_is(
+def test_a_plan_is_judged_by_the_rules_of_verification(
     made: Any, parts: dict[str, dict[str, Part]], tmp_path: Path, owners: tuple[str, ...] | None
 ) -> None:
     """Whether heads have pictures of their own, or there are none (None): by the same samples the verdict is the same."""
@@ -227,7 +229,7 @@ def test_the_plan_is_judged_as_the_file_is(
         assert (mine.drift, mine.decided_drift) == pytest.approx((q.drift, q.decided_drift), abs=1e-6)
 
 
-def test_of_many_samples_the_last_ones_are_judged(
+def test_plans_are_judged_on_the_last_samples_if_there_are_many(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rounding is learnt on the first."""
@@ -244,7 +246,7 @@ def test_of_many_samples_the_last_ones_are_judged(
 
 
 @pytest.mark.parametrize("span", [(-1, 1), (0, 1), (0, 255), (-127 / 128, 1), (-0.5, 0.5), (-2.1, 2.6), (-0.3, 1.7)])
-def test_what_is_learnt_from_is_what_a_device_holds_of_a_pixel(made: Any, span: tuple[float, float]) -> None:
+def test_learning_sees_the_integer_that_a_device_has_for_a_pixel(made: Any, span: tuple[float, float]) -> None:
     """Also where 0 lies in the middle between two pixel values: p - 128."""
     source = read_parts(made.calibrated.model)["backbone"].inputs["image"]
     name = read_parts(made.calibrated.model)["backbone"].tensors[source].name.decode()
@@ -319,7 +321,7 @@ def test_where_float_is_as_quick_float_operators_are_left_out(
 
 
 @pytest.mark.parametrize("estimate", ["percentile", "mse"])
-def test_other_ranges_lie_within_the_least_and_the_greatest(made: Any, estimate: str) -> None:
+def test_ranges_by_other_methods_lie_within_min_and_max(made: Any, estimate: str) -> None:
     heads, images = list(THREE_HEADS), made.inputs(8)
     widest = measure_ranges(made.calibrated.model, images, heads)
     found = measure_ranges(made.calibrated.model, images, heads, estimate=estimate)
@@ -339,7 +341,7 @@ def board(name: str, quicker: float) -> Profile:
     return Profile(name, measured)
 
 
-def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]]) -> None:
+def test_the_plan_depends_on_the_times_of_the_board(made: Any, parts: dict[str, dict[str, Part]]) -> None:
     """Where int8 is three times quicker many operators may be float before float is; where it is slower none may."""
     noise = measure_noise(parts["float"], parts["int8"]["backbone"], made.inputs(8))
     weights_only, judge = parts["weights"]["backbone"], lambda _: Agreeing(0.98)  # no more than the last resort
@@ -351,7 +353,7 @@ def test_the_plan_is_the_boards(made: Any, parts: dict[str, dict[str, Part]]) ->
         list(plans(*arguments, board("slow", 0.8)))
 
 
-def test_float_is_as_quick_as_float(made: Any, tmp_path: Path) -> None:
+def test_the_precision_float_takes_the_time_of_float(made: Any, tmp_path: Path) -> None:
     """What every file does with a pixel first is part of both times."""
     material = replace(made, config=replace(made.config, precision="float"), times=board("", 3.0))
     (built,) = precisions.try_precisions(material, tmp_path / "draft.tflite", Stages(None))

@@ -90,7 +90,7 @@ def test_any_chain_of_them_is_the_transform(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_each_alone(name: str) -> None:
+def test_each_step_alone_becomes_the_transform(name: str) -> None:
     model, graph = graph_of([STEPS[name]])
     simple, transform = simplify(graph, PixelTransform())
     assert [node.layer for node in simple.nodes] == ["first"]

@@ -179,7 +179,7 @@ def test_more_float_operators_are_tried_until_it_passes(config: BuildConfig, mon
 
 
 def test_not_refuted_is_not_enough_to_stop_at(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 100 pictures 95: the interval holds 0.97, so the gate lets it pass by name, but the build has better."""
+    """95 of 100 pictures: the interval includes 0.97, so no head fails, but a more accurate precision is tried."""
     judged_as(monkeypatch, [0.95, 0.99])
     result = build(replace(config, output=config.output.parent / "better.tflite", min_agreement=0.97))
     assert len(result.report.tried) == 2

@@ -181,7 +181,7 @@ def test_a_head_that_agrees_and_drifts_is_told_its_drift(config: Any, monkeypatc
     assert sentence.endswith("int8 was too inexact: drift 0.060, at most 0.04 passes, on dogs")
 
 
-def test_the_end_says_where_it_lies_and_what_to_run(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_lines_say_where_the_file_is_and_what_to_run(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "last_built", lambda tried: tried[-1])
     config.saved_model, config.output = Path("served"), Path("my house.tflite")
     lines = words.made_lines(config, [tried("int8", cats=1.0)])
@@ -213,12 +213,12 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *options: str) -> Result:
     return CliRunner().invoke(main, ["build", "--head", "a=a.keras", "--output", "o.tflite", *options])
 
 
-def test_as_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_json_standard_output_has_json_only(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, {"passed": True, "output": "é\x1b"}, "--json")
     assert (done.exit_code, json.loads(done.stdout), done.stderr) == (0, {"passed": True, "output": "é\x1b"}, "")
 
 
-def test_as_json_also_where_a_head_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_json_a_failed_head_gives_the_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, QualityError("head a: no", {"passed": False}), "--json")
     assert (done.exit_code, json.loads(done.stdout), done.stderr) == (3, {"passed": False}, "error: head a: no\n")
     other = run(monkeypatch, ConfigError("no"), "--json")
@@ -232,12 +232,12 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.exit_code, failed.output) == (3, "error: head a: no\n")
 
 
-def test_otherwise_a_line_a_stage_and_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_there_is_a_line_for_each_stage_and_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, {})
     assert (done.exit_code, done.stdout, done.stderr) == (0, "a table\n", "reading the models\n")
 
 
-def test_one_of_them_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_quiet_and_json_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, {}, "--quiet", "--json")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "expected at most one of --verbose, --quiet and --json" in done.stderr

@@ -74,7 +74,7 @@ REFUSALS: dict[str, tuple[str, str, Any, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_its_last_line_is_told(tmp_path: Path, name: str) -> None:
+def test_the_last_line_of_keras_error_is_shown(tmp_path: Path, name: str) -> None:
     layer, key, value, make = REFUSALS[name]
 
     def change(found: dict[str, dict[str, Any]]) -> None:

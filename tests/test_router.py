@@ -64,7 +64,7 @@ def test_ties_count_half() -> None:
     assert separation(np.arange(40) / 40, 1 + np.arange(40) / 40) == (0.0, 1.0)
 
 
-def test_it_learns() -> None:
+def test_the_router_finds_the_head_of_unseen_pictures() -> None:
     router = fit_router(draw()).router
     assert accuracy(router, draw(seed=5)) > 0.9
 
@@ -127,7 +127,7 @@ def test_unequal_folders_do_not_outweigh_each_other() -> None:
     assert min(np.mean(found[unseen.classes == h] == h) for h in range(HEADS)) > 0.75
 
 
-def test_ten_pictures_a_head_are_enough_to_be_better_than_chance_and_humble() -> None:
+def test_ten_pictures_a_head_are_better_than_chance_and_not_overconfident() -> None:
     fitted = fit_router(draw((10, 10, 10), noise=2.0))
     unseen = draw(seed=5, noise=2.0)
     p = fitted.router.probabilities(unseen.features, unseen.logits)
@@ -210,7 +210,7 @@ def _loud(evidence: Evidence) -> tuple[np.ndarray, ...]:
     return tuple(np.where(o[:, None] & (np.arange(LABELS) == 0), 9.0, 0.0) for o in own)
 
 
-def test_how_long_the_features_are_says_nothing() -> None:
+def test_the_length_of_the_features_does_not_matter() -> None:
     evidence, unseen = draw(none=40), draw(none=40, seed=5)
     router = fit_router(evidence, fit_energies=False).router
     longer = router.probabilities(7 * unseen.features, unseen.logits)
@@ -218,7 +218,7 @@ def test_how_long_the_features_are_says_nothing() -> None:
     np.testing.assert_array_equal(unit(np.zeros((1, 3))), 0)
 
 
-def test_no_picture_is_judged_by_a_fit_that_saw_it_or_its_twin() -> None:
+def test_no_picture_is_judged_by_a_fit_that_saw_it_or_a_near_duplicate() -> None:
     """Labels at random: who looks is right, who does not is at chance."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(60, 80))

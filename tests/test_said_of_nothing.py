@@ -40,7 +40,7 @@ def assert_of_something(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0 operators agree on 0.0 %", "nan dB", "90.0% of the 0 pictures", "None layers"])
-def test_it_is_seen(text: str) -> None:
+def test_a_message_of_nothing_is_found(text: str) -> None:
     with pytest.raises(AssertionError):
         assert_of_something(text)
 
@@ -56,7 +56,7 @@ def qualities() -> Iterator[HeadQuality]:
 
 
 @pytest.mark.parametrize("noun", ["pictures", "texts"])
-def test_of_what_was_verified(noun: str) -> None:
+def test_messages_of_what_was_verified(noun: str) -> None:
     for quality, by_name in itertools.product(qualities(), (False, True)):
         for precision in ("int8", "float"):
             assert_of_something(reason_of_failure(quality, 0.97, noun, precision=precision, chosen_by_name=by_name))
@@ -66,7 +66,7 @@ def test_of_what_was_verified(noun: str) -> None:
 
 
 @pytest.mark.parametrize("ratio", [20.0, 0.0, -3.0, math.inf, -math.inf])
-def test_of_a_signal_without_noise(ratio: float) -> None:
+def test_messages_of_a_signal_without_noise(ratio: float) -> None:
     assert_of_something(decibels(ratio))
 
 
@@ -97,7 +97,7 @@ def network(path: Path, first: str, end: str, seed: int) -> HeadConfig:
     return HeadConfig(path.stem, path, preprocessing=PREPROCESSING["unit"])
 
 
-def test_of_what_is_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_of_what_is_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = [
         network(tmp_path / f"{first}_{end}.keras", first, end, seed)
         for seed, (first, end) in enumerate(itertools.product(FIRSTS, ENDS))

@@ -184,7 +184,7 @@ def test_a_number_is_a_name_before_it_is_an_index() -> None:
     assert (wanted.heads, wanted.joint) == (("2", 1, "door", "12345678"), False)  # of what is given twice the last counts
 
 
-def test_a_request_may_be_as_large_as_stated(app: ServeApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requests_within_the_limits_are_answered(app: ServeApplication, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"pictures": ["AA=="] * MAX_BATCH}).encode()
     monkeypatch.setattr("edge_runtime.serve.requests.MAX_BODY", len(body))
     assert ask(app, "/classify", body)[0] == 200

@@ -34,7 +34,9 @@ def plain(tf_keras_files: Path) -> Classifier:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_it_shares_with_its_twin_and_answers_alike(tf_keras_files: Path, plain: Classifier, file: str) -> None:
+def test_a_wrapped_model_shares_its_base_with_the_plain_one_and_answers_alike(
+    tf_keras_files: Path, plain: Classifier, file: str
+) -> None:
     kept = np.load(tf_keras_files / "toolkit.npz")
     assert np.ptp(kept["answers"], axis=0).max() > 0.1
     wrapped = read("wrapped", tf_keras_files / file)

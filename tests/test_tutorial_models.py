@@ -74,7 +74,7 @@ def probabilities(raw: np.ndarray, output: Output) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_of_keras_3(tmp_path: Path, name: str) -> None:
+def test_a_tutorial_model_of_keras_3_answers_as_it_did(tmp_path: Path, name: str) -> None:
     model: Any = MODELS[name](keras)
     pictures = pictures_for(model)
     raw = seeded(model, pictures.astype(np.float32))
@@ -83,7 +83,7 @@ def test_of_keras_3(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "suffix"), FILES)
-def test_of_keras_2(of_tf_keras: Path, name: str, suffix: str) -> None:
+def test_a_tutorial_model_of_keras_2_answers_as_it_did(of_tf_keras: Path, name: str, suffix: str) -> None:
     kept = np.load(of_tf_keras / f"{name}.npz")
     assert_answers(of_tf_keras / f"{name}{suffix}", kept["pictures"], kept["answers"], TOLERANCE.get(name, 1e-4))
 

@@ -48,7 +48,7 @@ def test_what_is_no_identity_is_refused(document: object) -> None:
         Identity.from_json(document)
 
 
-def test_info_says_who_it_is(tiny_file: Path, tmp_path: Path) -> None:
+def test_info_shows_the_identity(tiny_file: Path, tmp_path: Path) -> None:
     path = named(tiny_file, tmp_path / "file.tflite", name="doors", version="3", built_at="2026-11-27", author="me")
     found = json.loads(run("info", path, "--json").stdout)["identity"]
     digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()

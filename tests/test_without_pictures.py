@@ -28,7 +28,7 @@ from tests.tiny_models import tiny_config
 
 
 def without(folder: Path) -> BuildConfig:
-    """Two heads, the usual gate, every other setting its default."""
+    """Two heads with the default settings, without calibration_data."""
     config = tiny_config(folder, {"a": 2, "b": 3})
     return BuildConfig(config.output, None, config.heads)
 
@@ -47,7 +47,9 @@ def test_auto_takes_the_first_that_passes_of_those_that_need_none(built: BuildRe
     assert built.metadata.joint is None
 
 
-def test_it_is_said_wherever_a_figure_is(built: BuildResult, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_place_with_a_figure_says_that_it_is_of_noise(
+    built: BuildResult, capsys: pytest.CaptureFixture[str]
+) -> None:
     print_summary(built.report)
     summary = capsys.readouterr()
     assert "noise" in summary.out
@@ -64,7 +66,7 @@ def test_it_is_said_wherever_a_figure_is(built: BuildResult, capsys: pytest.Capt
     assert "no head was verified on pictures" in page
 
 
-def test_the_file_says_it_too(built: BuildResult) -> None:
+def test_info_says_that_the_file_was_verified_on_noise(built: BuildResult) -> None:
     told = CliRunner().invoke(edge_runtime_main, ["info", str(built.output)])
     assert "on 32 of noise" in told.stdout
     document = json.loads(CliRunner().invoke(edge_runtime_main, ["info", str(built.output), "--json"]).stdout)
@@ -72,13 +74,13 @@ def test_the_file_says_it_too(built: BuildResult) -> None:
     assert document["quality"]["noise"] is True
 
 
-def test_pictures_change_all_of_it(tiny: BuildResult) -> None:
+def test_with_pictures_nothing_is_said_of_noise(tiny: BuildResult) -> None:
     assert "noise" not in tiny.metadata.quality
     assert "calibration_data" not in "".join(tiny.report.notes)
 
 
 @pytest.mark.parametrize("precision", SAMPLE_FREE)
-def test_one_by_name(precision: str, tmp_path: Path) -> None:
+def test_a_precision_that_needs_no_pictures_can_be_named(precision: str, tmp_path: Path) -> None:
     config = replace(without(tmp_path), precision=precision, min_agreement=0.0)
     first = build(config)
     assert [one.precision for one in first.report.tried] == [precision]
@@ -99,7 +101,7 @@ def test_int8_is_refused_in_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_gate_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_that_differ_on_noise_fail_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def other(features: np.ndarray, scores: dict[str, np.ndarray], bars: dict[str, float]) -> Expected:
         return Expected(features, {name: np.roll(found, 1, axis=-1) for name, found in scores.items()}, bars)
 

@@ -40,17 +40,17 @@ def test_pictures_become_the_same_tensors(expected: Expected) -> None:
             assert np.abs(found[0].astype(int) - image.astype(int)).max() <= tolerance, path.name
 
 
-def test_features(classifier: MultiHeadClassifier, expected: Expected) -> None:
+def test_features_agree_with_those_of_the_building_machine(classifier: MultiHeadClassifier, expected: Expected) -> None:
     for image, features in zip(expected.images, expected.features):
         assert_same_features(classifier.features_of(image[None]), features[None])
 
 
-def test_heads_on_equal_features(classifier: MultiHeadClassifier, expected: Expected) -> None:
+def test_heads_agree_on_equal_features(classifier: MultiHeadClassifier, expected: Expected) -> None:
     for features, scores in zip(expected.features, expected.scores):
         assert_same_answers(scores_of(classifier.classify_features(features[None])), scores)
 
 
-def test_whole_way_differs_by_the_features_alone(expected: Expected) -> None:
+def test_end_to_end_differs_by_the_features_alone(expected: Expected) -> None:
     """tflite-runtime's answers are ai-edge-litert's on tflite-runtime's features."""
     pytest.importorskip("ai_edge_litert")
     with MultiHeadClassifier(expected.path, interpreter="tflite_runtime") as one, MultiHeadClassifier(
@@ -61,7 +61,7 @@ def test_whole_way_differs_by_the_features_alone(expected: Expected) -> None:
             assert_same_answers(found, scores_of(other.classify_features(one.features(path))))
 
 
-def test_whole_way_has_the_same_winners(classifier: MultiHeadClassifier, expected: Expected) -> None:
+def test_end_to_end_has_the_same_top_labels(classifier: MultiHeadClassifier, expected: Expected) -> None:
     clear = 0
     for path, answer in zip(expected.pictures, expected.scores):
         found = scores_of(classifier.classify(path).classifications)
@@ -105,7 +105,7 @@ def test_threads_change_little(expected: Expected, interpreter: str) -> None:
             assert_same_features(classifier.features_of(image[None]), features[None])
 
 
-def test_tolerance_is_tight_enough_to_notice(expected: Expected) -> None:
+def test_the_tolerance_is_small_enough_to_notice_an_error(expected: Expected) -> None:
     """The tolerance tells pictures from each other: the answers to no two of them are within it for all heads."""
     assert SCORE_TOLERANCE < 5 * SCORE_STEP
     for i, answer in enumerate(expected.scores):
