@@ -87,12 +87,7 @@ def plans(
         ConversionError: There is no such plan.
     """
     backbone, base = float_parts[BACKBONE], int8_parts[BACKBONE]
-    float_us, int8_us = times.operators(backbone), times.operators(base)
-    costs = [
-        OperatorCost(layer.layer, layer.kind, layer.head_noise, float_us[layer.layer], int8_us[layer.layer])
-        for layer in noise
-        if layer.head_noise is not None and layer.layer in float_us and layer.layer in int8_us
-    ]
+    costs = _costs(noise, times.operators(backbone), times.operators(base))
     if not costs:
         raise ConversionError(f"{len(base.operators)} operators are too many to measure the noise of each at the heads")
     order = by_gain(backbone, costs, times)
@@ -107,8 +102,7 @@ def plans(
         enough = enough or judged.reaches((1 + bar) / 2)
         if enough:
             yield plan
-        rest = len(order) - count
-        count += (rest + 1) // 2 if enough or rest == 1 else min(int(np.ceil(count * _GROWTH)) - count, rest - 1)
+        count = _next_count(count, len(order), passing=enough)
     if enough:
         return
     if plan is None or judged is None:
@@ -120,6 +114,25 @@ def plans(
             + (", but one of them alone does not pass" if judged.agreement >= bar else "")
         )
     yield plan  # its rounding is not learnt yet
+
+
+def _costs(
+    noise: Sequence[LayerNoise], float_us: Mapping[str, float], int8_us: Mapping[str, float]
+) -> list[OperatorCost]:
+    """The costs of the operators whose noise at the heads and whose latencies are known."""
+    return [
+        OperatorCost(layer.layer, layer.kind, layer.head_noise, float_us[layer.layer], int8_us[layer.layer])
+        for layer in noise
+        if layer.head_noise is not None and layer.layer in float_us and layer.layer in int8_us
+    ]
+
+
+def _next_count(count: int, total: int, *, passing: bool) -> int:
+    """The number of runs of the next attempt: half of the rest more once plans pass, until then by ``_GROWTH``."""
+    rest = total - count
+    if passing or rest == 1:
+        return count + (rest + 1) // 2
+    return min(int(np.ceil(count * _GROWTH)), total - 1)
 
 
 def float_runs(part: Part) -> list[list[str]]:
