@@ -61,7 +61,7 @@ def layer_and_bias(part: Part) -> tuple[Any, np.ndarray]:
 
 
 def answers_of(part: Part) -> np.ndarray:
-    """To ``IMAGES``, in float."""
+    """The answers to ``IMAGES``, in float."""
     (source,), (result,) = part.inputs.values(), part.outputs.values()
     held = as_held(part.tensors[source], IMAGES)
     found: np.ndarray = quantization(part.tensors[result]).dequantize(Stepper(part, {source: held}).until(result))
@@ -103,7 +103,7 @@ def test_biases_that_are_no_int32_are_left_alone(model: bytes, precision: str, m
 
 
 def test_a_layer_of_which_something_is_not_known_is_left_alone(model: bytes) -> None:
-    """As where its weights are computed, or what it gives has another name."""
+    """Its weights may be computed, or its output may have another name."""
     ranges = pin(model, measure_ranges(model, IMAGES, ["scores"]), None)
     for unknown in (1, 2, "stored", "name"):
         floating, part = read_parts(model)[BACKBONE], read_parts(quantize(model, ranges))[BACKBONE]

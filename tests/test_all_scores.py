@@ -55,7 +55,7 @@ def with_many(file: Finished, count: int) -> Finished:
 
 
 def written(file: Finished, path: Path) -> Path:
-    """Linked anew, under the names of its metadata."""
+    """The file linked again, with the names of its metadata."""
     linked = link(file.parts)
     path.write_bytes(append_members(linked.model, replace(file.metadata, model_bytes=len(linked.model))))
     return path

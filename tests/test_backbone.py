@@ -316,7 +316,7 @@ def test_the_digest_of_a_seam_is_that_of_its_tensor_or_of_all() -> None:
 
 
 def test_a_convolution_and_its_normalization_are_kept_together(tmp_path: Path) -> None:
-    """In the file they are one operation; the tensor between them would be the worst of seams."""
+    """In the file they are one operation, and the tensor between them would be a bad seam."""
     base = tiny_base()
     pair = tuple(
         load(tmp_path, name, tiny_classifier(other, 3))

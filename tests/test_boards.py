@@ -37,7 +37,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def document(*, int8: float = 2.0, **changes: Any) -> dict[str, Any]:
-    """What a board says on which ``int8`` is so many times quicker than float."""
+    """The profile of a board on which int8 is so many times faster than float."""
     rows = [
         {"kind": kind, "precision": precision, "work": 1e6, "us": us}
         for kind in NEEDED

@@ -209,7 +209,7 @@ def test_bare_logits_of_labels_that_stand_for_themselves_are_declared(tmp_path: 
 
 
 class TestWhatAFailureLeaves:
-    """The old file as it was, and nothing half written."""
+    """The old file is unchanged, and nothing is half written."""
 
     @pytest.fixture
     def config(self, tmp_path: Path) -> BuildConfig:

@@ -187,7 +187,7 @@ def test_heads_that_pass_each_for_themselves_must_reach_the_bar_together() -> No
 
 
 def test_drift_alone_fails_no_head_on_pictures_of_its_own() -> None:
-    """They show its agreement."""
+    """The agreement is known from these pictures."""
     for own in (True, False):
         drifting = replace(quality(200, 200), decided=200, decided_drift=0.5, own_pictures=own)
         assert drifting.passes(0.97) == own

@@ -47,7 +47,7 @@ def running(*arguments: object, **options: object) -> Iterator[subprocess.Popen[
 
 
 def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What it still says on both streams, until it ends. ``communicate`` loses what ``readline`` has read ahead."""
+    """The rest of both streams, until the process ends. ``communicate`` would lose what ``readline`` has buffered."""
     late = threading.Timer(60, process.kill)
     late.start()
     with ThreadPoolExecutor(2) as pool:

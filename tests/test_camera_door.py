@@ -27,7 +27,7 @@ WHOLE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Connection:
-    """As cheroot's, over a pair of sockets; ``other`` is the sender's end."""
+    """A connection like cheroot's, over a pair of sockets. ``other`` is the sender's end."""
 
     def __init__(self, address: str = "1.1.1.1") -> None:
         self.socket, self.other = socket.socketpair()
@@ -39,7 +39,7 @@ class Connection:
 
 
 class Hall:
-    """A door with a clock of the test's own and a thread that never runs."""
+    """A door with the test's clock and without its thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Door, "_run", lambda self: None)

@@ -338,7 +338,7 @@ def test_every_model_that_was_opened_is_closed_once(tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes the disk still takes; then it is full, in the middle of a line if need be."""
+    """A disk with room for so many bytes. It may become full in the middle of a line."""
     left, write = [100], os.write
 
     def full(fd: int, data: bytes) -> int:
@@ -402,7 +402,7 @@ def test_a_reader_that_has_gone_is_left_to_the_caller() -> None:
 
 
 class Files:
-    """A model file under watch, with the doings of ``Reloader`` recorded."""
+    """A watched model file, with a record of what ``Reloader`` does."""
 
     def __init__(self, path: Path, **options) -> None:
         self.path, self.said, self.clock = path, [], Clock()
@@ -569,7 +569,7 @@ def test_no_copy_is_left_behind(tiny_file: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_is_tried_in_a_process_of_its_own_first(tiny_file: Path, tmp_path: Path) -> None:
-    """Members as good as ever around a model that the interpreter cannot run."""
+    """A file with valid members and a model that the interpreter cannot run."""
     metadata = read_metadata(str(tiny_file))
     model = bytearray(tiny_file.read_bytes()[: metadata.model_bytes])
     model[8 : len(model) // 2] = b"\xff" * (len(model) // 2 - 8)

@@ -45,7 +45,7 @@ def test_a_steady_scene_is_not_changed_by_smoothing() -> None:
 
 
 def test_the_first_scores_are_taken_as_they_are() -> None:
-    """Else every start would begin with zeros, and with no answer until they are forgotten."""
+    """Otherwise every start would begin with zeros, and without an answer for some frames."""
     decision = Decision(Rule(smoothing=0.99, agree=1, of=1))
     assert decision.update(two(0.95))
     assert (decision.answer, decision.score) == (0, pytest.approx(0.95))

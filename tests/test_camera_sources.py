@@ -203,7 +203,7 @@ def test_torn_frames_are_refused_by_name(tmp_path: Path, cut: int) -> None:
 
 
 class Camera(ThreadingHTTPServer):
-    """``bodies``: what each connection in turn is answered with: (content type, bytes)."""
+    """``bodies``: the answers to the connections in order, (content type, bytes)."""
 
     daemon_threads = True
 
@@ -432,7 +432,7 @@ def test_a_frame_has_its_time_however_often_something_comes(
 
 
 class StubCamera:
-    """What of ``picamera2.Picamera2`` is used, as its manual (chapters 4 to 6 and appendix A) describes it.
+    """The part of ``picamera2.Picamera2`` that is used, as its manual (chapters 4 to 6 and appendix A) describes it.
 
     The scene is one colour, so that a mistake in the order of channels shows.
     """
@@ -589,7 +589,7 @@ def test_yuv420_becomes_the_picture_it_was(stride: int) -> None:
 
 
 class StubCapture:
-    """What of ``cv2.VideoCapture`` is used."""
+    """The part of ``cv2.VideoCapture`` that is used."""
 
     made: ClassVar[list[StubCapture]] = []
     frame: ClassVar[Any] = np.full((240, 320, 3), (10, 20, 200), np.uint8)

@@ -141,7 +141,7 @@ def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
     "odd", [[], {}, [[]], ["coral"], {"a": 1}, float("nan"), 10**5000, "\0", -1, [True]], ids=range(10)
 )
 def test_no_value_of_any_key_ends_otherwise_than_in_a_config_error(odd: Any) -> None:
-    """Or it is one that the key can have; never a TypeError of something that cannot be hashed or compared."""
+    """A value is valid, or it is a config error, and never a TypeError from hashing or comparing it."""
     for key, _ in all_settings(BuildConfig):
         document = {"output": "o", "calibration_data": "c", "heads": {"NAME": {"model": "m"}}}
         table: dict[str, Any] = document
@@ -199,7 +199,7 @@ def said(key: str, setting: Setting) -> tuple[list[str], Any]:
 
 @pytest.fixture
 def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The settings that a build command line ends in."""
+    """The settings that result from a command line of build."""
     monkeypatch.chdir(tmp_path)
     found: list[BuildConfig] = []
     monkeypatch.setattr(building, "run_build", lambda settings, **_: found.append(settings))

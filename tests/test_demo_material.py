@@ -174,7 +174,7 @@ def test_a_source_without_stamps_is_refused_and_old_pictures_stay(tmp_path):
 
 
 class FakeModel:
-    """Calls every picture class 0; saves a text, or fails on the way as a full disk would."""
+    """A classifier that answers class 0 to every picture, and saves a text or fails as on a full disk."""
 
     def __init__(self, *, fails: bool = False):
         self.fails = fails

@@ -39,7 +39,7 @@ def relu(kind: str, name: str) -> Any:
 
 
 def network(**chosen: Any) -> Any:
-    """A base in which every part can be another, and a head of three labels; weights by their shapes, always the same."""
+    """A base whose parts can all be replaced, and a head of three labels. Equal shapes have equal weights."""
     c: dict[str, Any] = {
         "zeros": "inside", "inside": None, "filters": 4, "kernel": 3, "strides": 1, "padding": "same", "dilation": 1,
         "first": "layer", "epsilon": 1e-3, "scale": True, "normal": layers.BatchNormalization, "second": "layer",
@@ -186,7 +186,7 @@ EVERY = {(kind, i) for kind, count in BASE.items() for i in range(count)}
 
 
 def nodes(changed: set[tuple[str, int]], share: float) -> list[Node]:
-    """``BASE``; of the weights ``changed`` one number is off by ``share`` of the largest."""
+    """``BASE`` in which one number of each weight in ``changed`` is off by ``share`` of the largest."""
     pool, found = WeightPool(), []
     for kind, count in BASE.items():
         values = [np.random.default_rng(i).uniform(0.1, 0.9, (3, 3, 2, 2)) for i in range(count)]
@@ -269,7 +269,7 @@ def mobilenet(**settings: Any) -> Any:
 
 @pytest.mark.slow
 def test_a_base_of_keras_2_2_and_the_same_of_keras_3_are_one(tmp_path: Path) -> None:
-    """Flat, with its axes in lists, pixels scaled outside; nested, with a Rescaling inside."""
+    """One model is flat, with axes in lists and pixels scaled outside; the other is nested, with a Rescaling inside."""
     base = mobilenet(pooling="avg")
     seed_weights(base, 5)
     scores = layers.Dense(3, activation="softmax", name="scores")

@@ -123,7 +123,7 @@ PROGRAMS: dict[str, click.Group] = {"builder": builder_main, "edge-runtime": run
 
 
 def test_every_command_is_in_a_block_that_a_test_sees() -> None:
-    """Where it is indented or a fence says another language, it would be out of sight."""
+    """A command that is indented or in a block of another language would not be tested."""
     for page in PAGES:
         rest = re.sub(r"```sh\n.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         assert re.findall(r"^(?: {4})?(?:builder|edge-runtime|polyhead) [a-z-]+ .*", rest, re.MULTILINE) == [], page
@@ -140,7 +140,7 @@ def test_every_option_in_the_docs_exists() -> None:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages speak of: three classifiers, pictures, the guide's configuration, and what is built from it."""
+    """The files that the pages use: three classifiers, pictures, the guide's configuration, the built file."""
     folder = tmp_path_factory.mktemp("docs")
     base = tiny_base()
     tasks = {"cats": "tabby siamese", "dogs": "collie beagle pug", "birds": "owl jay"}

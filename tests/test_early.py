@@ -105,7 +105,7 @@ def test_toml_that_cannot_be_read_is_one_line(text: str, tmp_path: Path) -> None
 
 
 def forms(base: Callable[..., Any]) -> dict[str, tuple[Any, int | None, bool]]:
-    """Models, with the number of outputs that a look sees, and whether it sees that nobody says how pixels enter."""
+    """Models with the number of outputs that a quick look finds, and whether their input scaling is missing."""
     import keras
     from keras import layers
 

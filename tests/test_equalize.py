@@ -28,7 +28,7 @@ IMAGES = RNG.normal(size=(12, 16, 16, 3)).astype(np.float32)
 
 
 def float_model_of(backbone: Any) -> bytes:
-    """With one head, as ``convert`` makes it."""
+    """The float file with one head, as ``convert`` makes it."""
     seam = keras.Input(backbone.output_shape[1:], name="features")
     head = keras.Model(seam, layers.Dense(4, name="dense")(layers.Flatten()(seam)), name="scores")
     seed_weights(head, 9)
@@ -67,7 +67,7 @@ def features(model: bytes) -> np.ndarray:
 
 
 def snr(model: bytes, truth: np.ndarray) -> float:
-    """Of int8, rounded to nearest, against float."""
+    """The SNR of int8, rounded to nearest, against float."""
     return snr_db(truth, features(quantize(model, measure_ranges(model, IMAGES, ["scores"]))))
 
 
@@ -96,7 +96,7 @@ def test_what_residuals_join_is_one_group() -> None:
 
 @pytest.mark.parametrize("activation", ["relu6", "swish", "tanh"])
 def test_nothing_is_scaled_across_an_activation(activation: str) -> None:
-    """Nor is what a residual adds to it."""
+    """The other input of a residual sum is not scaled either."""
     assert not equalizable(read_parts(float_model_of(bottlenecks(activation)))["backbone"])
 
 

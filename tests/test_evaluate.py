@@ -89,7 +89,7 @@ def question(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 def test_one_label_is_right_where_it_should_not_be_given_too(
     question: BuildResult, tmp_path: Path, folders: dict[str, int]
 ) -> None:
-    """The folder of what it is not is called so; a list of one label has no accuracy."""
+    """The folder of negatives has that name. A list of one label has no accuracy."""
     save_pictures(tmp_path, {f"pets/{name}": count for name, count in folders.items()}, seed=7)
     found = judged(question.output, tmp_path)
     with MultiHeadClassifier(question.output) as classifier:
@@ -193,7 +193,7 @@ def test_a_broken_picture_is_left_out_and_counted_where_that_is_asked(
 
 
 def test_pictures_are_kept_for_the_originals_alone(built: BuildResult, data: Path) -> None:
-    """What is kept of each is its scores, and of a block."""
+    """Only the scores of each sample, and one block of pictures, are kept."""
     block = Block(tuple(labelled(data, built.metadata.heads)))
     answers = Asker(str(built.output))(block)
     assert answers.shown is None and answers.features is None

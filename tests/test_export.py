@@ -46,7 +46,7 @@ HEADS = list(THREE_HEADS)
 
 @pytest.fixture
 def backbone(tiny_file: Path) -> Part:
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return copy.deepcopy(read_finished(tiny_file).parts["backbone"])
 
 
@@ -241,7 +241,7 @@ def test_heads_take_features_that_another_interpreter_made(
 
 
 def test_frigate_finds_the_label_of_one_head(joint: BuildResult, tiny_pictures: list[Path], tmp_path: Path) -> None:
-    """Its own way: the first input takes the pixels, the first output divided by its sum, and a line of the labels."""
+    """Frigate's use of a file: pixels into the first input, the first output divided by its sum, a line of the labels."""
     export_task(joint.output, tmp_path / "model.tflite", ["garden"])
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         labelmap = dict(enumerate(archive.read("labels/garden.txt").decode().splitlines()))

@@ -68,7 +68,7 @@ def task(joint: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of the model's own size: MediaPipe resizes in another way than the runtime."""
+    """Pictures of the model's own size, because MediaPipe resizes by another method than the runtime."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(6):
         tiny_picture(60 + seed, (32, 32)).save(folder / f"{seed}.png")

@@ -56,7 +56,7 @@ def tensor(tables: Any, index: int = 0, graph: int = BACKBONE) -> Any:
 
 
 def activation(tables: Any) -> Any:
-    """What the backbone gives."""
+    """The features of the backbone."""
     return tensor(tables, int(tables.subgraphs[BACKBONE].outputs[0]))
 
 

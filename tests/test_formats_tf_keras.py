@@ -32,7 +32,7 @@ FILES = [(name, kind) for name in MODELS for kind in KINDS if kind != "_saved" o
 
 
 def difference(folder: Path, name: str, model: StoredModel) -> float:
-    """The largest difference of a probability from what the model answered when it was saved."""
+    """The largest difference of a probability from the model's answers when it was saved."""
     saved = np.load(folder / f"{name}.npz")
     assert saved["answers"].std(0).mean() > 0.05  # else it would answer all pictures alike, and the test prove little
     answers = np.asarray(model.live()(saved["pictures"], training=False))
@@ -106,7 +106,7 @@ def test_archives_of_tensorflow_2_13_and_of_windows(
 
 
 def test_an_array_by_the_names_of_two_versions_is_refused(tf_keras_files: Path, tmp_path: Path) -> None:
-    """One of the two would be taken for the weights, and nobody could tell which."""
+    """Otherwise one of the two would be used, and nobody could tell which."""
     old = as_by_tensorflow_2_13(tf_keras_files / "flat.keras", tmp_path / "old.keras", "/")
     with zipfile.ZipFile(old) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -123,7 +123,7 @@ def test_an_array_by_the_names_of_two_versions_is_refused(tf_keras_files: Path, 
 
 
 def test_the_original_of_tensorflow_2_13_is_run(tf_keras_files: Path, tmp_path: Path) -> None:
-    """No Keras of today finds the weights in it."""
+    """No current Keras finds the weights in it."""
     path = as_by_tensorflow_2_13(tf_keras_files / "deep.keras", tmp_path / "old.keras", "/")
     saved = np.load(tf_keras_files / "deep.npz")
     (classifier,) = Reader().read_each("deep", path, PREPROCESSING["raw"])

@@ -76,7 +76,7 @@ def answers(path: Path, picture: Path, **options: Any) -> dict[str, list[float]]
 
 
 def refused(file: Path, change: Callable[[], object], kind: type[Exception], *words: str) -> None:
-    """One line for a person; the file and its folder are as they were."""
+    """The command ends with one line, and the file and its folder are unchanged."""
     content, names = file.read_bytes(), sorted(file.parent.iterdir())
     with pytest.raises(kind) as caught:
         change()
@@ -448,7 +448,7 @@ def test_a_full_disk_leaves_the_old_file(file: Path, models: Path, monkeypatch: 
 def test_a_model_that_would_answer_otherwise_is_not_written(
     file: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One weight of another head turns over on the way: it is found by running, whatever the cause."""
+    """One weight of another head changes during the command. Running the heads finds it, whatever the cause."""
     import builder.growing.finished as finished
 
     original = finished.link

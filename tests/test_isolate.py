@@ -25,7 +25,7 @@ def test_isolated_it_answers_as_ever(tiny_file: Path, tiny_pictures: list[Path])
 
 
 def dying(folder: Path) -> Path:
-    """A place to import an interpreter from that ends the process, as on a file that nobody thought of."""
+    """A folder with an interpreter that ends the process, as an unforeseen file might."""
     (folder / "ai_edge_litert").mkdir()
     (folder / "ai_edge_litert" / "__init__.py").touch()
     program = "import os, sys\nsys.stderr.write('Check failed: x\\n')\nsys.stderr.flush()\nos.abort()\n"
@@ -53,7 +53,7 @@ def test_a_crash_of_this_process_leaves_a_word(tiny_file: Path, tiny_pictures: l
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that a child was asked to try, instead of trying them."""
+    """Record the files that a child process would try, instead of trying them."""
     asked: list[str] = []
     monkeypatch.setattr(isolate, "try_in_child", lambda path, interpreter, packs: asked.append(path))
     return asked

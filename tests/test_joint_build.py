@@ -269,7 +269,7 @@ def test_chosen_in_the_toml_file(tmp_path: Path) -> None:
 
 
 def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies of a head under other names, and a router of random numbers."""
+    """Make copies of a head under other names, and a router of random numbers."""
     parts = read_parts(tiny.output.read_bytes()[: tiny.metadata.model_bytes])
     names = [f"h{i:03d}" for i in range(200)]
     many = {"backbone": parts["backbone"], **dict.fromkeys(names, parts["garden"])}
@@ -311,7 +311,7 @@ def test_two_hundred_heads_in_one_call(tiny: BuildResult, tmp_path: Path, monkey
 
 
 def test_everyday_pictures_stand_for_none(tmp_path: Path) -> None:
-    """Also for a single head, and only where the user has none of his own."""
+    """They do so for a single head too, and only if the user gives no pictures of none."""
     config = with_joint(tmp_path, {"a": 3}, joint=JointConfig())
     result = build(config)
     table = result.metadata.joint

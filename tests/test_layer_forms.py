@@ -227,12 +227,12 @@ def seeded(layer: Any) -> None:
 
 
 def other_tensor() -> Any:
-    """What the second of two tensors is."""
+    """The second of two inputs."""
     return layers.Rescaling(0.5, offset=1.0)
 
 
 def call_of(kind: str, first: Any, second: Any) -> tuple[Any, ...]:
-    """Of a layer: with one tensor, or two."""
+    """The call of a layer with one tensor, or two."""
     return ([first, second],) if kind in LISTED else (first, second) if kind in PAIRED else (first,)
 
 
@@ -407,7 +407,7 @@ SEVERAL: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("kind", SEVERAL)
 def test_which_of_several_outputs_is_read_is_part_of_the_function(kind: str) -> None:
-    """Of what reads one of them as well as of what reads two, in either order."""
+    """This holds for layers that read one of them, and for layers that read both in either order."""
     shape, make = SEVERAL[kind]
     canonical = canonical_layers()
     producer, behind, subtract = (

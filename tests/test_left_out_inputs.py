@@ -63,7 +63,7 @@ def test_layers_without_a_bias_are_rounded_as_others_are(dense: tuple[bytes, np.
 
 
 def test_a_kernel_that_two_layers_share_is_rounded_for_neither_alone() -> None:
-    """What suits the inputs of one call of a layer does not suit those of another."""
+    """Rounding for the inputs of one call of a layer does not suit those of another."""
     image = keras.Input((32,), batch_size=1, name="image")
     twice, once = layers.Dense(32, activation="relu"), layers.Dense(16)
     model = keras.Model(image, once(twice(twice(image))))
@@ -106,7 +106,7 @@ def test_what_was_observed_for_one_head_is_right_for_the_next(kind: str) -> None
 
 @pytest.mark.parametrize("precision", ["int8", "int16", "weights"])
 def test_the_bias_makes_the_mean_of_the_answers_that_of_the_float_network(precision: str) -> None:
-    """Whatever holds it: 32 or 64 bits, or a float; on inputs that are not 0 on the average."""
+    """The bias may be int32, int64 or float; the mean of the inputs is not 0."""
     image = keras.Input((32,), batch_size=1, name="image")
     model = keras.Model(image, layers.Dense(16)(layers.Dense(24, activation="relu")(image)))
     seed_weights(model, 1)
@@ -120,7 +120,7 @@ def test_the_bias_makes_the_mean_of_the_answers_that_of_the_float_network(precis
 
 
 def means(file: bytes, inputs: np.ndarray) -> np.ndarray:
-    """Of each feature over the inputs."""
+    """The mean of each feature over the inputs."""
     interpreter = find_interpreter("ai_edge_litert")[1](model_content=file)
     runner = interpreter.get_signature_runner("backbone")
     given, found = runner.get_input_details()["image"], runner.get_output_details()["features"]

@@ -30,7 +30,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, labels: Any = ("a", "b", "c"), preprocessing: str | None = "tf") -> Any:
-    """Everything that looks at a file: reading it, and building its head, which shows how many outputs there are."""
+    """Read a file and build its head, which shows the number of outputs."""
     head = HeadConfig("head", path, labels, PREPROCESSING[preprocessing] if preprocessing else None)
     classifiers = load_classifiers([head])
     merge(classifiers, find_backbone(classifiers))
@@ -183,7 +183,7 @@ def test_labels_that_cannot_be_read_are_named(good: Path, tmp_path: Path, conten
 
 
 def test_code_in_a_model_runs_only_for_files_that_are_trusted(tmp_path: Path) -> None:
-    """Two heads on one base with a Lambda in it: refused, and on request read, shared and proved."""
+    """Two heads on one base with a Lambda in it are refused. With --allow-code they are read, shared and compared."""
     base = tiny_base()
     image = keras.Input((32, 32, 3))
     shifted = layers.Lambda(lambda x: x * 0.5 + 0.1, output_shape=(32, 32, 3))(image)

@@ -39,7 +39,7 @@ from tests.tiny_models import THREE_HEADS, tiny_config
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the build is given for a tiny build: caught on its way."""
+    """The material of a tiny build, intercepted during the build."""
     caught = []
 
     def catch(material: Any, *_: Any) -> Any:
@@ -62,7 +62,7 @@ def parts(made: Any) -> dict[str, dict[str, Part]]:
 
 @dataclass(frozen=True)
 class Agreeing:
-    """A verdict on a backbone whose heads agree on this share of their answers."""
+    """A verdict on a backbone whose heads have this agreement."""
 
     agreement: float
 
@@ -143,7 +143,7 @@ def test_a_ruined_operator_moves_the_heads_the_most(made: Any, parts: dict[str, 
 
 
 def test_the_noise_at_the_heads_is_that_of_the_operator_alone(made: Any, parts: dict[str, dict[str, Part]]) -> None:
-    """As if it alone were taken from the int8 network, also where it is the last one."""
+    """The noise is as if only this operator were int8, also if it is the last one."""
     int8, floating = parts["int8"]["backbone"], parts["float"]["backbone"]
     heads, inputs = {n: p for n, p in parts["float"].items() if n != "backbone"}, made.inputs(8)
     truth = answers(floating, heads, inputs)
@@ -232,7 +232,7 @@ def test_a_plan_is_judged_by_the_rules_of_verification(
 def test_plans_are_judged_on_the_last_samples_if_there_are_many(
     made: Any, parts: dict[str, dict[str, Part]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rounding is learnt on the first."""
+    """The rounding is learnt on the first samples."""
     monkeypatch.setattr("builder.judging.foresee.JUDGED", 5)
     given, int8 = made.samples.verification, parts["int8"]
 
@@ -335,7 +335,7 @@ def test_ranges_by_other_methods_lie_within_min_and_max(made: Any, estimate: str
 
 
 def board(name: str, quicker: float) -> Profile:
-    """On which int8 is so many times quicker than float."""
+    """A board on which int8 is so many times faster than float."""
     rows = [(kind, p, us) for kind in NEEDED for p, us in (("float", 100.0), ("int8", 100.0 / quicker))]
     measured = {(kind, p): (Measured(1e6, us),) for kind, p, us in [*rows, (CONVERSION, "float", 1.0)]}
     return Profile(name, measured)
@@ -354,7 +354,7 @@ def test_the_plan_depends_on_the_times_of_the_board(made: Any, parts: dict[str, 
 
 
 def test_the_precision_float_takes_the_time_of_float(made: Any, tmp_path: Path) -> None:
-    """What every file does with a pixel first is part of both times."""
+    """The first operator, which takes the pixels, is in both times."""
     material = replace(made, config=replace(made.config, precision="float"), times=board("", 3.0))
     (built,) = precisions.try_precisions(material, tmp_path / "draft.tflite", Stages(None))
     assert built.backbone_ms == built.float_ms > 0

@@ -22,12 +22,12 @@ from builder.tflite.parts import constant, is_constant  # noqa: E402
 
 
 def power(db: float | None) -> float:
-    """Of the noise, relative to the signal."""
+    """The power of the noise, relative to the signal."""
     return 0.0 if db is None or np.isinf(db) else float(10 ** (-db / 10))
 
 
 def test_weights_and_activations_add_up_to_the_whole(tiny: BuildResult) -> None:
-    """Rounding errors of both are independent; learnt weights may undo a part of the activations'."""
+    """The rounding errors of both are independent, but learnt weights may compensate for some of the other."""
     for layer in tiny.report.chosen.noise:
         parts = power(layer.weights_db) + power(layer.activations_db)
         assert 0.3 * parts < power(layer.alone_db) < 3 * parts, layer
@@ -55,7 +55,7 @@ def test_the_report_is_json_also_where_nothing_is_lost(tiny: BuildResult) -> Non
 def test_of_very_many_operators_the_heads_noise_is_not_measured(
     tiny: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mixed cannot be had then, and the build says why."""
+    """Mixed precision is then not possible, and the build says why."""
     monkeypatch.setattr("builder.quantizing.rounding.MOST_OPERATORS", 2)
     config = replace(tiny.report.config, output=tmp_path / "x.tflite")
     with pytest.raises(ConversionError, match="operators are too many to measure"):

@@ -119,7 +119,7 @@ def test_the_death_of_the_process_is_one_line_and_the_next_file_gets_another(mod
 def test_no_temporary_file_outlives_the_process(
     how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where whoever started it has gone without a word, so that nothing comes any more."""
+    """This holds also if the parent process has died, so that no request comes any more."""
     process_of("keras").end()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)
@@ -166,7 +166,7 @@ def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest
 
 
 class _Model:
-    """Stands for the framework's class of models; ``made`` are the settings of those that were built."""
+    """A stand-in for the framework's model class. ``made``: the settings of the models that were built."""
 
     made: ClassVar[list[str]] = []
 
@@ -180,7 +180,7 @@ class _Model:
 
 
 def test_a_base_is_built_once_for_all_files_that_have_it() -> None:
-    """And as often as one file has it: there each has weights of its own."""
+    """Within one file each occurrence is built, because each has its own weights."""
     built = _Built(SimpleNamespace(Model=_Model))
 
     def loaded(*configs: tuple[str, int]) -> list[Any]:

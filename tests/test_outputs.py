@@ -43,7 +43,7 @@ def top_of_mobilenet(x: Any) -> Any:
 
 
 def views(x: Any) -> Any:
-    """The mean of what is said of two views of one picture."""
+    """The mean of the answers to two views of one picture."""
     return ops.mean(ops.stack([dense(x, 3, "softmax"), dense(ops.flip(x, 1), 3, "softmax")], axis=1), axis=1)
 
 
@@ -120,7 +120,7 @@ def test_an_end_is_what_it_does(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("end", ["softmax", "sigmoid", "hard_sigmoid", LOGITS, UNKNOWN, "relu"])
 def test_a_graph_is_clear_where_it_makes_the_probabilities_itself(end: str) -> None:
-    """Then values are asked for nothing that the merge must know."""
+    """The values are then not needed before the merge."""
     assert Output(end, "softmax").is_clear is (end in ("softmax", "sigmoid", "hard_sigmoid"))
 
 

@@ -126,7 +126,7 @@ def test_a_page_fetches_nothing_and_fits(make: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize(("failures", "problems"), [((), 0), (("one",), 1), (("one", "two"), 2)])
 def test_red_is_for_failures(failures: tuple[str, ...], problems: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are notes, whatever failed."""
+    """Warnings are shown as notes, whatever failed."""
     whole = report_page.Page
 
     def changed(**values: Any) -> report_page.Page:

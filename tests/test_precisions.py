@@ -42,7 +42,7 @@ TYPES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def untimed() -> Iterator[None]:
-    """In a network so small timing decides nothing: float operators are where they are, and int16 is quick enough."""
+    """Times do not matter in so small a network: the float operators are fixed, and int16 counts as fast enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "plans", two_float_operators)
         patch.setattr(latency, "backbone_ms", lambda *parts: [1.0] * len(parts))
@@ -137,7 +137,7 @@ def test_the_algorithms_of_others_are_to_be_had(
 
 
 def judged_as(monkeypatch: pytest.MonkeyPatch, agreements: list[float]) -> None:
-    """The precisions that are built from now on agree so often, whatever they are."""
+    """Fix the agreement of all precisions that are built from now on."""
     left = list(agreements)
 
     def judge(*args: Any) -> Quality:
@@ -233,7 +233,7 @@ def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
 
 
 def is_dynamic(part: Part) -> bool:
-    """Do convolutions read float and hold int8?"""
+    """Whether convolutions read float and hold int8 weights."""
     layers = [op for op in part.operators if operator_name(part, op) == "CONV_2D"]
     return any([part.tensors[i].type for i in op.inputs[:2]] == [FLOAT32, INT8] for op in layers)
 

@@ -211,7 +211,7 @@ def test_dark_pictures_do_not_make_a_channel_spare_that_bright_ones_wake() -> No
 
 
 def test_a_convolution_behind_other_layers_has_no_spare_channels() -> None:
-    """Nothing is known there of all that the pictures can make of it."""
+    """The range of its values over all possible pictures is not known."""
 
     def net(image: Any) -> Any:
         x = layers.Conv2D(12, 3, activation="relu6", kernel_initializer="zeros")(layers.MaxPooling2D()(image))

@@ -37,7 +37,7 @@ class Terminal(io.StringIO):
 
 
 def run_stages(stages: Stages) -> list[int]:
-    """Three stages, one of them within another; how many bars there were in each."""
+    """Run three stages, with another inside each. Returns the number of bars in each."""
     bars = []
     for name, precision in (("read", ""), ("round", "int8"), ("verify", "mixed")):
         stages.precision = precision
@@ -74,7 +74,7 @@ def test_a_terminal_has_one_bar_and_it_ends() -> None:
 def test_what_libraries_say_is_on_the_terminal_only_with_verbose(
     verbose: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """``quiet`` holds back what goes to the process's standard error: a bar must not carry it past."""
+    """``quiet`` holds back the process's standard error, and a bar must not show it."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", os.fdopen(2, "w", closefd=False))  # as outside pytest
     with nullcontext() if verbose else quiet(), Stages(terminal, verbose=verbose)("convert", 2) as advance:
@@ -84,7 +84,7 @@ def test_what_libraries_say_is_on_the_terminal_only_with_verbose(
 
 
 def test_the_table_of_an_evaluation_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Each list is one line, whatever its name; only the head of the table has two."""
+    """Each list is one line, whatever its name; only the header of the table has two."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("FORCE_COLOR", "1")
     accuracy = Accuracy(1_000_000, 333_333, (0.332, 0.334), 0.5, 0.123, 0.004)
@@ -196,7 +196,7 @@ def test_the_last_lines_say_where_the_file_is_and_what_to_run(config: Any, monke
 
 
 def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *options: str) -> Result:
-    """``builder build`` whose work is done already."""
+    """Run ``builder build`` with a build that returns at once."""
     import builder.pipeline
     import builder.reporting.summary
 

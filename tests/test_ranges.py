@@ -25,7 +25,7 @@ RNG = np.random.default_rng(6)
 
 
 def error(values: np.ndarray, limits: Range) -> float:
-    """Mean squared, of 256 steps."""
+    """The mean squared error with 256 steps."""
     step = (limits[1] - limits[0]) / 255
     zero = np.rint(-limits[0] / step)
     return float(np.mean(((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step - values) ** 2))
@@ -46,7 +46,7 @@ def test_what_nothing_sticks_out_of_is_left_whole() -> None:
 
 @pytest.mark.parametrize("limits", [(3.0, 5.0), (-5.0, -3.0), (-1.0, 4.0), (0.0, 2.0), (2.0, 2.0)])
 def test_zero_is_in_every_range(limits: Range) -> None:
-    """What pads a picture is 0, and has to be a number of the scale."""
+    """Padding is 0, which must be a value of the scale."""
     low, high = mse_range(np.linspace(*limits, 200), limits)
     assert low <= 0 <= high
 
@@ -57,7 +57,7 @@ def test_a_percentile_leaves_out_its_share() -> None:
 
 
 def test_far_below_a_swish_values_need_not_be_told_apart() -> None:
-    """A squeeze-and-excite block as EfficientNet's, and beside it a layer with the same values that nothing bends."""
+    """A squeeze-and-excite block as in EfficientNet, beside a layer with the same values and no activation."""
     image = keras.Input((16, 16, 3))
     bent, plain = (layers.Conv2D(12, 3, padding="same") for _ in range(2))
     z = layers.Activation("swish")(bent(image))
@@ -94,7 +94,7 @@ def test_what_only_a_hard_swish_reads_is_known(*, beside: bool) -> None:
 
 
 def convolved(part: Part) -> set[int]:
-    """What convolutions of the picture give."""
+    """The outputs of convolutions of the picture."""
     (picture,) = part.inputs.values()
     return {op.outputs[0] for op in part.operators if op.inputs[0] == picture}
 

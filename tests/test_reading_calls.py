@@ -132,7 +132,7 @@ def two_outputs_inside(x: Any) -> Any:
 
 
 def second_output(x: Any) -> Any:
-    """Of a layer with several that all differ: what is read is the second."""
+    """The second output of a layer with several different outputs is read."""
     x = layers.Reshape((8, 32))(stem(x))
     _, state = layers.GRU(4, return_state=True, return_sequences=True)(x)
     return end(state)

@@ -29,12 +29,12 @@ RNG = np.random.default_rng(3)
 
 
 def anywhere(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """No bounds but those of int8."""
+    """Clip to the range of int8 only."""
     return np.full(weights.shape, -127.0), np.full(weights.shape, 127.0)
 
 
 def correlated(rows: int, taps: int) -> np.ndarray:
-    """Inputs that move together, as the channels of a network do: float32 (1, rows, taps)."""
+    """Correlated inputs, like the channels of a network: float32 (1, rows, taps)."""
     mix = RNG.normal(size=(taps, taps)) * np.linspace(2, 0.02, taps)
     return (RNG.normal(size=(rows, taps)) @ mix + RNG.normal(size=taps)).astype(np.float32)[None]
 
@@ -83,7 +83,7 @@ def test_integers_are_integers_within_127() -> None:
 
 @pytest.mark.parametrize("refit", [True, False])
 def test_no_weight_moves_by_more_than_one_step(refit: bool) -> None:
-    """Whatever the device's inputs have become."""
+    """This holds for any inputs on the device."""
     weights, steps = layer(40, 6)
     signal = correlated(800, 40)
     device = 0.7 * signal + RNG.normal(0.2, 0.5, signal.shape).astype(np.float32)
@@ -109,7 +109,7 @@ def test_no_weight_of_a_built_file_has_moved_by_more_than_one_step(tiny: BuildRe
 
 
 def test_a_refit_that_would_not_hold_elsewhere_is_not_taken() -> None:
-    """More taps than samples: what is fitted to them is worse on others. With many samples the same refit is taken."""
+    """With more taps than samples, a fit to them is worse on others. With many samples the same refit is used."""
     weights, _ = layer(30, 4)
     x = correlated(4000, 30)
     noisy = x + RNG.normal(0, 0.3 * x.std(), x.shape).astype(np.float32)
@@ -128,7 +128,7 @@ def test_a_refit_that_would_not_hold_elsewhere_is_not_taken() -> None:
 
 @pytest.mark.parametrize(("groups", "rows", "taps"), [(1, 20, 30), (1, 30, 20), (4, 12, 9), (4, 9, 12), (1, 1, 5)])
 def test_a_refit_of_rows_is_that_of_products(groups: int, rows: int, taps: int) -> None:
-    """Which of two systems of equations is solved, of the rows or of the taps, is a matter of time alone."""
+    """Solving the equations of the rows or those of the taps differs in time only."""
     signal = np.concatenate([correlated(rows, taps) for _ in range(groups)])
     device = signal + RNG.normal(0, 0.2, signal.shape).astype(np.float32)
     weights, pulls, chosen = RNG.normal(size=(groups, taps, 3)), RNG.uniform(0.1, 9, groups), np.arange(groups)[::-1]
@@ -228,7 +228,7 @@ def test_one_operator_at_a_time_is_the_network(tiny_file: Path, tiny_pictures: l
 
 
 def operators(part: Part) -> list[tuple[Any, list[int]]]:
-    """Each with the activations that it reads."""
+    """Each operator runs with the activations that it reads."""
     made = set(part.inputs.values()).union(*(op.outputs for op in part.operators))
     return [(op, [i for i in op.inputs if i in made]) for op in part.operators]
 
@@ -237,7 +237,7 @@ def operators(part: Part) -> list[tuple[Any, list[int]]]:
 def test_a_batch_of_samples_is_the_samples_one_by_one(
     tiny: BuildResult, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every operator, also where the batches do not divide the samples."""
+    """This holds for every operator, also if the batches do not divide the samples."""
     parts = read_parts(tiny.output.read_bytes() if precision == "int8" else float_model())
     wide = 0
     for part in parts.values():

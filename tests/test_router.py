@@ -188,7 +188,7 @@ def test_a_list_that_is_worse_than_the_largest_score_of_all_heads_says_so(held_o
     loud = [replace(e, logits=_loud(e)) for e in (evidence, strange) if e is not None]
 
     def found(e: Evidence) -> np.ndarray:
-        """What the list says: right, or the next head."""
+        """The answers of a list: the right head, or the next one."""
         return np.eye(HEADS)[(e.classes + (not good)) % HEADS]
 
     router = SimpleNamespace(evidence=lambda features, logits: found(loud[-1]))
@@ -219,7 +219,7 @@ def test_the_length_of_the_features_does_not_matter() -> None:
 
 
 def test_no_picture_is_judged_by_a_fit_that_saw_it_or_a_near_duplicate() -> None:
-    """Labels at random: who looks is right, who does not is at chance."""
+    """With random labels, a fit that saw a picture is right on it, and any other is right by chance."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(60, 80))
     features, classes = np.repeat(half, 2, axis=0), np.repeat(rng.integers(0, 2, 60), 2)

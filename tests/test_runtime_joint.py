@@ -23,7 +23,7 @@ TABLE = joint_table(PLAIN)
 
 
 def file_with(folder: Path, table: Any) -> Path:
-    """The bytes as they would be if a writer did not check: the text is swapped behind its back."""
+    """The bytes of a writer that does not check: the text is replaced after the checks."""
     from dataclasses import replace
 
     path = folder / "file.tflite"

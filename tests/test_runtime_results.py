@@ -46,7 +46,7 @@ def test_what_is_in_range_comes_back_within_half_a_step(quantization: Quantizati
 
 @given(quantizations())
 def test_limits_are_what_the_least_and_the_greatest_integer_stand_for(quantization: Quantization) -> None:
-    """Of int16 the least is left out, as interpreters do."""
+    """The smallest int16 is not used, as in the interpreters."""
     integers = np.iinfo(quantization.dtype)
     least = -integers.max if quantization.dtype is np.int16 else integers.min
     assert quantization.quantize(np.asarray(quantization.limits)).tolist() == [least, integers.max]

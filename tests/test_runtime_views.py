@@ -81,7 +81,7 @@ def test_the_checked_bytes_stay_and_what_is_not_read_takes_no_memory(tiny: Any, 
 
 
 def test_contents_that_lie_over_tables_are_copied(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crafted file: the constant of another subgraph is what this one's tables are."""
+    """A crafted file: the constant of another subgraph lies over the tables of this one."""
     monkeypatch.setattr(views_module, "_LEFT_OUT", 1)
     tables = check_model(read_model(str(tiny.output))[1])
     views = Views(tables)
@@ -93,7 +93,7 @@ def test_contents_that_lie_over_tables_are_copied(tiny: Any, monkeypatch: pytest
 
 
 def test_contents_behind_the_tables_leave_the_model_whole(tiny: Any) -> None:
-    """Their places count from the first byte of the file, which a new beginning would move."""
+    """Their offsets count from the first byte of the file, which a new root table would shift."""
     tables = check_model(read_model(str(tiny.output))[1])
     tables.behind[-1] = True
     assert Views(tables).of(["backbone"]) == bytes(tables.data.raw)

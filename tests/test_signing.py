@@ -199,7 +199,7 @@ OPENING = sorted(set(device.commands) - {"identify", "diff"})  # which run nothi
 def test_every_command_that_opens_a_file_can_be_told_whom_to_trust(
     command: str, tiny_file: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Also what was kept by an earlier install: nothing is in its place afterwards."""
+    """This includes the file kept by an earlier install. Afterwards nothing has taken its place."""
     path, sample = tmp_path / "file.tflite", tmp_path / "sample.png"
     for copy in (path, tmp_path / "file.tflite.previous", tmp_path / "new.tflite"):
         copy.write_bytes(tiny_file.read_bytes())
@@ -229,7 +229,7 @@ def test_measuring_may_be_tried_in_a_process_of_its_own_first(
 
 
 def test_what_runs_is_what_was_checked(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
-    """The file may be replaced behind the check: it is read once."""
+    """The file may be replaced after the check, because it is read once."""
     path = tmp_path / "file.tflite"
     path.write_bytes(signed.read_bytes())
     with MultiHeadClassifier(path, trusted_key=keys[1]) as opened:

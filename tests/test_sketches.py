@@ -23,7 +23,7 @@ def constant(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def folded(value: np.ndarray, seed: int = 1) -> np.ndarray:
-    """Each weight moved by up to three units of its last place, and the first by one of the largest."""
+    """Move each weight by up to three units in its last place, and the first weight by one unit of the largest."""
     random = np.random.default_rng(seed)
     moved = value * (1 + random.uniform(-1.8e-7, 1.8e-7, value.shape)).astype(np.float64)
     moved.reshape(-1)[0] += 1.2e-7 * np.abs(value).max()
@@ -44,7 +44,7 @@ def test_what_a_converter_rounds_is_the_same(shape: tuple[int, ...], seed: int) 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_changed_weight_is_seen(shape: tuple[int, ...]) -> None:
-    """Wherever it is, in whichever direction, also under the rounding of another converter."""
+    """The change may be anywhere and in either direction, also with the rounding of another converter."""
     value = constant(shape)
     sketch, largest = sketch_of(value), np.abs(value).max()
     random = np.random.default_rng(2)
@@ -58,7 +58,7 @@ def test_one_changed_weight_is_seen(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_weights_that_were_trained_on_are_seen(seed: int) -> None:
-    """All of them, moved by less than a single one may be."""
+    """All weights change by less than a single one may."""
     value, random = constant((64, 3, 3, 64), seed), np.random.default_rng(seed + 100)
     assert not near(sketch_of(value), value + random.normal(0, 1e-6, value.shape) * np.abs(value).max())
 
@@ -110,7 +110,7 @@ def test_a_network_is_known_again_by_its_constants_and_how_they_are_wired() -> N
 
 
 def test_the_sketches_of_a_base_are_small() -> None:
-    """About a number for ``SPAN`` weights."""
+    """About one number for ``SPAN`` weights."""
     told = known(network([constant((256, 256), seed) for seed in range(3)]))
     assert len(json.dumps(told.to_json())) < 256 * 256 * 3 / 100
 

@@ -56,7 +56,7 @@ def test_a_wrapped_model_shares_its_base_with_the_plain_one_and_answers_alike(
 def test_a_weight_that_moved_while_it_was_pruned_is_seen(
     tf_keras_files: Path, tmp_path: Path, plain: Classifier, place: int
 ) -> None:
-    """Weights are the layer's own, never a mask or a range beside them."""
+    """The weights are those of the layer, never a mask or a range."""
     import h5py
 
     path = tmp_path / "moved.h5"
@@ -70,7 +70,7 @@ def test_a_weight_that_moved_while_it_was_pruned_is_seen(
 
 
 def test_weights_come_in_the_order_of_their_layer() -> None:
-    """The toolkit's first version lists them otherwise."""
+    """The first version of the toolkit lists them in another order."""
     dense = {"class_name": "Dense", "config": {"name": "scores", "units": 2}}
     wrapper = {"class_name": "QuantizeWrapper", "config": {"name": "quant_scores", "layer": dense}}
     model = unwrap({"class_name": "Sequential", "config": {"name": "m", "layers": [wrapper]}})
@@ -91,7 +91,7 @@ def test_weights_come_in_the_order_of_their_layer() -> None:
     ],
 )
 def test_a_wrapper_hides_nothing(tf_keras_files: Path, tmp_path: Path, broken: dict[str, Any]) -> None:
-    """What is in it is looked at as everything else."""
+    """The layer inside is checked like any other."""
     import h5py
 
     path = tmp_path / "broken.h5"

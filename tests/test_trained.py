@@ -45,7 +45,7 @@ def saved(folder: Path, loss: Any, *, units: int = 3, suffix: str = ".keras") ->
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_labels_that_were_learnt_each_on_its_own_are_answered_each_on_its_own(tmp_path: Path, suffix: str) -> None:
-    """A softmax would make one label of several that are true: another answer to every picture."""
+    """A softmax would choose one of several labels that are true, and change the answer to every picture."""
     classifier, model = saved(tmp_path, losses.BinaryCrossentropy(from_logits=True), suffix=suffix)
     raw = np.asarray(model(PIXELS.astype(np.float32)))
     settled = classifier.settled(raw)
@@ -175,7 +175,7 @@ def test_the_user_comes_before_the_loss_and_layers_before_both(
 def test_a_softmax_that_nobody_asked_for_is_told(
     tmp_path: Path, end: str, trained: Trained | None, declared: str | None, raw: np.ndarray, told: bool
 ) -> None:
-    """Once, however often the values are looked at: logits alone do not tell whether labels exclude each other."""
+    """It is said once, however often the values are checked: logits do not tell whether labels exclude each other."""
     classifier, _ = saved(tmp_path, None)
     labels = tuple(map(str, range(raw.shape[1])))
     output = expected_output(end, len(labels), declared, len(labels), "x", trained)

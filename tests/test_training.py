@@ -51,7 +51,7 @@ def test_a_group_name_that_two_classes_use_is_two_groups() -> None:
 
 
 class FakeHead:
-    """Remembers each training; its validation loss is lowest in the third epoch."""
+    """A stand-in that records each training. Its validation loss is lowest in the third epoch."""
 
     def __init__(self) -> None:
         self.fits: list[Any] = []

@@ -47,7 +47,7 @@ def test_every_script_is_printed_as_it_is(text: str) -> None:
 
 @pytest.fixture
 def hostile_file(tiny_file: Path, tmp_path: Path) -> Path:
-    """A finished file whose labels were put in by hand."""
+    """A finished file with other labels."""
     metadata = read_metadata(str(tiny_file))
     labels = [label for label in HOSTILE if "\udcff" not in label]
     heads = tuple(replace(head, labels=tuple(labels[: len(head.labels)])) for head in metadata.heads)
@@ -79,7 +79,7 @@ def test_labels_from_a_file_move_nothing(hostile_file: Path, tmp_path: Path, mai
 
 @pytest.fixture
 def places(tmp_path: Path, tiny_file: Path) -> dict[str, Path]:
-    """What is no file, under every suffix that a command looks at, and what is one."""
+    """Names that are no files, with every suffix that a command checks, and names that are."""
     found = {"FILE": Path(shutil.copyfile(tiny_file, tmp_path / "good.tflite"))}
     for suffix in (".tflite", ".jpg", ".txt", ".toml", ".keras", ".csv", ".json"):
         os.mkfifo(tmp_path / f"pipe{suffix}")

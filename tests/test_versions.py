@@ -81,7 +81,7 @@ def int8_part() -> Part:
 
 @pytest.mark.parametrize("kind", ["float", "float16", "dynamic range", "int8", "int16"])
 def test_versions_are_those_of_tensorflows_converter(kind: str) -> None:
-    """It gives all operators of a kind the highest version that one of them needs."""
+    """The converter gives all operators of a kind the highest version that one of them needs."""
     part, told, found = converted(kind), dict[str, int](), dict[str, int]()
     for op in part.operators:
         name = operator_name(part, op)
