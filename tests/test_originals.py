@@ -40,6 +40,11 @@ def ask(path: Path, shown: Shown = SHOWN, **options: Any) -> np.ndarray:
     return np.asarray(read_model(path).original.ask(shown, max_memory=1.0, **options)())
 
 
+def _process() -> Any:
+    child = process_of("keras")._child
+    return None if child is None else child.process
+
+
 def test_an_original_answers_as_keras_does_here(model: Path) -> None:
     expected = keras.saving.load_model(model)(PIXELS / np.float32(127.5) - 1, training=False)
     np.testing.assert_allclose(ask(model), expected, atol=1e-6)
@@ -47,10 +52,10 @@ def test_an_original_answers_as_keras_does_here(model: Path) -> None:
 
 def test_one_process_serves_many_files(model: Path, tmp_path: Path) -> None:
     ask(model)
-    first = process_of("keras")._process
+    first = _process()
     tiny_classifier(tiny_base(size=16), 4, seed=2).save(tmp_path / "other.h5")
     assert ask(tmp_path / "other.h5").shape == (5, 4)
-    assert process_of("keras")._process is first
+    assert _process() is first
 
 
 @pytest.mark.parametrize("name", ["flat", "nested", "stack", "mixed", "shared", "settings", "ops", "composite"])
@@ -105,7 +110,7 @@ def test_a_broken_model_is_one_line_that_names_its_file(model: Path, tmp_path: P
 def test_the_death_of_the_process_is_one_line_and_the_next_file_gets_another(model: Path) -> None:
     process_of("keras").end()
     asked, other = (read_model(model).original.ask(SHOWN, max_memory=1.0) for _ in range(2))
-    running = process_of("keras")._process
+    running = _process()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     with pytest.raises(ModelFileError, match="Keras 3 could not run it: its process was ended by SIGKILL") as error:
@@ -123,7 +128,7 @@ def test_no_temporary_file_outlives_the_process(
     process_of("keras").end()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ask(model)
-    running, (shared,) = process_of("keras")._process, tmp_path.iterdir()
+    running, (shared,) = _process(), tmp_path.iterdir()
     (folder,) = shared.iterdir()
     assert running is not None and running.stdin is not None
     assert f"TMPDIR={folder}\0" in Path(f"/proc/{running.pid}/environ").read_text()
@@ -161,8 +166,8 @@ def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest
     ask(model)
     read_model(model).original.ask(SHOWN, max_memory=1.0).abandon()
     assert not list(tmp_path.iterdir())
-    assert process_of("keras")._process is None  # what nobody waits for is not run to its end
-    assert processes._PROCESSES["keras"]._waiting == []
+    assert _process() is None  # what nobody waits for is not run to its end
+    assert processes._PROCESSES["keras"]._unfinished == []
 
 
 class _Model:

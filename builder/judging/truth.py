@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +32,15 @@ class Truth:
         self._shown = {source.digest for source in shown.sources}
         self._asked: dict[str, _Asked] = {}
         self._scores: dict[str, np.ndarray] = {}
+        stacked: dict[tuple[str, ...], Sequence[Any]] = {}  # one array for all heads that see the same pictures
         for classifier in classifiers:
             own = verification.at(verification.of_head(classifier.name).tolist())
             samples = {source.digest: given.sample(i) for given in (shown, own) for i, source in enumerate(given.sources)}
             rows = {digest: row for row, digest in enumerate(samples)}
-            self._asked[classifier.name] = _Asked(classifier.ask(list(samples.values())), rows)
+            key = tuple(samples)
+            if key not in stacked:
+                stacked[key] = _stacked(list(samples.values()))
+            self._asked[classifier.name] = _Asked(classifier.ask(stacked[key]), rows)
 
     def settle_unclear(self, classifiers: Sequence[Classifier]) -> tuple[Classifier, ...]:
         """Settle the output values of classifiers whose graph alone is ambiguous, which the merge must know."""
@@ -88,3 +93,7 @@ class Truth:
     ) -> None:
         for asked in self._asked.values():
             asked.answers.abandon()
+
+
+def _stacked(samples: Sequence[Any]) -> Any:
+    return np.stack(samples) if samples and isinstance(samples[0], np.ndarray) else samples

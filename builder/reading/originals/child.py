@@ -10,21 +10,22 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import hashlib
 import importlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from builder.reading.originals.graph_model import MARK, GraphModel, as_tflite
+from builder.reading.originals.shared import SharedRuns, digest
 
-_BATCH, _SMALL_BATCH = 256, 32  # samples at once, of texts and of pictures
+_BATCH, _SMALL_BATCH = 256, 16  # samples at once, of texts and of pictures
 _GB = 1 << 30
 _SAID = 4000  # letters of an error
 
@@ -58,7 +59,7 @@ def _without(*names: str) -> Iterator[None]:
 class _Runner:
     def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
         self._keras, self._tf, self._framework = keras, tensorflow, framework
-        self._known: dict[str, np.ndarray] = {}  # outputs of a chain of layers, by digest
+        self._shared = SharedRuns(keras)
         self._built = _Built(keras)
 
     def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,8 +117,11 @@ class _Runner:
 
     def _run(self, model: Any, job: Mapping[str, Any]) -> np.ndarray:
         found = []
-        for key, batch in self._batches(job, model.preprocessor if job["preprocessor"] else None):
-            outputs = self._through(model, batch, key)
+        preprocessor = model.preprocessor if job["preprocessor"] else None
+        whole = preprocessor is not None or "digest" not in job
+        run = (lambda _, batch: model(batch(), training=False)) if whole else self._shared.of(model)
+        for key, batch in self._batches(job, preprocessor):
+            outputs = run(key, batch)
             flat = self._tf.nest.flatten(outputs)  # outputs may be a dict or a list of one
             place = job["of_outputs"]
             if place is None and len(flat) != 1:
@@ -125,58 +129,33 @@ class _Runner:
             found.append(np.asarray(flat[place or 0]).astype(np.float32))
         return np.concatenate(found)
 
-    def _batches(self, job: Mapping[str, Any], preprocessor: Any) -> Iterator[tuple[str, Any]]:
-        """Batches as the model takes them, each with the digest of its content. ``preprocessor``: the model's own."""
+    def _batches(self, job: Mapping[str, Any], preprocessor: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """The digest of each batch, and what makes it as the model takes it. ``preprocessor``: the model's own."""
         if job["kind"] == "strings":
             with np.load(job["inputs"]) as stored:
                 ends, whole = stored["ends"].tolist(), stored["bytes"].tobytes()
             texts = [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
             for i in range(0, len(texts), _BATCH):
                 some = self._tf.constant(texts[i : i + _BATCH], self._tf.string)
-                yield "", self._tf.reshape(some, (-1, *(1,) * (job["rank"] - 1)))
+                yield "", partial(self._tf.reshape, some, (-1, *(1,) * (job["rank"] - 1)))
             return
         values = np.load(job["inputs"], mmap_mode="r")
         size = _SMALL_BATCH if values.ndim > 2 else _BATCH
         for i in range(0, len(values), size):
-            batch = np.array(values[i : i + size])
-            if preprocessor is not None:
-                batch = np.asarray(preprocessor(batch))
-            elif job["kind"] == "pixels":
-                scale, offset, order = (job["transform"][key] for key in ("scale", "offset", "order"))
-                batch = batch[..., order].astype(np.float32)
-                batch = batch * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
-            yield _digest(job["kind"], batch.shape, batch) if values.ndim > 2 else "", batch
+            yield (
+                digest(job.get("digest"), job.get("transform"), i),
+                partial(_made, values[i : i + size], job, preprocessor),
+            )
 
-    def _through(self, model: Any, batch: Any, key: str) -> Any:
-        """The model's answers. The first layers of a plain chain run once for all models with bit-identical ones."""
-        chain = self._chain(model) if key else []
-        if len(chain) < 2:
-            return model(batch, training=False)
-        x, last = batch, len(chain) - 1
-        for i, layer in enumerate(chain):
-            key = _digest(key, _settings(layer), *layer.get_weights())
-            if i == last:
-                return layer(x, training=False) if _takes_training(layer) else layer(x)
-            if key not in self._known:
-                found = layer(x, training=False) if _takes_training(layer) else layer(x)
-                self._keep(key, np.asarray(found))
-            x = self._known[key]
-        return x
 
-    def _keep(self, key: str, found: np.ndarray) -> None:
-        self._known[key] = found
-        while sum(values.nbytes for values in self._known.values()) > _GB // 2 and len(self._known) > 1:
-            del self._known[next(iter(self._known))]
-
-    def _chain(self, model: Any) -> list[Any]:
-        """The layers of a Sequential model, including those of a nested Sequential at its start; [] for any other.
-
-        By its framework's own definition, a Sequential is the composition of its layers.
-        """
-        if type(model).__name__ != "Sequential":
-            return []
-        layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
-        return [*(self._chain(layers[0]) or layers[:1]), *layers[1:]] if layers else []
+def _made(values: np.ndarray, job: Mapping[str, Any], preprocessor: Any) -> np.ndarray:
+    batch = np.array(values)
+    if preprocessor is not None:
+        return np.asarray(preprocessor(batch))
+    if job["kind"] != "pixels":
+        return batch
+    scale, offset, order = (job["transform"][key] for key in ("scale", "offset", "order"))
+    return batch[..., order].astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
 
 
 class _Built:
@@ -235,23 +214,6 @@ def _by_place(tensorflow: Any, model: Any) -> Any:
 def _bounded(said: str) -> str:
     """The beginning and the end, where the reason is: between them may be all values of a weight."""
     return said if len(said) <= _SAID else f"{said[: _SAID // 2]} ... {said[-_SAID // 2 :]}"
-
-
-def _settings(layer: Any) -> str:
-    """All settings of a layer except its name."""
-    config = {key: value for key, value in layer.get_config().items() if key != "name"}
-    return f"{type(layer).__module__}.{type(layer).__qualname__} {json.dumps(config, sort_keys=True, default=str)}"
-
-
-def _takes_training(layer: Any) -> bool:
-    return bool(getattr(layer, "_call_has_training_arg", getattr(layer, "_expects_training_arg", True)))
-
-
-def _digest(*parts: Any) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-    return found.hexdigest()
 
 
 @contextlib.contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -96,19 +99,17 @@ class KerasOriginal:
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         if not _is_installed(self.framework):
             return _Asked(self, shown, None)
-        folder = TemporaryFolder()
-        place = Path(folder.name)
-        request = self._request(place, max_memory) | _written(shown, place)
         seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
-        return _Asked(self, shown, process_of(self.framework).submit(Job(request, folder, seconds)))
+        samples = _samples(shown.values)
+        job = Job(lambda place: self._request(place, max_memory) | _request_of(shown, samples), seconds)
+        return _Asked(self, shown, process_of(self.framework).submit(job))
 
     def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
         """Convert it to a float ``.tflite`` with input ``shape``; sizes that are None are the model's own, and stay open
         where it takes any. Raises ``ModelFileError``.
         """
-        folder = TemporaryFolder()
-        request = self._request(Path(folder.name), max_memory) | {"kind": "convert", "shape": shape}
-        job = process_of(self.framework).submit(Job(request, folder, _SECONDS))
+        job = Job(lambda place: self._request(place, max_memory) | {"kind": "convert", "shape": shape}, _SECONDS)
+        process_of(self.framework).submit(job)
         try:
             return process_of(self.framework).result(job).tobytes()
         except OriginalError as error:
@@ -187,18 +188,49 @@ def _is_installed(framework: str) -> bool:
     return find_spec(framework) is not None
 
 
-def _written(shown: Shown, folder: Path) -> dict[str, Any]:
-    """Write the samples to files for the child process."""
-    if not isinstance(shown.values, np.ndarray):
-        ends = np.cumsum([len(text) for text in shown.values], dtype=np.int64)
-        whole = np.frombuffer(b"".join(shown.values), np.uint8)
-        np.savez(folder / "texts.npz", ends=ends, bytes=whole)
-        return {"kind": "strings", "rank": shown.rank, "inputs": str(folder / "texts.npz")}
-    np.save(folder / "inputs.npy", shown.values)
-    found: dict[str, Any] = {"kind": "tokens", "inputs": str(folder / "inputs.npy")}
-    if shown.transform is not None:
-        found["kind"], found["transform"] = "pixels", vars(shown.transform)
+class _Samples:
+    """Samples as a file for a child process, written when it is needed and removed with this object."""
+
+    def __init__(self, values: np.ndarray | Sequence[bytes]) -> None:
+        self.values = values
+        self._lock, self._folder, self._told = threading.Lock(), TemporaryFolder(), dict[str, Any]()
+
+    def told(self) -> dict[str, Any]:
+        """What a request says of them."""
+        with self._lock:
+            self._told = self._told or self._write(Path(self._folder.name))
+        return self._told
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        if not isinstance(self.values, np.ndarray):
+            ends = np.cumsum([len(text) for text in self.values], dtype=np.int64)
+            whole = np.frombuffer(b"".join(self.values), np.uint8)
+            np.savez(folder / "texts.npz", ends=ends, bytes=whole)
+            return {"kind": "strings", "inputs": str(folder / "texts.npz")}
+        np.save(folder / "inputs.npy", self.values)
+        told = {"kind": "tokens", "inputs": str(folder / "inputs.npy")}
+        if self.values.ndim < 3:
+            return told
+        digest = hashlib.sha256(np.ascontiguousarray(self.values).data).hexdigest()  # of pictures
+        return {**told, "digest": f"{digest} {self.values.shape}"}
+
+
+_SAMPLES: WeakValueDictionary[int, _Samples] = WeakValueDictionary()  # of jobs that have not ended, by their values' id
+
+
+def _samples(values: np.ndarray | Sequence[bytes]) -> _Samples:
+    """The originals of a build that are shown one array share one file."""
+    found = _SAMPLES.get(id(values))
+    if found is None:
+        found = _SAMPLES[id(values)] = _Samples(values)
     return found
+
+
+def _request_of(shown: Shown, samples: _Samples) -> dict[str, Any]:
+    """What a request says of the samples and of how the model takes them."""
+    if shown.transform is not None:
+        return samples.told() | {"kind": "pixels", "transform": vars(shown.transform)}
+    return samples.told() | {"rank": shown.rank}
 
 
 def write_definition(definition: Any, folder: Path) -> Path:
