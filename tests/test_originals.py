@@ -6,8 +6,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from keras import layers  # noqa: E402
 from builder.reading.formats import read_model  # noqa: E402
 from builder.reading.originals import original as originals  # noqa: E402
 from builder.reading.originals import processes  # noqa: E402
-from builder.reading.originals.child import _Built  # noqa: E402
 from builder.reading.originals.original import KerasOriginal, Shown  # noqa: E402
 from builder.reading.originals.processes import process_of  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -168,37 +166,3 @@ def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
     assert _process() is None  # what nobody waits for is not run to its end
     assert processes._PROCESSES["keras"]._unfinished == []
-
-
-class _Model:
-    """A stand-in for the framework's model class. ``made``: the settings of the models that were built."""
-
-    made: ClassVar[list[str]] = []
-
-    def __init__(self, name: str) -> None:
-        self._name = self.name = name
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], _: Any) -> _Model:
-        cls.made.append(f"{config['name']} {config['layers']}")
-        return cls(config["name"])
-
-
-def test_a_base_is_built_once_for_all_files_that_have_it() -> None:
-    """Within one file each occurrence is built, because each has its own weights."""
-    built = _Built(SimpleNamespace(Model=_Model))
-
-    def loaded(*configs: tuple[str, int]) -> list[Any]:
-        known = built.again()["Functional"]
-        return [known.from_config({"name": name, "layers": layers}) for name, layers in configs]
-
-    (first,) = loaded(("one", 5))
-    again, twin = loaded(("two", 5), ("three", 5))
-    (other,) = loaded(("one", 6))
-    assert again is first
-    assert len({id(model) for model in (first, twin, other)}) == 3
-    assert again._name == "two"
-    assert _Model.made == ["one 5", "three 5", "one 6"]
-    for count in range(10, 30):
-        loaded(("many", count))
-    assert loaded(("one", 5))[0] is not first  # only a few are kept

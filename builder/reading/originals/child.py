@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.reading.originals.built import BuiltModels
 from builder.reading.originals.graph_model import MARK, GraphModel, as_tflite
 from builder.reading.originals.shared import SharedRuns, digest
 
@@ -60,7 +61,7 @@ class _Runner:
     def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
         self._keras, self._tf, self._framework = keras, tensorflow, framework
         self._shared = SharedRuns(keras)
-        self._built = _Built(keras)
+        self._built = BuiltModels()
 
     def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job. Returns {} if the answers are in the job's ``output``, otherwise the step that failed and the
@@ -85,9 +86,8 @@ class _Runner:
         for package in job["packages"]:
             importlib.import_module(package)
         if not path.is_dir():
-            # Keras 3 numbers the calls of a layer from the first on, so there a model cannot be called in another again.
-            built = self._built.again() if safe and self._framework == "tf_keras" else None
-            return self._keras.models.load_model(str(path), compile=False, safe_mode=safe, custom_objects=built)
+            load = partial(self._keras.models.load_model, str(path), compile=False, safe_mode=safe)
+            return self._built.load(path, load) if safe and not job["packages"] else load()
         if (path / MARK).exists():
             return GraphModel(self._tf, path)
         model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))
@@ -156,38 +156,6 @@ def _made(values: np.ndarray, job: Mapping[str, Any], preprocessor: Any) -> np.n
         return batch
     scale, offset, order = (job["transform"][key] for key in ("scale", "offset", "order"))
     return batch[..., order].astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
-
-
-class _Built:
-    """Models within models that were built before. Building one takes longer than giving it the weights of another file,
-    which the framework does whenever it loads; only one model is in use at a time.
-    """
-
-    _MOST = 4  # bases kept
-
-    def __init__(self, keras: Any) -> None:
-        self._keras, self._models = keras, dict[str, Any]()
-
-    def again(self) -> dict[str, Any]:
-        """Custom objects for the framework, for loading one model."""
-        models, keras, taken = self._models, self._keras, set[str]()
-        for old in list(models)[: -self._MOST]:
-            del models[old]
-
-        class Known:
-            @classmethod
-            def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-                settings = json.dumps({**config, "name": None}, sort_keys=True, default=str)
-                count = 0
-                while (key := f"{count} {settings}") in taken:  # another of the same settings, with weights of its own
-                    count += 1
-                taken.add(key)
-                if key not in models:
-                    models[key] = keras.Model.from_config(config, custom_objects)
-                models[key]._name = config.get("name", models[key].name)
-                return models[key]
-
-        return {"Functional": Known, "Model": Known}
 
 
 def _give_weights(model: Any, stored: Mapping[str, np.ndarray], prefix: str) -> None:

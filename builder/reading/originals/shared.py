@@ -8,13 +8,15 @@ outputs for the same samples, so these are kept. Like the rest of the child proc
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+
+from builder.reading.originals.nameless import spelled
 
 _MOST = 1 << 29  # bytes kept
 _Run = Callable[[str, Callable[[], np.ndarray]], Any]
@@ -27,6 +29,7 @@ class SharedRuns:
     def __init__(self, keras: Any) -> None:
         self._keras = keras
         self._kept: dict[str, np.ndarray] = {}  # the output of each part, by the digest of all that it depends on
+        self._cut: WeakKeyDictionary[Any, tuple[Sequence[Any], list[str]]] = WeakKeyDictionary()
 
     def of(self, model: Any) -> _Run:
         """What gives the model's outputs as ``model(batch, training=False)`` does.
@@ -34,10 +37,14 @@ class SharedRuns:
         It takes the digest of a batch, and a function that makes the batch, float32 (samples, height, width, channels),
         which is called only where something has to be computed from it.
         """
-        parts = self._parts(model)
-        if len(parts) < 2:
+        if model not in self._cut:
+            parts = self._parts(model)
+            self._cut[model] = parts, [_settings(part) for part in parts[:-1]]
+        parts, settings = self._cut[model]
+        if not settings:
             return lambda _, batch: model(batch(), training=False)
-        return partial(self._run, parts, [digest(_settings(part), *part.get_weights()) for part in parts[:-1]])
+        digests = [digest(one, *part.get_weights()) for one, part in zip(settings, parts, strict=False)]
+        return partial(self._run, parts, digests)
 
     def _run(self, parts: Sequence[Any], digests: Sequence[str], samples: str, batch: Callable[[], np.ndarray]) -> Any:
         keys = [*accumulate(digests, digest, initial=samples)][1:]  # of the output of each part
@@ -57,12 +64,14 @@ class SharedRuns:
     def _parts(self, model: Any) -> Sequence[Any]:
         """Layers and models whose composition is ``model``; [] for a model that is not cut."""
         kind = type(model).__name__
+        if kind not in ("Sequential", "Functional"):
+            return []
+        if any(type(layer).__name__ in _MASKING for layer in model._flatten_layers()):
+            return []
         if kind == "Sequential":
             layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
             return [*(self._parts(layers[0]) or layers[:1]), *layers[1:]] if layers else []
-        if kind != "Functional" or len(model.inputs) != 1 or len(model.outputs) != 1:
-            return []
-        if any(type(layer).__name__ in _MASKING for layer in model._flatten_layers()):
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
             return []
         tensors, first = [model.outputs[0]], model.inputs[0]
         while tensors[-1] is not first and (before := _only_input(tensors[-1])) is not None:
@@ -85,49 +94,13 @@ def _call(part: Any, x: Any) -> Any:
 
 
 def _only_input(tensor: Any) -> Any:
-    """The tensor that ``tensor`` is computed from; None where there are several, or it is an output among others."""
+    """The tensor that ``tensor`` is computed from; None where there are several."""
     layer, call, _ = tensor._keras_history
     node = layer._inbound_nodes[call]
     inputs = node.input_tensors if hasattr(node, "operation") else node.keras_inputs  # Keras 3, tf_keras
-    return (
-        inputs[0] if len(inputs) == 1 and len(node.output_tensors if hasattr(node, "operation") else [0]) == 1 else None
-    )
+    return inputs[0] if len(inputs) == 1 else None
 
 
 def _settings(part: Any) -> str:
     """All settings of a layer or a model except names."""
-    config = json.dumps(_nameless(part.get_config()), sort_keys=True, default=str)
-    return f"{type(part).__module__}.{type(part).__qualname__} {config}"
-
-
-def _nameless(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without names; in a model, a layer is referred to by its place among the layers."""
-    found = {key: value for key, value in config.items() if key != "name"}
-    if isinstance(config.get("layers"), list):
-        places = {_name(layer): i for i, layer in enumerate(config["layers"])}
-        found["layers"] = [
-            {
-                **{key: _by_place(value, places) if key == "inbound_nodes" else value for key, value in layer.items()},
-                "name": None,
-                "config": _nameless(layer["config"]),
-            }
-            for layer in config["layers"]
-        ]
-        for key in {"input_layers", "output_layers"} & set(config):
-            found[key] = _by_place(config[key], places)
-    return found
-
-
-def _name(layer: Mapping[str, Any]) -> str:
-    return str(layer.get("name", layer["config"].get("name")))
-
-
-def _by_place(value: Any, places: Mapping[str, int]) -> Any:
-    """References to layers, [name, call, output, ...], with places instead of names."""
-    if isinstance(value, Mapping):
-        return {key: _by_place(one, places) for key, one in value.items()}
-    if not isinstance(value, list | tuple):
-        return value
-    if len(value) > 2 and isinstance(value[0], str) and all(isinstance(one, int) for one in value[1:3]):
-        return [places.get(value[0], value[0]), *(_by_place(one, places) for one in value[1:])]
-    return [_by_place(one, places) for one in value]
+    return f"{type(part).__module__}.{type(part).__qualname__} {spelled(part.get_config())}"
