@@ -16,7 +16,6 @@ from keras import layers  # noqa: E402
 
 from builder.reading.formats import read_model  # noqa: E402
 from builder.reading.originals import original as originals  # noqa: E402
-from builder.reading.originals import processes  # noqa: E402
 from builder.reading.originals.original import KerasOriginal, Shown  # noqa: E402
 from builder.reading.originals.processes import process_of  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -165,4 +164,4 @@ def test_nothing_is_left_behind(model: Path, tmp_path: Path, monkeypatch: pytest
     read_model(model).original.ask(SHOWN, max_memory=1.0).abandon()
     assert not list(tmp_path.iterdir())
     assert _process() is None  # what nobody waits for is not run to its end
-    assert processes._PROCESSES["keras"]._unfinished == []
+    assert process_of("keras").jobs == 0

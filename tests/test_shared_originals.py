@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ keras = pytest.importorskip("keras")
 from keras import layers  # noqa: E402
 
 from builder.reading.formats import read_model  # noqa: E402
-from builder.reading.originals import built, shared  # noqa: E402
+from builder.reading.originals import built, processes, shared  # noqa: E402
 from builder.reading.originals.built import BuiltModels  # noqa: E402
-from builder.reading.originals.original import Shown  # noqa: E402
+from builder.reading.originals.original import KerasOriginal, Shown  # noqa: E402
 from builder.reading.originals.processes import Job, OriginalError, process_of  # noqa: E402
 from builder.reading.originals.shared import SharedRuns  # noqa: E402
 from builder.support.errors import ModelFileError  # noqa: E402
@@ -275,3 +277,35 @@ def test_originals_that_are_shown_one_array_share_one_file(tmp_path: Path) -> No
     inputs = [one.job.request["inputs"] for one in (*asked, other)]
     assert len(set(inputs)) == 2 and len(set(inputs[:3])) == 1
     assert not any(Path(one).exists() for one in inputs)
+
+
+def test_many_jobs_get_a_second_process_that_ends_with_them(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_MANY", 2)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 2)
+    stored, gate = read_model(file).original, threading.Event()
+    assert isinstance(stored, KerasOriginal)
+    given = replace(stored, copy=lambda folder: stored.copy(folder) if gate.wait() else folder)
+    asked = [given.ask(Shown(PIXELS), max_memory=1.0) for _ in range(7)]
+    gate.set()
+    assert all(np.array_equal(one(), asked[0]()) for one in asked)
+    first, second = processes._PROCESSES["keras"]
+    assert [one.process for one in asked] == [first, first, second, second, first, second, first]
+    with second._lock:
+        thread = second._thread
+    if thread is not None:
+        thread.join()
+    assert second._child is None and first._child is not None
+    gate.clear()
+    again = [given.ask(Shown(PIXELS), max_memory=1.0) for _ in range(4)]
+    assert [one.process for one in again] == [first, first, second, second]
+    gate.set()
+    for one in again:
+        one.abandon()
+    assert first.jobs == second.jobs == 0
+
+
+def test_one_processor_has_one_process(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_MANY", 0)
+    monkeypatch.setattr(processes, "_PROCESSES", {})
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
+    assert {processes.process_for_a_job("keras") for _ in range(3)} == {process_of("keras")}

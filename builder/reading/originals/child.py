@@ -26,7 +26,7 @@ from builder.reading.originals.built import BuiltModels
 from builder.reading.originals.graph_model import MARK, GraphModel, as_tflite
 from builder.reading.originals.shared import SharedRuns, digest
 
-_BATCH, _SMALL_BATCH = 256, 16  # samples at once, of texts and of pictures
+_BATCH, _SMALL_BATCH = 256, 8  # samples at once, of texts and of pictures
 _GB = 1 << 30
 _SAID = 4000  # letters of an error
 

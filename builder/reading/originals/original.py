@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from builder.reading.originals.processes import Job, OriginalError, process_of
+from builder.reading.originals.processes import FrameworkProcess, Job, OriginalError, process_for_a_job, process_of
 from builder.settings.input_scaling import PixelTransform
 from builder.support.errors import ModelFileError
 from builder.support.frameworks import innermost
@@ -98,11 +98,12 @@ class KerasOriginal:
 
     def ask(self, shown: Shown, *, max_memory: float) -> Answers:
         if not _is_installed(self.framework):
-            return _Asked(self, shown, None)
+            return _Asked(self, shown, process_of(self.framework), None)
         seconds = _SECONDS + _SECONDS_A_SAMPLE * len(shown.values)
         samples = _samples(shown.values)
         job = Job(lambda place: self._request(place, max_memory) | _request_of(shown, samples), seconds)
-        return _Asked(self, shown, process_of(self.framework).submit(job))
+        process = process_for_a_job(self.framework)
+        return _Asked(self, shown, process, process.submit(job))
 
     def convert(self, shape: Sequence[int | None], *, max_memory: float) -> bytes:
         """Convert it to a float ``.tflite`` with input ``shape``; sizes that are None are the model's own, and stay open
@@ -137,6 +138,7 @@ class KerasOriginal:
 class _Asked:
     original: KerasOriginal
     shown: Shown
+    process: FrameworkProcess
     job: Job | None  # None where the framework is not installed
     note: str | None = None
 
@@ -144,7 +146,7 @@ class _Asked:
         try:
             if self.job is None:
                 raise OriginalError("load", f"it is not installed (pip install {self.original.framework})")
-            return process_of(self.original.framework).result(self.job)
+            return self.process.result(self.job)
         except OriginalError as error:
             told = self.original.told(error, self.job)
             if error.step != "load" or self.original.otherwise is None:
@@ -154,7 +156,7 @@ class _Asked:
 
     def abandon(self) -> None:
         if self.job is not None:
-            process_of(self.original.framework).abandon([self.job])
+            self.process.abandon([self.job])
 
 
 _STEPS = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -57,10 +58,13 @@ class Job:
 
 
 class FrameworkProcess:
-    """Runs jobs in the order of submission, in the background; ``result`` waits for one of them."""
+    """Runs jobs in the order of submission, in the background; ``result`` waits for one of them.
 
-    def __init__(self, framework: str) -> None:
-        self._framework = framework
+    ``stays``: it waits for further jobs when it has none left.
+    """
+
+    def __init__(self, framework: str, *, stays: bool = True) -> None:
+        self._framework, self._stays = framework, stays
         self._lock = threading.RLock()  # of all that follows
         self._child: _Child | None = None
         self._unfinished: list[Job] = []
@@ -70,6 +74,11 @@ class FrameworkProcess:
         """Start the process, so that it imports TensorFlow in the background."""
         with self._lock:
             self._started()
+
+    @property
+    def jobs(self) -> int:
+        """The number of jobs that have not ended."""
+        return len(self._unfinished)
 
     def submit(self, job: Job) -> Job:
         with self._lock:
@@ -128,8 +137,12 @@ class FrameworkProcess:
         """The job behind the running one, with its files. The thread ends where there is neither."""
         with self._lock:
             job = next((one for one in self._unfinished if one is not running), None)
+            if job is None and running is None:
+                self._thread = None
+                if self._child is not None and not self._stays:
+                    self._child.end()
+                    self._child = None
             if job is None:
-                self._thread = self._thread if running is not None else None
                 return None
         folder = None
         try:
@@ -224,19 +237,29 @@ def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None
     lines.put("")
 
 
-_PROCESSES: dict[str, FrameworkProcess] = {}
+_PROCESSES: dict[str, list[FrameworkProcess]] = {}
+_MANY = 16  # jobs: for fewer, to start a further process does not pay
+_MOST = 2  # processes of a framework, each with the memory of a base's activations
 
 
 def process_of(framework: str) -> FrameworkProcess:
-    """The process for ``framework``, shared by all builds in this process."""
-    if framework not in _PROCESSES:
-        _PROCESSES[framework] = FrameworkProcess(framework)
-    return _PROCESSES[framework]
+    """The first process for ``framework``, shared by all builds in this process."""
+    return _PROCESSES.setdefault(framework, [FrameworkProcess(framework)])[0]
+
+
+def process_for_a_job(framework: str) -> FrameworkProcess:
+    """The first process; where it has many jobs, the one with the fewest, of as many as there are processors."""
+    first, processes = process_of(framework), _PROCESSES[framework]
+    if first.jobs < _MANY:
+        return first
+    if len(processes) < min(_MOST, os.cpu_count() or 1):
+        processes.append(FrameworkProcess(framework, stays=False))
+    return min(processes, key=lambda one: one.jobs)
 
 
 def _end_all(owner: int) -> None:
     if os.getpid() == owner:  # and not in a copy of this process
-        for process in _PROCESSES.values():
+        for process in itertools.chain(*_PROCESSES.values()):
             process.end()
 
 
