@@ -279,15 +279,17 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
     pictures = tiny.report.verification
     with MultiHeadClassifier(tiny.output) as classifier:
         features = [classifier.features(pixels) for pixels in pictures.tensors]
-    check_end_to_end(tiny.output, pictures.tensors, features)
-    with pytest.raises(ConversionError, match="do not agree"):
-        check_end_to_end(tiny.output, pictures.tensors, [64 - row for row in features])
+        check_end_to_end(tiny.output, classifier, pictures.tensors, features)
+        with pytest.raises(ConversionError, match="do not agree"):
+            check_end_to_end(tiny.output, classifier, pictures.tensors, [64 - row for row in features])
 
 
 @pytest.mark.parametrize("wrong", ["all", *THREE_HEADS])
 def test_a_signature_that_answers_otherwise_than_the_whole_is_refused(
     tiny: BuildResult, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
+    """``all`` by the interpreter, each head by the runtime."""
+
     class Odd:
         def __init__(self, *how: Any, **more: Any) -> None:
             _, self.real = open_interpreter(*how, **more)
@@ -300,9 +302,11 @@ def test_a_signature_that_answers_otherwise_than_the_whole_is_refused(
     monkeypatch.setattr("builder.judging.verify.open_interpreter", lambda *how, **more: ("", Odd(*how, **more)))
     pictures = tiny.report.verification
     with MultiHeadClassifier(tiny.output) as classifier:
+        scores = classifier.head_scores
+        monkeypatch.setattr(classifier, "head_scores", lambda seam, name: scores(seam, name) + (name == wrong))
         features = [classifier.features(pixels) for pixels in pictures.tensors[:3]]
-    with pytest.raises(ConversionError, match=f"(head|signature) {wrong}"):
-        check_end_to_end(tiny.output, pictures.tensors[:3], features)
+        with pytest.raises(ConversionError, match=f"(head|signature) {wrong}"):
+            check_end_to_end(tiny.output, classifier, pictures.tensors[:3], features)
 
 
 def test_a_multi_label_head_agrees_where_every_label_does() -> None:
