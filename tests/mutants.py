@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/merging/equivalence.py": ("test_backbone",),
     "builder/tflite/link.py": ("test_quantization_and_link", "test_build"),
     "builder/tflite/splice.py": ("test_quantization_and_link", "test_mixed"),
-    "builder/reading/outputs.py": ("test_outputs",),
+    "builder/reading/outputs.py": ("test_outputs", "test_trained"),
     "builder/reading/scaling_notes.py": ("test_scaling_notes",),
     "builder/judging/verify.py": ("test_calibration_and_verification",),
     "builder/quantizing/accumulators.py": ("test_accumulators",),

@@ -296,6 +296,9 @@ SPELLINGS: dict[str, tuple[Chain, ...]] = {
         lambda: [layers.Softmax()], lambda: [layers.Softmax(3)], lambda: [layers.Softmax([-1])],
         lambda: [layers.Activation("softmax")],
     ),
+    "elu": (lambda: [layers.ELU()], lambda: [layers.ELU(1)], lambda: [layers.Activation("elu")],
+            lambda: [layers.Activation(layers.ELU(1.0))]),
+    "elu of another slope": (lambda: [layers.ELU(0.5)], lambda: [layers.Activation(layers.ELU(0.5))]),
     "leaky": (lambda: [layers.LeakyReLU(0.2)], lambda: [layers.ReLU(negative_slope=0.2)],
               lambda: [layers.Activation("leaky_relu")]),
     "means": (

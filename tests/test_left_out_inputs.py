@@ -164,6 +164,9 @@ def test_outputs_that_nobody_reads_have_the_type_of_the_others(precision: str) -
     several = [[part.tensors[i].type for i in op.outputs] for op in part.operators if len(op.outputs) > 1]
     assert several
     assert all(len(set(types)) == 1 for types in several)
+    noise = round_parts(read_parts(floating), read_parts(small), inputs, learning=Learning())
+    one_output = [operator_name(part, op) for op in part.operators if len(op.outputs) == 1]
+    assert [layer.kind for layer in noise] == one_output  # what has several is not measured
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16"])

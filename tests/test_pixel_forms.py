@@ -57,6 +57,11 @@ OTHER: dict[str, Step] = {
     "inverted": lambda x: 1.0 / x,
     "in integers": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
     "along the rows": lambda x: x * ops.reshape(ops.arange(1.0, SIZE + 1), (SIZE, 1)),
+    "a product from the left": lambda x: ops.matmul(np.eye(SIZE, dtype=np.float32), x),
+    "a product for each row": lambda x: ops.matmul(x, np.ones((SIZE, 3, 3), np.float32)),
+    "a product of what has no channels": lambda x: ops.expand_dims(
+        ops.matmul(x[..., 0], np.eye(SIZE, dtype=np.float32)), 3
+    ),
     "of rows": lambda x: layers.Normalization(axis=1, mean=[1.0] * SIZE, variance=[4.0] * SIZE)(x),
     "padded": lambda x: layers.ZeroPadding2D(1)(x),
     "stacked in front": lambda x: ops.stack([x[..., 0], x[..., 1], x[..., 2]], axis=1)[:, 0][..., None],

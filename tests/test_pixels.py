@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builder.settings.input_scaling import PREPROCESSING, PixelTransform, parse_preprocessing
+from builder.settings.input_scaling import GREY, PREPROCESSING, PixelTransform, named_preprocessing, parse_preprocessing
 from builder.support.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.float32)
@@ -16,6 +16,12 @@ def test_names_mean_what_they_mean_in_keras(mode: str) -> None:
     keras = pytest.importorskip("keras")
     expected = keras.applications.imagenet_utils.preprocess_input(PIXELS.copy(), data_format="channels_last", mode=mode)
     np.testing.assert_allclose(PREPROCESSING[mode].apply(PIXELS), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("raw", 0, 255), ("unit", 0, 1), ("tf", -1, 1)])
+def test_what_is_the_same_for_all_channels_has_these_ends(name: str, low: float, high: float) -> None:
+    ends = PREPROCESSING[name].apply(np.array([[0, 0, 0], [255, 255, 255]]))
+    np.testing.assert_allclose(ends, [[low] * 3, [high] * 3], atol=1e-6)
 
 
 def test_composition_is_composition() -> None:
@@ -47,6 +53,13 @@ def test_nearly_equal_is_not_equal(other: PixelTransform) -> None:
 )
 def test_uniform_is_one_scale_and_offset_in_rgb_order(name: str, uniform: bool) -> None:
     assert PREPROCESSING[name].is_uniform is uniform
+
+
+@pytest.mark.parametrize("name", named_preprocessing(GREY))
+def test_greyscale_has_one_scale_and_offset(name: str) -> None:
+    grey = named_preprocessing(GREY)[name]
+    assert grey.is_uniform and grey.channels == 1
+    np.testing.assert_allclose(grey.apply(PIXELS[..., :1]), PREPROCESSING[name].apply(PIXELS)[..., :1])
 
 
 def test_an_inverting_scale_is_not_what_a_quantization_can_express() -> None:

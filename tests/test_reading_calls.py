@@ -18,7 +18,7 @@ from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.operations import UnknownOperationError, translate
 from builder.reading.formats.stored import StoredModel, live_weights
 from builder.reading.formats.training import as_inference
-from builder.reading.graph import WeightPool
+from builder.reading.graph import Ref, WeightPool, map_refs, refs_in
 from builder.reading.keras_graph import read_graph
 from builder.reading.layers import canonical_layers
 from builder.reading.reader import Reader
@@ -184,6 +184,7 @@ SHAPED: dict[str, Callable[[Any], Any]] = {
     "turned": lambda x: ops.transpose(x, (0, 3, 1, 2)),
     "more axes and fewer": lambda x: ops.squeeze(ops.expand_dims(x, 1)[:, :, :1], 2),
     "slices": lambda x: x[:, 1:5, ::2, 0],
+    "the only one of a list": lambda x: ops.split(x, 1, axis=2)[0],
     "the first of several": lambda x: ops.split(x, 3, axis=2)[0],
     "padded": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0))),
     "named arguments": lambda x: ops.expand_dims(x=x, axis=-1),
@@ -201,6 +202,16 @@ def test_shapes_are_those_that_keras_gives(name: str) -> None:
     definition = keras.saving.serialize_keras_object(model)
     graph = read_graph(definition, live_weights(model), pool=WeightPool(), canonical=canonical_layers())
     assert tensor_shapes(graph, (8, 6, 3))[graph.output] == model.output_shape
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_the_tensors_of_a_call_are_found_wherever_they_stand(kind: Callable[[Any], Any]) -> None:
+    """What is replaced in a call and what is found in it are the same tensors, in the same order."""
+    first, second, third = (Ref(i, 0) for i in (4, 2, 3))
+    call = kind([first, [3, "no tensor", {"inner": kind([second, (third,)])}]])
+    changed: list[Ref] = []
+    map_refs(call, changed.append)
+    assert list(refs_in(call)) == changed == [first, second, third]
 
 
 def called(kind: str, training: Any, config: Any = None, *, trainable: bool = True) -> dict[str, Any]:

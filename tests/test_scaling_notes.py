@@ -174,6 +174,16 @@ def test_a_preprocessing_of_grey_pictures_made_inside_is_seen(grey: str, inside:
     assert "second part" in told
 
 
+@pytest.mark.parametrize("inside", ["rescaling to 0..1", "operations"])
+def test_a_preprocessing_is_seen_in_front_of_what_makes_nothing_of_grey(inside: str) -> None:
+    """The differences of colours are 0 for every grey pixel."""
+    differences = np.array([[1, 0], [-1, 1], [0, -1]], np.float32)
+    graph = network([layers.ZeroPadding2D(1), WHOLE[inside], lambda x: ops.matmul(x, differences)])
+    assert notes(graph, None) == notes(graph, "raw") == ()
+    (told,) = notes(graph, "tf")
+    assert "done twice" in told
+
+
 @pytest.mark.parametrize("branches", BRANCHES)
 def test_branches_that_each_scale_pixels_scale_them_all(branches: str) -> None:
     for convolved in {True, branches == "one of them grey"}:
