@@ -284,6 +284,15 @@ def test_an_end_to_end_signature_that_says_something_else_is_refused(tiny: Build
             check_end_to_end(tiny.output, classifier, pictures.tensors, [64 - row for row in features])
 
 
+@pytest.mark.parametrize("kind", ["tiny", "joint"])
+def test_integers_and_a_joint_list_pass_the_comparison_with_the_whole(kind: str, request: pytest.FixtureRequest) -> None:
+    """Else a build without a precision of the user's choice would take another than int8, and say so in a line."""
+    made: BuildResult = request.getfixturevalue(kind)
+    assert made.metadata.built["precision"] == "int8"
+    with MultiHeadClassifier(made.output) as classifier:
+        assert (classifier.joint is not None) == (kind == "joint")
+
+
 @pytest.mark.parametrize("wrong", ["all", *THREE_HEADS])
 def test_a_signature_that_answers_otherwise_than_the_whole_is_refused(
     tiny: BuildResult, monkeypatch: pytest.MonkeyPatch, wrong: str
