@@ -25,6 +25,7 @@ from builder.reading.graph import INPUT, Graph, Node, Ref, WeightPool
 from builder.reading.keras_graph import read_graph
 from builder.reading.layers import UnknownLayerError, canonical_layers, does_nothing_at_inference
 from builder.reading.simplify import is_no_op
+from builder.reading.spelling import moments
 
 PICTURE, SEQUENCE, VECTOR, VOLUME, TOKENS = (6, 5, 4), (6, 4), (4,), (4, 4, 4, 2), (7,)
 PHOTO, VOLUMES, WORDS, SOUND = (12, 16, 3), (3, 3, 2, 2, 2), (2,), (64,)
@@ -468,6 +469,14 @@ def test_a_transposition_without_axes_turns_all_of_them() -> None:
 
     assert digest_with(None) == digest_with((1, 0)) == digest_with((-1, 0))
     assert digest_with(None) != digest_with((0, 1))
+
+
+def test_a_channel_without_variance_is_divided_by_what_keras_divides_by() -> None:
+    layer = layers.Normalization(mean=[0.5, 1.0], variance=[0.0, 4.0])
+    answer = np.asarray(layer(np.ones((1, 2), np.float32)))
+    definition = canonical_layers()(keras.saving.serialize_keras_object(layer))
+    mean, deviation = moments(Node("normal", definition, (), (Ref(INPUT, 0),), {}))
+    np.testing.assert_allclose(((1 - mean) / deviation).ravel(), answer[0], rtol=1e-5)
 
 
 def test_what_a_mask_hides_is_told_apart() -> None:
