@@ -240,7 +240,7 @@ def check_end_to_end(path: Path, classifier: MultiHeadClassifier, tensors: np.nd
     (source,) = interpreter.get_signature_list()[END_TO_END]["inputs"]
     expected = [whole(**{source: tensor[None]}) for tensor, _ in pairs]
     for (_, seam), outputs in zip(pairs, expected, strict=True):
-        for name, found in outputs.items():  # by the runtime: a runner for each of 200 signatures would take 7 GB
+        for name, found in outputs.items():  # by the runtime: a runner for each of 200 signatures would take 5 GB
             joint = name == JOINT  # whose scores are float in every file
             alone = classifier.joint_scores(seam)[0] if joint else classifier.head_scores(seam, name)
             whole_scores = found[0] if joint else classifier.metadata.scores.dequantize(found[0])
