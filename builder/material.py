@@ -63,8 +63,8 @@ class Material:
     def expected(self) -> Expected:
         """What a finished file is verified against; computed once for all precisions."""
         held_out = self.samples.verification
-        own = {c.name: held_out.at(held_out.of_head(c.name).tolist()) for c in self.classifiers}
-        scores = {name: self.truth.scores(name, samples) for name, samples in own.items()}
+        own = {c.name: [held_out.sources[i] for i in held_out.of_head(c.name)] for c in self.classifiers}
+        scores = {name: self.truth.scores(name, sources) for name, sources in own.items()}
         bars = {head.name: head.min_agreement for head in self.config.heads if head.min_agreement is not None}
         return Expected(self.merged.features(held_out.tensors)[FEATURES], scores, bars)
 

@@ -52,7 +52,7 @@ def test_truth_is_the_original_though_its_weights_are_taken_for_others(near: Bui
     own = samples.verification.at(samples.verification.of_head("b").tolist())
     original = keras.models.load_model(near.heads[1].model)
     expected = np.asarray(original(own.tensors.astype(np.float32) / np.float32(127.5) - 1, training=False))
-    np.testing.assert_allclose(truth.scores("b", own), expected, atol=1e-6)
+    np.testing.assert_allclose(truth.scores("b", own.sources), expected, atol=1e-6)
     merged = merge(aligned, find_backbone(aligned))
     replaced = merged.head_scores("b", merged.features(own.tensors))
     assert np.abs(replaced - expected).max() > 1e-4  # what the merged model says is another model's answer

@@ -73,7 +73,7 @@ def made_and_answered(
     own = held_out.at(held_out.of_head(classifier.name).tolist())
     info = HeadInfo(classifier.name, classifier.labels, classifier.activation)
     notes = (*(f"{classifier.name}: {note}" for note in classifier.notes), *truth.notes)
-    return NewHead(info, part, truth.scores(classifier.name, own), notes)
+    return NewHead(info, part, truth.scores(classifier.name, own.sources), notes)
 
 
 def _part(file: Finished, classifier: Classifier, samples: SampleSet, rounding: str) -> Part:

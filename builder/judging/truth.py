@@ -12,6 +12,7 @@ import numpy as np
 from builder.reading.classifier import Classifier
 from builder.reading.originals.original import Answers
 from builder.samples.calibration import SampleSet
+from builder.samples.files import Sample
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Truth:
         self._scores: dict[str, np.ndarray] = {}
         stacked: dict[tuple[str, ...], Sequence[Any]] = {}  # one array for all heads that see the same pictures
         for classifier in classifiers:
-            own = verification.at(verification.of_head(classifier.name).tolist())
-            samples = {source.digest: given.sample(i) for given in (shown, own) for i, source in enumerate(given.sources)}
+            seen = ((shown, range(len(shown.sources))), (verification, verification.of_head(classifier.name)))
+            samples = {given.sources[i].digest: given.sample(i) for given, indices in seen for i in indices}
             rows = {digest: row for row, digest in enumerate(samples)}
             key = tuple(samples)
             if key not in stacked:
@@ -76,14 +77,14 @@ class Truth:
         """The part of ``samples`` that all originals saw."""
         return samples.at([i for i, source in enumerate(samples.sources) if source.digest in self._shown])
 
-    def scores(self, name: str, samples: SampleSet) -> np.ndarray:
+    def scores(self, name: str, samples: Sequence[Sample]) -> np.ndarray:
         """Probabilities of the original, float32 (samples, labels), on samples that it was run on."""
         rows = self._asked[name].rows
-        return self._scores[name][[rows[source.digest] for source in samples.sources]]
+        return self._scores[name][[rows[sample.digest] for sample in samples]]
 
     def of_all(self, samples: SampleSet) -> dict[str, np.ndarray]:
         """As ``scores``, of every original, by head name."""
-        return {name: self.scores(name, samples) for name in self._asked}
+        return {name: self.scores(name, samples.sources) for name in self._asked}
 
     def __enter__(self) -> Truth:
         return self
