@@ -16,6 +16,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def make_files(kind: str, count: int, folder: Path) -> None:
                 archive.writestr(name, content)
 
 
-def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    """Build the first ``count`` files: seconds by stage, peak memory in GB, bytes."""
+def build_many(kind: str, count: int, folder: Path, rounding: str = "nearest") -> dict[str, Any]:
+    """Build the first ``count`` files: seconds by stage, peak memory of the builder and of its largest child, bytes."""
     start = time.perf_counter()
     from builder import BuildConfig, HeadConfig, build
     from builder.settings.input_scaling import PREPROCESSING
@@ -69,12 +70,13 @@ def build_many(kind: str, count: int, folder: Path) -> dict[str, Any]:
     pixels = PREPROCESSING["tf"] if kind == "small" else None
     heads = tuple(HeadConfig(f"head_{i:04d}", model_path(folder, i), LABELS, pixels) for i in range(count))
     output = folder / "out" / f"{count}.tflite"
-    config = BuildConfig(output, folder / "pictures", heads, min_agreement=0.0, rounding="nearest")
+    config = BuildConfig(output, folder / "pictures", heads, min_agreement=0.0, rounding=rounding)
     result = build(config)
     return {
         "seconds": time.perf_counter() - start,
         "stages": dict(result.report.seconds),
         "peak_gb": peak_gb(),
+        "originals_gb": _originals_gb(),
         "bytes": result.report.file_bytes,
     }
 
@@ -130,6 +132,14 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def _originals_gb() -> float:
+    """Peak memory of the largest process that ran originals."""
+    from builder.reading.originals.processes import end_all
+
+    end_all()
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+
+
 def measure(kinds: Mapping[str, tuple[int, ...]], output: Path, stages: Stages) -> dict[str, Any]:
     """All measurements, as written to ``growth.json``."""
     results: dict[str, Any] = {"machine": machine(), "kinds": {}}
@@ -146,9 +156,10 @@ def measure(kinds: Mapping[str, tuple[int, ...]], output: Path, stages: Stages) 
             for count in counts:
                 rows.append({"files": count, **run_child("benchmarks.growth", "build", kind, count, folder)})
                 advance()
+            learnt = run_child("benchmarks.growth", "learnt", kind, max(counts), folder)
             today = run_child("benchmarks.growth", "today", kind, TODAY, folder)
             advance()
-        results["kinds"][kind] = {"rows": rows, "today": today}
+        results["kinds"][kind] = {"rows": rows, "learnt": learnt, "today": today}
         shutil.rmtree(folder)
     return results
 
@@ -176,6 +187,13 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"{row['peak_gb']:.2f} GB | {row['bytes']:,} bytes | {each * row['files']:,.0f} s |"
             )
             before = row
+        learnt = found["learnt"]
+        count, own, others = found["rows"][-1]["files"], learnt["peak_gb"], learnt["originals_gb"]
+        text += [
+            "",
+            f"With learnt rounding, the default, {count} files took {learnt['seconds']:.1f} s; the builder used at most "
+            f"{own:.2f} GB, a process that runs originals {others:.2f} GB.",
+        ]
     return "\n".join(text) + "\n"
 
 
@@ -206,7 +224,12 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-CHILDREN: dict[str, Callable[[str, int, Path], Any]] = {"files": make_files, "build": build_many, "today": build_today}
+CHILDREN: dict[str, Callable[[str, int, Path], Any]] = {
+    "files": make_files,
+    "build": build_many,
+    "learnt": partial(build_many, rounding="learnt"),
+    "today": build_today,
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

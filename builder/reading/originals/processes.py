@@ -257,10 +257,11 @@ def process_for_a_job(framework: str) -> FrameworkProcess:
     return min(processes, key=lambda one: one.jobs)
 
 
-def _end_all(owner: int) -> None:
-    if os.getpid() == owner:  # and not in a copy of this process
+def end_all(owner: int | None = None) -> None:
+    """End all processes. ``owner``: only in the process of this number, and not in a copy of it."""
+    if owner in (None, os.getpid()):
         for process in itertools.chain(*_PROCESSES.values()):
             process.end()
 
 
-atexit.register(_end_all, os.getpid())
+atexit.register(end_all, os.getpid())
