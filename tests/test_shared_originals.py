@@ -267,6 +267,21 @@ def test_cancelled_jobs_end_and_the_process_takes_new_ones(file: Path) -> None:
     assert process._child is not None
 
 
+def test_the_end_waits_for_the_files_that_are_being_written_and_removes_them(file: Path) -> None:
+    files, process = Files(file), process_of("keras")
+    begun, gate = threading.Event(), threading.Event()
+    files.job(lambda: begun.set() or gate.wait() or None)
+    begun.wait()
+    ending = threading.Thread(target=process.end)
+    ending.start()
+    ending.join(0.2)  # long enough for an end that does not wait
+    waits = ending.is_alive()
+    gate.set()
+    ending.join()
+    assert waits
+    assert not any(folder.exists() for folder in files.folders)
+
+
 def test_originals_that_are_shown_one_array_share_one_file(tmp_path: Path) -> None:
     paths = [saved(tiny_classifier(tiny_base(size=16), units), tmp_path / f"{units}.keras") for units in (2, 3)]
     pixels = PIXELS.astype(np.uint8)
