@@ -232,7 +232,7 @@ def test_conversion_has_a_limit_of_time(sources: dict[str, Path], monkeypatch: p
     monkeypatch.setattr(original, "_SECONDS", 0.0)
     with pytest.raises(ModelFileError, match="not finished after 0 seconds"):
         read(sources["exported"])
-    assert process_of("keras")._process is None
+    assert process_of("keras")._child is None
 
 
 def lobe_like(folder: Path) -> np.ndarray:
