@@ -39,6 +39,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/tflite/link.py": ("test_quantization_and_link", "test_build"),
     "builder/tflite/splice.py": ("test_quantization_and_link", "test_mixed"),
     "builder/reading/outputs.py": ("test_outputs", "test_trained"),
+    "builder/reading/originals/shared.py": ("test_shared_originals",),
+    "builder/reading/originals/nameless.py": ("test_shared_originals",),
     "builder/reading/scaling_notes.py": ("test_scaling_notes",),
     "builder/judging/verify.py": ("test_calibration_and_verification",),
     "builder/quantizing/accumulators.py": ("test_accumulators",),
