@@ -371,8 +371,8 @@ def test_events_are_sent_as_they_come(live: Any) -> None:
 
 
 def until(condition: Any) -> bool:
-    """Has it come true, in ten seconds at most? Other threads do what is waited for."""
-    end = time.monotonic() + 10
+    """Has it come true, in a minute at most? Other threads do what is waited for."""
+    end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
             return False
@@ -418,15 +418,26 @@ def test_a_viewer_that_takes_nothing_slows_nobody_and_is_cut_off(live: Any, monk
         hanging.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert until(lambda: hub.watching == 1)
         good = open_source(f"http://127.0.0.1:{port}/stream.mjpg", SourceOptions(SPEC))
-        took = []
         for number in range(60):
-            start = time.perf_counter()
             hub.publish(number, Shot(large), {"n": number})
-            took.append(time.perf_counter() - start)
             assert good.read(show=False).picture == large, "the other viewer gets every picture meanwhile"
         good.close()
-        assert sorted(took)[len(took) // 2] < 0.005, "publishing waits for no viewer"
         assert until(lambda: hub.publish(0, Shot(large), {}) or hub.watching == 0), "its place is free again"
+
+
+def test_publishing_waits_for_no_viewer(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit is for one that waits for ever, not for a slow machine."""
+    monkeypatch.setattr(live_server, "VIEWER_TIMEOUT", 600)
+    hub, port = live()
+    large = encode(Shot(pixels(1, (900, 900))))
+    with socket.create_connection(("127.0.0.1", port)) as hanging:
+        hanging.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        hanging.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert until(lambda: hub.watching == 1)
+        publishing = threading.Thread(target=lambda: [hub.publish(n, Shot(large), {}) for n in range(60)], daemon=True)
+        publishing.start()
+        publishing.join(60)
+        assert not publishing.is_alive()
 
 
 def test_streams_end_with_the_hub(live: Any) -> None:
