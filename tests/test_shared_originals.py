@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -94,9 +95,7 @@ def test_heads_of_one_base_run_it_once(form: Any, monkeypatch: pytest.MonkeyPatc
         part for part in calls if any("conv" in weight.path.lower() or "stem" in weight.path for weight in part.weights)
     ]
     assert len(convolutions) == 1
-    with pytest.raises(AssertionError):  # what is known is not made again
-        runs.of(form(base(), 5))("pixels", _nobody)
-        raise AssertionError
+    runs.of(form(base(), 5))("pixels", _nobody)  # what is known is not made again
 
 
 def _nobody() -> np.ndarray:
@@ -157,7 +156,7 @@ def test_files_of_one_architecture_are_built_once_and_each_has_its_weights(kind:
     loads: list[Path] = []
 
     def answers(path: Path) -> np.ndarray:
-        def load() -> Any:
+        def load(_: Any) -> Any:
             loads.append(path)
             return keras.models.load_model(path, compile=False)
 
@@ -177,15 +176,52 @@ def test_files_of_one_architecture_are_built_once_and_each_has_its_weights(kind:
     assert np.array_equal(answers(tmp_path / f"{first}{kind}"), files[first](PIXELS, training=False))
 
 
+class _Model:
+    """A stand-in for the framework's model class. ``made``: the settings of the models that were built."""
+
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, name: str) -> None:
+        self._name = self.name = name
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], _: Any) -> _Model:
+        cls.made.append(f"{config['name']} {config['layers']}")
+        return cls(config["name"])
+
+
+def test_a_base_is_built_once_for_all_files_that_have_it(tmp_path: Path) -> None:
+    """Within one file each occurrence is built, because each has its own weights."""
+    models = BuiltModels(SimpleNamespace(Model=_Model))
+    (tmp_path / "file").touch()  # of no kind that is kept whole
+
+    def loaded(*configs: tuple[str, int]) -> list[Any]:
+        def load(known: Any) -> list[Any]:
+            return [known["Functional"].from_config({"name": name, "layers": layers}) for name, layers in configs]
+
+        return list(models.load(tmp_path / "file", load))
+
+    (first,) = loaded(("one", 5))
+    again, twin = loaded(("two", 5), ("three", 5))
+    (other,) = loaded(("one", 6))
+    assert again is first
+    assert len({id(model) for model in (first, twin, other)}) == 3
+    assert again._name == "two"
+    assert _Model.made == ["one 5", "three 5", "one 6"]
+    for count in range(10, 30):
+        loaded(("many", count))
+    assert loaded(("one", 5))[0] is not first  # only a few are kept
+
+
 def test_weights_that_do_not_fit_are_told_as_the_framework_tells_them(tmp_path: Path) -> None:
     models = BuiltModels()
     path = saved(flat(base(), 2), tmp_path / "first.keras")
-    models.load(path, lambda: keras.models.load_model(path))
+    models.load(path, lambda _: keras.models.load_model(path))
     (tmp_path / "second.keras").write_bytes(path.read_bytes())
     kept = next(iter(models._kept.values()))
     kept.load_weights = None  # as one that cannot take them
     with pytest.raises(ValueError, match="by the framework"):
-        models.load(tmp_path / "second.keras", lambda: _raise(ValueError("by the framework")))
+        models.load(tmp_path / "second.keras", lambda _: _raise(ValueError("by the framework")))
     assert not models._kept
 
 
@@ -197,8 +233,8 @@ def test_a_model_with_a_state_is_built_each_time(tmp_path: Path) -> None:
     image = keras.Input(batch_shape=(1, 16, 48))
     path = saved(keras.Model(image, layers.Dense(2)(layers.LSTM(3, stateful=True)(image))), tmp_path / "state.keras")
     models = BuiltModels()
-    assert models.load(path, lambda: keras.models.load_model(path)) is not models.load(
-        path, lambda: keras.models.load_model(path)
+    assert models.load(path, lambda _: keras.models.load_model(path)) is not models.load(
+        path, lambda _: keras.models.load_model(path)
     )
 
 
@@ -207,7 +243,7 @@ def test_only_as_many_models_are_kept_as_there_is_room_for(tmp_path: Path, monke
     models = BuiltModels()
     for units in range(2, 9):
         path = saved(flat(base(), units), tmp_path / f"{units}.keras")
-        models.load(path, lambda: keras.models.load_model(path))  # noqa: B023  called at once
+        models.load(path, lambda _: keras.models.load_model(path))  # noqa: B023  called at once
     assert 0 < sum(model.count_params() for model in models._kept.values()) <= 20_000
 
 
@@ -323,4 +359,5 @@ def test_one_processor_has_one_process(file: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(processes, "_MANY", 0)
     monkeypatch.setattr(processes, "_PROCESSES", {})
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
-    assert {processes.process_for_a_job("keras") for _ in range(3)} == {process_of("keras")}
+    assert {processes.process_for_a_job("keras") for _ in range(3)} == set(processes._PROCESSES["keras"])
+    assert len(processes._PROCESSES["keras"]) == 1

@@ -59,9 +59,9 @@ def _without(*names: str) -> Iterator[None]:
 
 class _Runner:
     def __init__(self, keras: Any, tensorflow: Any, framework: str) -> None:
-        self._keras, self._tf, self._framework = keras, tensorflow, framework
+        self._keras, self._tf = keras, tensorflow
         self._shared = SharedRuns(keras)
-        self._built = BuiltModels()
+        self._built = BuiltModels(keras if framework == "tf_keras" else None)
 
     def answer(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job. Returns {} if the answers are in the job's ``output``, otherwise the step that failed and the
@@ -87,7 +87,9 @@ class _Runner:
             importlib.import_module(package)
         if not path.is_dir():
             load = partial(self._keras.models.load_model, str(path), compile=False, safe_mode=safe)
-            return self._built.load(path, load) if safe and not job["packages"] else load()
+            if not safe or job["packages"]:
+                return load()
+            return self._built.load(path, lambda known: load(custom_objects=known))
         if (path / MARK).exists():
             return GraphModel(self._tf, path)
         model = self._keras.models.model_from_json((path / "definition.json").read_text(encoding="utf-8"))

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _OF_TRAINING = ("_initializer", "_regularizer", "_constraint")  # how such settings end
-_NO_SETTINGS = ("trainable", "shared_object_id")
 
 
 def spelled(config: Mapping[str, Any]) -> str:
@@ -37,7 +36,9 @@ def _nameless(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _at_inference(value: Any) -> Any:
     if isinstance(value, Mapping):
-        kept = {key: one for key, one in value.items() if key not in _NO_SETTINGS and not str(key).endswith(_OF_TRAINING)}
+        kept = {
+            key: one for key, one in value.items() if key != "shared_object_id" and not str(key).endswith(_OF_TRAINING)
+        }
         return {key: _at_inference(one) for key, one in kept.items()}
     return [_at_inference(one) for one in value] if isinstance(value, list | tuple) else value
 
