@@ -1,4 +1,4 @@
-"""Writes parts as one TensorFlow Lite model.
+"""Writes parts as one TensorFlow Lite model, without a change to the parts.
 
 Equal buffers are stored once. Subgraphs may share tensor and operator tables by offset: a flatbuffer allows it, and
 interpreters read shared tables as if they were copies.
@@ -6,6 +6,7 @@ interpreters read shared tables as if they were copies.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,10 +43,9 @@ class Writer:
         """Write the tensors of a part and their buffers. Returns the offsets of the tensor tables."""
         offsets = []
         for tensor in part.tensors:
-            original, content = tensor.buffer, part.buffers[tensor.buffer]
-            tensor.buffer = self._take(content)
-            offsets.append(tensor.Pack(self.builder))
-            tensor.buffer = original
+            own = copy.copy(tensor)  # other threads may read the part
+            own.buffer = self._take(part.buffers[tensor.buffer])
+            offsets.append(own.Pack(self.builder))
         return offsets
 
     def operators(self, part: Part, where: Mapping[int, int] | None = None) -> list[int]:
@@ -55,12 +55,11 @@ class Writer:
         """
         offsets = []
         for op in part.operators:
-            original = op.opcodeIndex, op.inputs, op.outputs
-            op.opcodeIndex = self._take_code(part.codes[op.opcodeIndex])
+            own = copy.copy(op)  # as above
+            own.opcodeIndex = self._take_code(part.codes[op.opcodeIndex])
             if where is not None:
-                op.inputs, op.outputs = ([where.get(i, i) for i in indices] for indices in original[1:])
-            offsets.append(op.Pack(self.builder))
-            op.opcodeIndex, op.inputs, op.outputs = original
+                own.inputs, own.outputs = ([where.get(i, i) for i in indices] for indices in (op.inputs, op.outputs))
+            offsets.append(own.Pack(self.builder))
         return offsets
 
     def add_subgraph(
