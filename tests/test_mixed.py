@@ -28,7 +28,7 @@ from builder.quantizing.rounding import measure_noise, round_parts
 from builder.quantizing.sensitivity import answers, some_heads
 from builder.support.errors import ConfigError, ConversionError
 from builder.support.progress import Stages
-from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts
+from builder.tflite.flatbuffer import FLOAT32, INT8, Part, operator_name, plain_tensor, read_parts, tensor_name
 from builder.tflite.link import link
 from builder.tflite.parts import as_held
 from builder.tflite.pixel_input import take_pixels
@@ -326,11 +326,16 @@ def test_ranges_by_other_methods_lie_within_min_and_max(made: Any, estimate: str
     widest = measure_ranges(made.calibrated.model, images, heads)
     found = measure_ranges(made.calibrated.model, images, heads, estimate=estimate)
     assert list(found) == list(widest)
+    part = read_parts(made.calibrated.model)["backbone"]
+    adding = {
+        tensor_name(part.tensors[i]) for op in part.operators if operator_name(part, op) == "ADD" for i in op.inputs
+    }
     narrower = 0
     for name, (low, high) in found.items():
-        assert min(widest[name][0], 0) <= low <= high <= max(widest[name][1], 0)
-        narrower += (low, high) != widest[name]
-    assert narrower > 3
+        within = min(widest[name][0], 0) <= low <= high <= max(widest[name][1], 0)
+        assert within or (estimate == "mse" and name in adding)  # which may get the step of their sum
+        narrower += within and (low, high) != widest[name]
+    assert narrower > 1
     assert pin(made.calibrated.model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)
 
 

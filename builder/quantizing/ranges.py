@@ -2,8 +2,9 @@
 
 ``minmax`` takes the least and the greatest value; ``percentile`` clips the share ``TAIL`` at either end; ``mse`` takes
 the range whose 256 steps have the least mean squared error (Choukroun et al. 2019, arXiv 1902.06822), measured after the
-operator that reads the tensor: in front of a swish or a sigmoid, values where those are flat need no precision. Heads and
-the seam keep their whole ranges: large logits are rare but decide the answer.
+operator that reads the tensor: in front of a swish or a sigmoid, values where those are flat need no precision. Then
+residual sums get the step of their terms where that loses less (``sums.py``). Heads and the seam keep at least their
+whole ranges: large logits are rare but decide the answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from builder.quantizing.response import Response, responses
+from builder.quantizing.sums import exact_sums
 from builder.support.threads import OfEachThread, beside
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name
 from builder.tflite.parts import Range
@@ -54,6 +56,8 @@ def measure_ranges(
     for i in parts[BACKBONE].outputs.values():  # heads that are added later may depend on rare values
         name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
+    if estimate == "mse":
+        found = exact_sums(parts[BACKBONE], found)
     for head in heads:
         seen = _Seen(keep=False)
         _run(watched, parts[head], features, seen, advance)

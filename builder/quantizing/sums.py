@@ -1,0 +1,61 @@
+"""One step for a residual sum and its two terms: then the addition rounds nothing.
+
+A sum of two int8 tensors is rounded to its own step. If both terms have that step as well, the sum is a whole number of
+steps, and only the terms were rounded. The noise of a rounding is step²/12. Steps x and y of the terms and z of the sum
+give (x² + y² + z²)/12, one step s for all gives 2 s²/12. As s is the largest of the three, no range becomes smaller. It
+pays where the sum is hardly wider than the term that skips a block, as in MobileNetV2 and EfficientNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builder.tflite.flatbuffer import Part, fused_activation, operator_name, tensor_name
+from builder.tflite.parts import Range
+
+_STEPS = 255
+_FREE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MUL", "ADD")  # give their output any range; others do not
+
+
+def exact_sums(part: Part, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """``ranges`` of activations, by name, some of them widened so that additions of ``part`` become exact.
+
+    The additions that gain most come first. No tensor is widened twice: an addition that shares a tensor with an exact
+    one becomes exact only by the same step.
+    """
+    steps, fixed = {name: _step(limits) for name, limits in ranges.items()}, set[str]()
+    for names in sorted(_sums(part), key=lambda names: _gain(names, steps), reverse=True):
+        step = max(steps[name] for name in names)
+        if _gain(names, steps) > 0 and all(steps[name] == step for name in fixed.intersection(names)):
+            steps.update(dict.fromkeys(names, step))
+            fixed.update(names)
+    return {name: _widened(limits, steps[name]) if name in fixed else limits for name, limits in ranges.items()}
+
+
+def _sums(part: Part) -> list[tuple[str, ...]]:
+    """The names of both terms and the sum, for each addition of two different tensors that may have any range."""
+    free = {op.outputs[0] for op in part.operators if operator_name(part, op) in _FREE}
+    return [
+        tuple(tensor_name(part.tensors[i]) for i in tensors)
+        for op in part.operators
+        if operator_name(part, op) == "ADD" and fused_activation(op) in ("NONE", "RELU")
+        if free.issuperset(tensors := (*op.inputs, *op.outputs)) and len(set(tensors)) == len(tensors)
+    ]
+
+
+def _gain(names: tuple[str, ...], steps: Mapping[str, float]) -> float:
+    """How much less noise there is with one step, in units of 1/12."""
+    squares = [steps[name] ** 2 for name in names]
+    return sum(squares) - 2 * max(squares)
+
+
+def _step(limits: Range) -> float:
+    return (max(limits[1], 0.0) - min(limits[0], 0.0)) / _STEPS
+
+
+def _widened(limits: Range, step: float) -> Range:
+    """The range with 0 in it that ``step`` gives, as much wider at one end as at the other if both are beyond 0."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    more = _STEPS * step - (high - low)
+    below = 0.0 if low == 0 else more if high == 0 else more / 2
+    return low - below, high + more - below
