@@ -227,6 +227,36 @@ def test_one_operator_at_a_time_is_the_network(tiny_file: Path, tiny_pictures: l
         stepper.value(part.inputs["image"])  # no longer needed, so no longer held
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_elementwise_results_overwrite_what_nothing_reads_after_them(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: not what was given, not what a view shows, not what is read later."""
+    monkeypatch.setattr("builder.tflite.stepper.batch_of", lambda *_: size)
+    wide, flat = [1, 2, 3], [1, 6]
+    names = ["image", "x", "gate", "y", "seen", "minus", "its", "features"]
+    shapes = [wide, wide, wide, wide, flat, wide, flat, flat]
+    tensors = [plain_tensor(name, shape, np.float32) for name, shape in zip(names, shapes, strict=True)]
+    part = Part("main", 0, tensors, [], {"image": 0}, {"features": 7}, [], [None])
+    part.operators += [
+        part.operator("TANH", [0], [1], None),
+        part.operator("LOGISTIC", [1], [2], None),
+        part.operator("MUL", [2, 1], [3], ("MulOptions", {})),
+        part.operator("RESHAPE", [3], [4], ("ReshapeOptions", {"newShape": flat})),
+        part.operator("NEG", [3], [5], None),
+        part.operator("RESHAPE", [5], [6], ("ReshapeOptions", {"newShape": flat})),
+        part.operator("SUB", [4, 6], [7], ("SubOptions", {})),
+    ]
+    image = RNG.normal(size=(5, 2, 3)).astype(np.float32)
+    given, stepper = image.copy(), Stepper(part, {0: image})
+    x, gate = stepper.until(1), stepper.until(2)
+    y, seen, minus = (stepper.until(i) for i in (3, 4, 5))
+    swish = np.tanh(given) / (1 + np.exp(-np.tanh(given)))
+    np.testing.assert_allclose(y, swish, atol=1e-6)
+    np.testing.assert_allclose(stepper.until(7), 2 * swish.reshape(5, 6), atol=1e-6)
+    np.testing.assert_array_equal(image, given)
+    shared = [np.shares_memory(a, b) for a, b in ((image, x), (x, gate), (gate, y), (y, seen), (y, minus))]
+    assert shared == [False, False, True, True, False]
+
+
 def operators(part: Part) -> list[tuple[Any, list[int]]]:
     """Each operator runs with the activations that it reads."""
     made = set(part.inputs.values()).union(*(op.outputs for op in part.operators))

@@ -14,8 +14,10 @@ from builder.tflite.flatbuffer import INT32, Part, dtype_of, operator_name
 from builder.tflite.parts import constant
 
 _BYTES = 1 << 24  # largest size of an operator's activations in one batch: more does not fit the caches
-_ALWAYS = {
+_SPATIAL = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
+}  # fmt: skip
+_UNARY = {
     "QUANTIZE", "DEQUANTIZE", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "ELU", "GELU",
     "HARD_SWISH", "NEG", "RSQRT", "SQRT", "SQUARE", "EXP",
 }  # fmt: skip
@@ -29,6 +31,11 @@ def batch_of(part: Part, op: Any, tensors: list[int], samples: int) -> int:
         return 1
     size = sum(int(np.prod(t.shape)) * dtype_of(t).itemsize for t in ends)
     return int(np.clip(_BYTES // max(size, 1), 1, samples))
+
+
+def elementwise(part: Part, op: Any) -> bool:
+    """Whether each number of the result depends only on the numbers in its place."""
+    return operator_name(part, op) in _UNARY | _BINARY
 
 
 def batched(tensor: Any, batch: int) -> Any:
@@ -49,7 +56,7 @@ def reshaped(part: Part, op: Any, values: np.ndarray) -> np.ndarray | None:
 def _apart(part: Part, op: Any, tensors: list[int]) -> bool:
     """Whether ``op`` processes each index of the first axis independently."""
     kind, ranks = operator_name(part, op), {len(part.tensors[i].shape) for i in (*tensors, *op.outputs)}
-    if kind in _ALWAYS:
+    if kind in _SPATIAL | _UNARY:
         return True
     if kind in _BINARY:
         others = [part.tensors[i] for i in op.inputs if i not in tensors]

@@ -6,13 +6,13 @@ readers run. Samples run in batches where an operator processes each one indepen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from builder.tflite.batches import batch_of, batched, reshaped
+from builder.tflite.batches import batch_of, batched, elementwise, reshaped
 from builder.tflite.flatbuffer import Part
 from builder.tflite.parts import constant_operators, makers, without_unused
 from builder.tflite.writer import Writer
@@ -24,6 +24,9 @@ Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the batch ax
 class Stepper:
     """One run of ``part`` on samples, operator by operator. It holds only the tensors that are still needed.
 
+    An elementwise operator overwrites an input that nothing reads after it: whoever goes on with such an array copies it.
+    What was given or ``put`` is not overwritten.
+
     Args:
         part: The subgraph.
         inputs: Tensor -> (samples, ...), in the dtype of the tensor.
@@ -33,6 +36,7 @@ class Stepper:
     def __init__(self, part: Part, inputs: Mapping[int, np.ndarray], *, threads: int = 2) -> None:
         self._part, self._threads = part, threads
         self._values: Values = dict(inputs)
+        self._own = set[int]()  # tensors whose memory is this run's
         self._next = 0
         self._last_use = {i: n for n, op in enumerate(part.operators) for i in op.inputs}
         for i in part.outputs.values():
@@ -45,6 +49,7 @@ class Stepper:
     def put(self, tensor: int, values: np.ndarray) -> None:
         """Replace a computed tensor by ``values`` for the operators that follow."""
         self._values[tensor] = values
+        self._own.discard(tensor)
 
     def step(self) -> None:
         """Run the next operator."""
@@ -52,11 +57,20 @@ class Stepper:
         inputs = [i for i in op.inputs if i in self._values]
         if inputs:  # operators that read only constants run with the operators that need them
             values = [self._values[i] for i in inputs]
-            results = run_operator(self._part, op, values, inputs, threads=self._threads)
+            results = run_operator(self._part, op, values, inputs, threads=self._threads, over=self._free(op, inputs))
             self._values.update(zip(op.outputs, results, strict=True))
+            self._own.update(i for i, result in zip(op.outputs, results, strict=True) if result.base is None)
         self._next += 1
         for i in [i for i in self._values if self._last_use.get(i, -1) < self._next]:
             del self._values[i]
+
+    def _free(self, op: Any, inputs: list[int]) -> list[np.ndarray]:
+        """The inputs of ``op`` that its result may overwrite."""
+        if len(op.outputs) > 1 or not elementwise(self._part, op):
+            return []
+        last = [self._values[i] for i in inputs if i in self._own and self._last_use.get(i) == self._next]
+        others = [value for i, value in self._values.items() if i not in self._own]  # views of these among them
+        return [value for value in last if not any(np.may_share_memory(value, other) for other in others)]
 
     def rest(self) -> tuple[Part, dict[str, np.ndarray]]:
         """The operators that have not run, as a part, and the values of its inputs: the input of tensor 7 is ``in7``."""
@@ -73,7 +87,13 @@ class Stepper:
 
 
 def run_operator(
-    part: Part, op: Any, values: list[np.ndarray], tensors: list[int], *, threads: int = 2
+    part: Part,
+    op: Any,
+    values: list[np.ndarray],
+    tensors: list[int],
+    *,
+    threads: int = 2,
+    over: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
     """Run one operator on samples.
 
@@ -83,6 +103,7 @@ def run_operator(
         values: (samples, ...) of each activation input.
         tensors: Index of each activation input.
         threads: Number of threads.
+        over: Arrays that the only output may overwrite, ``values`` among them; the first that fits takes it.
 
     Returns:
         (samples, ...) of each output.
@@ -94,7 +115,7 @@ def run_operator(
     size = batch_of(part, op, tensors, samples)
     interpreter = one_operator(part, op, tensors, threads=threads, batch=size)
     sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
-    results = [np.empty((samples, *_own(d["shape"], size)), d["dtype"]) for d in targets]
+    results = [_memory((samples, *_own(d["shape"], size)), d["dtype"], over) for d in targets]
     for start in range(0, samples, size):
         first = max(0, min(start, samples - size))  # the last batch is filled up with samples of the one before
         for source, value in zip(sources, values, strict=True):
@@ -103,9 +124,17 @@ def run_operator(
             np.copyto(interpreter.tensor(source["index"])(), given, casting="equiv")
         interpreter.invoke()
         for result, target in zip(results, targets, strict=True):
-            there = result[first : first + size]
-            there[:] = interpreter.tensor(target["index"])().reshape(there.shape)  # a view, so it is copied only once
+            # What comes before ``start`` is written, and so may be what it was made of. A view: nothing is copied twice.
+            there = result[start : first + size]
+            there[:] = interpreter.tensor(target["index"])().reshape(size, *there.shape[1:])[start - first :]
     return results
+
+
+def _memory(shape: tuple[int, ...], dtype: Any, over: Sequence[np.ndarray]) -> np.ndarray:
+    for array in over:
+        if array.shape == shape and array.dtype == dtype:
+            return array
+    return np.empty(shape, dtype)
 
 
 def _own(shape: Any, batch: int) -> tuple[int, ...]:
