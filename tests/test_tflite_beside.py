@@ -103,6 +103,8 @@ BLUE_FIRST = PixelTransform(order=(2, 1, 0))
         ("model-cats", {"labels-cats.txt": LABELS, "labels.txt": "a\nb\nc\n"}),
         ("model-cats", {"labels-cats.txt": "too\nfew\n", "labels.txt": LABELS}),
         ("Model", {"labels.json": json.dumps(NAMES)}),
+        ("model", {"model.json": json.dumps({"epochs": 3}), "labels.txt": LABELS}),
+        ("model", {"model.json": json.dumps(NAMES), "labels.txt": "a\nb\nc\n"}),
         ("cats", {"label.txt": LABELS}),
     ],
 )

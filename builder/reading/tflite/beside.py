@@ -106,11 +106,15 @@ def _text_in(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def _neighbours(name: str, beside: Beside) -> Iterator[_Labels]:
-    """Labels from a file with the model's name, else from cats_labels.txt for cats_model.tflite, or the usual files."""
+    """Labels from a file with the model's name, else from cats_labels.txt for cats_model.tflite, or the usual files.
+
+    A .json with the model's name may be many things: it comes first only where it has labels.
+    """
     stem = Path(name).stem
     own, like = [f"{stem}{suffix}" for suffix in _SUFFIXES], re.sub("model", "labels", stem, count=1, flags=re.IGNORECASE)
     usual = dict.fromkeys([*(f"{like}{suffix}" for suffix in _SUFFIXES), *_LABEL_FILES])
-    for file in [file for file in own if beside(file) is not None] or usual:
+    there = [file for file in own if beside(file) is not None]
+    for file in [file for file in there if not file.endswith(".json") or _labels(file, beside)] or usual:
         found = _labels(file, beside)
         if found is not None:  # else it is another kind of file
             yield found, file * (file in _LABEL_FILES)
