@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +50,19 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], _T]
             made.write_bytes(pickle.dumps(make(folder / "files")))
         result: _T = pickle.loads(made.read_bytes())  # noqa: S301  written above
         return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_quick() -> Iterator[None]:
+    """Backbones of all precisions take equally long. A busy machine would make one seem slower than float, and ``auto``
+    leaves that one out. Tests of the choice give times of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):  # no builder on a device
+            from builder.quantizing import latency
+
+            patch.setattr(latency, "backbone_ms", lambda *parts: [1.0] * len(parts))
+        yield
 
 
 @pytest.fixture(autouse=True)
