@@ -43,9 +43,10 @@ def test_a_wrapped_model_shares_its_base_with_the_plain_one_and_answers_alike(
     backbone = find_backbone([plain, wrapped])
     merged = merge([plain, wrapped], backbone)
     found = merged.head_scores("wrapped", merged.features(kept["pictures"]))
-    np.testing.assert_allclose(found, kept["answers"], atol=1e-5)
+    # Another processor adds float32 in another order: 1.4e-5 with AVX2 alone. A range left in costs 0.02.
+    np.testing.assert_allclose(found, kept["answers"], atol=1e-4)
     original = wrapped.ask(kept["pictures"])
-    np.testing.assert_allclose(original(), kept["answers"], atol=1e-5)
+    np.testing.assert_allclose(original(), kept["answers"], atol=1e-4)
     assert original.note is None  # tf_keras itself ran it
     assert not any(node.kind.startswith(("Prune", "Quantize")) for node in wrapped.graph.nodes)
     word = "trained for quantization" if file.startswith("quantized") else "pruned"
