@@ -109,7 +109,7 @@ def test_the_sum_that_gains_most_comes_first() -> None:
     assert exact(exact_sums(chain(2), ranges), 2) == [False, True]
 
 
-@pytest.mark.parametrize("other", ["activation", "term", "input"])
+@pytest.mark.parametrize("other", ["activation", "term", "input", "integers"])
 def test_only_a_sum_of_two_tensors_of_any_range_is_made_exact(other: str) -> None:
     part, ranges = (
         chain(1, RELU6 if other == "activation" else 0),
@@ -121,5 +121,7 @@ def test_only_a_sum_of_two_tensors_of_any_range_is_made_exact(other: str) -> Non
     elif other == "input":
         part.operators = part.operators[1:]
         part.inputs["image"] = 1
+    elif other == "integers":
+        del ranges["y1"]
     assert exact_sums(part, ranges) == ranges
-    assert exact_sums(chain(1), ranges) != ranges
+    assert exact_sums(chain(1), {"y1": (-1.0, 1.0), **ranges}) != ranges

@@ -24,7 +24,8 @@ def exact_sums(part: Part, ranges: Mapping[str, Range]) -> dict[str, Range]:
     one becomes exact only by the same step.
     """
     steps, fixed = {name: _step(limits) for name, limits in ranges.items()}, set[str]()
-    for names in sorted(_sums(part), key=lambda names: _gain(names, steps), reverse=True):
+    known = [names for names in _sums(part) if steps.keys() >= set(names)]  # integers have no range
+    for names in sorted(known, key=lambda names: _gain(names, steps), reverse=True):
         step = max(steps[name] for name in names)
         if _gain(names, steps) > 0 and all(steps[name] == step for name in fixed.intersection(names)):
             steps.update(dict.fromkeys(names, step))
