@@ -9,12 +9,10 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from builder.tflite.flatbuffer import Part, plain_tensor, read_parts
+from builder.tflite.flatbuffer import Part, activation_code, plain_tensor, read_parts
 from builder.tflite.parts import names
 from builder.tflite.stepper import run_operator
 from builder.tflite.writer import write_parts
-
-RELU = 1
 
 
 def dense() -> Part:
@@ -27,7 +25,7 @@ def dense() -> Part:
         part.set_constant(i, rng.normal(size=tensors[i].shape).astype(np.float32))
     part.operators.append(part.operator("FULLY_CONNECTED", [0, 1, 2], [3], ("FullyConnectedOptions", {})))
     part.operators.append(part.operator("RELU", [3], [3], None))
-    options = ("FullyConnectedOptions", {"fusedActivationFunction": RELU})
+    options = ("FullyConnectedOptions", {"fusedActivationFunction": activation_code("RELU")})
     part.operators.append(part.operator("FULLY_CONNECTED", [3, 4, 5], [6], options))
     return part
 
