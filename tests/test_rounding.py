@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +13,25 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+import keras
+
 from builder import BuildResult, build
 from builder.quantizing.bias import shift_behind
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
 from builder.quantizing.learn_layer import LEAST_RELEVANCE, Observed, _relevance
 from builder.quantizing.patches import sample_patches
+from builder.quantizing.quantize import quantize
+from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
+from builder.quantizing.rounding import round_parts
 from builder.tflite.batches import batch_of
 from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts
 from builder.tflite.parts import constant, names
 from builder.tflite.stepper import Stepper, run_operator
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
+from tests.test_equalize import IMAGES, float_model_of
+from tests.tiny_models import seed_weights
 
 RNG = np.random.default_rng(3)
 
@@ -255,6 +263,44 @@ def test_elementwise_results_overwrite_what_nothing_reads_after_them(size: int, 
     np.testing.assert_array_equal(image, given)
     shared = [np.shares_memory(a, b) for a, b in ((image, x), (x, gate), (gate, y), (y, seen), (y, minus))]
     assert shared == [False, False, True, True, False]
+
+    stepper = Stepper(part, {0: image})
+    stepper.until(2)
+    put = np.full_like(gate, 0.5)
+    stepper.put(2, put)
+    stepper.put(1, put)
+    np.testing.assert_array_equal(stepper.until(3), 0.25)
+    np.testing.assert_array_equal(put, 0.5)
+
+
+class Late:
+    """An executor that does its work where the result is asked for."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> Late:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, work: Any, *given: Any) -> Any:
+        return SimpleNamespace(result=cache(lambda: work(*given)))
+
+
+def test_noise_that_is_measured_late_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float an operator would otherwise overwrite what is still compared."""
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="swish")(image)
+    x = keras.layers.Conv2D(8, 3, activation="swish")(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    seed_weights(model, 3)
+    floating = float_model_of(model)
+    made = quantize(floating, measure_ranges(floating, IMAGES, ["scores"]), "weights")
+    at_once = round_parts(read_parts(floating), read_parts(made), IMAGES)
+    monkeypatch.setattr("builder.quantizing.rounding.ThreadPoolExecutor", Late)
+    late = round_parts(read_parts(floating), read_parts(made), IMAGES)
+    assert len(late) > 6
+    assert late == at_once
 
 
 def operators(part: Part) -> list[tuple[Any, list[int]]]:

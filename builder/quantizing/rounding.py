@@ -175,7 +175,7 @@ class _Walk:
 
         def step() -> Future[LayerNoise]:
             self._device.step()
-            found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES].copy())
+            found = dequantized(self._int8, result, self._device.value(result)[:NOISE_SAMPLES])
             noise = beside.submit(measured, ahead.result()[:NOISE_SAMPLES].copy(), found)
             if heads is not None:  # they continue from where the float network is
                 wait([noise])

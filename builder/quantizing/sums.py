@@ -34,13 +34,13 @@ def exact_sums(part: Part, ranges: Mapping[str, Range]) -> dict[str, Range]:
 
 
 def _sums(part: Part) -> list[tuple[str, ...]]:
-    """The names of both terms and the sum, for each addition of two different tensors that may have any range."""
+    """The names of both terms and the sum, for each addition of tensors that may have any range."""
     free = {op.outputs[0] for op in part.operators if operator_name(part, op) in _FREE}
     return [
         tuple(tensor_name(part.tensors[i]) for i in tensors)
         for op in part.operators
         if operator_name(part, op) == "ADD" and fused_activation(op) in ("NONE", "RELU")
-        if free.issuperset(tensors := (*op.inputs, *op.outputs)) and len(set(tensors)) == len(tensors)
+        if free.issuperset(tensors := (*op.inputs, *op.outputs))
     ]
 
 

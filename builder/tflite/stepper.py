@@ -68,8 +68,8 @@ class Stepper:
         """The inputs of ``op`` that its result may overwrite."""
         if len(op.outputs) > 1 or not elementwise(self._part, op):
             return []
-        last = [self._values[i] for i in inputs if i in self._own and self._last_use.get(i) == self._next]
-        others = [value for i, value in self._values.items() if i not in self._own]  # views of these among them
+        last = [self._values[i] for i in inputs if self._last_use.get(i) == self._next]
+        others = [value for i, value in self._values.items() if i not in self._own]  # what was given, and views
         return [value for value in last if not any(np.may_share_memory(value, other) for other in others)]
 
     def rest(self) -> tuple[Part, dict[str, np.ndarray]]:
