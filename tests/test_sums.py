@@ -104,6 +104,9 @@ def test_sums_lose_no_more_than_before_and_no_range_is_narrower() -> None:
         assert all(before[n][0] < 0 or after[n][0] == 0 for n in names)  # what is never negative stays so
         assert after["image"] == before["image"]
         assert noise(after, count) <= noise(before, count) + 1e-9
+        if count == 1:
+            squares = [step(before[name]) ** 2 for name in ("x0", "y1", "x1")]
+            assert exact(after, 1) == [sum(squares) > 2 * max(squares)]
         found += sum(exact(after, count))
     assert found > 100
 
