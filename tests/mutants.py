@@ -50,6 +50,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "builder/quantizing/learn_layer.py": ("test_left_out_inputs", "test_rounding", "test_noise"),
     "builder/quantizing/rounding.py": ("test_left_out_inputs", "test_rounding", "test_noise"),
     "builder/quantizing/sums.py": ("test_sums",),
+    "builder/quantizing/steps.py": ("test_steps",),
+    "builder/reading/formats/keras2_weights.py": ("test_formats_tf_keras",),
     "builder/tflite/stepper.py": ("test_rounding", "test_writer"),
     "builder/joint/graph.py": ("test_joint_build", "test_router"),
     "edge_runtime/text.py": ("test_text_tokenizer_json", "test_text_tokens"),

@@ -151,9 +151,14 @@ REFUSED = {
     "a subclassed model": ({"class_name": "MyModel", "config": {}}, "of class 'MyModel'; expected Sequential"),
     "a tensor from nowhere": (functional(image(), layer("Flatten", "f", "gone")), "a layer 'gone' that does not exist"),
     "no layers": ({"class_name": "Sequential", "config": {"name": "s"}}, "not that of a Keras model"),
-    "a recurrent hard sigmoid": (
-        functional(image(), layer("LSTM", "l", "image", units=2, recurrent_activation="hard_sigmoid")), "hard_sigmoid",
-    ),
+    **{
+        f"a hard sigmoid of {kind}": (
+            functional(image(), layer(kind, "r", "image", units=2, activation=activation)),
+            "'r': the hard_sigmoid of Keras 2 as activation of a recurrent layer",
+        )
+        for kind in ("SimpleRNN", "LSTM", "GRU")
+        for activation in ("hard_sigmoid", {"class_name": "function", "config": "hard_sigmoid"})
+    },
 }  # fmt: skip
 
 

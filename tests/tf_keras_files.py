@@ -236,6 +236,23 @@ def long_names(keras: Any) -> Any:
     return keras.Model(image, head(keras, x))
 
 
+def gates(keras: Any) -> Any:
+    """Recurrent layers with the hard sigmoid, which was their default."""
+    layers, hard = keras.layers, {"recurrent_activation": "hard_sigmoid"}
+    image = keras.Input((SIZE, SIZE, 3))
+    rows = layers.Reshape((SIZE, SIZE * 3))(layers.Rescaling(1 / 255)(image))
+    back = layers.LSTM(3, go_backwards=True)
+    found = [
+        layers.LSTM(4, **hard)(rows),
+        layers.GRU(4, **hard)(rows),
+        layers.GRU(4, reset_after=False, use_bias=False, **hard)(rows),
+        layers.Bidirectional(layers.LSTM(3, **hard), backward_layer=back)(rows),
+        layers.Bidirectional(layers.LSTM(3, use_bias=False, **hard))(rows),
+        layers.Flatten()(layers.ConvLSTM2D(1, 3, **hard)(layers.Reshape((3, 4, SIZE, 3))(image / 255))),
+    ]
+    return keras.Model(image, layers.Dense(5, activation="softmax")(layers.Concatenate()(found)))
+
+
 MODELS = {
     "flat": flat,
     "nested": nested,
@@ -247,9 +264,10 @@ MODELS = {
     "settings": settings,
     "mixed": mixed,
     "long_names": long_names,
+    "gates": gates,
 }
 
-NO_SAVED_MODEL = ("long_names", "mixed")  # a SavedModel of these tests nothing more, and takes time
+NO_SAVED_MODEL = ("gates", "long_names", "mixed")  # a SavedModel of these tests nothing more, and takes time
 
 if __name__ == "__main__":
     import tf_keras

@@ -11,6 +11,7 @@ import numpy as np
 from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
 from builder.quantizing.accumulators import fit_accumulators
+from builder.quantizing.steps import computable
 from builder.support.errors import ConversionError
 from builder.tflite.flatbuffer import FLOAT32, INT8, INT16, Part, quantization, read_parts, tensor_name
 from builder.tflite.parts import Range
@@ -54,11 +55,14 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
         return float_model
     if precision not in _STATIC:
         return run_recipe(float_model, _RECIPES[precision](), None)
-    made = run_recipe(float_model, _RECIPES[precision](), ranges)
-    meant = {**ranges, **_seam_as_made(read_parts(made))}
-    if meant != ranges:
+    meant = dict(ranges)
+    for _ in range(_ATTEMPTS):
         made = run_recipe(float_model, _RECIPES[precision](), meant)
-    parts = read_parts(made)
+        parts = read_parts(made)
+        wanted = computable(parts, {**meant, **_seam_as_made(parts)})
+        if wanted == meant:
+            break
+        meant = wanted
     return write_parts(parts) if fit_accumulators(read_parts(float_model), parts) else made
 
 
@@ -145,5 +149,6 @@ _RECIPES = {
     "float16": _float16,
 }
 _STATIC = ("int8", "int16")
+_ATTEMPTS = 4  # a wider range may ask for another behind it
 PRECISIONS = (*_RECIPES, "float")
 LEARNABLE = ("int8", "int16", "weights")  # float16 is as good as float

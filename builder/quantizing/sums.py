@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from builder.quantizing.steps import widened, width_of
 from builder.tflite.flatbuffer import Part, fused_activation, operator_name, tensor_name
 from builder.tflite.parts import Range
 
@@ -22,14 +23,14 @@ def exact_sums(part: Part, ranges: Mapping[str, Range]) -> dict[str, Range]:
     The additions that gain most come first. No tensor is widened twice: an addition that shares a tensor with an exact
     one becomes exact only by the same step.
     """
-    widths, fixed = {name: _width(limits) for name, limits in ranges.items()}, set[str]()
+    widths, fixed = {name: width_of(limits) for name, limits in ranges.items()}, set[str]()
     known = [names for names in _sums(part) if widths.keys() >= set(names)]  # integers have no range
     for names in sorted(known, key=lambda names: _gain(names, widths), reverse=True):
         width = max(widths[name] for name in names)
         if _gain(names, widths) > 0 and all(widths[name] == width for name in fixed.intersection(names)):
             widths.update(dict.fromkeys(names, width))
             fixed.update(names)
-    return {name: _widened(limits, widths[name]) if name in fixed else limits for name, limits in ranges.items()}
+    return {name: widened(limits, widths[name]) if name in fixed else limits for name, limits in ranges.items()}
 
 
 def _sums(part: Part) -> list[tuple[str, ...]]:
@@ -47,16 +48,3 @@ def _gain(names: tuple[str, ...], widths: Mapping[str, float]) -> float:
     """How much less noise there is with one step, in units of 1 / (12 · 255²)."""
     squares = [widths[name] ** 2 for name in names]
     return sum(squares) - 2 * max(squares)
-
-
-def _width(limits: Range) -> float:
-    """Of the range with 0 in it: 255 steps."""
-    return max(limits[1], 0.0) - min(limits[0], 0.0)
-
-
-def _widened(limits: Range, width: float) -> Range:
-    """The range with 0 in it, as much wider at one end as at the other if both are beyond 0."""
-    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    more = width - (high - low)
-    below = 0.0 if low == 0 else more if high == 0 else more / 2
-    return low - below, high + more - below

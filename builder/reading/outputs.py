@@ -27,6 +27,7 @@ _PASSED = (
     "Reshape", "Squeeze", "Stack", "Subtract", "Transpose", "TrueDivide",
 )  # fmt: skip
 _AFFINE = ("BatchNormalization", "Conv1D", "Conv2D", "Dense", "EinsumDense")
+_STEP = 1 / 256  # of a softmax in int8, as TensorFlow Lite has it
 _NEAR = 1e-3  # tolerance at 0 and 1, for float32 and means of many values
 
 
@@ -146,17 +147,22 @@ def settled_output(
 
 @dataclass(frozen=True)
 class _Values:
+    """``add_up``: to 1, in every sample. ``add_up_rounded``: but for the rounding to integers of a softmax in int8.
+
+    Both are never so where there is one output.
+    """
+
     low: float
     high: float
-    add_up: bool  # to 1, in every sample; never where there is one output
+    add_up: bool
+    add_up_rounded: bool
 
     @classmethod
     def of(cls, raw: np.ndarray) -> _Values:
         low, high = float(raw.min()), float(raw.max())
-        add_up = (
-            raw.shape[1] > 1 and low >= -_NEAR and bool(np.all(np.abs(raw.sum(1, dtype=np.float64) - 1) < 10 * _NEAR))
-        )
-        return cls(low, high, add_up)
+        wrong = np.abs(raw.sum(1, dtype=np.float64) - 1).max() if raw.shape[1] > 1 and low >= -_NEAR else np.inf
+        rounded = bool(np.all(np.abs(raw - np.rint(raw / _STEP) * _STEP) < _NEAR * _STEP))
+        return cls(low, high, wrong < 10 * _NEAR, rounded and wrong < 10 * _NEAR + raw.shape[1] * _STEP / 2)
 
     @property
     def bounded(self) -> bool:
@@ -194,7 +200,7 @@ def _own(expected: Output, values: _Values, single: bool, declared: str | None, 
             f"{where}: the layers after its {expected.ends_in} do not give probabilities: {values}; save the model "
             "without them"
         )
-    if values.add_up:
+    if values.add_up or (values.add_up_rounded and expected.ends_in == "softmax"):
         return replace(expected, activation="softmax")
     if expected.ends_in == "softmax" and declared != AS_IT_IS:
         raise ConfigError(

@@ -160,8 +160,6 @@ _ATTENTION = ("query_dense", "key_dense", "value_dense", "output_dense")
 PARTS: dict[str, tuple[str, ...]] = {
     "MultiHeadAttention": (*(f"_{part}" for part in _ATTENTION), *_ATTENTION),
     "Bidirectional": ("forward_layer/cell", "backward_layer/cell"),
-    "LSTM": ("cell",),
-    "GRU": ("cell",),
-    "SimpleRNN": ("cell",),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), ("cell",)),
     "TimeDistributed": ("layer",),
 }

@@ -22,10 +22,12 @@ from builder.reading.formats.calls import (
 )
 from builder.reading.formats.keras2_layer import (
     OldFile,
+    function_name,
     translated_hard_sigmoid,
     translated_layer,
     translated_operation,
 )
+from builder.reading.formats.keras2_weights import GATES
 from builder.reading.formats.stored import LOADING_ERRORS, reason_of
 from builder.reading.formats.training import training_layers
 from builder.support.errors import ModelFileError
@@ -182,7 +184,11 @@ def _chain(layer: Mapping[str, Any], old: OldFile) -> list[dict[str, Any]]:
     if kind == "Merge":
         kind = differences.MERGE_MODES.get(str(config.get("mode")), "Merge")
         config = {k: v for k, v in config.items() if k in ("name", "concat_axis")}
-    if config.get("activation") == "hard_sigmoid" and kind not in ("ConvLSTM2D", "LSTM", "GRU"):
+    if function_name(config.get("activation")) == "hard_sigmoid":
+        if kind.removesuffix("Cell") in (*GATES, "SimpleRNN"):
+            raise old.fail(
+                config["name"], "the hard_sigmoid of Keras 2 as activation of a recurrent layer is not supported"
+            )
         return translated_hard_sigmoid(kind, config, old)
     return [translated_layer(kind, config, old)]
 

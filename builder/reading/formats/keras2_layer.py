@@ -127,14 +127,12 @@ def _value(key: str, value: Any, old: OldFile) -> Any:
     """A setting's value, with functions as names."""
     if key in differences.VALUES and isinstance(value, str):
         return differences.VALUES[key].get(value, value)
-    if key == "recurrent_activation" and value == "hard_sigmoid":
-        raise ModelFileError(
-            f"{old.path}: a recurrent layer with the hard_sigmoid of Keras 2, which Keras 3 does not have; "
-            "train it with recurrent_activation='sigmoid'"
-        )
-    if isinstance(value, Mapping) and value.get("class_name") == "function":
-        return value["config"]
-    return value
+    return function_name(value)
+
+
+def function_name(value: Any) -> Any:
+    """A function as its name; anything else as it is."""
+    return value["config"] if isinstance(value, Mapping) and value.get("class_name") == "function" else value
 
 
 def _dtype(value: Any, old: OldFile) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from builder.reading.formats.cleaned import write_layers
 from builder.reading.formats.keras2 import Modernized
+from builder.reading.formats.keras2_weights import modern_weights
 from builder.reading.formats.rebuild import rebuild
 from builder.reading.formats.stored import StoredModel, Weights
 from builder.reading.formats.toolkit import Unwrapped
@@ -37,9 +38,10 @@ def tf_keras_model(
         allow_code: Whether layers of nobody's but the user's are run.
         shape: Of the input, batch axis included, where the file does not say it.
     """
-    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
     if model.layers:
         copy = partial(write_layers, model.definition, weights)
+    weights = modern_weights(modern.definition, weights)
+    live = partial(rebuild, modern.definition, weights, path, allow_code=allow_code)
     original = KerasOriginal(path, "tf_keras", copy, allow_code=allow_code, shape=shape, otherwise=live)
     return StoredModel(
         path,

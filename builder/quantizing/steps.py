@@ -1,0 +1,73 @@
+"""Steps that kernels can compute with: an activation that is (almost) 0 in all samples gets a wider range.
+
+Behind a ReLU that is never above 0, a range of no width would give a step so small that XNNPACK refuses the network: it
+rescales what an operator computes by less than 2^8, and the terms of a sum by more than 2^-10. A wider step loses
+nothing where those limits are met: values below it are less than one unit of what the operator computes.
+Source: the checks in XNNPACK's ``src/operators`` and ``src/subgraph``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from builder.quantizing.accumulators import LAYERS
+from builder.tflite.flatbuffer import INT8, Part, is_quantity, operator_name, tensor_name
+from builder.tflite.parts import Range
+
+_STEPS = 255
+_LEAST, _LEAST_TERM = 2.0**-6, 2.0**-8  # of the step of what is computed; a factor of 4 from the limits
+_SUMS = ("ADD", "SUB")
+# How many inputs of an operator have a step that counts. Others have the step of their input, or one that is fixed.
+_INPUTS = {
+    **dict.fromkeys((*_SUMS, "MUL", *LAYERS), 2),
+    **dict.fromkeys(("HARD_SWISH", "LEAKY_RELU", "MEAN", "QUANTIZE", "RELU", "RELU6"), 1),
+}
+
+
+def width_of(limits: Range) -> float:
+    """Of the range with 0 in it: 255 steps."""
+    return max(limits[1], 0.0) - min(limits[0], 0.0)
+
+
+def widened(limits: Range, to: float) -> Range:
+    """The range with 0 in it, as much wider at one end as at the other if both are beyond 0."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    more = to - (high - low)
+    below = 0.0 if low == 0 else more if high == 0 else more / 2
+    return low - below, high + more - below
+
+
+def computable(parts: Mapping[str, Part], ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """``ranges`` of the activations of the int8 ``parts``, wider where an operator needs a larger step."""
+    found = dict(ranges)
+    for part in parts.values():
+        for op in part.operators:
+            for tensor, step in _least_steps(part, op):
+                name = tensor_name(part.tensors[tensor])
+                if tensor not in part.inputs.values() and name in found and width_of(found[name]) < step * _STEPS:
+                    found[name] = widened(found[name], step * _STEPS)
+    return found
+
+
+def _least_steps(part: Part, op: Any) -> Iterator[tuple[int, float]]:
+    """Tensors of an operator, each with the least step that it may have."""
+    kind = operator_name(part, op)
+    steps = [_step(part, i) for i in op.inputs[: _INPUTS.get(kind, 0)]]
+    result = op.outputs[0]
+    given = _step(part, result)
+    if not steps or not given or not all(steps):
+        return
+    if kind in _SUMS:
+        yield result, max(steps) * _LEAST
+        yield from ((i, given * _LEAST_TERM) for i in op.inputs)
+    else:
+        yield result, math.prod(steps) * _LEAST
+
+
+def _step(part: Part, tensor: int) -> float:
+    """The largest step of a tensor's channels; 0 where it is not of int8."""
+    if not is_quantity(part.tensors[tensor]) or part.tensors[tensor].type != INT8:
+        return 0.0
+    return float(max(part.tensors[tensor].quantization.scale))
