@@ -245,6 +245,22 @@ def test_values_decide_where_the_graph_is_silent(
         assert (settle().activation, settle().applied) == expected
 
 
+@pytest.mark.parametrize("labels", [12, 100, 300])
+def test_a_softmax_in_integers_adds_up_but_for_its_rounding(labels: int) -> None:
+    raw = np.random.default_rng(labels).dirichlet(np.full(labels, 2e5 / labels), 20).astype(np.float32)
+    rounded = np.float32(np.rint(raw * 256) / 256)
+    assert np.abs(rounded.sum(1) - 1).max() > 0.01
+
+    def settled(end: str, values: np.ndarray) -> str:
+        return settled_output(expected_output(end, labels, None, labels, "x"), values, None, labels, "x").activation
+
+    assert settled("softmax", rounded) == "softmax"
+    assert settled("sigmoid", rounded) == "sigmoid"
+    for wrong in (rounded + np.float32(3 / labels), rounded + np.float32(0.4 / 256)):
+        with pytest.raises(ConfigError, match="do not add up to 1"):
+            settled("softmax", wrong)
+
+
 def probabilities(seed: int, labels: int = 4) -> np.ndarray:
     raised = np.exp(np.random.default_rng(seed).normal(0, 2, (60, labels)))
     return np.asarray(raised / raised.sum(1, keepdims=True), np.float32)
@@ -275,6 +291,7 @@ def test_probabilities_in_steps_of_an_integer_add_up_still(labels: int) -> None:
     original = np.random.default_rng(labels).dirichlet(np.full(labels, 50.0), 20).astype(np.float32)
     found = np.float32(np.rint(original * 256) / 256)
     assert difference_in_kind(original, found) is None
+    assert difference_in_kind(found, original) is None
     assert difference_in_kind(original[:, 1:], found[:, 1:] + np.float32(3 / labels)) is not None
 
 
