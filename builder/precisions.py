@@ -27,6 +27,7 @@ from builder.tflite.flatbuffer import read_parts
 from builder.tflite.link import LinkedModel, link
 from builder.tflite.pixel_input import take_pixels
 from edge_runtime.bundle import append_members
+from edge_runtime.errors import InterpreterError
 from edge_runtime.metadata import BACKBONE, Metadata
 
 
@@ -174,7 +175,10 @@ def _finish(material: Material, precision: str, candidate: QuantizedParts, draft
             metadata = replace(metadata, joint=joint.to_json())
     with stages("verify", len(material.samples.verification.tensors)) as advance:
         draft.write_bytes(append_members(linked.model, metadata))
-        quality = verify(draft, material.samples.verification, material.expected, advance)
+        try:
+            quality = verify(draft, material.samples.verification, material.expected, advance)
+        except InterpreterError as error:
+            raise ConversionError(str(error).removeprefix(f"{draft}: ")) from error
     metadata = replace(metadata, quality=quality.to_json())
     model = append_members(linked.model, metadata)
     own_ms, float_ms = material.times.backbones(parts[BACKBONE], take_pixels(floating, span))

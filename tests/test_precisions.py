@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from builder.tflite.pixel_input import take_pixels
 from builder.tflite.splice import result_name
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
+from edge_runtime.errors import InterpreterError
 from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import OLDEST_RUNTIME
 from tests.device_files import two_float_operators
@@ -220,6 +222,29 @@ def test_a_precision_that_cannot_be_had_is_left_out_with_the_reason(
     assert second["precision"] == "int16"
     with pytest.raises(ConversionError, match="CUMSUM"):
         build(replace(config, precision="int8"))
+
+
+def test_a_precision_that_no_interpreter_runs_is_left_out_with_the_reason(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *args: Any) -> Quality:
+        if precision_of(path) in ("int8", "mixed"):
+            raise InterpreterError(f"{path}: failed to prepare")
+        return verify(path, *args)
+
+    def precision_of(path: Path) -> str:
+        with MultiHeadClassifier(path) as classifier:
+            return str(classifier.metadata.built["precision"])
+
+    monkeypatch.setattr(precisions, "verify", refuse)
+    result = build(replace(config, output=config.output.parent / "runs.tflite"))
+    first, mixed, second = result.report.to_json()["precisions"]
+    assert first == {"precision": "int8", "skipped": "failed to prepare"}
+    assert mixed["precision"] == "mixed"
+    assert (second["precision"], "skipped" in second) == ("int16", False)
+    with pytest.raises(ConversionError, match=r"^failed to prepare$"):
+        build(replace(config, precision="int8", output=config.output.parent / "not.tflite"))
+    assert not (config.output.parent / "not.tflite").exists()
 
 
 def test_int16_that_is_slower_than_float_is_left_out_unless_it_is_asked_for(
