@@ -201,8 +201,10 @@ def test_models_that_are_called_alike_go_by_their_folders(folder: Path, tmp_path
         models.append(tmp_path / name / "keras_model.keras")
         models[-1].parent.mkdir()
         models[-1].write_bytes((folder / f"{name}.keras").read_bytes())
-    found = run_inspect(*models, "--preprocessing", "a=tf", "--preprocessing", "b=tf", "--json")
-    assert json.loads(found.output)["shared"] is True
+    options = ("--preprocessing", "a=tf", "--preprocessing", "b=tf")
+    assert json.loads(run_inspect(*models, *options, "--json").output)["shared"] is True
+    said = run_inspect(*models, *options).output
+    assert all(f"\n  {name}/keras_model.keras has " in said for name in "ab")
 
 
 @pytest.mark.parametrize("place", ["model.h5", "model.keras", "folder/keras_model.h5"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -138,14 +139,15 @@ def print_tree(groups: Sequence[Group]) -> None:
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=160)
     say = partial(console.print, soft_wrap=not console.is_terminal)  # in a pipe a sentence is one line
+    called = _short_names([c.name for group in groups for c in group.classifiers])
     for group in groups:
         console.print(_tree(group))
         shares = group.shares if len(group.classifiers) > 1 or len(groups) == 1 else ()  # alone it shares nothing
-        for sentence in share_sentences([replace(share, name=Path(share.name).name) for share in shares]):
+        for sentence in share_sentences([replace(share, name=called[share.name]) for share in shares]):
             say(f"  {plain(sentence)}.")
         for classifier in group.classifiers:
             for note in _notes(classifier):
-                say(f"  {plain(Path(classifier.name).name)}: {plain(note)}")
+                say(f"  {plain(called[classifier.name])}: {plain(note)}")
         for sentence in resize_trouble({str(c.path): c.source_input for c in group.classifiers}):
             say(f"  {plain(sentence)}")
         if group.difference is not None:
@@ -176,6 +178,12 @@ def _prepared(resize: ResizeConfig) -> str:
     whole = resize.over(DEFAULT)
     said = f"{whole.method}, {'antialiased' if whole.antialias else 'not antialiased'}, {whole.fit}"
     return f"resizing unknown, assumed {said}" if resize == ResizeConfig() else said
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """For each path the name of its file, with its folder where several are called so."""
+    files = Counter(Path(name).name for name in set(names))
+    return {name: "/".join(Path(name).parts[-1 if files[Path(name).name] == 1 else -2 :]) for name in names}
 
 
 def _tree(group: Group) -> Tree:
