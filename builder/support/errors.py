@@ -48,3 +48,7 @@ class TargetError(BuilderError):
 
 class ConversionError(BuilderError, RuntimeError):
     """A layer cannot be converted or quantized."""
+
+
+class ClusterError(BuilderError, RuntimeError):
+    """Ray does not start, or cannot be reached."""

@@ -10,12 +10,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from builder.support.errors import ConfigError
+from builder.support.errors import ClusterError, ConfigError
 from builder.support.in_turn import in_turn
+from edge_runtime.errors import reason
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_STARTS = 3  # attempts: Ray gives up where its own processes take more than 15 seconds, as on a busy machine
 _worker: Any = None  # of a local process
 
 
@@ -106,19 +108,33 @@ class _Actor:
 def cluster(*, address: str | None = None, jobs: int | None = None) -> Iterator[None]:
     """A Ray cluster: the one at ``address``, or a local one with ``jobs`` processors.
 
-    An existing connection of this process is used and left open.
+    An existing connection of this process is used and left open. Raises ``ClusterError``.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    quiet = {"include_dashboard": False} if address is None else {}
-    ray.init(
-        address=address or "local", num_cpus=None if address else jobs, logging_level="ERROR", log_to_driver=False,
-        configure_logging=False, **quiet,
-    )  # fmt: skip
+    _start_ray(address, jobs)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str | None, jobs: int | None) -> None:
+    import ray
+
+    quiet = {"include_dashboard": False} if address is None else {}
+    for left in reversed(range(_STARTS if address in (None, "local") else 1)):
+        try:
+            ray.init(
+                address=address or "local", num_cpus=None if address else jobs, logging_level="ERROR",
+                log_to_driver=False, configure_logging=False, **quiet,
+            )  # fmt: skip
+            return
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if not left:
+                what = f"Ray at {address} cannot be used" if address else "Ray does not start on this machine"
+                raise ClusterError(f"{what}: {reason(error)}") from error

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +31,22 @@ WANTED = Wanted(("animals", "things"), features=True)
 COUNT, BLOCK = 90, 3
 
 
+def at_last(start: Callable[[], Any]) -> Any:
+    """What ``start`` gives: where the machine is busy, Ray may give up before its processes have started."""
+    for _ in range(2):
+        try:
+            return start()
+        except Exception:  # noqa: BLE001 - Ray raises no class of its own
+            continue
+    return start()
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes with a processor each."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    found.second = found.add_node(num_cpus=1)
+    head = {"num_cpus": 1, "include_dashboard": False}
+    found = at_last(lambda: Cluster(initialize_head=True, head_node_args=head))
+    found.second = at_last(lambda: found.add_node(num_cpus=1))
     ray.init(address=found.address, logging_level="ERROR", log_to_driver=False)
     yield found
     ray.shutdown()
@@ -138,7 +151,8 @@ def test_a_killed_driver_goes_on_where_it_stopped(data: str, expected: list[dict
 
 def test_the_command_writes_its_own_lines_and_none_of_ray(data: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "builder", "score", str(THREE), "--data", data, "--output", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr if done.returncode else "") == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out'}: {COUNT} rows; ")
     progress = re.compile(rf"[\d,]+ of {COUNT}, [\d.,]+ a second, .* left")  # once a minute
     assert [line for line in done.stderr.splitlines() if not progress.fullmatch(line)] == []
