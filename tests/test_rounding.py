@@ -410,6 +410,8 @@ def test_a_row_counts_by_its_slopes_and_never_less_than_a_little() -> None:
     device = signal + np.float32(0.1)
     found = _relevance(signal, device, np.ones((2, 1, 3)), np.zeros((2, 3)), swish)
     np.testing.assert_allclose(found, [[LEAST_RELEVANCE] * 4, [1 + LEAST_RELEVANCE] * 4], atol=1e-4)
+    half = _relevance(signal, device, np.ones((2, 1, 3)), np.zeros((2, 3)), lambda values: values / 2)
+    np.testing.assert_allclose(half, np.full((2, 4), 0.25 + LEAST_RELEVANCE), rtol=1e-3)  # the square of the slope
 
 
 def test_rows_that_do_not_count_do_not_move_the_weights() -> None:

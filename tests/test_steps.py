@@ -40,6 +40,10 @@ BEHIND: dict[str, Callable[[Any, Any], Any]] = {
     "pools": lambda x, y: layers.MaxPooling2D(2)(layers.AveragePooling2D(2)(y)),
     "padding": lambda x, y: layers.Conv2D(12, 3)(layers.ZeroPadding2D()(y)),
     "resizing": lambda x, y: layers.UpSampling2D(2, interpolation="bilinear")(y),
+    "a hard swish below -3": lambda x, y: layers.Activation("hard_silu")(-10 * x - 10 + y),
+    "a mean that cancels": lambda x, y: layers.GlobalAveragePooling2D(keepdims=True)(
+        layers.Concatenate(1)([x, -1.0 * x])
+    ),
     "a mean": lambda x, y: layers.GlobalAveragePooling2D(keepdims=True)(y),
     "nothing": lambda x, y: y,
 }

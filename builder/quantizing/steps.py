@@ -19,11 +19,8 @@ from builder.tflite.parts import Range
 _STEPS = 255
 _LEAST, _LEAST_TERM = 2.0**-6, 2.0**-8  # of the step of what is computed; a factor of 4 from the limits
 _SUMS = ("ADD", "SUB")
-# How many inputs of an operator have a step that counts. Others have the step of their input, or one that is fixed.
-_INPUTS = {
-    **dict.fromkeys((*_SUMS, "MUL", *LAYERS), 2),
-    **dict.fromkeys(("HARD_SWISH", "LEAKY_RELU", "MEAN", "QUANTIZE", "RELU", "RELU6"), 1),
-}
+# How many inputs of an operator have a step that counts. Kernels of the others compute with any.
+_INPUTS = {**dict.fromkeys((*_SUMS, "MUL", *LAYERS), 2), "HARD_SWISH": 1}
 
 
 def width_of(limits: Range) -> float:
