@@ -24,13 +24,15 @@ from builder.quantizing.quantize import quantize
 from builder.quantizing.ranges import measure_ranges
 from builder.quantizing.refit import PULLS, OfProducts, OfRows, Refit, products
 from builder.quantizing.rounding import round_parts
+from builder.support.errors import ConversionError
 from builder.tflite.batches import batch_of
-from builder.tflite.flatbuffer import INT8, Part, dtype_of, plain_tensor, read_parts
+from builder.tflite.flatbuffer import INT8, Part, dtype_of, operator_name, plain_tensor, read_parts
 from builder.tflite.parts import constant, names
 from builder.tflite.stepper import Stepper, run_operator
 from builder.tflite.writer import write_parts
 from edge_runtime import MultiHeadClassifier
-from tests.test_equalize import IMAGES, float_model_of
+from edge_runtime.metadata import BACKBONE
+from tests.test_equalize import IMAGES, bottlenecks, float_model_of
 from tests.tiny_models import seed_weights
 
 RNG = np.random.default_rng(3)
@@ -426,3 +428,12 @@ def test_rows_that_do_not_count_do_not_move_the_weights() -> None:
     )
     np.testing.assert_allclose(told, weights, atol=1e-3)
     assert np.abs(alike - weights).max() > 0.05
+
+
+def test_an_operator_that_the_interpreter_refuses_is_named() -> None:
+    floating = float_model_of(bottlenecks())
+    part = read_parts(quantize(floating, measure_ranges(floating, IMAGES, ["scores"])))[BACKBONE]
+    op = next(op for op in part.operators if operator_name(part, op) == "CONV_2D")
+    part.tensors[op.outputs[0]].quantization.scale = [1e-12]
+    with pytest.raises(ConversionError, match=r"^the interpreter refuses CONV_2D: "):
+        run_operator(part, op, [np.zeros((2, *part.tensors[op.inputs[0]].shape[1:]), np.int8)], [op.inputs[0]])

@@ -1,15 +1,15 @@
 """Steps that kernels can compute with: an activation that is (almost) 0 in all samples gets a wider range.
 
-Behind a ReLU that is never above 0, a range of no width would give a step so small that XNNPACK refuses the network: it
-rescales what an operator computes by less than 2^8, and the terms of a sum by more than 2^-10. A wider step loses
-nothing where those limits are met: values below it are less than one unit of what the operator computes.
-Source: the checks in XNNPACK's ``src/operators`` and ``src/subgraph``.
+Behind a ReLU that is never above 0, a range of no width would give a step so small that XNNPACK refuses the network (it
+rescales what an operator computes by less than 256), or that the interpreter ends the whole process: a sum whose terms
+cancel does so. A wider step loses nothing: it is a fraction of the step of what the operator computes.
+Source: "requantization scale" in XNNPACK's ``src/operators``; sums and hard swish were tried in both interpreters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from builder.quantizing.accumulators import LAYERS
@@ -17,7 +17,7 @@ from builder.tflite.flatbuffer import INT8, Part, is_quantity, operator_name, te
 from builder.tflite.parts import Range
 
 _STEPS = 255
-_LEAST, _LEAST_TERM = 2.0**-6, 2.0**-8  # of the step of what is computed; a factor of 4 from the limits
+_LEAST = 2.0**-6  # of the step of what is computed; a factor of 4 from the limit
 _SUMS = ("ADD", "SUB")
 # How many inputs of an operator have a step that counts. Kernels of the others compute with any.
 _INPUTS = {**dict.fromkeys((*_SUMS, "MUL", *LAYERS), 2), "HARD_SWISH": 1}
@@ -41,26 +41,19 @@ def computable(parts: Mapping[str, Part], ranges: Mapping[str, Range]) -> dict[s
     found = dict(ranges)
     for part in parts.values():
         for op in part.operators:
-            for tensor, step in _least_steps(part, op):
-                name = tensor_name(part.tensors[tensor])
-                if tensor not in part.inputs.values() and name in found and width_of(found[name]) < step * _STEPS:
-                    found[name] = widened(found[name], step * _STEPS)
+            name, step = tensor_name(part.tensors[op.outputs[0]]), _least_step(part, op)
+            if name in found and width_of(found[name]) < step * _STEPS:
+                found[name] = widened(found[name], step * _STEPS)
     return found
 
 
-def _least_steps(part: Part, op: Any) -> Iterator[tuple[int, float]]:
-    """Tensors of an operator, each with the least step that it may have."""
+def _least_step(part: Part, op: Any) -> float:
+    """The least step that the output of an operator may have; 0 where any will do."""
     kind = operator_name(part, op)
     steps = [_step(part, i) for i in op.inputs[: _INPUTS.get(kind, 0)]]
-    result = op.outputs[0]
-    given = _step(part, result)
-    if not steps or not given or not all(steps):
-        return
-    if kind in _SUMS:
-        yield result, max(steps) * _LEAST
-        yield from ((i, given * _LEAST_TERM) for i in op.inputs)
-    else:
-        yield result, math.prod(steps) * _LEAST
+    if not steps or not all(steps) or not _step(part, op.outputs[0]):
+        return 0.0
+    return _LEAST * (max(steps) if kind in _SUMS else math.prod(steps))
 
 
 def _step(part: Part, tensor: int) -> float:

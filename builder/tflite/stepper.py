@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from builder.support.errors import ConversionError
 from builder.tflite.batches import batch_of, batched, elementwise, reshaped
-from builder.tflite.flatbuffer import Part
+from builder.tflite.flatbuffer import Part, operator_name
 from builder.tflite.parts import constant_operators, makers, without_unused
 from builder.tflite.writer import Writer
+from edge_runtime.errors import reason
 from edge_runtime.interpreter import find_interpreter
 
 Values = dict[int, np.ndarray]  # tensor -> (samples, ...), without the batch axis, which has length 1
@@ -152,10 +154,16 @@ def one_operator(part: Part, op: Any, tensors: list[int], *, threads: int, batch
         tensors: Index of each activation input.
         threads: Number of threads.
         batch: Batch size, as ``batch_of`` allows.
+
+    Raises:
+        ConversionError: The interpreter has no kernel for it, or refuses its scales.
     """
     _, factory = find_interpreter("ai_edge_litert")
     interpreter = factory(model_content=_model_of(part, op, tensors, batch), num_threads=threads)
-    interpreter.allocate_tensors()
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        raise ConversionError(f"the interpreter refuses {operator_name(part, op)}: {reason(error)}") from error
     return interpreter
 
 
