@@ -105,6 +105,7 @@ BAD = {
         "it takes pictures of any size",
     ),
     "a map as output": (_model(lambda: _chain((8, 8, 3), layers.Conv2D(3, 3), layers.Conv2D(3, 3))), "not a classifier"),
+    "not built": (_model(lambda: keras.Sequential([layers.Flatten(), layers.Dense(3)])), "no layer has weights"),
     "relu as output": (_model(lambda: _chain((8, 8, 3), layers.Flatten(), layers.Dense(3, "relu"))), "found relu"),
 }  # fmt: skip
 

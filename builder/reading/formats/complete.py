@@ -43,5 +43,10 @@ def weights_needed(kind: str, config: Mapping[str, Any]) -> int:
 def check_complete(definition: Mapping[str, Any], weights: Mapping[LayerPath, Sequence[Any]], path: Path) -> None:
     """Raises ``ModelFileError`` where a layer lacks weights."""
     missing = missing_weights(definition, weights)
+    if missing and not any(map(len, weights.values())):
+        raise ModelFileError(
+            f"{path}: no layer has weights: expected a model that was built before it was saved; call it on a batch "
+            "of its data and save it again"
+        )
     if missing:
         raise ModelFileError(f"{path}: {missing}; copy or save the model again")
