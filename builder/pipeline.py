@@ -20,7 +20,7 @@ from builder.merging.tolerance import align
 from builder.precisions import try_precisions
 from builder.quantizing.calibrate import calibrate
 from builder.reading.early import check_early
-from builder.reading.loading import load_classifiers, reading_options
+from builder.reading.loading import load_classifiers, reading_options, start_original
 from builder.reading.resizing import input_spec
 from builder.reporting.notes import notes_of
 from builder.reporting.report import Report
@@ -73,6 +73,7 @@ def build(config: BuildConfig, *, progress: TextIO | None = None, verbose: bool 
     """
     check_early(config)
     check_places(config)
+    start_original(config.heads[0].model)
     config, times = config.as_possible(), times_for(config)
     with locked(config.output, wait=0) as output:
         return _build(config, output, times, Stages(progress, verbose=verbose))

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from click.testing import CliRunner
 
 from builder.commands.cli import main
+from builder.reading import loading
 from builder.reading.early import _labels
 from builder.reading.peek import peek
 from builder.settings.heads import HeadConfig
@@ -159,6 +162,65 @@ def test_a_download_says_how_its_pixels_enter(files: Path, tmp_path: Path) -> No
     assert peek(copy).is_silent  # type: ignore[union-attr]
     (tmp_path / "labels.txt").write_text("0 a\n1 b\n")
     assert not peek(copy).is_silent  # type: ignore[union-attr]
+
+
+def _archive(path: Path, definition: str, version: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", definition)
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+
+
+def _hdf5(path: Path, definition: str, version: str) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"model_config": definition, "keras_version": version})
+
+
+@pytest.mark.parametrize("write", [_archive, _hdf5])
+@pytest.mark.parametrize(
+    ("version", "more", "framework"),
+    [
+        ("3.8.0", {"module": "keras"}, "keras"),
+        ("2.15.0", {"module": "keras"}, "tf_keras"),
+        ("2.15.0", {}, "tf_keras"),
+        ("", {"module": "keras"}, "keras"),
+        ("", {}, "tf_keras"),
+        ("9" * 5000, {"module": "keras"}, "keras"),  # too long for an integer
+    ],
+)
+def test_the_framework_of_an_original_is_started_before_the_file_is_read(
+    write: Any, version: str, more: Any, framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(loading, "start_framework", started.append)
+    write(tmp_path / "model", json.dumps({"class_name": "Sequential", "config": {"layers": []}, **more}), version)
+    loading.start_original(tmp_path / "model")
+    assert started == [framework]
+
+
+def test_no_framework_is_started_for_what_a_quick_look_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "start_framework", pytest.fail)
+    (tmp_path / "model.tflite").write_bytes(b"\0\0\0\0TFL3")
+    for name in ("model.tflite", "nothing", "."):
+        loading.start_original(tmp_path / name)
+
+
+IMPORTED = """
+import sys
+from builder.__main__ import NotForKeras
+sys.meta_path.insert(0, NotForKeras())
+import keras
+print(sorted({"matplotlib", "sklearn"} & set(sys.modules)))
+import sklearn
+"""
+
+
+def test_commands_import_keras_without_what_it_draws_with() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 # One kind of mistake keeps its class

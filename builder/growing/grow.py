@@ -10,6 +10,7 @@ from builder.growing.change import Change, check_free, finish, heads_of, held, r
 from builder.growing.finished import Finished, prove_kept, read_finished, with_heads
 from builder.growing.packs import head_pack
 from builder.reading.early import check_early
+from builder.reading.loading import start_original
 from builder.samples.calibration import SampleSet, collect
 from builder.settings.growing import GrowConfig
 from builder.settings.heads import HeadConfig
@@ -94,6 +95,7 @@ def _new_head_of(config: GrowConfig) -> tuple[HeadConfig, Path]:
     if config.head is None or config.calibration_data is None:
         raise ConfigError("a new head needs a model and --calibration-data, pictures to quantize it with")
     check_early(config)
+    start_original(config.head.model)
     return config.head, config.calibration_data
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from builder.reading.checks import check_labels_beside, notes_on_labels, read_labels
 from builder.reading.classifier import Classifier
 from builder.reading.formats.applications import Application
+from builder.reading.originals.original import start_framework
+from builder.reading.peek import peek
 from builder.reading.picture_input import PictureSourceInput
 from builder.reading.reader import Reader
 from builder.reading.scaling_notes import scaling_notes
@@ -49,6 +52,13 @@ def load_classifiers(
         found.append(_load(reader, head, text, size, unsaid))
         advance()
     return tuple(found)
+
+
+def start_original(model: Path) -> None:
+    """Begin to import the framework of an original, while this process imports TensorFlow to read the file."""
+    found = peek(model) if model.is_file() else None
+    if found is not None:
+        start_framework(found.framework)
 
 
 def reading_options(config: BuildConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from builder.reading.formats.applications import Application, application_of
 from builder.reading.formats.downloads import LABEL_FILES, is_teachable_machine
-from builder.reading.formats.stored import LOADING_ERRORS, is_merged
+from builder.reading.formats.stored import LOADING_ERRORS, is_merged, is_old, version_in
 from builder.reading.keras_graph import MODEL_CLASSES
 
 _MOST = 64 << 20  # bytes of a configuration
@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 class Peek:
     """A Keras file's configuration, as the file has it."""
 
-    def __init__(self, path: Path, definition: Mapping[str, Any]) -> None:
-        self._path, self._definition = path, definition
+    def __init__(self, path: Path, definition: Mapping[str, Any], version: str) -> None:
+        self._path, self._definition, self._version = path, definition, version
 
     @property
     def outputs(self) -> int | None:
@@ -42,6 +42,11 @@ class Peek:
         return _seen(lambda: _is_silent(self._definition), False) and not has_labels_beside(self._path)
 
     @property
+    def framework(self) -> str:
+        """What runs the original: ``tf_keras`` or ``keras``."""
+        return "tf_keras" if _seen(lambda: is_old(self._definition, self._version), False) else "keras"
+
+    @property
     def application(self) -> Application | None:
         """The architecture of Keras that it is built on, if recognized."""
         return _seen(lambda: application_of(self._definition), None)
@@ -52,11 +57,11 @@ def peek(path: Path) -> Peek | None:
     try:
         with path.open("rb") as stream:
             hdf5 = stream.read(8) == _HDF5
-        text = _of_hdf5(path) if hdf5 else _of_archive(path)
+        text, version = _of_hdf5(path) if hdf5 else _of_archive(path)
         definition = json.loads(text)
     except (*LOADING_ERRORS, MemoryError):  # reading the model later reports what is wrong
         return None
-    return Peek(path, definition) if isinstance(definition, dict) else None
+    return Peek(path, definition, version) if isinstance(definition, dict) else None
 
 
 def _seen(look: Callable[[], _T], otherwise: _T) -> _T:
@@ -79,17 +84,24 @@ def has_labels_beside(path: Path) -> bool:
     return any((path.parent / name).is_file() for name in LABEL_FILES)
 
 
-def _of_archive(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as archive, archive.open("config.json") as stream:
-        return stream.read(_MOST)
+def _of_archive(path: Path) -> tuple[bytes, str]:
+    """The configuration and the version of Keras, empty if unknown."""
+    with zipfile.ZipFile(path) as archive:
+        with archive.open("config.json") as stream:
+            text = stream.read(_MOST)
+        if "metadata.json" not in archive.namelist():
+            return text, ""
+        with archive.open("metadata.json") as stream:
+            return text, version_in(stream.read(_MOST))
 
 
-def _of_hdf5(path: Path) -> str | bytes:
+def _of_hdf5(path: Path) -> tuple[str | bytes, str]:
+    """As ``_of_archive``."""
     import h5py  # not installed where only .tflite files are used
 
     with h5py.File(path, "r") as file:
-        text = file.attrs["model_config"]
-    return text if isinstance(text, (str, bytes)) else bytes(text)
+        text, version = file.attrs["model_config"], file.attrs.get("keras_version", "")
+    return text if isinstance(text, (str, bytes)) else bytes(text), str(version)
 
 
 def _kind(layer: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections import Counter
@@ -20,7 +19,7 @@ from builder.reading.formats.cleaned import half_notes, load_original, write_cle
 from builder.reading.formats.complete import check_complete, weights_needed
 from builder.reading.formats.definition import check_form, parse_definition
 from builder.reading.formats.differences import MODELS, PARTS
-from builder.reading.formats.keras2 import is_old, modernize
+from builder.reading.formats.keras2 import modernize
 from builder.reading.formats.library_model import check_layers_inside
 from builder.reading.formats.limits import (
     MAX_TEXT,
@@ -33,7 +32,15 @@ from builder.reading.formats.limits import (
     read_member,
 )
 from builder.reading.formats.rebuild import build
-from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, StoredModel, live_weights, reason_of
+from builder.reading.formats.stored import (
+    LOADING_ERRORS,
+    LayerPath,
+    StoredModel,
+    is_old,
+    live_weights,
+    reason_of,
+    version_in,
+)
 from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import ROUNDING, Unwrapped, unwrap, wrapped
 from builder.reading.formats.vocabulary import give_vocabularies, is_vocabulary
@@ -109,16 +116,7 @@ def _members(path: Path) -> tuple[bytes, bytes, str, dict[str, bytes]]:
         raise
     except (*LOADING_ERRORS, MemoryError) as error:
         raise ModelFileError(f"{path}: not a whole .keras archive ({reason_of(error)}); copy or save it again") from error
-    return text, data, _version(metadata), vocabularies
-
-
-def _version(metadata: bytes) -> str:
-    try:
-        found = json.loads(metadata)
-    except (ValueError, RecursionError):
-        return ""
-    version = found.get("keras_version") if isinstance(found, dict) else None
-    return version if isinstance(version, str) else ""
+    return text, data, version_in(metadata), vocabularies
 
 
 def stored_weights(

@@ -21,7 +21,7 @@ from builder.reading.formats.calls import clean_name
 from builder.reading.formats.cleaned import load_original, write_cleaned, write_layers
 from builder.reading.formats.complete import layers_within, missing_weights
 from builder.reading.formats.definition import check_form, parse_definition
-from builder.reading.formats.keras2 import Modernized, is_old, modernize
+from builder.reading.formats.keras2 import Modernized, modernize
 from builder.reading.formats.library_model import check_layers_inside
 from builder.reading.formats.limits import (
     MAX_OBJECTS,
@@ -33,7 +33,7 @@ from builder.reading.formats.limits import (
     read_dataset,
 )
 from builder.reading.formats.rebuild import rebuild, weights_by_order
-from builder.reading.formats.stored import LayerPath, StoredModel
+from builder.reading.formats.stored import LayerPath, StoredModel, is_old
 from builder.reading.formats.tf_keras import tf_keras_model
 from builder.reading.formats.toolkit import Unwrapped, unwrap
 from builder.reading.keras_graph import MODEL_CLASSES

@@ -66,13 +66,6 @@ def modernize(definition: Mapping[str, Any], path: Path, *, allow_code: bool = F
     return Modernized(modern, tuple(old.notes), tuple(training_layers(modern)))
 
 
-def is_old(definition: Mapping[str, Any], version: str) -> bool:
-    """Whether the configuration is in the form of Keras 1 or 2. ``version``: as in the file; may be empty."""
-    if version.split(".")[0].isdecimal():
-        return int(version.split(".")[0]) < 3
-    return "module" not in definition
-
-
 def _plain(value: Any) -> Any:
     """The value without Keras's wrappers of tuples, shapes and numbers."""
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,23 @@ LOADING_ERRORS = (
 
 
 MERGED = "polyhead"  # name of the model that a build writes as ``keras_output``
+
+
+def is_old(definition: Mapping[str, Any], version: str) -> bool:
+    """Whether the configuration is in the form of Keras 1 or 2. ``version``: as in the file; may be empty."""
+    if version.split(".")[0].isdecimal():
+        return int(version.split(".")[0]) < 3
+    return "module" not in definition
+
+
+def version_in(metadata: bytes) -> str:
+    """The version of Keras in an archive's ``metadata.json``; empty if unknown."""
+    try:
+        found = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return ""
+    version = found.get("keras_version") if isinstance(found, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 def is_merged(definition: Mapping[str, Any]) -> bool:

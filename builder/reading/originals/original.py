@@ -90,8 +90,7 @@ class KerasOriginal:
     preprocessor: bool = False
 
     def start(self) -> None:
-        if _is_installed(self.framework):
-            process_of(self.framework).start()
+        start_framework(self.framework)
 
     def of_output(self, place: int) -> KerasOriginal:
         return replace(self, output=place)
@@ -184,6 +183,12 @@ def as_input(shown: Shown) -> Any:
     if not isinstance(shown.values, np.ndarray):
         return tf.reshape(tf.constant(list(shown.values), tf.string), (-1, *(1,) * (shown.rank - 1)))
     return shown.values if shown.transform is None else shown.transform.apply(shown.values)
+
+
+def start_framework(framework: str) -> None:
+    """Begin to import it in its process, in the background."""
+    if _is_installed(framework):
+        process_of(framework).start()
 
 
 def _is_installed(framework: str) -> bool:
