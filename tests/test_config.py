@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from builder.commands import building, cli
+from builder.commands.chosen import head_config
 from builder.commands.options import HEAD_SETTINGS, SETTINGS
 from builder.reporting.identity import built_at, source_digest
 from builder.settings.config import BuildConfig, JointConfig
@@ -231,6 +232,16 @@ def test_an_option_says_what_the_key_of_one_head_says(chosen: Any, key: str) -> 
     heads = {"a": {"model": "m"}, "b": {"model": "n", key: value}}
     given = ("--head", "a=m", "--head", "b=n", "--output", "o", "--calibration-data", "c")
     assert chosen(*given, flag, f"b={word}") == BuildConfig.from_document({**FILES, "heads": heads})
+
+
+@pytest.mark.parametrize("key", HEAD_SETTINGS)
+def test_the_name_of_a_new_head_may_stand_before_its_setting(key: str) -> None:
+    (_, word), _ = said(key, HEAD_SETTINGS[key])
+    assert head_config("a", "m", {key: f"a={word}"}) == head_config("a", "m", {key: word})
+
+
+def test_another_name_before_the_setting_of_a_new_head_is_part_of_it() -> None:
+    assert head_config("a", "m", {"labels": "b=l.txt"}).labels == Path("b=l.txt")
 
 
 def test_options_win_over_the_file(tmp_path: Path, chosen: Any) -> None:

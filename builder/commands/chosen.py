@@ -129,9 +129,13 @@ def _model_names(paths: Sequence[Path]) -> list[str]:
 
 
 def head_config(name: str, model: str, options: dict[str, Any]) -> HeadConfig:
-    """The settings of one head; its values are removed from ``options``. Raises ``ConfigError``."""
+    """The settings of one head; its values are removed from ``options``. Raises ``ConfigError``.
+
+    ``NAME=`` in front of a value, which a build needs, says nothing here.
+    """
     given = {key: options.pop(key) for key in HEAD_SETTINGS if key in options}
-    document = {key: parsed(value, HEAD_SETTINGS[key]) for key, value in given.items() if value is not None}
+    values = {key: value.removeprefix(f"{name}=") for key, value in given.items() if value is not None}
+    document = {key: parsed(value, HEAD_SETTINGS[key]) for key, value in values.items()}
     return read_settings(HeadConfig, {"name": name, "model": Path(model), **document}, named=_spelled)
 
 

@@ -47,7 +47,7 @@ def _of_head(head: HeadConfig, *, building: bool) -> Iterator[BuilderError]:
     """``building``: there is no finished file that defines the input scaling."""
     if not head.model.exists():
         yield ModelFileError(f"{model_setting(head.name, str(head.model))}: no such model file")
-    found = peek(head.model) if head.model.is_file() else None
+    found = peek(head.model)
     if found is not None and building and head.preprocessing is None and found.is_silent:
         yield preprocessing_unsaid(head, found.application)
     try:

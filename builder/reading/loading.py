@@ -56,7 +56,7 @@ def load_classifiers(
 
 def start_original(model: Path) -> None:
     """Begin to import the framework of an original, while this process imports TensorFlow to read the file."""
-    found = peek(model) if model.is_file() else None
+    found = peek(model)
     if found is not None:
         start_framework(found.framework)
 

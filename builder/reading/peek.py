@@ -53,7 +53,9 @@ class Peek:
 
 
 def peek(path: Path) -> Peek | None:
-    """The configuration of a ``.keras`` archive or HDF5 file; None for any other file, or one that cannot be read."""
+    """The configuration of a ``.keras`` archive or HDF5 file; None for anything else, or what cannot be read."""
+    if not path.is_file():  # a pipe would keep us waiting
+        return None
     try:
         with path.open("rb") as stream:
             hdf5 = stream.read(8) == _HDF5
