@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.bench import ROOT, machine, run_child
 from benchmarks.growth import KINDS, LABELS, PICTURES, build_many, make_files, model_path, peak_gb
-from builder.__main__ import NotForKeras
+from builder.support.lean_keras import spare_keras
 from builder.support.progress import Stages
 from builder.support.quiet import terminal
 
@@ -42,7 +42,7 @@ def load(kind: str, count: int, folder: Path) -> dict[str, Any]:
 def add(kind: str, count: int, folder: Path) -> dict[str, Any]:
     """Add model number ``count`` to the file of ``count`` heads, as the command does."""
     start = time.perf_counter()
-    sys.meta_path.insert(0, NotForKeras())
+    spare_keras()
     from builder.growing import grow
 
     change = grow.add_head(_config(kind, count, folder, "added.tflite"))

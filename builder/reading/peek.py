@@ -103,6 +103,7 @@ def _of_hdf5(path: Path) -> tuple[str | bytes, str]:
 
     with h5py.File(path, "r") as file:
         text, version = file.attrs["model_config"], file.attrs.get("keras_version", "")
+    version = version.decode("ascii") if isinstance(version, bytes) else version
     return text if isinstance(text, (str, bytes)) else bytes(text), str(version)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from builder.reading.originals.built import BuiltModels
 from builder.reading.originals.graph_model import MARK, GraphModel, as_tflite
 from builder.reading.originals.shared import SharedRuns, digest
+from builder.support.lean_keras import spare_keras
 
 _BATCH, _SMALL_BATCH = 256, 8  # samples at once, of texts and of pictures
 _GB = 1 << 30
@@ -35,26 +36,15 @@ def main(framework: str, folder: str) -> None:
     """Answer jobs until there are no more, then remove ``folder``. ``framework``: ``keras`` or ``tf_keras``."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of libraries must not be taken for an answer
-    with _without("matplotlib", "sklearn"):  # Keras imports them for plots and wrappers, for a third of its time
-        keras = importlib.import_module(framework)
-        tensorflow = importlib.import_module("tensorflow")
+    spare_keras()
+    keras = importlib.import_module(framework)
+    tensorflow = importlib.import_module("tensorflow")
     runner = _Runner(keras, tensorflow, framework)
     gc.freeze()  # the collection after each job does not search the framework's objects
     for line in sys.stdin:
         answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
         answers.flush()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the parent may be gone
-
-
-@contextlib.contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Within, the packages ``names`` are as if they were not installed."""
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # by the language's definition: import fails
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
 
 
 class _Runner:
