@@ -6,7 +6,6 @@ import importlib.abc
 import sys
 from typing import Any
 
-_KERAS = ("keras", "tf_keras")
 _NOT_NEEDED = ("matplotlib", "sklearn")
 
 
@@ -20,10 +19,6 @@ def spare_keras() -> None:
 
 class _NotForKeras(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        if name in _NOT_NEEDED and any(map(_is_being_imported, _KERAS)):
+        spec = getattr(sys.modules.get("keras"), "__spec__", None)  # tf_keras imports it too
+        if name in _NOT_NEEDED and getattr(spec, "_initializing", False):  # as importlib marks what is being imported
             raise ModuleNotFoundError(f"{name} is not for Keras", name=name)
-
-
-def _is_being_imported(name: str) -> bool:
-    spec = getattr(sys.modules.get(name), "__spec__", None)
-    return getattr(spec, "_initializing", False)  # as importlib marks it
