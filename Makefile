@@ -106,10 +106,11 @@ test-device: device-files
 	$(DEVICE)/python -m pytest tests/device
 
 test-cluster: device-files
-	$(CLUSTER)/python -m pytest tests/cluster
+	$(CLUSTER)/python -m pytest tests/cluster -m 'not slow'
 
-test-slow: $(BUILDER)/.stamp
+test-slow: $(BUILDER)/.stamp $(CLUSTER)/.stamp device-files
 	$(BUILDER)/python -m pytest tests --ignore tests/device --ignore tests/cluster -n auto -m slow
+	$(CLUSTER)/python -m pytest tests/cluster -m slow
 
 test-arm: device-files build/demo.tflite
 	$(BUILDER)/python -m tests.arm build/arm --demo build/demo.tflite

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import pickle
 import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,24 +39,46 @@ def tensor(*, offset: int = 0, shape: tuple = (2, 3), strides: tuple = (3, 1), k
     return call("torch._utils._rebuild_tensor_v2", storage, fields, call("collections.OrderedDict"))
 
 
-def whole(value: bytes, *, magic: int = reader.MAGIC_NUMBER, protocol: int = reader.PROTOCOL_VERSION) -> bytes:
-    state = b"\x80\x02" + call("collections.OrderedDict") + b"(" + plain("a") + value + b"u."
-    start = [pickle.dumps(v, protocol=2) for v in (magic, protocol, {"little_endian": True})]
-    return b"".join([*start, state, pickle.dumps(["0"], protocol=2), struct.pack("<q", 6), VALUES.tobytes()])
+def state(value: bytes) -> bytes:
+    return b"\x80\x02" + call("collections.OrderedDict") + b"(" + plain("a") + value + b"u."
+
+
+def whole(
+    value: bytes, *, magic: int = reader.MAGIC_NUMBER, protocol: int = reader.PROTOCOL_VERSION, little: bool = True
+) -> bytes:
+    """As PyTorch wrote it before 1.6."""
+    start = [pickle.dumps(v, protocol=2) for v in (magic, protocol, {"little_endian": little})]
+    return b"".join([*start, state(value), pickle.dumps(["0"], protocol=2), struct.pack("<q", 6), VALUES.tobytes()])
+
+
+def archive(value: bytes, *, order: bytes | None = b"little", folders: tuple[str, ...] = ("model",)) -> bytes:
+    """As it writes it since then."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as members:
+        for folder in folders:
+            members.writestr(f"{folder}/data.pkl", state(value))
+            members.writestr(f"{folder}/data/0", VALUES.tobytes())
+            if order is not None:
+                members.writestr(f"{folder}/byteorder", order)
+    return stream.getvalue()
+
+
+both = pytest.mark.parametrize("saved", [whole, archive])
 
 
 def read(content: bytes) -> dict[str, np.ndarray]:
     return reader.read_state_dict(content, sha256=hashlib.sha256(content).hexdigest())
 
 
-def test_views_of_a_storage() -> None:
+@both
+def test_views_of_a_storage(saved: Callable[[bytes], bytes]) -> None:
     for view, expected in (
         ({}, VALUES.reshape(2, 3)),
         ({"shape": (3, 2), "strides": (1, 3)}, VALUES.reshape(2, 3).T),
         ({"offset": 5, "shape": (), "strides": ()}, VALUES[5]),
         ({"offset": 1, "shape": (2,), "strides": (2,)}, VALUES[1::2][:2]),
     ):
-        found = read(whole(tensor(**view)))["a"]
+        found = read(saved(tensor(**view)))["a"]
         np.testing.assert_array_equal(found, expected)
         assert not found.flags.writeable
 
@@ -69,23 +94,34 @@ def test_one_other_byte_is_another_file_and_nothing_of_it_is_run(place: int) -> 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.load", "collections.deque", "torch.DoubleStorage",
                                   "torch._utils._rebuild_tensor", "collections.OrderedDict.fromkeys"])  # fmt: skip
-def test_names_that_a_state_dict_does_not_need_are_refused(name: str) -> None:
+@both
+def test_names_that_a_state_dict_does_not_need_are_refused(name: str, saved: Callable[[bytes], bytes]) -> None:
     with pytest.raises(reader.TensorFileError, match="expected a state dict of tensors"):
-        read(whole(call(name, plain("true"))))
+        read(saved(call(name, plain("true"))))
 
 
 @pytest.mark.parametrize(
     "view", [{"offset": 1}, {"shape": (3, 3)}, {"strides": (4, 1)}, {"shape": (7,), "strides": (1,)}]
 )
-def test_a_view_outside_its_storage_is_refused(view: dict) -> None:
+@both
+def test_a_view_outside_its_storage_is_refused(view: dict, saved: Callable[[bytes], bytes]) -> None:
     with pytest.raises(reader.TensorFileError, match="inside its storage"):
-        read(whole(tensor(**view)))
+        read(saved(tensor(**view)))
 
 
-@pytest.mark.parametrize("start", [{"magic": 1}, {"protocol": 1002}])
+@pytest.mark.parametrize("start", [{"magic": 1}, {"protocol": 1002}, {"little": False}])
 def test_another_format_is_refused(start: dict) -> None:
-    with pytest.raises(reader.TensorFileError, match=r"before PyTorch 1\.6"):
+    with pytest.raises(reader.TensorFileError, match=r"expected a file of torch\.save, little-endian"):
         read(whole(tensor(), **start))
+
+
+def test_an_archive_of_the_other_byte_order_or_of_two_models_is_refused() -> None:
+    assert read(archive(tensor(), order=None)).keys() == {"a"}  # before PyTorch 2.1
+    with pytest.raises(reader.TensorFileError, match="expected a little-endian file"):
+        read(archive(tensor(), order=b"big"))
+    for folders in ((), ("one", "two")):
+        with pytest.raises(reader.TensorFileError, match=rf"one member data\.pkl of the archive, found {len(folders)}"):
+            read(archive(tensor(), folders=folders))
 
 
 def test_an_error_names_the_file(tmp_path: Path) -> None:

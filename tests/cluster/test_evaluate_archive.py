@@ -339,6 +339,7 @@ def test_a_column_or_labels_that_are_not_there(data: Path, tmp_path: Path) -> No
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_the_command_on_a_ray_cluster(data: Path, expected: Evaluation, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra `cluster`; make test has an environment with it")
     asked = ["evaluate", str(JOINT), "--data", str(data), "--report", str(tmp_path), "--address", "local", "--jobs", "2"]

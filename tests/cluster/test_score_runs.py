@@ -71,6 +71,7 @@ def rows(output: Path) -> list[dict]:
     return [row for file in files for row in pyarrow.parquet.read_table(file).to_pylist()]
 
 
+@pytest.mark.slow
 def test_workers_and_a_node_die_and_every_row_is_there_once(
     cluster, data: str, expected: list[dict], tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_result_is_of_one_request(cluster, data: str, tmp_path: Path) -> None:
         score(THREE, data, tmp_path / "full", WANTED)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_where_it_stopped(data: str, expected: list[dict], tmp_path: Path) -> None:
     """The command, on a Ray of its own."""
     output = tmp_path / "out"
@@ -149,6 +151,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(data: str, expected: list[dict
     assert rows(output) == expected
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_own_lines_and_none_of_ray(data: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "builder", "score", str(THREE), "--data", data, "--output", str(tmp_path / "out")]
     done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True)
