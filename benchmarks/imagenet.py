@@ -2,8 +2,9 @@
 
     python -m benchmarks.imagenet --pictures DIR
 
-``--network`` is EfficientNet-Lite0, Lite1 or Lite2 with the weights of their packages, or a Keras file. A Keras file
-without the 1000 classes gives its base; a linear layer on it learns Lite0's answers.
+``--network`` is EfficientNet-Lite0, Lite1 or Lite2 with the weights of their packages, MobileNetV2 1.0 or EfficientNet-B0
+that others trained further and published in a package, or a Keras file. Where a network has other classes than the 1000,
+a linear layer on its base learns Lite0's answers.
 
 ``DIR`` holds ``NNNN_name.jpg``, where NNNN is the class in the usual order. A hundred pictures, drawn evenly, are for
 calibration. The others are held out, also where something else calibrates. Accuracies on pictures of the training set are
@@ -177,7 +178,7 @@ def plot(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="NNNN_name.jpg")
-    parser.add_argument("--network", default="lite0", help="lite0, lite1, lite2, or a Keras file")
+    parser.add_argument("--network", default="lite0", help="lite0, lite1, lite2, mobilenet, b0, or a Keras file")
     parser.add_argument("--brief", action="store_true", help="calibrate on the hundred pictures only")
     parser.add_argument("--write", type=Path, default=ROOT / "build" / "imagenet", help="name of the files, no suffix")
     options = parser.parse_args()
