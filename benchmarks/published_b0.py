@@ -34,7 +34,7 @@ def efficientnet_b0() -> keras.Model:
             layer["config"]["padding"] = tuple((max(ends), max(ends)) for ends in layer["config"]["padding"])
     model = keras.Model.from_config(config)
     pixels = next(layer for layer in model.layers if isinstance(layer, keras.layers.Normalization))
-    pixels.set_weights([np.float32(MEAN), np.square(np.float32(DEVIATION)), np.int64(0)])
+    pixels.set_weights([np.array(MEAN, np.float32), np.square(np.array(DEVIATION, np.float32)), np.int64(0)])
     pixels.finalize_state()
     state = load_weights(weights_path(PUBLISHED), PUBLISHED)
     for ours, theirs in _pairs():
