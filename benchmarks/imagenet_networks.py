@@ -93,6 +93,7 @@ def _with_linear_layer(base: keras.Model, pictures: Sequence[Path]) -> keras.Mod
     gram = centred.T @ centred
     gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(gram)
     kernel = np.linalg.solve(gram, centred.T @ (wanted - means[1]))
+    kernel *= wanted.std(0).mean() / (centred @ kernel).std(0).mean()  # ridge makes logits smaller, and no label sure
     dense = keras.layers.Dense(CLASSES, activation="softmax", name="classes")
     model = keras.Model(base.input, dense(base.output))
     dense.set_weights([kernel, means[1] - means[0] @ kernel])

@@ -108,7 +108,9 @@ def main() -> int:
 def quantized(subject: Subject, way: Way, images: np.ndarray) -> tuple[dict[str, Part], dict[str, Part]]:
     """Backbone and heads in float (prepared if ``way`` says so), and quantized by ``way``, calibrated on ``images``."""
     pixels = subject.merged.source_input.input_range
-    model = prepared(subject.float_model, images, pixels) if way.equalize else subject.float_model
+    model = subject.float_model
+    if way.equalize:
+        model = prepared(model, images, pixels).of(way.precision)
     measured = measure_ranges(model, images, subject.heads, estimate=way.ranges)
     ranges = pin(model, measured, pixels)
     if way.algorithm != OWN:

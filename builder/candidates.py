@@ -37,7 +37,7 @@ class Candidates:
 
     def __init__(self, material: Material, stages: Stages) -> None:
         self._material, self._stages = material, stages
-        self._made: dict[str, QuantizedParts] = {}
+        self._made: dict[tuple[str, bytes], QuantizedParts] = {}
 
     def of(self, precision: str, failed: Sequence[str] = ()) -> Iterator[QuantizedParts]:
         """Yield the candidates of a precision; those of mixed have more and more float operators.
@@ -51,37 +51,41 @@ class Candidates:
 
     def with_float_heads(self, candidate: QuantizedParts, heads: Sequence[str]) -> QuantizedParts:
         """The int8 ``candidate`` with ``heads`` in float, so that the shared backbone stays int8."""
-        floating = self._in("weights")
+        floating = self._in("weights")  # heads are the same in both networks
         in_float = {name: _in_float(candidate.parts[name], floating[name]) for name in heads}
         return replace(candidate, parts={**candidate.parts, **in_float}, float_heads=tuple(heads))
 
-    def _in(self, precision: str) -> dict[str, Part]:
+    def _in(self, precision: str, model: bytes | None = None) -> dict[str, Part]:
+        """``model``: the float network; None for that of the precision."""
         calibrated = self._material.calibrated
-        return read_parts(quantize(calibrated.model, calibrated.ranges, precision))
+        return read_parts(quantize(model or calibrated.prepared.of(precision), calibrated.ranges, precision))
 
-    def _quantized(self, precision: str) -> QuantizedParts:
-        if precision not in self._made:
-            self._made[precision] = self._quantize(precision)
-        return self._made[precision]
+    def _quantized(self, precision: str, model: bytes | None = None) -> QuantizedParts:
+        """``model``: as above."""
+        key = precision, model or self._material.calibrated.prepared.of(precision)
+        if key not in self._made:
+            self._made[key] = self._quantize(precision, key[1])
+        return self._made[key]
 
-    def _quantize(self, precision: str) -> QuantizedParts:
+    def _quantize(self, precision: str, model: bytes) -> QuantizedParts:
         config, calibrated = self._material.config, self._material.calibrated
         own = config.algorithm == OWN
         with self._stages("quantize"):
             if own:
-                parts = self._in(precision)
+                parts = self._in(precision, model)
             else:
-                parts = read_parts(baseline_int8(calibrated.model, calibrated.ranges, config.algorithm))
+                parts = read_parts(baseline_int8(model, calibrated.ranges, config.algorithm))
             if config.target is not None:
                 check_target(config.target, *min_runtime(parts.values()))
-        return self._rounded(parts) if own and precision in LEARNABLE else QuantizedParts(parts, [])
+        return self._rounded(model, parts) if own and precision in LEARNABLE else QuantizedParts(parts, [])
 
     def _mixed(self, failed: Sequence[str]) -> Iterator[QuantizedParts]:
         """Yield candidates in mixed precision; the heads stay int8."""
-        int8, weights = self._quantized("int8"), self._quantized("weights")
         material = self._material
+        model = material.calibrated.prepared.integer  # its float operators continue those in int8
+        int8, weights = self._quantized("int8"), self._quantized("weights", model)
         samples, bar = material.samples.calibration, material.config.min_agreement
-        float_parts, inputs = read_parts(material.calibrated.model), material.inputs(len(samples.tensors))
+        float_parts, inputs = read_parts(model), material.inputs(len(samples.tensors))
         aimed = {name: part for name, part in float_parts.items() if not failed or name in (BACKBONE, *failed)}
         with self._stages("noise", len(int8.parts[BACKBONE].operators)) as advance:
             noise = measure_noise(aimed, int8.parts[BACKBONE], inputs, advance)
@@ -93,12 +97,12 @@ class Candidates:
                 plan = next(found, None)
             if plan is None:
                 return
-            parts, unlearnt = self._in("int8"), self._in("weights")
+            parts, unlearnt = self._in("int8"), self._in("weights", model)
             parts[BACKBONE] = splice(parts[BACKBONE], unlearnt[BACKBONE], plan.layers)
-            yield replace(self._rounded(parts), plan=plan)
+            yield replace(self._rounded(model, parts), plan=plan)
 
-    def _rounded(self, parts: dict[str, Part]) -> QuantizedParts:
-        config, model = self._material.config, self._material.calibrated.model
+    def _rounded(self, model: bytes, parts: dict[str, Part]) -> QuantizedParts:
+        config = self._material.config
         if config.rounding == "nearest":
             return QuantizedParts(parts, [])
         with self._stages("round", sum(len(part.operators) for part in parts.values())) as advance:

@@ -162,7 +162,7 @@ def _attempts(
 
 def _finish(material: Material, precision: str, candidate: QuantizedParts, draft: Path, stages: Stages) -> BuiltPrecision:
     merged = material.merged
-    span, floating = merged.source_input.input_range, read_parts(material.calibrated.model)[BACKBONE]
+    span, floating = merged.source_input.input_range, read_parts(material.calibrated.prepared.floating)[BACKBONE]
     parts = {**candidate.parts, BACKBONE: take_pixels(candidate.parts[BACKBONE], span)}
     joint, joint_reason = None, material.joint.impossible(parts)
     if not joint_reason:
@@ -203,7 +203,8 @@ def _check_quicker_than_float(material: Material, precision: str) -> None:
 
     Such a precision is only useful on special hardware.
     """
-    models = [quantize(material.calibrated.model, material.calibrated.ranges, p) for p in (precision, "float")]
+    calibrated = material.calibrated
+    models = [quantize(calibrated.prepared.of(p), calibrated.ranges, p) for p in (precision, "float")]
     own, floating = material.times.backbones(*(read_parts(model)[BACKBONE] for model in models))
     if math.isinf(own):
         raise ConversionError(f"{material.times.name} has no latencies for it; set precision to use it")

@@ -56,7 +56,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def parts(made: Any) -> dict[str, dict[str, Part]]:
     return {
-        p: read_parts(quantize(made.calibrated.model, made.calibrated.ranges, p)) for p in ("float", "int8", "weights")
+        p: read_parts(quantize(made.calibrated.prepared.integer, made.calibrated.ranges, p))
+        for p in ("float", "int8", "weights")
     }
 
 
@@ -248,11 +249,11 @@ def test_plans_are_judged_on_the_last_samples_if_there_are_many(
 @pytest.mark.parametrize("span", [(-1, 1), (0, 1), (0, 255), (-127 / 128, 1), (-0.5, 0.5), (-2.1, 2.6), (-0.3, 1.7)])
 def test_learning_sees_the_integer_that_a_device_has_for_a_pixel(made: Any, span: tuple[float, float]) -> None:
     """Also where 0 lies in the middle between two pixel values: p - 128."""
-    source = read_parts(made.calibrated.model)["backbone"].inputs["image"]
-    name = read_parts(made.calibrated.model)["backbone"].tensors[source].name.decode()
+    source = read_parts(made.calibrated.prepared.integer)["backbone"].inputs["image"]
+    name = read_parts(made.calibrated.prepared.integer)["backbone"].tensors[source].name.decode()
     ranges = {key: span if key.split(";")[0] == name else limits for key, limits in made.calibrated.ranges.items()}
     assert ranges != made.calibrated.ranges or span == (-1, 1)
-    backbone = read_parts(quantize(made.calibrated.model, ranges))["backbone"]
+    backbone = read_parts(quantize(made.calibrated.prepared.integer, ranges))["backbone"]
     low, high = span
     pixels = np.arange(256, dtype=np.float32)
     for entering in (pixels * np.float32((high - low) / 255) + np.float32(low), low + pixels / 255 * (high - low)):
@@ -301,7 +302,7 @@ def test_plans_grow_as_long_as_float_is_slower(
 
 
 def test_a_build_with_float_operators_has_them_in_the_file(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = layers(read_parts(made.calibrated.model)["backbone"])
+    names = layers(read_parts(made.calibrated.prepared.integer)["backbone"])
     monkeypatch.setattr(candidates, "plans", lambda *_: iter([Plan((names[0], names[3]), [])]))
     result: BuildResult = build(replace(made.config, precision="mixed"))
     backbone = read_parts(Path(result.output).read_bytes())["backbone"]
@@ -323,10 +324,10 @@ def test_where_float_is_as_quick_float_operators_are_left_out(
 @pytest.mark.parametrize("estimate", ["percentile", "mse"])
 def test_ranges_by_other_methods_lie_within_min_and_max(made: Any, estimate: str) -> None:
     heads, images = list(THREE_HEADS), made.inputs(8)
-    widest = measure_ranges(made.calibrated.model, images, heads)
-    found = measure_ranges(made.calibrated.model, images, heads, estimate=estimate)
+    widest = measure_ranges(made.calibrated.prepared.integer, images, heads)
+    found = measure_ranges(made.calibrated.prepared.integer, images, heads, estimate=estimate)
     assert list(found) == list(widest)
-    part = read_parts(made.calibrated.model)["backbone"]
+    part = read_parts(made.calibrated.prepared.integer)["backbone"]
     adding = {
         tensor_name(part.tensors[i]) for op in part.operators if operator_name(part, op) == "ADD" for i in op.inputs
     }
@@ -336,7 +337,10 @@ def test_ranges_by_other_methods_lie_within_min_and_max(made: Any, estimate: str
         assert within or (estimate == "mse" and name in adding)  # which may get the step of their sum
         narrower += within and (low, high) != widest[name]
     assert narrower > 1
-    assert pin(made.calibrated.model, found, made.merged.source_input.input_range)["backbone/image"] == (-1.0, 1.0)
+    assert pin(made.calibrated.prepared.integer, found, made.merged.source_input.input_range)["backbone/image"] == (
+        -1.0,
+        1.0,
+    )
 
 
 def board(name: str, quicker: float) -> Profile:

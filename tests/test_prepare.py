@@ -14,7 +14,7 @@ pytest.importorskip("tensorflow")
 import keras
 from keras import layers
 
-from builder.quantizing.equalize import weights_of
+from builder.quantizing.channels import weights_of
 from builder.quantizing.fold import foldable, folded
 from builder.quantizing.noise import snr_db
 from builder.quantizing.prepare import prepared
@@ -252,7 +252,8 @@ def test_copies_go_where_they_take_most_noise() -> None:
 
 def test_a_prepared_network_gives_what_it_gave() -> None:
     model = inverted(dead=3, loud=2)
-    found = prepared(model, IMAGES, PIXELS)
+    found, integer = prepared(model, IMAGES, PIXELS)
+    assert integer is found  # no swish
     assert snr_db(float_features(model), float_features(found)) > 50
     assert spare_of(model) == [0, 1, 2]
     assert spare_of(found) == []

@@ -90,7 +90,7 @@ def test_what_only_a_hard_swish_reads_is_known(*, beside: bool) -> None:
     found = responses(part)
     assert set(found) == (set() if beside else {"0"})
     for response in found.values():
-        np.testing.assert_allclose(response(np.array([-9.0, -3, -1.5, 0, 3, 9])), [0, 0, -0.375, 0, 3, 9])
+        np.testing.assert_allclose(response.function(np.array([-9.0, -3, -1.5, 0, 3, 9])), [0, 0, -0.375, 0, 3, 9])
 
 
 def convolved(part: Part) -> set[int]:
@@ -126,7 +126,7 @@ def test_only_in_front_of_a_swish_learnt_rounding_looks_behind_it(monkeypatch: p
 
     def watched(*given: Any, **options: Any) -> Any:
         response = options["response"]
-        seen.append(None if response is None else round(float(response(np.array(-1.0))), 3))
+        seen.append(None if response is None else round(float(response.function(np.array(-1.0))), 3))
         return learn(*given, **options)
 
     monkeypatch.setattr(rounding, "learn_layer", watched)

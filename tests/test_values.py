@@ -11,7 +11,7 @@ CHANGEABLE = re.compile(r"@dataclass(?:\((?![^)]*frozen=True)[^)]*\))?\n\s*class
 WITH_STATE = {
     "builder/growing/change.py": {"Change"},
     "builder/merging/operators.py": {"_PartBuilder"},
-    "builder/quantizing/equalize.py": {"_Group"},
+    "builder/quantizing/channels.py": {"Group"},
     "builder/reading/originals/original.py": {"_Asked"},
     "builder/reading/originals/processes.py": {"Job"},
     "builder/reading/tflite/classifier.py": {"TfliteAnswers"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from builder.quantizing.response import Response, slope
+from builder.quantizing.response import Function, slope
 
 STEPS = 2  # of Gauss and Newton
 _FLAT = 1e-3  # mean squared slope, below which a shift is not trusted
@@ -23,7 +23,7 @@ def bias_shift(signal: np.ndarray, device: np.ndarray, weights: np.ndarray, roun
     return np.asarray((signal.astype(np.float64) @ weights - device.astype(np.float64) @ rounded)[:, 0])
 
 
-def shift_behind(truth: np.ndarray, found: np.ndarray, response: Response) -> np.ndarray:
+def shift_behind(truth: np.ndarray, found: np.ndarray, response: Function) -> np.ndarray:
     """The correction of the bias (groups, outputs) with the least squared error behind the activation ``response``.
 
     ``truth``, ``found``: outputs (groups, rows, outputs) in float and on the device, with the float bias.

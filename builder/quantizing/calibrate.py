@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from builder.merging.merged import Merged
 from builder.quantizing import prepare
 from builder.quantizing.coverage import SAMPLES, beyond_calibration
+from builder.quantizing.prepare import Prepared
 from builder.quantizing.quantize import pin
 from builder.quantizing.ranges import HEAD_SAMPLES, measure_ranges
 from builder.samples.gathered import Samples
@@ -18,11 +19,11 @@ from builder.tflite.parts import Range
 
 @dataclass(frozen=True)
 class Calibrated:
-    """``model``: float, prepared. ``ranges``: by tensor name, pinned at the input. ``beyond``: how far verification
-    samples lie outside the ranges of the calibration samples, see ``coverage``.
+    """``prepared``: the float network. ``ranges``: of ``prepared.integer``, by tensor name, pinned at the input.
+    ``beyond``: how far verification samples lie outside the ranges of the calibration samples, see ``coverage``.
     """
 
-    model: bytes
+    prepared: Prepared
     ranges: Mapping[str, Range]
     beyond: float
 
@@ -33,11 +34,13 @@ def calibrate(config: BuildConfig, merged: Merged, float_model: bytes, samples: 
     inputs, held_out = (
         source.device_input(s.tensors) for s in (samples.calibration, samples.verification.first(SAMPLES))
     )
+    found = Prepared(float_model, float_model)
     if config.equalize and own:
         with stages("equalize", min(len(inputs), prepare.SAMPLES)) as advance:
-            float_model = prepare.prepared(float_model, inputs, source.input_range, advance)
+            found = prepare.prepared(float_model, inputs, source.input_range, advance)
+    integer = found.integer
     with stages("calibrate", len(inputs) + min(len(inputs), HEAD_SAMPLES) * len(merged.heads)) as advance:
-        ranges = measure_ranges(float_model, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
+        ranges = measure_ranges(integer, inputs, merged.heads, advance, estimate=config.ranges if own else "minmax")
     with stages("compare", min(len(inputs), SAMPLES) + len(held_out)) as advance:
-        beyond = beyond_calibration(float_model, inputs, held_out, advance)
-    return Calibrated(float_model, pin(float_model, ranges, source.input_range), beyond)
+        beyond = beyond_calibration(found.floating, inputs, held_out, advance)
+    return Calibrated(found, pin(integer, ranges, source.input_range), beyond)

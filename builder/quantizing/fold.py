@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.quantizing.equalize import is_layer, weights_of
+from builder.quantizing.channels import is_layer, weights_of
 from builder.tflite.flatbuffer import Part, fused_activation, operator_name, read_parts
 from builder.tflite.parts import constant, without_unused
 from builder.tflite.writer import write_parts

@@ -11,7 +11,7 @@ from builder.quantizing.bias import bias_shift, error_size, shift_behind
 from builder.quantizing.gptq import gptq, inverse_factor, neighbours
 from builder.quantizing.patches import sample_patches
 from builder.quantizing.refit import Refit, energy
-from builder.quantizing.response import Response, slope
+from builder.quantizing.response import Function, Response, slope
 from builder.tflite.flatbuffer import INT8, NO_TENSOR, Part, dtype_of, quantization
 from builder.tflite.parts import constant, dequantized, makers
 
@@ -54,7 +54,7 @@ class Observed:
         integers: np.ndarray,
         steps: np.ndarray,
         bias: np.ndarray | None = None,
-        response: Response | None = None,
+        response: Function | None = None,
     ) -> np.ndarray:
         """The correction of the bias (groups, outputs) that makes the mean error 0, with ``integers`` as weights; with a
         ``response``, that error behind it, for outputs with the float ``bias`` (groups, outputs).
@@ -116,6 +116,7 @@ def learn_layer(
         return None  # a depth multiplier or groups: left unchanged
     scale, zero_point, _ = quantization(part.tensors[source])
     depthwise = kind == "DEPTHWISE_CONV_2D"
+    behind = None if response is None else response.of_outputs((-1, 1, 1) if depthwise else (1, 1, -1))
     wanted = _by_group(weights, depthwise=depthwise).astype(np.float64)
     scales = np.asarray(part.tensors[kernel].quantization.scale, np.float64)
     steps = np.broadcast_to(scales, wanted.shape[0] * wanted.shape[2])
@@ -127,15 +128,15 @@ def learn_layer(
         (signal, integers), owners = sample_patches(kind, op.builtinOptions, weights.shape, inputs, ROWS[kind])
         device = np.ascontiguousarray(dequantized(part, source, integers))
         signal = np.ascontiguousarray(signal)
-        relevance = None if response is None else _relevance(signal, device, wanted, given, response)
+        relevance = None if behind is None else _relevance(signal, device, wanted, given, behind)
         known = Observed(signal, device, owners, relevance)
     if not learning.weights:
         nearest = constant(part, kernel, np.int8)
         assert nearest is not None  # kernel_of
-        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps, given, response)
+        shift = known.shift(wanted, _by_group(nearest, depthwise=depthwise), own_steps, given, behind)
     else:
         integers = known.fit(wanted, own_steps, refit=learning.refit)
-        shift = known.shift(wanted, integers, own_steps, given, response)
+        shift = known.shift(wanted, integers, own_steps, given, behind)
         rounded = integers[:, :, 0].T if depthwise else integers[0].T
         part.set_constant(kernel, rounded.reshape(weights.shape).astype(np.int8))
     if old is not None:
@@ -151,7 +152,7 @@ def _shifted(bias: np.ndarray, shift: np.ndarray, units: np.ndarray | float) -> 
 
 
 def _relevance(
-    signal: np.ndarray, device: np.ndarray, weights: np.ndarray, bias: np.ndarray, response: Response
+    signal: np.ndarray, device: np.ndarray, weights: np.ndarray, bias: np.ndarray, response: Function
 ) -> np.ndarray:
     """(groups, rows): the mean squared slope of ``response`` at a row's outputs."""
     truth, found = (x @ weights.astype(np.float32) + bias[:, None] for x in (signal, device))

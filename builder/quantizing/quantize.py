@@ -53,7 +53,7 @@ def quantize(float_model: bytes, ranges: Mapping[str, Range], precision: str = "
     """
     if precision == "float":
         return float_model
-    if precision not in _STATIC:
+    if precision not in STATIC:
         return run_recipe(float_model, _RECIPES[precision](), None)
     meant = dict(ranges)
     for _ in range(_ATTEMPTS):
@@ -148,7 +148,7 @@ _RECIPES = {
     "weights": recipe.weight_only_wi8_afp32,
     "float16": _float16,
 }
-_STATIC = ("int8", "int16")
+STATIC = ("int8", "int16")  # with integer activations
 _ATTEMPTS = 4  # a wider range may ask for another behind it
 PRECISIONS = (*_RECIPES, "float")
 LEARNABLE = ("int8", "int16", "weights")  # float16 is as good as float

@@ -10,11 +10,12 @@ whole ranges: large logits are rare but decide the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from builder.quantizing.response import Response, responses
+from builder.quantizing.response import Function, Response, responses
 from builder.quantizing.sums import exact_sums
 from builder.support.threads import OfEachThread, beside
 from builder.tflite.flatbuffer import Part, read_parts, tensor_name
@@ -48,11 +49,11 @@ def measure_ranges(
     """
     parts, found = read_parts(model), dict[str, Range]()
     (source,) = parts[BACKBONE].inputs
-    seen = _Seen(keep=estimate != "minmax")
+    seen = _Seen(responses(parts[BACKBONE]), keep=estimate != "minmax")
     samples = ({source: sample[None]} for sample in inputs)
     watched = OfEachThread(lambda: _watched(model))
     features = _run(watched, parts[BACKBONE], samples, seen, advance, on_threads=True)[:HEAD_SAMPLES]
-    found.update(seen.ranges(estimate, responses(parts[BACKBONE])))
+    found.update(seen.ranges(estimate))
     for i in parts[BACKBONE].outputs.values():  # heads that are added later may depend on rare values
         name = tensor_name(parts[BACKBONE].tensors[i])
         found[name] = seen.limits(name)
@@ -61,7 +62,7 @@ def measure_ranges(
     for head in heads:
         seen = _Seen(keep=False)
         _run(watched, parts[head], features, seen, advance)
-        found.update(seen.ranges(estimate, {}))
+        found.update(seen.ranges(estimate))
     return found
 
 
@@ -69,7 +70,7 @@ def measure_head(model: bytes, head: str, features: Iterable[Sample]) -> dict[st
     """The ranges of the signature ``head`` alone, run on ``features`` of the backbone."""
     seen = _Seen(keep=False)
     _run(lambda: _watched(model), read_parts(model)[head], features, seen, lambda: None)
-    return seen.ranges("minmax", {})
+    return seen.ranges("minmax")
 
 
 def _watched(model: bytes) -> Any:
@@ -78,50 +79,65 @@ def _watched(model: bytes) -> Any:
 
 
 class _Values(NamedTuple):
-    """Of one tensor for one sample: its limits and some of its values, none where they are not kept."""
+    """Of one tensor for one sample: its limits and some of its values, none where they are not kept. ``channels``: of
+    these values, where they matter.
+    """
 
     limits: Range
     kept: np.ndarray
+    channels: np.ndarray | None
 
 
-def _values(values: np.ndarray, draw: np.random.Generator | None) -> _Values:
+def _values(values: np.ndarray, draw: np.random.Generator | None, *, channels: bool = False) -> _Values:
+    count = values.shape[-1] if values.ndim else 1
     if float(values.min()) < MASKED:
         real = values[values >= MASKED]
-        values = np.append(real, (real.max() if real.size else 0.0) - FAR)
+        values, count = np.append(real, (real.max() if real.size else 0.0) - FAR), 1
     flat = values.ravel()
-    if draw is None or flat.size <= _KEPT:
-        kept = flat[: 0 if draw is None else None]
+    if draw is None:
+        places = np.arange(0)
+    elif flat.size <= _KEPT:
+        places = np.arange(flat.size)
     else:
-        kept = flat[draw.integers(0, flat.size, _KEPT)]
-    return _Values((float(values.min()), float(values.max())), kept.copy())
+        places = draw.integers(0, flat.size, _KEPT)
+    return _Values((float(values.min()), float(values.max())), flat[places], places % count if channels else None)
 
 
 class _Seen:
-    """What tensors held: their limits and, with ``keep``, some values of each sample, drawn with a fixed seed."""
+    """What tensors held: their limits and, with ``keep``, some values of each sample, drawn with a fixed seed.
 
-    def __init__(self, *, keep: bool) -> None:
-        self.keep = keep
+    ``reads``: what the only reader of a tensor makes of it.
+    """
+
+    def __init__(self, reads: Mapping[str, Response] = MappingProxyType({}), *, keep: bool) -> None:
+        self.keep, self._reads = keep, reads
         self._limits: dict[str, Range] = {}
-        self._values: dict[str, list[np.ndarray]] = {}
+        self._values: dict[str, list[_Values]] = {}
+
+    def by_channel(self, name: str) -> bool:
+        """Whether the channels of the values of this tensor matter."""
+        return self.keep and name in self._reads and self._reads[name].scale is not None
 
     def add(self, name: str, found: _Values) -> None:
         low, high = self._limits.get(name, (np.inf, -np.inf))
         self._limits[name] = min(low, found.limits[0]), max(high, found.limits[1])
         if self.keep:
-            self._values.setdefault(name, []).append(found.kept)
+            self._values.setdefault(name, []).append(found)
 
     def limits(self, name: str) -> Range:
         return self._limits[name]
 
-    def ranges(self, estimate: str, reads: Mapping[str, Response]) -> dict[str, Range]:
+    def ranges(self, estimate: str) -> dict[str, Range]:
         if not self.keep:
             return self._limits
-        values = {name: np.concatenate(kept) for name, kept in self._values.items()}
+        values = {name: np.concatenate([v.kept for v in found]) for name, found in self._values.items()}
         if estimate == "percentile":
             return {name: percentile_range(v) for name, v in values.items()}
 
         def best(name: str) -> Range:
-            return mse_range(values[name], self._limits[name], reads.get(name))
+            channels = [v.channels for v in self._values[name] if v.channels is not None]
+            read = self._reads[name].of(np.concatenate(channels or [np.arange(0)])) if name in self._reads else None
+            return mse_range(values[name], self._limits[name], read)
 
         return dict(zip(values, beside(best, values), strict=True))
 
@@ -132,7 +148,7 @@ def percentile_range(values: np.ndarray) -> Range:
     return float(low), float(high)
 
 
-def mse_range(values: np.ndarray, limits: Range, read: Response | None = None) -> Range:
+def mse_range(values: np.ndarray, limits: Range, read: Function | None = None) -> Range:
     """The range within ``limits`` whose 256 steps represent ``read(values)`` best, searched end by end, twice."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     read = read or _as_it_is
@@ -145,7 +161,7 @@ def mse_range(values: np.ndarray, limits: Range, read: Response | None = None) -
     return best
 
 
-def _error(values: np.ndarray, truth: np.ndarray, read: Response, limits: Range) -> float:
+def _error(values: np.ndarray, truth: np.ndarray, read: Function, limits: Range) -> float:
     step = max((limits[1] - limits[0]) / _STEPS, 1e-30)
     zero = np.rint(-limits[0] / step)
     there = (np.clip(np.rint(values / step) + zero, 0, _STEPS) - zero) * step
@@ -177,7 +193,10 @@ def _run(
         (number, sample), (interpreter, signature) = numbered, runner()
         outputs = signature(**{name: sample[name] for name in part.inputs})
         draw = np.random.default_rng([0, number]) if seen.keep else None
-        return outputs, [_values(interpreter.get_tensor(i, part.subgraph), draw) for i in tensors.values()]
+        return outputs, [
+            _values(interpreter.get_tensor(i, part.subgraph), draw, channels=seen.by_channel(name))
+            for name, i in tensors.items()
+        ]
 
     found = []
     for outputs, values in (beside if on_threads else map)(run, enumerate(samples)):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from builder.quantizing.backbone_runner import backbone_runner
-from builder.quantizing.equalize import is_layer, weights_of
+from builder.quantizing.channels import is_layer, weights_of
 from builder.quantizing.noise import snr_db
 from builder.support.threads import beside
 from builder.tflite.flatbuffer import Part, fused_activation, operator_name, read_parts
