@@ -22,7 +22,7 @@ from builder.quantizing.response import responses
 from builder.quantizing.rounding import round_parts
 from builder.quantizing.sensitivity import answers
 from builder.quantizing.swish import LEAST, bits_of, swish_equalized
-from builder.tflite.flatbuffer import INT8, Part, operator_name, plain_tensor, read_parts, tensor_name
+from builder.tflite.flatbuffer import INT8, NO_TENSOR, Part, operator_name, plain_tensor, read_parts, tensor_name
 from builder.tflite.parts import constant, dequantized
 from tests.test_equalize import IMAGES, features, float_model_of, snr
 from tests.tiny_models import seed_weights
@@ -214,6 +214,7 @@ def part_of(kind: str, source: list[int], result: list[int], content: np.ndarray
     [
         ("PAD", [1, 4, 4, 6], [1, 5, 5, 6], np.array([[0, 0], [0, 1], [0, 1], [0, 0]], np.int32), True),
         ("PAD", [1, 4, 4, 6], [1, 4, 4, 8], np.array([[0, 0], [0, 0], [0, 0], [1, 1]], np.int32), False),
+        ("PAD", [1, 4, 4, 6], [1, 4, 5, 6], np.array([[0, 0], [0, 0], [1, 0], [0, 0]], np.int64), True),
         ("MEAN", [1, 4, 4, 6], [1, 1, 1, 6], np.array([1, 2], np.int32), True),
         ("MEAN", [1, 4, 6, 6], [1, 4, 6], np.array([-1], np.int32), False),
         ("RESHAPE", [1, 1, 1, 6], [1, 1, 1, 6], np.array([1, 1, 1, 6], np.int32), True),
@@ -232,6 +233,13 @@ def test_what_keeps_channels_apart_passes_their_scales_on(
     part = part_of(kind, source, result, content, options)
     assert equalizable(part) == ({1, 2} if passes else set())
     assert all(not group.sigmoids for group in groups(part))
+
+
+def test_an_omitted_bias_is_no_activation() -> None:
+    part = part_of("RELU", [1, 4, 4, 6], [1, 4, 4, 6], None)
+    part.operators[2].inputs[2] = NO_TENSOR
+    part.tensors.append(plain_tensor("last", [1, 4, 4, 6], np.float32))
+    assert all(i >= 0 for group in groups(part) for i in group.tensors)
 
 
 def test_behind_a_scaled_swish_the_errors_count_as_they_are_there(uneven: bytes) -> None:

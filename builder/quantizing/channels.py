@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import FLOAT32, Part, fused_activation, operator_name
+from builder.tflite.flatbuffer import FLOAT32, Part, dtype_of, fused_activation, operator_name
 from builder.tflite.parts import constant
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -97,10 +97,9 @@ def _joined(part: Part, op: Any) -> list[int]:
     kind = operator_name(part, op)
     inputs, result = [i for i in op.inputs if _is_activation(part, i)], op.outputs[0]
     shape = list(part.tensors[result].shape)
-    if kind in ("RELU", *_POOLS) or kind == "ADD":
-        same = all(
-            i in inputs and list(part.tensors[i].shape) == list(part.tensors[op.inputs[0]].shape) for i in op.inputs
-        )
+    if kind in ("RELU", "ADD", *_POOLS):
+        first = list(part.tensors[op.inputs[0]].shape)
+        same = all(i in inputs and list(part.tensors[i].shape) == first for i in op.inputs)
         return [*inputs, result] if same and (kind == "RELU" or _keeps_scale(op)) else []
     if kind in _OF_ALL_CHANNELS and len(inputs) == 1:
         source = list(part.tensors[inputs[0]].shape)
@@ -118,7 +117,7 @@ def _keeps_channels(part: Part, op: Any, source: list[int], shape: list[int]) ->
     kind = operator_name(part, op)
     if kind == "RESHAPE":
         return sum(n != 1 for n in source) <= 1  # one position: its channels in a row
-    content = constant(part, op.inputs[1], np.int32)
+    content = constant(part, op.inputs[1], dtype_of(part.tensors[op.inputs[1]]))
     if content is None:
         return False
     if kind == "PAD":
