@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
@@ -54,8 +56,10 @@ def _other(name: str, pictures: Sequence[Path]) -> keras.Model:
     if name == "b0":
         return _with_linear_layer(efficientnet_b0(), pictures)
     if name == "mobilenet":
-        base = picture_base(str(weights_path(MOBILENET)), PixelTransform().then(1 / 127.5, -1), SIZE)
-        return _with_linear_layer(base.model, pictures)
+        path = weights_path(MOBILENET)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != MOBILENET.sha256:
+            sys.exit(f"{path}: expected the file with SHA-256 {MOBILENET.sha256[:16]}...")
+        return _with_linear_layer(picture_base(str(path), PixelTransform().then(1 / 127.5, -1), SIZE).model, pictures)
     path = Path(name)
     whole = keras.models.load_model(path, compile=False) if path.suffix == ".keras" else None
     if whole is not None and whole.output_shape[-1] == CLASSES:

@@ -272,7 +272,13 @@ def agree(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-5, atol=1e-6))
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+def is_recurrent(kind: str) -> bool:
+    return any(word in kind for word in ("LSTM", "GRU", "RNN", "Bidirectional"))
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if is_recurrent(kind) else kind for kind in LAYERS]
+)
 def test_one_function_has_one_digest_and_two_have_two(kind: str) -> None:
     shape, settings = LAYERS[kind]
     found = []

@@ -15,6 +15,7 @@ from keras import layers
 
 from builder.quantizing.channels import groups
 from builder.quantizing.equalize import equalizable, equalized
+from builder.quantizing.noise import snr_db
 from builder.quantizing.prepare import prepared
 from builder.quantizing.quantize import quantize
 from builder.quantizing.ranges import measure_ranges, mse_range
@@ -39,11 +40,11 @@ def gated(x: Any, channels: int) -> Any:
 
 
 def inverted(
-    scale: np.ndarray | None = None, *, end: Callable[[Any], Any] | None = None, bias: float | None = None
+    scale: np.ndarray | None = None, *, end: Callable[[Any], Any] | None = None, far: float | None = None
 ) -> bytes:
     """A block as EfficientNet has it, with a stride, behind padding. ``scale``: of the channels of both swishes; the
     layers that read them undo it, as far as that is possible across swish. ``end``: what else reads the first one.
-    ``bias``: of one channel of the first layer.
+    ``far``: the bias of one channel of the first layer.
     """
     image = keras.Input((16, 16, 3))
     x = first = layers.Conv2D(CHANNELS, 1, name="expand")(image)
@@ -57,9 +58,9 @@ def inverted(
         outputs.append(layers.GlobalAveragePooling2D()(end((first, y))))
     model = keras.Model(image, layers.Concatenate()(outputs) if end is not None else outputs[0])
     seed_weights(model, 4)
-    if bias is not None:
-        kernel, others = model.get_layer("expand").get_weights()
-        model.get_layer("expand").set_weights([kernel, np.append(others[1:], bias).astype(np.float32)])
+    if far is not None:
+        kernel, bias = model.get_layer("expand").get_weights()
+        model.get_layer("expand").set_weights([kernel, np.append(bias[1:], far).astype(np.float32)])
     if scale is not None:
         for name, after in (("expand", "depthwise"), ("depthwise", "project")):
             kernel, bias = model.get_layer(name).get_weights()
@@ -96,13 +97,8 @@ def test_int8_gains_where_most_channels_used_few_steps(uneven: bytes, rounding: 
         parts = read_parts(quantize(model, measure_ranges(model, IMAGES, ["scores"], estimate="mse")))
         if rounding == "learnt":
             round_parts(read_parts(model), parts, IMAGES)
-        scores = answers_of(parts)
-        found.append(10 * np.log10(np.sum(truth**2) / np.sum((truth - scores) ** 2)))
+        found.append(snr_db(truth, answers(parts["backbone"], {"scores": parts["scores"]}, IMAGES)["scores"]))
     assert found[1] > found[0] + 4, found
-
-
-def answers_of(parts: dict[str, Part]) -> np.ndarray:
-    return answers(parts["backbone"], {"scores": parts["scores"]}, IMAGES)["scores"]
 
 
 def test_only_integer_activations_get_the_products(uneven: bytes) -> None:
@@ -132,7 +128,7 @@ def test_channels_alike_are_left_alone() -> None:
 
 def test_what_lies_where_a_swish_is_flat_does_not_count() -> None:
     """A channel that is always far below 0 would else be the largest one."""
-    model = inverted(bias=-60.0)
+    model = inverted(far=-60.0)
     assert swish_equalized(model, IMAGES) is model
 
 
@@ -233,6 +229,49 @@ def test_what_keeps_channels_apart_passes_their_scales_on(
     part = part_of(kind, source, result, content, options)
     assert equalizable(part) == ({1, 2} if passes else set())
     assert all(not group.sigmoids for group in groups(part))
+
+
+def test_numbers_without_a_shape_and_operators_without_a_result_pass_nothing_on() -> None:
+    part = part_of("RELU", [1, 4, 4, 6], [1, 4, 4, 6], None)
+    number = plain_tensor("number", [], np.float32)
+    number.shape = None
+    part.tensors.append(number)
+    last = len(part.tensors) - 1
+    part.operators.append(part.operator("MUL", [last, last], [last], ("MulOptions", {})))
+    part.operators.append(part.operator("ADD", [last, 2], [2], ("AddOptions", {})))
+    part.operators.append(part.operator("ASSIGN_VARIABLE", [2, 2], [], None))
+    assert all(group.closed for group in groups(part) if last in group.tensors or 2 in group.tensors)
+
+
+@pytest.mark.parametrize(("first", "known"), [(0.5, True), (-0.5, True), (0.0, False)])
+def test_the_scale_in_front_of_a_sigmoid(first: float, known: bool) -> None:
+    """Networks have such products of their own: a swish with a learnt beta."""
+    part = Part("backbone", 0, [plain_tensor(name, [1, 4], np.float32) for name in "xmsyc"], [], {}, {}, [], [None])
+    part.set_constant(4, np.array([first, 1, 2, 4], np.float32))
+    part.operators = [
+        part.operator("MUL", [0, 4], [1], ("MulOptions", {})),
+        part.operator("LOGISTIC", [1], [2]),
+        part.operator("MUL", [0, 2], [3], ("MulOptions", {})),
+    ]
+    found = responses(part)
+    assert set(found) == ({"x", "m"} if known else {"m"})
+    if known:
+        values = np.array([2.0, -3, 1, 0.25])
+        expected = values / (1 + np.exp(-values * [first, 1, 2, 4]))
+        np.testing.assert_allclose(found["x"].of(np.arange(4))(values), expected)
+
+
+@pytest.mark.parametrize("shape", [[], None])
+def test_a_number_has_no_channels(shape: list[int] | None) -> None:
+    part = Part("backbone", 0, [plain_tensor(name, [], np.float32) for name in "xmsyc"], [], {}, {}, [], [None])
+    part.tensors[0].shape = shape
+    part.set_constant(4, np.array(2, np.float32))
+    part.operators = [
+        part.operator("MUL", [0, 4], [1], ("MulOptions", {})),
+        part.operator("LOGISTIC", [1], [2]),
+        part.operator("MUL", [0, 2], [3], ("MulOptions", {})),
+    ]
+    assert set(responses(part)) == {"m"}
 
 
 def test_an_omitted_bias_is_no_activation() -> None:

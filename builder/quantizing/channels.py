@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import FLOAT32, Part, dtype_of, fused_activation, operator_name
+from builder.tflite.flatbuffer import FLOAT32, Part, dtype_of, fused_activation, operator_name, shape_of
 from builder.tflite.parts import constant
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -86,35 +86,30 @@ def _join(group_of: dict[int, Group], tensors: list[int]) -> None:
             group_of.update(dict.fromkeys(other.tensors, first))
 
 
-def _is_product(part: Part, op: Any) -> bool:
-    return operator_name(part, op) == "MUL" and _keeps_scale(op)
-
-
 def _joined(part: Part, op: Any) -> list[int]:
     """The activations among the inputs and outputs of ``op`` that must have the same scales; none where it does not
     commute with a positive scale of each channel.
     """
-    kind = operator_name(part, op)
-    inputs, result = [i for i in op.inputs if _is_activation(part, i)], op.outputs[0]
-    shape = list(part.tensors[result].shape)
+    kind, inputs = operator_name(part, op), [i for i in op.inputs if _is_activation(part, i)]
     if kind in ("RELU", "ADD", *_POOLS):
-        first = list(part.tensors[op.inputs[0]].shape)
-        same = all(i in inputs and list(part.tensors[i].shape) == first for i in op.inputs)
-        return [*inputs, result] if same and (kind == "RELU" or _keeps_scale(op)) else []
+        same = len(inputs) == len(op.inputs) and all(
+            shape_of(part.tensors[i]) == shape_of(part.tensors[inputs[0]]) for i in inputs
+        )
+        passes = same and (kind == "RELU" or _keeps_scale(op))
+        return [*inputs, op.outputs[0]] if passes else []
     if kind in _OF_ALL_CHANNELS and len(inputs) == 1:
-        source = list(part.tensors[inputs[0]].shape)
-        return [inputs[0], result] if _keeps_channels(part, op, source, shape) else []
-    if _is_product(part, op) and len(inputs) == 2:
-        gated = [i for i in inputs if _gates(part, op, i, shape)]
-        return [gated[0], result] if len(gated) == 1 else []
+        return [inputs[0], op.outputs[0]] if _keeps_channels(part, op, inputs[0]) else []
+    if kind == "MUL" and _keeps_scale(op) and len(inputs) == 2:
+        gated = [i for i in inputs if _gates(part, op, i)]
+        return [gated[0], op.outputs[0]] if len(gated) == 1 else []
     return []
 
 
-def _keeps_channels(part: Part, op: Any, source: list[int], shape: list[int]) -> bool:
-    """Whether the last axis stays the last one, whole and by itself."""
+def _keeps_channels(part: Part, op: Any, tensor: int) -> bool:
+    """Whether the last axis of ``tensor``, which ``op`` reads, stays the last one, whole and by itself."""
+    kind, source, shape = operator_name(part, op), shape_of(part.tensors[tensor]), shape_of(part.tensors[op.outputs[0]])
     if not source or not shape or source[-1] != shape[-1]:
         return False
-    kind = operator_name(part, op)
     if kind == "RESHAPE":
         return sum(n != 1 for n in source) <= 1  # one position: its channels in a row
     content = constant(part, op.inputs[1], dtype_of(part.tensors[op.inputs[1]]))
@@ -125,16 +120,15 @@ def _keeps_channels(part: Part, op: Any, source: list[int], shape: list[int]) ->
     return all(axis % len(source) != len(source) - 1 for axis in content.ravel().tolist())
 
 
-def _gates(part: Part, op: Any, tensor: int, shape: list[int]) -> bool:
+def _gates(part: Part, op: Any, tensor: int) -> bool:
     """Whether the other input of a product is a gate for ``tensor``: one value a channel, or a sigmoid."""
-    (gate,) = [i for i in op.inputs if i != tensor] or [tensor]
-    if gate == tensor or list(part.tensors[tensor].shape) != shape:
+    shape, others = shape_of(part.tensors[op.outputs[0]]), [i for i in op.inputs if i != tensor]
+    if len(others) != 1 or shape_of(part.tensors[tensor]) != shape:
         return False
-    own = list(part.tensors[gate].shape)
-    if own != shape:
-        return all(n == 1 for n in own[:-1])
-    (maker,) = [o for o in part.operators if gate in o.outputs] or [None]
-    return maker is not None and operator_name(part, maker) == "LOGISTIC"
+    gate = shape_of(part.tensors[others[0]])
+    if gate != shape:
+        return all(n == 1 for n in gate[:-1])
+    return any(others[0] in o.outputs and operator_name(part, o) == "LOGISTIC" for o in part.operators)
 
 
 def _keeps_scale(op: Any) -> bool:

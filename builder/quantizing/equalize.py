@@ -1,14 +1,14 @@
 """Cross-layer equalization: scale the channels of a tensor to similar ranges, and undo it in the layers that read them.
 
-A tensor has one scale for all its channels, so a channel with a small range gets few of the 256 steps. Where only sums,
-pools and ReLU lie between two layers, channel c may be divided by s_c in the first and multiplied by it in the second:
-``s = r1^a / r2^(1 - a)``, r1 the channel's range, r2 that of the weights that read it (Nagel et al. 2019, arXiv
-1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs stay the
-same.
+A tensor has one scale for all its channels, so a channel with a small range gets few of the 256 steps. Where between two
+layers lies only what passes scales on (``channels.py``), channel c may be divided by s_c in the first and multiplied by
+it in the second: ``s = r1^a / r2^(1 - a)``, r1 the channel's range, r2 that of the weights that read it (Nagel et al.
+2019, arXiv 1906.04721, equation 11, with a = 1/2; Xiao et al. 2023, arXiv 2211.10438, equation 4). The network's outputs
+stay the same.
 
 ReLU commutes with a positive scale. ReLU6 would clip at another value, also in channels that never reached 6 on the
-calibration pictures (docs/concepts/quantization.md), and swish does not commute with scaling: no channel is scaled across
-them. Tensors that residual additions join get the same scales.
+calibration pictures (docs/concepts/quantization.md): no channel is scaled across it, and across swish ``swish.py`` does
+it. Tensors that residual additions join get the same scales.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from builder.quantizing.backbone_runner import by_channel
 from builder.quantizing.channels import Group, groups, scale_inputs, scale_outputs, weights_of
 from builder.tflite.flatbuffer import Part, operator_name, read_parts
 from builder.tflite.writer import write_parts
-from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 STRENGTH = 0.5  # a; 0.75 and 1 were no better (docs/concepts/quantization.md)
@@ -45,15 +45,10 @@ def equalized(model: bytes, images: np.ndarray, advance: Callable[[], None] = la
 def _channel_ranges(
     model: bytes, backbone: Part, tensors: set[int], images: np.ndarray, advance: Callable[[], None]
 ) -> dict[int, np.ndarray]:
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
-    runner, found = interpreter.get_signature_runner(BACKBONE), dict[int, np.ndarray]()
-    (name,) = backbone.inputs
-    for image in images:
-        runner(**{name: image[None]})
-        for i in tensors:
-            values = np.abs(interpreter.get_tensor(i, backbone.subgraph))
-            largest = values.reshape(-1, values.shape[-1]).max(0)
+    found = dict[int, np.ndarray]()
+    for held in by_channel(model, backbone, tensors, images):
+        for i, values in held.items():
+            largest = np.abs(values).max(0)
             found[i] = np.maximum(found.get(i, largest), largest)
         advance()
     return found

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.tflite.flatbuffer import FLOAT32, Part, operator_name, tensor_name
-from builder.tflite.parts import constant, is_constant
+from builder.tflite.flatbuffer import FLOAT32, Part, operator_name, shape_of, tensor_name
+from builder.tflite.parts import constant
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -54,8 +54,7 @@ def responses(part: Part) -> dict[str, Response]:
     for op in part.operators:
         for i in op.inputs:
             readers.setdefault(i, []).append(op)
-    tensors = [i for i in readers if i not in part.outputs.values() and not is_constant(part, i)]
-    found = {i: _of_readers(part, i, readers) for i in tensors}
+    found = {i: _of_readers(part, i, readers) for i in readers if i not in part.outputs.values()}
     return {tensor_name(part.tensors[i]): response for i, response in found.items() if response is not None}
 
 
@@ -84,8 +83,11 @@ def _gate(part: Part, tensor: int, op: Any, readers: dict[int, list[Any]]) -> tu
     if kind != "MUL" or op.inputs[0] != tensor or [operator_name(part, other) for other in behind] != ["LOGISTIC"]:
         return None
     scale = constant(part, op.inputs[1], np.float32) if part.tensors[op.inputs[1]].type == FLOAT32 else None
-    channels = part.tensors[tensor].shape[-1]
-    return None if scale is None or scale.size != channels else (behind[0].outputs[0], scale.ravel())
+    if scale is None or shape_of(part.tensors[tensor])[-1:] != (scale.size,):
+        return None
+    if not scale.all():  # what is always 0 in front of a sigmoid is no swish
+        return None
+    return behind[0].outputs[0], scale.ravel()
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

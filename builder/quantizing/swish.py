@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from builder.quantizing.backbone_runner import by_channel
 from builder.quantizing.channels import Group, groups, scale_inputs, scale_outputs
 from builder.tflite.flatbuffer import Part, plain_tensor, read_parts, tensor_name
 from builder.tflite.writer import write_parts
-from edge_runtime.interpreter import find_interpreter
 from edge_runtime.metadata import BACKBONE
 
 SAMPLES = 32
@@ -88,17 +88,12 @@ def _sizes(model: bytes, part: Part, found: list[Group], images: np.ndarray) -> 
     """How large each channel of each group is, (channels,): the geometric mean of its largest value, which may be that of
     a single pixel, and of the root of its mean square.
     """
-    _, factory = find_interpreter("ai_edge_litert")
-    interpreter = factory(model_content=model, num_threads=2, experimental_preserve_all_tensors=True)
-    runner, (name,) = interpreter.get_signature_runner(BACKBONE), part.inputs
     fronts = {op.inputs[0] for group in found for op in group.sigmoids}
     largest, squares = ({i: np.zeros(1) for group in found for i in group.tensors} for _ in range(2))
-    for image in images:
-        runner(**{name: image[None]})
-        for i in largest:
-            values = interpreter.get_tensor(i, part.subgraph)
-            values = np.abs(np.maximum(values, -_FLAT) if i in fronts else values).reshape(-1, values.shape[-1])
-            largest[i] = np.maximum(largest[i], values.max(0))
+    for held in by_channel(model, part, largest, images):
+        for i, own in held.items():
+            values = np.maximum(own, -_FLAT) if i in fronts else own
+            largest[i] = np.maximum(largest[i], np.abs(values).max(0))
             squares[i] = squares[i] + np.square(values).mean(0)
     return [
         np.sqrt(

@@ -158,6 +158,11 @@ def tensor_name(tensor: Any) -> str:
     return tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
 
 
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor; that of a number is missing in some files."""
+    return () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
+
+
 def operator_name(part: Part, operator: Any) -> str:
     """The name of the builtin operator, as ``CONV_2D``."""
     name: str = _OPERATOR_NAMES[part.codes[operator.opcodeIndex].builtinCode]

@@ -15,7 +15,7 @@ from builder.reading.formats.members import archive_members, file_beside
 from builder.reading.formats.stored import Origin
 from builder.settings.input_scaling import CHANNELS, GREY
 from builder.support.errors import ModelFileError
-from builder.tflite.flatbuffer import RESOURCE, Part, read_subgraphs, type_name
+from builder.tflite.flatbuffer import RESOURCE, Part, read_subgraphs, shape_of, type_name
 from edge_runtime.errors import BundleError
 from edge_runtime.files import read_file
 from edge_runtime.flatbuffer import check_structure
@@ -127,7 +127,7 @@ def input_sides(part: Part) -> tuple[int | None, int | None]:
     """Height and width of the input; None where open, for which some converters write 1."""
     (source,) = part.inputs.values()
     tensor = part.tensors[source]
-    shape = _shape(tensor)
+    shape = shape_of(tensor)
     if len(shape) != 4:
         return 0, 0
     told = shape if tensor.shapeSignature is None else tuple(int(n) for n in tensor.shapeSignature)
@@ -177,9 +177,5 @@ def _check_ends(path: Path, part: Part) -> None:
 
 
 def _named(part: Part, ends: Any) -> str:
-    shown = [f"{name[:40]} {type_name(part.tensors[i])} {_shape(part.tensors[i])}" for name, i in ends.items()]
+    shown = [f"{name[:40]} {type_name(part.tensors[i])} {shape_of(part.tensors[i])}" for name, i in ends.items()]
     return ", ".join(shown[:4])
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))

@@ -10,7 +10,7 @@ import numpy as np
 
 from builder.reading.graph import INPUT, Graph, Node, Ref, UnreadableModelError, Weight, WeightPool, renumber, upstream
 from builder.reading.tflite.constants import Constant, dequantized, read_constant
-from builder.tflite.flatbuffer import Part, operator_name, settings_of, tensor_name
+from builder.tflite.flatbuffer import Part, operator_name, settings_of, shape_of, tensor_name
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _ALIASES = ("QUANTIZE", "DEQUANTIZE", "CAST")  # the same numbers in another type
@@ -143,5 +143,4 @@ class _Reader:
         return self._shape(op.outputs[0])[-1]
 
     def _shape(self, index: int) -> Shape:
-        shape = self.part.tensors[index].shape
-        return () if shape is None else tuple(int(n) for n in shape)
+        return shape_of(self.part.tensors[index])

@@ -19,6 +19,7 @@ from builder.tflite.flatbuffer import (
     Part,
     is_quantity,
     scale_and_zero_point,
+    shape_of,
     type_name,
 )
 
@@ -68,7 +69,7 @@ def read_entry(part: Part) -> tuple[Entry, PixelTransform]:
     """
     (index,) = part.inputs.values()
     tensor = part.tensors[index]
-    shape = tuple(int(n) for n in (() if tensor.shape is None else tensor.shape))
+    shape = shape_of(tensor)
     first = is_channels_first(shape)
     if len(shape) != 4 or shape[1 if first else 3] not in (CHANNELS, GREY):
         raise UnreadableModelError(
