@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ keras = pytest.importorskip("keras")
 
 from builder.merging.backbone import find_backbone  # noqa: E402
 from builder.merging.merge import merge  # noqa: E402
+from builder.reading.layers import unallocated  # noqa: E402
 from builder.reading.reader import Reader  # noqa: E402
 from builder.settings.config import BuildConfig  # noqa: E402
 from builder.settings.input_scaling import PREPROCESSING  # noqa: E402
@@ -85,6 +87,30 @@ def test_a_file_cannot_have_keras_unroll_while_it_is_read(tmp_path: Path) -> Non
     classifier_with(*recurrent(6, unroll=True)).save(tmp_path / "m.keras")
     read = Reader().read("a", tmp_path / "m.keras", PREPROCESSING["tf"])
     assert [node.config["unroll"] for node in read.graph.nodes if node.kind == "LSTM"] == [False]
+
+
+def test_weights_larger_than_those_in_the_file_are_never_allocated(tmp_path: Path) -> None:
+    classifier_with(layers.Flatten(), layers.Dense(5, name="wide")).save(tmp_path / "m.keras")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with zipfile.ZipFile(tmp_path / "m.keras") as old, zipfile.ZipFile(tmp_path / "bad.keras", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'"units": 5', b'"units": 1000000'))
+    with pytest.raises(ModelFileError, match=r"'wide' .*: expected weights of shapes .*768, 1000000.*, found .*768, 5"):
+        merged(tmp_path / "bad.keras")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_weights_without_values_are_forgotten() -> None:
+    """Keras would allocate them at the end of the next scope of this thread."""
+
+    def shapes() -> list[tuple[int, ...]]:
+        layer = layers.Dense(1 << 24)
+        layer(keras.Input((1 << 24,)))
+        return [tuple(w.shape) for w in layer.weights]
+
+    assert unallocated(shapes) == [(1 << 24, 1 << 24), (1 << 24,)]
+    with keras.StatelessScope():
+        pass
 
 
 def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:

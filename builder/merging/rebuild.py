@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from builder.merging.backbone import SharedBackbone
 from builder.merging.budget import Budget
@@ -16,7 +15,7 @@ from builder.reading.classifier import Classifier
 from builder.reading.formats.limits import PLAIN
 from builder.reading.formats.stored import LOADING_ERRORS
 from builder.reading.graph import INPUT, Graph, Node, Ref, map_refs
-from builder.reading.layers import made, refusals
+from builder.reading.layers import made, refusals, unallocated
 from builder.support.errors import ModelFileError
 from builder.support.frameworks import innermost
 
@@ -138,11 +137,14 @@ def _call(layer: Any, node: Node, args: Any, kwargs: Any, classifier: Classifier
 
 
 def _check_weights(node: Node, classifier: Classifier, args: Any, kwargs: Any) -> None:
-    """Check that the file's weights fit the layer, on a symbolic copy in a separate graph, which allocates no weight."""
-    with tf.Graph().as_default(), keras.StatelessScope():
+    """Check that the file's weights fit the layer, before any are allocated."""
+
+    def shapes() -> list[tuple[int, ...]]:
         sketch = _layer(node, "sketch", classifier)
         _call(sketch, node, args, kwargs, classifier)
-        expected = [tuple(w.shape) for w in getattr(sketch, "weights", ())]  # a bare operation has none
+        return [tuple(w.shape) for w in getattr(sketch, "weights", ())]  # a bare operation has none
+
+    expected = unallocated(shapes)
     found = [w.value.shape for w in node.weights]
     if found != expected:
         raise ModelFileError(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from builder.support.frameworks import innermost
 from builder.support.lazy import Lazy
 
+_T = TypeVar("_T")
 keras: Any = Lazy("keras")
-
+tf: Any = Lazy("tensorflow")
 
 # Settings of a layer that do not change what it computes at inference.
 _TRAINING_ONLY = (
@@ -74,6 +76,21 @@ def made(definition: Any, *, allow_code: bool = False) -> Any:
     """
     with refusals():
         return keras.saving.deserialize_keras_object(definition, safe_mode=not allow_code)
+
+
+def unallocated(make: Callable[[], _T]) -> _T:
+    """What ``make`` returns. The weights of the layers that it builds have shapes and no values.
+
+    Keras would initialize them all at the end of the scope, which takes longer than to build their layers; where it is
+    told not to, it keeps them for the next scope of its thread. So this is a thread that ends with them.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_without_values, make).result()
+
+
+def _without_values(make: Callable[[], _T]) -> _T:
+    with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
+        return make()
 
 
 @contextlib.contextmanager

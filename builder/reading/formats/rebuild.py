@@ -9,11 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from builder.reading.formats.limits import MAX_BYTES
 from builder.reading.formats.stored import LOADING_ERRORS, LayerPath, Weights, reason_of
-from builder.reading.layers import made
+from builder.reading.layers import made, unallocated
 from builder.support.errors import ModelFileError
 from edge_runtime.counting import count_of
 
@@ -39,10 +38,8 @@ def rebuild(definition: Mapping[str, Any], weights: Weights, path: Path, *, allo
 def build(definition: Mapping[str, Any], path: Path, numbers: int, *, allow_code: bool = False) -> Any:
     """The model with random weights; ``numbers``: as many as the file has for it. Raises ``ModelFileError``."""
     try:
-        # In a separate graph without state no weight is allocated: first check how large they would be.
-        with tf.Graph().as_default(), keras.StatelessScope():
-            sketch = _deserialized(definition, allow_code)
-            asked = sum(int(np.prod(v.shape, dtype=np.float64)) for v in sketch.weights)
+        sketch = unallocated(lambda: _deserialized(definition, allow_code))
+        asked = sum(int(np.prod(v.shape, dtype=np.float64)) for v in sketch.weights)
         if asked > numbers + 1024 or asked * 4 > MAX_BYTES:
             raise ModelFileError(
                 f"{path}: its layers have {asked:,} weights, and the file {numbers:,}; copy or save the model again"
