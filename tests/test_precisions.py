@@ -93,6 +93,11 @@ def test_a_file_says_its_precision_and_has_it(by_precision: dict[str, BuildResul
         assert seam.name == {"mixed": "int8", "int8": "int8", "int16": "int16"}.get(name, "float32")
 
 
+def test_ranges_are_measured_only_where_activations_become_integers(by_precision: dict[str, BuildResult]) -> None:
+    measured = [name for name, result in by_precision.items() if "calibrate" in result.report.seconds]
+    assert measured == ["int8", "mixed", "int16"]
+
+
 def test_weights_cost_a_byte_two_or_four(by_precision: dict[str, BuildResult]) -> None:
     size = {name: result.report.linked.backbone_bytes for name, result in by_precision.items()}
     assert size["int8"] < 1.2 * size["weights"]

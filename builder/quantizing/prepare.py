@@ -31,12 +31,18 @@ class Prepared(NamedTuple):
 
 
 def prepared(
-    model: bytes, inputs: np.ndarray, input_range: Range | None, advance: Callable[[], None] = lambda: None
+    model: bytes,
+    inputs: np.ndarray,
+    input_range: Range | None,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    integer: bool = True,
 ) -> Prepared:
     """The float ``model`` with its backbone folded and equalized, and spare channels in use.
 
     ``inputs``: (samples, ...), as the backbone takes them, of which the first ``SAMPLES`` count; ``advance`` is called
-    after each. ``input_range``: of all that a pixel can be; None for tokens.
+    after each. ``input_range``: of all that a pixel can be; None for tokens. ``integer``: whether the network for
+    integer activations is wanted.
     """
     found = with_copies(equalized(folded(model), inputs[:SAMPLES], advance), inputs, input_range)
-    return Prepared(found, swish_equalized(found, inputs))
+    return Prepared(found, swish_equalized(found, inputs) if integer else found)
