@@ -24,12 +24,14 @@ from keras import layers
 from builder import BuildConfig, BuildResult, build
 from builder.exporting.export import export_edgetpu, export_split, export_task
 from builder.reading.loading import load_classifiers
+from builder.reading.text_input import first_tokens
 from builder.settings.heads import HeadConfig, TextConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
 from edge_runtime.bundle import append_members, read_metadata
 from edge_runtime.serve.application import ServeApplication
 from edge_runtime.signatures import Signatures
+from edge_runtime.text import TextInput
 from tests.test_serve import ask
 from tests.tiny_models import elsewhere, tiny_config
 from tests.tiny_texts import LENGTH, WORDS, sentences, text_base, text_classifier, text_config
@@ -201,7 +203,7 @@ def test_numbers_of_tokens_and_a_vocabulary_give_the_file_that_a_layer_inside_gi
     with MultiHeadClassifier(built.output) as one, MultiHeadClassifier(result.output) as other:
         for text in sentences(5, seed=3):
             assert one.classify_text(text).classifications == other.classify_text(text).classifications
-    with pytest.raises(ConfigError, match=r"has a vocabulary and a standardization of its own; leave \[text\] out"):
+    with pytest.raises(ConfigError, match=r"a vocabulary and a standardization of its own; leave all but maxlen out"):
         build(replace(built.report.config, text=TextConfig(tmp_path / "words.txt")))
     (tmp_path / "words.txt").write_text("\n".join(f"x{i}" for i in range(60)), "utf-8")
     with pytest.raises(ModelFileError, match="the vocabulary has 62 tokens, the embedding 'base/embedding' 48 rows"):
@@ -221,6 +223,56 @@ def test_vocabulary_files_that_are_none(tmp_path: Path, content: bytes, words: s
     config = text_config(tmp_path, {"a": 3}, base=text_base(words=None), text=TextConfig(tmp_path / "words.txt"))
     with pytest.raises(ConfigError, match=words):
         build(config)
+
+
+def open_base(mask_zero: bool) -> Any:
+    """A base that takes texts of any length."""
+    pool = layers.LSTM(8) if mask_zero else layers.GlobalAveragePooling1D()
+    return text_base(body=pool, mask_zero=mask_zero, output_sequence_length=None)
+
+
+def test_a_model_of_any_length_answers_as_it_does(tmp_path: Path) -> None:
+    config = text_config(tmp_path, {"a": 3, "b": 4}, base=open_base(mask_zero=True), text=TextConfig(maxlen=8))
+    result = build(replace(config, precision="float"))
+    some = sentences(20, seed=9)
+    original = keras.models.load_model(config.heads[0].model)
+    truth = np.concatenate([np.asarray(original(keras.ops.convert_to_tensor([text]))) for text in some])
+    with MultiHeadClassifier(result.output) as classifier:
+        found = np.stack([classifier.head_scores(classifier.features(text), "a") for text in some])
+    short = [len(text.split()) <= 8 for text in some]
+    assert not all(short)
+    assert any(
+        "calibration texts have more than 8 tokens and are cut there (text.maxlen)" in note
+        for note in result.report.warnings
+    )
+    np.testing.assert_allclose(found[short], truth[short], atol=1e-5)
+    assert result.report.equivalence.difference < 1e-5
+
+
+def test_a_model_of_any_length_whose_answers_depend_on_padding_is_refused(tmp_path: Path) -> None:
+    """Its own answers depend on the other texts of a batch, so each text is shown to it by itself."""
+    config = text_config(tmp_path, {"a": 3}, base=open_base(mask_zero=False), text=TextConfig(maxlen=5))
+    with pytest.raises(NoSharedBackboneError, match=r"texts are padded \(text\.maxlen\), .*: set mask_zero=True"):
+        build(config)
+
+
+@pytest.mark.parametrize("split", ["whitespace", "character"])
+@pytest.mark.parametrize("standardize", [None, "lower", "lower_and_strip_punctuation"])
+def test_what_a_device_reads_of_a_text_has_its_first_tokens(split: str, standardize: str | None) -> None:
+    words = TextInput(5, ("", "[UNK]", *WORDS), standardize, split)
+    layer = keras.layers.TextVectorization(standardize=standardize, split=split, vocabulary=list(WORDS))
+    for text in ["", "w1", *sentences(40, seed=2), "w1 - (w2) , w3! w4 w5 w6 w7", "ÄÖ größe w1 \t w2"]:
+        shown = first_tokens(text.encode(), words)
+        own, found = (np.asarray(layer(keras.ops.convert_to_tensor([t])))[0] for t in (text.encode(), shown))
+        np.testing.assert_array_equal(found, own[:5])
+        assert shown == text.encode() or len(own) > 5
+
+
+def test_a_length_that_is_not_the_layers_is_refused(tmp_path: Path) -> None:
+    config = text_config(tmp_path, {"a": 3}, text=TextConfig(maxlen=LENGTH))
+    assert load_classifiers(config.heads, text=config.text)
+    with pytest.raises(ConfigError, match=rf"text\.maxlen: expected {LENGTH}, the length of the input of .*, found 5"):
+        load_classifiers(config.heads, text=TextConfig(maxlen=5))
 
 
 class TestModelsThatAreRefused:
@@ -250,7 +302,7 @@ class TestModelsThatAreRefused:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"output_sequence_length": None}, "expected output_sequence_length, .* found none; set it to the length"),
+            ({"output_sequence_length": None}, r"expected output_sequence_length, .* found none; .* as text\.maxlen"),
             ({"ragged": True}, "expected ragged False, found True; set ragged=False and output_sequence_length"),
             ({"encoding": "latin-1"}, "expected encoding 'utf-8', found 'latin-1'; devices read UTF-8"),
             ({"split": None, "ngrams": 2}, "expected ngrams with a split, found none; set ngrams=None"),

@@ -240,7 +240,7 @@ def test_a_length_that_is_not_the_models_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_open_length_has_to_be_said(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"fixed length, found \(None, None\); say .* in \[text\] maxlen"):
+    with pytest.raises(ModelFileError, match=r"fixed length, found \(None, None\); say .* \(text\.maxlen\)"):
         build(sequences_config(tmp_path, open_length=True))
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from builder.merging.kinds import difference_in_kind
 from builder.merging.merged import Merged
 from builder.reading.classifier import Classifier
+from builder.reading.text_input import TextSourceInput
 from builder.reading.tflite.classifier import FOLDING
 from builder.support.errors import NoSharedBackboneError
+from builder.support.naming import setting
 
 TOLERANCE = 1e-4  # on probabilities: two float programs of one function differ by rounding only
 LOOSE_TOLERANCE = 0.02  # where the user lets weights differ
@@ -74,7 +76,7 @@ def _mean(original: np.ndarray, found: np.ndarray) -> float:
 
 
 def _differs(classifier: Classifier, original: np.ndarray, found: np.ndarray, distance: float, apart: float) -> str:
-    kind = difference_in_kind(original, found)
+    kind, source = difference_in_kind(original, found), classifier.source_input
     cause = f"; weights up to {apart:.2g} apart were treated as equal (tolerance): build without it, or set a smaller one"
     return (
         f"{classifier.name}: its base has the shared weights, but on {len(original)} samples the merged model's "
@@ -82,4 +84,12 @@ def _differs(classifier: Classifier, original: np.ndarray, found: np.ndarray, di
         + (f"{kind}; " if kind else "")
         + "only a base that gives the same results is shared"
         + (cause if apart else "")
+        + (_padded() if isinstance(source, TextSourceInput) and source.any_length else "")
+    )
+
+
+def _padded() -> str:
+    return (
+        f"; texts are padded ({setting('text.maxlen')}), which changes the answers of a model without a mask: set "
+        "mask_zero=True in its Embedding, or output_sequence_length in its TextVectorization, and train it again"
     )

@@ -39,8 +39,9 @@ def _mistakes(config: BuildConfig | GrowConfig) -> Iterator[BuilderError]:
         yield from _of_head(head, building=building)
     for key in ("calibration_data", "verification_data"):
         yield from _of_folder(key, getattr(config, key))
-    if isinstance(config, BuildConfig) and config.text is not None and not config.text.vocabulary.is_file():
-        yield ConfigError(f"{setting('text.vocabulary')}: {config.text.vocabulary}: no such file")
+    vocabulary = config.text.vocabulary if isinstance(config, BuildConfig) and config.text is not None else None
+    if vocabulary is not None and not vocabulary.is_file():
+        yield ConfigError(f"{setting('text.vocabulary')}: {vocabulary}: no such file")
 
 
 def _of_head(head: HeadConfig, *, building: bool) -> Iterator[BuilderError]:

@@ -15,7 +15,7 @@ from builder.reading.text_input import TextSourceInput, check_embedding, reads_t
 from builder.settings.heads import ResizeConfig
 from builder.settings.input_scaling import CHANNELS, GREY, PixelTransform
 from builder.support.errors import ModelFileError
-from builder.support.naming import advice
+from builder.support.naming import advice, setting
 from edge_runtime.text import TextInput
 
 SourceInput = PictureSourceInput | TextSourceInput
@@ -34,7 +34,7 @@ def read_source_input(
     ``length``: of tokens; ``size``: height and width of pictures; both where the model leaves them open.
     """
     shape = _shape(stored)
-    graph, words = split_vectorization(graph, stored.path)
+    graph, words, any_length = split_vectorization(graph, stored.path, length)
     if words is None and not reads_tokens(graph):
         channels = _channels(shape, stored.path)
         declared = declared_pixels(preprocessing, stored.origin.preprocessing, channels, stored.path)
@@ -53,8 +53,7 @@ def read_source_input(
     if words is not None:
         check_embedding(graph, words, stored.path)
     spec = words or TextInput(_token_count(shape, stored, length), ())
-    source_input = TextSourceInput(spec, words is not None, len(shape))
-    return without_no_ops(graph), source_input
+    return without_no_ops(graph), TextSourceInput(spec, words is not None, len(shape), any_length)
 
 
 def source_input_difference(first: SourceInput, other: SourceInput, name: str) -> tuple[str, str] | None:
@@ -130,6 +129,6 @@ def _token_count(shape: tuple[int | None, ...], stored: StoredModel, length: int
     if len(shape) != 2 or not isinstance(count, int) or count < 1:
         raise ModelFileError(
             f"{stored.path}: expected tokens (batch, length) of a fixed length, found {shape}; say to which length texts "
-            "were padded in [text] maxlen, or save the model with a length"
+            f"were padded ({setting('text.maxlen')}), or save the model with a length"
         )
     return count

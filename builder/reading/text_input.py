@@ -16,9 +16,10 @@ from builder.reading.vocabulary import check_output_mode, has_unknown_token, rea
 from builder.settings.heads import ResizeConfig, TextConfig
 from builder.support.errors import ConfigError, ModelFileError
 from builder.support.lazy import Lazy
+from builder.support.naming import setting
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.inputs import InputSpec
-from edge_runtime.text import SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer
+from edge_runtime.text import SPLIT, STANDARDIZE, UNKNOWN, TextInput, Tokenizer, split_text
 
 keras: Any = Lazy("keras")
 tf: Any = Lazy("tensorflow")
@@ -32,11 +33,13 @@ class TextSourceInput:
     """``words``: how a text is tokenized for the graph; without a vocabulary where none is known.
 
     ``inside``: whether the original has its own TextVectorization and takes strings; otherwise it takes token numbers.
+    ``any_length``: whether that layer makes as many tokens as a text has.
     """
 
     words: TextInput
     inside: bool
     rank: int = 1  # of the strings that the original takes: (n,) or (n, 1)
+    any_length: bool = False
     size: None = None
     name = "tokens"
     dtype = "int32"
@@ -64,9 +67,13 @@ class TextSourceInput:
     device_input = graph_input
 
     def shown(self, samples: Sequence[Any]) -> Shown:
-        """The texts ``samples``, bytes (n,), as strings for a model that takes them, else as int32 (n, length)."""
+        """The texts ``samples``, bytes (n,), as strings for a model that takes them, else as int32 (n, length).
+
+        A model of any length is shown what the device reads of a text, as one of pictures of any size is.
+        """
         if self.inside:
-            return Shown(list(samples), rank=self.rank)
+            read = [first_tokens(text, self.words) for text in samples] if self.any_length else list(samples)
+            return Shown(read, rank=self.rank)
         tokenizer = Tokenizer(self.words)
         return Shown(np.concatenate([tokenizer(text) for text in samples]))
 
@@ -94,19 +101,22 @@ class TextSourceInput:
         """
         if isinstance(config, TextInput):
             return self if self.inside else replace(self, words=config)
-        if self.inside:
-            if config is not None:
-                raise ConfigError(f"{where} has a vocabulary and a standardization of its own; leave [text] out")
-            return self
-        if config is None:
+        length = None if config is None else config.maxlen
+        if self.inside and config not in (None, TextConfig(maxlen=length)):
+            raise ConfigError(
+                f"{where} has a vocabulary and a standardization of its own; leave all but maxlen out of [text]"
+            )
+        if not self.inside and (config is None or config.vocabulary is None):
             raise ConfigError(
                 f"{where} takes token numbers; set how texts are tokenized: [text] with vocabulary = "
                 "the file with one token on each line, or a Tokenizer's to_json()"
             )
-        if config.maxlen not in (None, self.words.length):
+        if length not in (None, self.words.length):
             raise ConfigError(
-                f"text.maxlen: expected {self.words.length}, the length of the input of {where}, found {config.maxlen}"
+                f"text.maxlen: expected {self.words.length}, the length of the input of {where}, found {length}"
             )
+        if self.inside or config is None:
+            return self
         return replace(self, words=declared_words(config, self.words.length))
 
     def difference(self, other: TextSourceInput, ours: str) -> tuple[str, str] | None:
@@ -136,8 +146,17 @@ class TextSourceInput:
         return f"texts of {self.words.length} tokens, vocabulary of {len(self.words.vocabulary):,}"
 
 
+def first_tokens(text: bytes, words: TextInput) -> bytes:
+    """A text of which the tokens are the first ``words.length`` of ``text``."""
+    found = split_text(text, replace(words, length=words.length + 1))
+    if len(found) <= words.length:
+        return text
+    return (b"" if words.split == "character" else b" ").join(found[: words.length])
+
+
 def declared_words(config: TextConfig, length: int) -> TextInput:
     """How texts become tokens, from the user's settings. Raises ``ConfigError``."""
+    assert config.vocabulary is not None
     tokens, word_index = read_vocabulary(config.vocabulary)
     if word_index is None:
         words = TextInput(length, tokens, config.standardize, config.split, config.ngrams)
@@ -157,15 +176,22 @@ def text_notes(spec: InputSpec, config: TextConfig | None, texts: Sequence[Any])
     """Notes on assumed padding, and on texts with mostly unknown words; empty for pictures."""
     if not isinstance(spec, TextInput):
         return ()
-    notes = []
+    notes, vocabulary = [], None if config is None else config.vocabulary
+    if config is not None and vocabulary is None:
+        longer = sum(first_tokens(text, spec) != text for text in texts)
+        if longer:
+            notes.append(
+                f"{longer:,} of the {len(texts):,} calibration texts have more than {spec.length} tokens and are cut "
+                f"there ({setting('text.maxlen')})"
+            )
     if config is not None and spec.word_index is not None and not (config.padding and config.truncating):
         notes.append(
             f"texts are padded {spec.padding} and truncated {spec.truncating}, the defaults of pad_sequences; if "
             'training used others, set padding and truncating in [text] to "pre" or "post"'
         )
-    if config is not None and spec.word_index is None and not has_unknown_token(config.vocabulary):
+    if vocabulary is not None and spec.word_index is None and not has_unknown_token(vocabulary):
         notes.append(
-            f"{config.vocabulary} has no {UNKNOWN}: its tokens are numbered from 2 on, as by TextVectorization. "
+            f"{vocabulary} has no {UNKNOWN}: its tokens are numbered from 2 on, as by TextVectorization. "
             "A Tokenizer numbers them from 1 on: if one made it, give the output of its to_json()"
         )
     unknown = unknown_words(spec, texts)
@@ -196,20 +222,22 @@ def text_layer(words: TextInput) -> Any:
     )
 
 
-def split_vectorization(graph: Graph, path: Path) -> tuple[Graph, TextInput | None]:
-    """The graph from the tokens on, and the TextVectorization before it; None where there is none.
+def split_vectorization(graph: Graph, path: Path, length: int | None) -> tuple[Graph, TextInput | None, bool]:
+    """The graph from the tokens on, and the TextVectorization before it, None where there is none; whether that layer
+    takes texts of any length: then ``length`` is used.
 
     Raises ``ModelFileError`` for one that the runtime does not support.
     """
     places = [i for i, node in enumerate(graph.nodes) if node.kind == VECTORIZATION]
     if not places:
-        return graph, None
+        return graph, None, False
     node = graph.nodes[places[0]]
     if len(places) > 1 or list(node.inputs()) != [Ref(INPUT, 0)]:
         raise ModelFileError(f"{path}: expected one {VECTORIZATION}, on the model's input, found {len(places)}")
-    words = _words(node.config, path)
+    words = _words(node.config, path, length)
     kept = [i for i in range(len(graph.nodes)) if i != places[0]]
-    return renumber(graph, kept, {Ref(places[0], 0): Ref(INPUT, 0)}), words
+    rest = renumber(graph, kept, {Ref(places[0], 0): Ref(INPUT, 0)})
+    return rest, words, node.config.get("output_sequence_length") is None
 
 
 def check_embedding(graph: Graph, words: TextInput, path: Path) -> None:
@@ -235,7 +263,7 @@ _FIXED = (
 )
 
 
-def _words(config: Mapping[str, Any], path: Path) -> TextInput:
+def _words(config: Mapping[str, Any], path: Path, open_length: int | None) -> TextInput:
     def refused(what: str, remedy: str) -> ModelFileError:
         return ModelFileError(f"{path}: {VECTORIZATION}: {what}; {remedy}")
 
@@ -249,16 +277,19 @@ def _words(config: Mapping[str, Any], path: Path) -> TextInput:
         if config.get(key, value) != value:
             raise refused(f"expected {key} {value!r}, found {config[key]!r:.60}", remedy)
     length, vocabulary, ngrams = (config.get(key) for key in ("output_sequence_length", "vocabulary", "ngrams"))
+    length = open_length if length is None else length
     if not isinstance(length, int):
         raise refused(
             "expected output_sequence_length, the number of tokens of every text, found none",
-            "set it to the length of the longest texts and save the model again",
+            f"give the length of the longest texts as {setting('text.maxlen')}",
         )
     if not isinstance(vocabulary, (list, tuple)) or not vocabulary:
         raise ModelFileError(f"{path}: {VECTORIZATION}: no vocabulary in the file; save the model as .keras")
     ngrams = tuple(range(1, ngrams + 1)) if isinstance(ngrams, int) else ngrams
     if ngrams is not None and config.get("split") is None:
         raise refused("expected ngrams with a split, found none", "set ngrams=None or train it with a split")
+    if ngrams is not None and config.get("output_sequence_length") is None:
+        raise refused("expected ngrams with output_sequence_length, found none", "set it and save the model again")
     spec = TextInput(length, (), config.get("standardize"), config.get("split"), ngrams and tuple(ngrams))
     try:
         return TextInput.from_json(

@@ -174,9 +174,9 @@ class BuildConfig(WithLimits):
     joint: Annotated[JointConfig, _JOINT, Field(description="The joint list of all labels.")] = field(
         default_factory=JointConfig
     )
-    text: Annotated[
-        TextConfig | None, Field(description="How texts become tokens, for models that take token numbers.")
-    ] = None
+    text: Annotated[TextConfig | None, Field(description="How texts become tokens, where the models do not say it.")] = (
+        None
+    )
     saved_model: Annotated[
         SettingPath | None, Field(description="Also write a SavedModel for servers to this folder.")
     ] = None

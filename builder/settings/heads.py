@@ -135,22 +135,26 @@ _Side = Annotated[str, one_of(SIDES)]
 
 @settings
 class TextConfig:
-    """How texts become tokens, for models that take token numbers; the settings of Keras's ``TextVectorization``.
+    """How texts become tokens, where the models do not say it; the settings of Keras's ``TextVectorization``.
 
     Attributes:
         vocabulary: A file with one token on each line, or the output of ``Tokenizer.to_json()``, which also says how a
-            text is split.
+            text is split; None for models with a TextVectorization.
         standardize: One of ``edge_runtime.text.STANDARDIZE``; None does nothing.
         split: One of ``edge_runtime.text.SPLIT``; None takes a text as one token.
         ngrams: Lengths of the n-grams that are added as tokens.
         padding: As in Keras's ``pad_sequences``, like ``truncating``; None is Keras's own default.
         truncating: See ``padding``.
-        maxlen: Number of tokens of a text; None is the length of the models' input.
+        maxlen: Number of tokens of a text, for models that take texts of any length; None is the length of their input.
     """
 
     vocabulary: Annotated[
-        SettingPath, Field(description="A file with one token on each line, or the tokenizer.json of a Keras Tokenizer.")
-    ]
+        SettingPath | None,
+        Field(
+            description="A file with one token on each line, or the tokenizer.json of a Keras Tokenizer, for models that "
+            "take token numbers."
+        ),
+    ] = None
     standardize: Annotated[
         str | None, one_of(STANDARDIZE, none="none"), Field(description="How texts are standardized.")
     ] = STANDARDIZE[0]

@@ -112,7 +112,7 @@ class _Runner:
         preprocessor = model.preprocessor if job["preprocessor"] else None
         whole = preprocessor is not None or "digest" not in job
         run = (lambda _, batch: model(batch(), training=False)) if whole else self._shared.of(model)
-        for key, batch in self._batches(job, preprocessor):
+        for key, batch in self._batches(model, job, preprocessor):
             outputs = run(key, batch)
             flat = self._tf.nest.flatten(outputs)  # outputs may be a dict or a list of one
             place = job["of_outputs"]
@@ -121,14 +121,15 @@ class _Runner:
             found.append(np.asarray(flat[place or 0]).astype(np.float32))
         return np.concatenate(found)
 
-    def _batches(self, job: Mapping[str, Any], preprocessor: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    def _batches(self, model: Any, job: Mapping[str, Any], preprocessor: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         """The digest of each batch, and what makes it as the model takes it. ``preprocessor``: the model's own."""
         if job["kind"] == "strings":
             with np.load(job["inputs"]) as stored:
                 ends, whole = stored["ends"].tolist(), stored["bytes"].tobytes()
             texts = [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-            for i in range(0, len(texts), _BATCH):
-                some = self._tf.constant(texts[i : i + _BATCH], self._tf.string)
+            size = 1 if _pads_to_the_longest(model) else _BATCH
+            for i in range(0, len(texts), size):
+                some = self._tf.constant(texts[i : i + size], self._tf.string)
                 yield "", partial(self._tf.reshape, some, (-1, *(1,) * (job["rank"] - 1)))
             return
         values = np.load(job["inputs"], mmap_mode="r")
@@ -138,6 +139,13 @@ class _Runner:
                 digest(job.get("digest"), job.get("transform"), i),
                 partial(_made, values[i : i + size], job, preprocessor),
             )
+
+
+def _pads_to_the_longest(model: Any) -> bool:
+    """Whether the answer to a text may depend on the others in its batch."""
+    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else ()
+    texts = [layer for layer in layers if type(layer).__name__ == "TextVectorization"]
+    return any(layer.get_config()["output_sequence_length"] is None for layer in texts)
 
 
 def _made(values: np.ndarray, job: Mapping[str, Any], preprocessor: Any) -> np.ndarray:
