@@ -23,8 +23,11 @@ from keras import layers
 
 from builder import BuildConfig, BuildResult, build
 from builder.exporting.export import export_edgetpu, export_split, export_task
+from builder.growing.fitting import fits
+from builder.merging.inspection import inspect
 from builder.reading.loading import load_classifiers
 from builder.reading.text_input import first_tokens
+from builder.settings.config import ReadConfig
 from builder.settings.heads import HeadConfig, TextConfig
 from builder.support.errors import BuilderError, ConfigError, ModelFileError, NoSharedBackboneError, SamplesError
 from edge_runtime import BundleError, EdgeRuntimeError, MultiHeadClassifier, TextError, UnknownHeadError
@@ -247,6 +250,10 @@ def test_a_model_of_any_length_answers_as_it_does(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(found[short], truth[short], atol=1e-5)
     assert result.report.equivalence.difference < 1e-5
+    assert [fit.reason for fit in fits(result.output, config.heads, ReadConfig())] == ["", ""]
+    assert len(inspect(config.heads, text_length=14)) == 1
+    with pytest.raises(ModelFileError, match=r"as text\.maxlen"):
+        inspect(config.heads)
 
 
 def test_a_model_of_any_length_whose_answers_depend_on_padding_is_refused(tmp_path: Path) -> None:

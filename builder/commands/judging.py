@@ -52,6 +52,7 @@ def inspect(ctx: click.Context, /, models: tuple[Path, ...], as_json: bool, **op
             allow_code=settings.allow_code,
             limits=settings.limits,
             inference_mode=settings.inference_mode,
+            text_length=settings.text_maxlen,
         )
         document = inspection.to_json(groups)
         if not as_json:

@@ -15,6 +15,7 @@ from builder.reading.reader import Reader
 from builder.settings.config import ReadConfig
 from builder.settings.heads import HeadConfig
 from builder.support.errors import NoSharedBackboneError
+from edge_runtime.text import TextInput
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Fit:
 def fits(path: Path, models: Sequence[HeadConfig], settings: ReadConfig) -> list[Fit]:
     """Whether the base of each model is that of the finished file at ``path``. Raises ``ModelFileError``."""
     file = read_finished(path)
-    reader = Reader(allow_code=settings.allow_code, limits=settings.limits, inference_mode=settings.inference_mode)
+    reader = Reader(
+        allow_code=settings.allow_code,
+        limits=settings.limits,
+        inference_mode=settings.inference_mode,
+        text_length=file.metadata.input.length if isinstance(file.metadata.input, TextInput) else None,
+    )
     found = []
     for config in models:
         model, classifier = config.model, read_said(reader, config, None)

@@ -65,13 +65,14 @@ def inspect(
     allow_code: bool = False,
     limits: Limits | None = None,
     inference_mode: bool = False,
+    text_length: int | None = None,
 ) -> tuple[Group, ...]:
     """Group the models by the backbone that they share, in the order of their first models.
 
     ``models``: each with its settings for pictures; their names do not matter. ``size``, ``tolerance`` and the others: as
-    in ``BuildConfig``. Raises ``ModelFileError``.
+    in ``BuildConfig``; ``text_length``: of tokens, for models that take texts of any length. Raises ``ModelFileError``.
     """
-    reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode)
+    reader = Reader(allow_code=allow_code, limits=limits, inference_mode=inference_mode, text_length=text_length)
     read = [found for model in models for found in read_each_said(reader, model, size)]
     return grouped(as_each_other(read), tolerance)
 

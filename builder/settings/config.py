@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationInfo
 
-from builder.settings.heads import HeadConfig, Resize, ResizeConfig, Size, TextConfig
+from builder.settings.heads import HeadConfig, MaxLength, Resize, ResizeConfig, Size, TextConfig
 from builder.settings.kinds import Flag, Kind, SettingPath, Text, one_of
 from builder.settings.limits import Limits
 from builder.settings.model import read_settings, settings
@@ -111,6 +111,7 @@ class ReadConfig(WithLimits):
     max_steps: MaxSteps = Limits.max_steps
     allow_code: AllowCode = False
     inference_mode: InferenceMode = False
+    text_maxlen: MaxLength = None
 
 
 @settings

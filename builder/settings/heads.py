@@ -130,6 +130,11 @@ class HeadConfig:
             raise ConfigError(str(error)) from error
 
 
+MaxLength = Annotated[
+    int | None,
+    Strict(),
+    Field(ge=1, le=MAX_LENGTH, description="Number of tokens of a text. Default: the models' input length."),
+]
 _Side = Annotated[str, one_of(SIDES)]
 
 
@@ -164,8 +169,4 @@ class TextConfig:
     ] = None
     padding: Annotated[_Side | None, Field(description="Where a short text is padded, as in pad_sequences.")] = None
     truncating: Annotated[_Side | None, Field(description="Where a long text is truncated, as in pad_sequences.")] = None
-    maxlen: Annotated[
-        int | None,
-        Strict(),
-        Field(ge=1, le=MAX_LENGTH, description="Number of tokens of a text. Default: the models' input length."),
-    ] = None
+    maxlen: MaxLength = None
